@@ -1,0 +1,46 @@
+"""The error tree. A URL that cannot be fetched is not an error here: it is an outcome (see ``records``).
+
+``exit_code`` is what the program ends with when the error reaches ``__main__``.
+Anything that is not a ``DdmpiError`` and escapes is a bug: exit 1 and a traceback.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_BUG = 1
+EXIT_SETUP = 2
+EXIT_PENDING = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+
+
+class DdmpiError(Exception):
+    """Root of what ddmpi raises on purpose; its text is meant for the person who runs the program."""
+
+    exit_code = EXIT_BUG
+
+
+class SetupError(DdmpiError):
+    """Nothing was started: the user has to change something first."""
+
+    exit_code = EXIT_SETUP
+
+
+class ConfigError(SetupError):
+    """The config has errors; the text lists all of them, one per line, with dotted path and what was expected."""
+
+
+class InputError(SetupError):
+    """The input table cannot be used; the text names the file."""
+
+
+class OutputError(SetupError):
+    """The output folder cannot be used: not writable, held by another run, or made from another input."""
+
+
+class StorageError(DdmpiError):
+    """Writing failed during the run (no space, quota, I/O error); what is committed stays good."""
+
+    exit_code = EXIT_PENDING
+
+
+class InvalidTransition(DdmpiError):
+    """A state machine was told something that cannot happen in its state: a bug in ddmpi."""

@@ -1,0 +1,1 @@
+"""The shell: everything that touches MPI, the network or the file system."""

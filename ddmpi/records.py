@@ -1,0 +1,143 @@
+"""What all parts share: limits, batches, tasks, answers, verdicts. Data only; decisions are elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+
+INVALID_SERVER = "__invalid__"
+"""``server_name`` of the batches whose rows have a URL that was refused."""
+MANY_SERVERS = "__many__"
+"""``server_name`` of the batches that pack many small servers."""
+
+
+class ErrorKind(str, Enum):
+    """The closed list of ``error_kind`` values; docs/errors.md says what each one means."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    NETWORK = "network"
+    PROTOCOL = "protocol"
+    HTTP_STATUS = "http_status"
+    TOO_LARGE = "too_large"
+    WRONG_TYPE = "wrong_type"
+    EMPTY_BODY = "empty_body"
+    REDIRECT = "redirect"
+    BLOCKED_ADDRESS = "blocked_address"
+    BAD_URL = "bad_url"
+    DECODE = "decode"
+
+
+ERROR_CODE_NETWORK = -1
+ERROR_CODE_LOCAL = -2
+
+_LOCAL_KINDS = frozenset(
+    {
+        ErrorKind.TOO_LARGE,
+        ErrorKind.WRONG_TYPE,
+        ErrorKind.EMPTY_BODY,
+        ErrorKind.REDIRECT,
+        ErrorKind.BLOCKED_ADDRESS,
+        ErrorKind.BAD_URL,
+        ErrorKind.DECODE,
+    }
+)
+
+
+def error_code(kind: ErrorKind, http_status: int) -> int:
+    """The ``error_code`` column: the HTTP status, -1 for the network, -2 for content or local reasons."""
+    if kind is ErrorKind.HTTP_STATUS:
+        return http_status
+    return ERROR_CODE_LOCAL if kind in _LOCAL_KINDS else ERROR_CODE_NETWORK
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one pace group allows, or the share of it that one lane holds. 0 means no limit."""
+
+    rate_per_s: float = 0.0
+    connections: int = 8
+    bytes_per_s: float = 0.0
+    bytes_per_day: float = 0.0
+
+
+class PaceState(msgspec.Struct, frozen=True):
+    """What is worth keeping of a pace when its lane moves or the run ends. ``wait_s`` counts from the message."""
+
+    rate_per_s: float = 0.0
+    wait_s: float = 0.0
+    incidents: int = 0
+    parkings: int = 0
+    bytes_today: float = 0.0
+
+
+class BatchRef(msgspec.Struct, frozen=True):
+    """Where a batch's rows are, and which parts already hold some of their outcomes.
+
+    ``file`` is relative to the urls folder; the rows are ``rows`` rows from ``offset`` of row group ``row_group``.
+    ``sample_rows`` > 0 asks for only the first so many rows that are not final (profiling).
+    """
+
+    batch_id: int
+    server_name: str
+    partition_id: int
+    file: str
+    row_group: int
+    offset: int
+    rows: int
+    parts: tuple[str, ...] = ()
+    sample_rows: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One row on its way: what to fetch now, and how often that was tried."""
+
+    batch_id: int
+    row: int
+    """Index of the row in its batch."""
+    url: str
+    server: str
+    attempt: int = 1
+    redirects: int = 0
+    started_at: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """What came back for a task, as libcurl saw it. ``curl_code`` 0 alone does not mean success."""
+
+    task: Task
+    curl_code: int = 0
+    status: int = 0
+    body: bytes = b""
+    content_type: str = ""
+    content_length: int = -1
+    etag: str = ""
+    last_modified: str = ""
+    retry_after: str = ""
+    location: str = ""
+    final_url: str = ""
+    ip: str = ""
+    http_version: str = ""
+    connect_s: float = 0.0
+    ttfb_s: float = 0.0
+    total_s: float = 0.0
+    fetched_at: float = 0.0
+    """Wall clock, seconds since the epoch: goes into the results, decides nothing."""
+    error: str = ""
+    blocked: bool = False
+    too_large: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Failure:
+    """How a row, or one attempt at it, failed."""
+
+    kind: ErrorKind
+    code: int
+    message: str
