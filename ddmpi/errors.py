@@ -42,5 +42,5 @@ class StorageError(DdmpiError):
     exit_code = EXIT_PENDING
 
 
-class InvalidTransition(DdmpiError):
+class TransitionError(DdmpiError):
     """A state machine was told something that cannot happen in its state: a bug in ddmpi."""
