@@ -1,0 +1,265 @@
+"""The config: one frozen tree, loaded from YAML, checked as a whole before anything starts.
+
+Decides which config is acceptable, and what follows from it alone: the limits and the pace group of a server, how many
+lanes it may have, which keys must not change between two runs. It reads the config file and nothing else: no
+environment, no clock; whether the input, a CA bundle or OpenCV exist is the caller's question.
+
+Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``; keys that are not in
+``semantic()`` may change between two runs over the same output folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+import ddmpi
+from ddmpi.config_text import describe_problem, read_yaml, section_of, shown
+from ddmpi.errors import ConfigError
+from ddmpi.records import Limits
+from ddmpi.setting_types import Text, Texts
+from ddmpi.settings import (
+    RESULT_COLUMNS,
+    Backoff,
+    Breaker,
+    Columns,
+    DownloaderParameters,
+    Initialization,
+    OutputStructure,
+    Profiling,
+    ScheduleRules,
+    Section,
+    ServerRules,
+    Walltime,
+)
+
+LEGACY_KEYS = (
+    "account",
+    "scripts",
+    "suppress_unchanged_error",
+    "tools_parameters",
+    "output_structure.tools_folder",
+    "downloader_parameters.num_downloads",
+    "downloader_parameters.max_nodes",
+    "downloader_parameters.workers_per_node",
+    "downloader_parameters.cpu_per_worker",
+    "downloader_parameters.logger_level",
+)
+"""Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
+
+
+class Keys(Section):
+    """Everything that a user can set: the keys of the file."""
+
+    path_to_input: Text = Field(
+        examples=["urls.parquet"],
+        description="File, directory or glob: .parquet .csv .tsv .txt .jsonl, the text ones also .gz and .zst.",
+    )
+    path_to_output_folder: Text = Field(
+        examples=["out"], description="Folder for results and state; made if missing, never emptied."
+    )
+    columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")
+    keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
+    output_structure: OutputStructure = Field(OutputStructure(), description="Names inside the output folder.")
+    downloader_parameters: DownloaderParameters = Field(
+        DownloaderParameters(), description="How files are fetched and stored."
+    )
+    profiling: Profiling = Field(Profiling(), description="How a server's rate is found.")
+    servers: ServerRules = Field(
+        ServerRules(()), description="Limits of single servers or groups; the first rule that matches wins."
+    )
+    schedule_rules: ScheduleRules = Field(
+        {1: 1},
+        description=(
+            "Batches of a server: most ranks that work on it at once. The largest key that fits counts; "
+            "the server's rate is split among them, never multiplied."
+        ),
+    )
+    backoff: Backoff = Field(Backoff(), description="Pauses after 429 or 503 without Retry-After.")
+    breaker: Breaker = Field(Breaker(), description="Servers that cannot be reached.")
+    initialization: Initialization = Field(Initialization(), description="Clustering the input by server.")
+    checkpoint_interval_s: float = Field(
+        60.0, ge=1, le=86_400, description="Seconds of work that a kill can cost at most; parts close this often."
+    )
+    final_wait_s: float = Field(
+        20.0,
+        ge=0,
+        le=86_400,
+        description="Seconds to wait at the end for parked servers before ending with rows pending (exit 75).",
+    )
+    walltime: Walltime = Field(Walltime(), description="The end of the job's allocation.")
+
+    @field_validator("keep_columns")
+    @classmethod
+    def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        taken = sorted(RESULT_COLUMNS.intersection(names))
+        if taken:
+            msg = f"columns that the results do not have anyway (taken: {', '.join(taken)})"
+            raise ValueError(msg)
+        return names
+
+    @field_validator("schedule_rules")
+    @classmethod
+    def _not_empty(cls, rules: Mapping[int, int]) -> Mapping[int, int]:
+        if not rules:
+            msg = "at least one rule, e.g. {1: 1}"
+            raise ValueError(msg)
+        return rules
+
+    @model_validator(mode="after")
+    def _input_is_not_output(self) -> Keys:
+        if PurePosixPath(self.path_to_input) == PurePosixPath(self.path_to_output_folder):
+            msg = "path_to_output_folder to differ from path_to_input"
+            raise ValueError(msg)
+        return self
+
+
+class Config(Keys):
+    """The keys, and what follows from them. Made by ``load`` and ``parse``, whose messages are meant for users."""
+
+    notices: Texts = Field((), description="What the user should know although it is no error.")
+
+    def limits_for(self, server: str) -> Limits:
+        """What the pace group of a canonical server name allows, over all ranks."""
+        parameters, rule = self.downloader_parameters, self.servers.find(server)
+        rate, connections = parameters.default_rate_limit, parameters.max_connections_per_server
+        if rule is None:
+            return Limits(rate_per_s=rate, connections=connections)
+        return Limits(
+            rate_per_s=rate if rule.rate_limit is None else rule.rate_limit,
+            connections=connections if rule.max_connections is None else rule.max_connections,
+            bytes_per_s=rule.bytes_per_second,
+            bytes_per_day=rule.bytes_per_day,
+        )
+
+    def group_of(self, server: str) -> str:
+        """The pace group of a canonical server name: its rule's group, or the server itself."""
+        rule = self.servers.find(server)
+        return server if rule is None or rule.group is None else rule.group
+
+    def max_lanes(self, batches: int) -> int:
+        """How many ranks may work at once on a server with so many batches (1 or more)."""
+        fitting = [threshold for threshold in self.schedule_rules if threshold <= batches]
+        return self.schedule_rules[max(fitting)] if fitting else 1
+
+    def header_list(self) -> list[str]:
+        """The request headers as ``Name: value`` lines; the User-Agent is always among them."""
+        lines = list(self.downloader_parameters.header)
+        if not any(_is_user_agent(line) for line in lines):
+            lines.insert(0, f"User-Agent: ddmpi/{ddmpi.__version__}")
+        return lines
+
+    @property
+    def contact_missing(self) -> bool:
+        """Whether the User-Agent names nobody whom a server's operator could ask: no URL, no mail address."""
+        return not any(re.search(r"https?://|\S@\S", line) for line in self.header_list() if _is_user_agent(line))
+
+    @property
+    def allowed_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """``allow_private_addresses`` as networks."""
+        return tuple(map(ipaddress.ip_network, self.downloader_parameters.allow_private_addresses))
+
+    def semantic(self) -> dict[str, object]:
+        """The keys that decide what the output holds, by dotted name. They must not change between two runs.
+
+        ``servers.groups`` is there because servers of one group are packed into batches of their own: every rule up to
+        the last one with a group takes part in that.
+        """
+        parameters = self.downloader_parameters
+        return {
+            "path_to_input": self.path_to_input,
+            "columns": self.columns.model_dump(),
+            "keep_columns": list(self.keep_columns),
+            "downloader_parameters.batch_size": parameters.batch_size,
+            "downloader_parameters.image_size": parameters.image_size,
+            "downloader_parameters.hash_algorithm": parameters.hash_algorithm,
+            "downloader_parameters.accept": parameters.accept,
+            "servers.groups": self.servers.grouping(),
+        }
+
+    def identity_hash(self) -> str:
+        """SHA-256 over ``semantic()``, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.semantic(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """For other ranks, which get the config from rank 0 and read no file."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Config:
+        """The inverse of ``to_json``."""
+        return cls.model_validate_json(data)
+
+
+def load(path: Path) -> Config:
+    """The config in a YAML file.
+
+    Raises: ConfigError for a file that cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
+    """
+    try:
+        data, doubled = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2030-02-31 is a ValueError
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    return _checked(data, str(path), doubled)
+
+
+def parse(data: object, source: str) -> Config:
+    """The config in plain data, as a YAML or JSON reader returns it; ``source`` is named in messages.
+
+    Raises: ConfigError with all problems, one line each.
+    """
+    return _checked(data, source, [])
+
+
+def _checked(data: object, source: str, problems: list[str]) -> Config:
+    if not isinstance(data, Mapping):
+        expected = "expected a mapping with at least path_to_input and path_to_output_folder"
+        raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
+    kept, notices = _without_legacy(data)
+    try:
+        keys = Keys.model_validate(kept)
+    except ValidationError as error:
+        problems = [*problems, *(describe_problem(found, Keys, LEGACY_KEYS) for found in error.errors())]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+    return Config(**dict(keys), notices=tuple(notices))
+
+
+def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:
+    """The data without distributed-downloader's own keys and empty sections, and a notice about the former."""
+    kept, ignored = _split_legacy(data, "")
+    for name in (name for name, field in Keys.model_fields.items() if section_of(field) is not None):
+        content = kept.get(name)
+        if isinstance(content, Mapping):
+            kept[name], inner = _split_legacy(content, f"{name}.")
+            ignored += inner
+        elif content is None:
+            kept.pop(name, None)
+    parameters = kept.get("downloader_parameters")
+    if ignored and isinstance(parameters, dict) and repr(parameters.get("batch_size")) == "0":
+        # distributed-downloader's example file says 0 where it means its default, which is ours too.
+        del parameters["batch_size"]
+        ignored.append("downloader_parameters.batch_size: 0")
+    return kept, [f"ignored, as these keys mean nothing to ddmpi: {', '.join(ignored)}"] if ignored else []
+
+
+def _split_legacy(mapping: Mapping[object, object], prefix: str) -> tuple[dict[object, object], list[str]]:
+    """A mapping without the legacy keys, and the dotted names of those."""
+    legacy = {key: f"{prefix}{key}" for key in mapping if f"{prefix}{key}" in LEGACY_KEYS}
+    return {key: value for key, value in mapping.items() if key not in legacy}, list(legacy.values())
+
+
+def _is_user_agent(line: str) -> bool:
+    return line.partition(":")[0].lower() == "user-agent"

@@ -1,0 +1,223 @@
+"""From YAML text to plain data, and from problems to the lines that a user reads.
+
+Decides how a problem is worded: dotted path, the value, what was expected, the nearest known key. Must not know what
+any key means: it learns names, types and bounds from the models that it is given. Secrets (a proxy's password, a
+header's value) never reach a message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import reprlib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+Path = tuple[int | str, ...]
+"""Where a value stands: the keys and list positions that lead to it."""
+
+_KINDS: Mapping[object, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+    tuple: "a list",
+    Mapping: "a mapping",
+}
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as PyYAML reads it, but keys that stand twice are noted, and 1e3 is a number as in YAML 1.2."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.doubled: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
+                if key_node.value in seen:
+                    self.doubled.append(f"line {key_node.start_mark.line + 1}: the key {key_node.value!r} stands twice")
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> tuple[object, list[str]]:
+    """The data of a YAML text, and the keys that stand twice in a mapping, as problems.
+
+    Raises: yaml.YAMLError where the text is not one YAML document.
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data(), loader.doubled
+    finally:
+        loader.dispose()
+
+
+def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequence[str]) -> str:
+    """One line for one of pydantic's errors: dotted path, value, what was expected.
+
+    ``legacy`` names dotted keys that are accepted elsewhere but must not be suggested.
+    """
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    if error["type"] == "invalid_key":
+        path = (*path[:-1], str(path[-1]))
+    where = dotted(path)
+    if error["type"] in {"extra_forbidden", "invalid_key"}:
+        return f"{where}: unknown key{_suggestion(path, model, legacy)}"
+    expected = _expected_instead(error, path, model)
+    if error["type"] == "missing":
+        return f"{where}: missing; expected {expected}"
+    return f"{where}: {shown(path, error['input'])}: expected {expected}"
+
+
+def dotted(path: Path) -> str:
+    """``("servers", 0, "match")`` as ``servers[0].match``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.lstrip(".") or "the config"
+
+
+def shown(path: Path, value: object) -> str:
+    """A value as it may appear in a message: short, on one line, without secrets."""
+    if "header" in path and isinstance(value, str):
+        return repr(value.partition(":")[0] + ": ...") if ":" in value else "a text without a colon"
+    if "proxy" in path and isinstance(value, str):
+        return repr(re.sub(r"//[^/]*@", "//...@", value))
+    if isinstance(value, Mapping) or (isinstance(value, list) and "header" in path):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    return "null" if value is None else _SHORT.repr(value)
+
+
+def expected_values(field: FieldInfo) -> str:
+    """What a key may hold, from its type and bounds: ``a whole number from 1 to 100``."""
+    kind, null, _ = _kind(field.annotation).partition(" or null")
+    return kind + _bounds([*field.metadata, *_bounds_beside_null(field.annotation)]) + null
+
+
+def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a model and of the sections in it."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        section = section_of(field)
+        if section is not None:
+            yield from known_keys(section, f"{prefix}{name}.")
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a key that holds a section, None for all others."""
+    annotation = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and "root" not in annotation.model_fields:
+        return annotation
+    return None
+
+
+def _expected_instead(error: ErrorDetails, path: Path, model: type[BaseModel]) -> str:
+    cause = error.get("ctx", {}).get("error")
+    if error["type"] == "value_error" and isinstance(cause, ValueError):
+        return str(cause)
+    field = _field_at(path, model)
+    if field is not None:
+        return expected_values(field)
+    if error["type"] == "model_type":
+        return "a mapping"
+    return error["msg"].removeprefix("Input should be ")
+
+
+def _field_at(path: Path, model: type[BaseModel]) -> FieldInfo | None:
+    """The field that a path names, if it ends at one."""
+    fields: Mapping[str, FieldInfo] = model.model_fields
+    found: FieldInfo | None = None
+    for part in path:
+        found = fields.get(part) if isinstance(part, str) else None
+        inner = _item_model(found.annotation) if found is not None else None
+        if inner is not None:
+            fields = inner.model_fields
+        elif found is not None:
+            fields = {}
+    return found
+
+
+def _item_model(annotation: object) -> type[BaseModel] | None:
+    """The model of a section, or of the items of a list of sections."""
+    if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
+        return next((m for m in map(_item_model, get_args(annotation)) if m is not None), None)
+    root = annotation.model_fields.get("root")
+    return annotation if root is None else _item_model(root.annotation)
+
+
+def _suggestion(path: Path, model: type[BaseModel], legacy: Sequence[str]) -> str:
+    name = str(path[-1])
+    beside = _siblings(path, model)
+    near = difflib.get_close_matches(name, beside, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {dotted((*path[:-1], near[0]))}?"
+    elsewhere = [key for key in known_keys(model) if key.rpartition(".")[2] == name and key not in legacy]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]}?"
+    return f"; known here: {', '.join(beside)}" if beside else ""
+
+
+def _siblings(path: Path, model: type[BaseModel]) -> list[str]:
+    fields: Mapping[str, FieldInfo] = model.model_fields
+    for part in path[:-1]:
+        field = fields.get(part) if isinstance(part, str) else None
+        inner = _item_model(field.annotation) if field is not None else None
+        if inner is not None:
+            fields = inner.model_fields
+    return list(fields)
+
+
+def _kind(annotation: object) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "a list of mappings" if "root" in annotation.model_fields else "a mapping"
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin in {Union, types.UnionType}:
+        return " or ".join(map(_kind, arguments))
+    if hasattr(annotation, "__metadata__"):
+        return _kind(arguments[0])
+    return _KINDS[origin or annotation]
+
+
+def _bounds_beside_null(annotation: object) -> list[object]:
+    """The bounds of ``X`` in ``X | None``, where X is an annotated type."""
+    if get_origin(annotation) not in {Union, types.UnionType}:
+        return []
+    infos = [info for part in get_args(annotation) for info in getattr(part, "__metadata__", ())]
+    return [bound for info in infos if isinstance(info, FieldInfo) for bound in info.metadata]
+
+
+def _bounds(metadata: Sequence[object]) -> str:
+    low = next((bound.ge for bound in metadata if isinstance(bound, annotated_types.Ge)), None)
+    above = next((bound.gt for bound in metadata if isinstance(bound, annotated_types.Gt)), None)
+    high = next((bound.le for bound in metadata if isinstance(bound, annotated_types.Le)), None)
+    if any(isinstance(bound, annotated_types.MinLen) for bound in metadata):
+        return ", not empty"
+    parts = [f" above {_number(above)}" if above is not None else f" from {_number(low)}" if low is not None else ""]
+    if high is not None:
+        parts.append(f" to {_number(high)}" if low is not None else f" and at most {_number(high)}")
+    elif low is not None:
+        parts = [f", {_number(low)} or more"]
+    return "".join(parts)
+
+
+def _number(bound: object) -> str:
+    return str(int(bound)) if isinstance(bound, (int, float)) and math.isfinite(bound) else str(bound)

@@ -1,0 +1,276 @@
+"""The sections of the config: every key with its default, its bounds and, in its description, its unit.
+
+Decides which values a section may hold. It must not know where a config comes from (that is ``config``), and reads no
+file, environment or clock.
+
+Invariants: models are frozen; types are strict (no bool for a number, no number for text); an unknown key is an error;
+each check here is one that would otherwise fail hours into a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, field_validator, model_validator
+
+from ddmpi.setting_types import (
+    ConnectTo,
+    EndTime,
+    GroupName,
+    HashName,
+    HeaderLines,
+    Name,
+    Networks,
+    NoRobots,
+    Proxy,
+    ServerPattern,
+    Text,
+)
+
+MAX_FILE_BYTES = 2**31 - 1
+"""One Arrow ``binary`` value is addressed by 32-bit offsets."""
+MATCH_CACHE_ENTRIES = 65_536
+"""Servers whose rule is remembered; a million of them would cost more memory than finding the rule again costs time."""
+RESULT_COLUMNS = frozenset(
+    {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
+    | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
+    | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
+    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id"}
+)
+"""Columns that ddmpi itself writes, or needs in ``urls``: a kept column of the same name would be lost."""
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Columns(Section):
+    """Our column names and, as values, the names that the input uses."""
+
+    identifier: Text = Field("identifier", description="Column with the URL. It must exist.")
+    uuid: Text = Field("uuid", description="Column with the row's id. Missing ids are derived.")
+    source_id: str = Field(
+        "source_id", min_length=1, description="Column with the id of the record that has the image."
+    )
+    license: Text = Field("license", description="Column with the license.")
+    source: Text = Field("source", description="Column with the name of the source.")
+    title: Text = Field("title", description="Column with the title.")
+
+
+class OutputStructure(Section):
+    """Names inside the output folder."""
+
+    urls_folder: Name = Field("urls", description="The input, clustered by server.")
+    images_folder: Name = Field("images", description="Successes: a clean Parquet dataset.")
+    errors_folder: Name = Field("errors", description="Errors: a clean Parquet dataset.")
+    batches_folder: Name = Field("batches", description="One marker per completed batch.")
+    logs_folder: Name = Field("logs", description="Logs of all ranks.")
+    schedules_folder: Name = Field("schedules", description="One folder per big batch.")
+    profiles_table: Name = Field("profiles.csv", description="What profiling found, one line per server.")
+    ignored_table: Name = Field("ignored.csv", description="Servers to leave out: their rows are counted, not fetched.")
+    inner_checkpoint_file: Name = Field("checkpoint.json", description="State of the run.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> OutputStructure:
+        names = [*self.model_dump().values(), "report.html"]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            msg = f"different names for different things ({', '.join(doubled)} is used twice; report.html is taken)"
+            raise ValueError(msg)
+        return self
+
+
+class DownloaderParameters(Section):
+    """How files are fetched and stored."""
+
+    batch_size: int = Field(10_000, ge=1, le=10_000_000, description="Rows per batch, the unit of work.")
+    default_rate_limit: float = Field(
+        10.0, ge=0, le=1_000_000, description="Requests per second for one server, over all ranks; 0 = no limit."
+    )
+    rate_multiplier: float = Field(1.0, gt=0, le=1_000, description="Scales every profiled rate; a factor.")
+    max_connections_per_server: int = Field(
+        8, ge=1, le=10_000, description="Connections to one server at the same time, over all ranks."
+    )
+    connections_per_rank: int = Field(
+        256, ge=1, le=100_000, description="Connections of one rank at the same time, over all servers."
+    )
+    header: HeaderLines = Field(
+        (),
+        description="One header 'Name: value' or a list. Name a contact in User-Agent; default ddmpi/VERSION.",
+    )
+    image_size: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="0 = the bytes as served; else the longest side in pixels, re-encoded (needs ddmpi[images]).",
+    )
+    hash_algorithm: HashName = Field(
+        "sha256", description="Of hashsum_original and hashsum_resized, by hashlib's name."
+    )
+    connect_timeout_s: float = Field(10.0, gt=0, le=3_600, description="Seconds to connect, TLS included.")
+    stall_timeout_s: float = Field(20.0, ge=1, le=3_600, description="Seconds without progress.")
+    total_timeout_s: float = Field(120.0, gt=0, le=86_400, description="Seconds for one attempt, from start to end.")
+    max_file_bytes: int = Field(
+        104_857_600, ge=1, le=MAX_FILE_BYTES, description="Bytes of the largest file to accept."
+    )
+    max_redirects: int = Field(5, ge=0, le=50, description="Redirects to follow for one row.")
+    max_attempts: int = Field(5, ge=1, le=100, description="Attempts at one row with transient failures.")
+    verify_tls: bool = Field(default=True, description="Check certificates.")
+    ca_bundle: Text | None = Field(None, description="File with CA certificates; null = the built-in ones.")
+    proxy: Proxy | None = Field(
+        None, description="URL of a proxy; null = the environment's http_proxy and https_proxy; empty = none."
+    )
+    connect_to: ConnectTo = Field(
+        (), description="HOST:PORT:CONNECT-TO-HOST:CONNECT-TO-PORT entries, as for curl --connect-to."
+    )
+    allow_private_addresses: Networks = Field(
+        (),
+        description="Networks (CIDR) that may be contacted although loopback, private or link-local.",
+    )
+    accept: Literal["image", "any"] = Field(
+        "image", description="What a 200 must be to count as success: content type and magic bytes, or any body."
+    )
+    memory_budget_bytes: int = Field(
+        268_435_456, ge=4_096, le=2**50, description="Bytes of bodies that one rank holds in memory at most."
+    )
+    part_bytes: int = Field(268_435_456, ge=4_096, le=2**40, description="Bytes at which a part is closed.")
+
+    @field_validator("memory_budget_bytes")
+    @classmethod
+    def _holds_one_file(cls, budget_bytes: int, info: ValidationInfo) -> int:
+        file_bytes = info.data.get("max_file_bytes", 0)
+        if budget_bytes < file_bytes:
+            msg = f"at least max_file_bytes ({file_bytes}), or such a file could never be fetched"
+            raise ValueError(msg)
+        return budget_bytes
+
+
+class Profiling(Section):
+    """How a server's rate is found before downloading starts."""
+
+    mode: Literal["measure", "uniform"] = Field(
+        "measure", description="measure = fetch samples first; uniform = default_rate_limit for all, no requests."
+    )
+    samples_per_server: int = Field(3, ge=1, le=1_000, description="Rows that are fetched first from each server.")
+    min_rows: int = Field(50, ge=0, description="Rows below which a server is not measured.")
+
+
+class ServerRule(Section):
+    """Limits of the servers that match; null means the default of ``downloader_parameters``."""
+
+    match: ServerPattern = Field(description="Server name or glob, e.g. '*.archive.org' or 'img.example.org:8080'.")
+    group: GroupName | None = Field(None, description="The limits apply to all servers of the group together.")
+    rate_limit: float | None = Field(
+        None, ge=0, le=1_000_000, description="Requests per second, over all ranks; 0 = no limit."
+    )
+    max_connections: int | None = Field(
+        None, ge=1, le=10_000, description="Connections at the same time, over all ranks."
+    )
+    bytes_per_second: float = Field(0.0, ge=0, description="Bytes per second, over all ranks; 0 = no limit.")
+    bytes_per_day: float = Field(0.0, ge=0, description="Bytes in 24 hours, over all ranks; 0 = no limit.")
+    robots: NoRobots = Field(
+        default=False, description="Obey robots.txt: not supported by this version, must be false."
+    )
+
+    def matches(self, server: str) -> bool:
+        """Whether the rule is about this canonical server name. Equal names match although '[' begins a glob's set."""
+        return self.match == server or fnmatchcase(server, self.match)
+
+    @property
+    def limits(self) -> tuple[float | None, int | None, float, float]:
+        """What the rules of one group must agree on."""
+        return self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_day
+
+
+class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False)]]):
+    """The ``servers`` list. The first rule that matches wins."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _groups_agree(self) -> ServerRules:
+        first: dict[str, ServerRule] = {}
+        for rule in self.root:
+            if rule.group is not None and first.setdefault(rule.group, rule).limits != rule.limits:
+                msg = f"the same limits in all rules of the group {rule.group}"
+                raise ValueError(msg)
+        return self
+
+    def find(self, server: str) -> ServerRule | None:
+        """The rule for a canonical server name, or None.
+
+        A server whose own name is the name of a group belongs to that group: it could not have limits of its own.
+        """
+        if not self.root:
+            return None
+        cache = self._cache
+        if server not in cache:
+            if len(cache) >= MATCH_CACHE_ENTRIES:
+                cache.clear()
+            cache[server] = next((rule for rule in self.root if rule.group == server), None) or next(
+                (rule for rule in self.root if rule.matches(server)), None
+            )
+        return cache[server]
+
+    def grouping(self) -> list[list[str | None]]:
+        """``[match, group]`` of all rules up to the last one with a group: what decides who belongs together."""
+        pairs = [[rule.match, rule.group] for rule in self.root]
+        while pairs and pairs[-1][1] is None:
+            pairs.pop()
+        return pairs
+
+    @cached_property
+    def _cache(self) -> dict[str, ServerRule | None]:
+        return {}
+
+
+class Backoff(Section):
+    """The pause after a 429 or 503 without Retry-After; it doubles with each incident."""
+
+    base_s: float = Field(60.0, gt=0, le=86_400, description="First pause in seconds.")
+    cap_s: float = Field(86_400.0, gt=0, le=604_800, description="Longest pause in seconds.")
+
+    @field_validator("cap_s")
+    @classmethod
+    def _not_below_base(cls, cap_s: float, info: ValidationInfo) -> float:
+        base_s = info.data.get("base_s", 0.0)
+        if cap_s < base_s:
+            msg = f"at least base_s ({base_s})"
+            raise ValueError(msg)
+        return cap_s
+
+
+class Breaker(Section):
+    """When a server that cannot be reached is left alone, and when it is given up."""
+
+    failures: int = Field(5, ge=1, le=10_000, description="Connection failures in a row that park a server.")
+    probes: int = Field(5, ge=1, le=10_000, description="Failed probes after which the server's rows become errors.")
+
+
+class Initialization(Section):
+    """The first stage: the input is clustered by server."""
+
+    memory_bytes: int = Field(
+        536_870_912,
+        ge=1_048_576,
+        le=2**50,
+        description="Bytes of rank 0's memory for clustering; beyond, disk is used.",
+    )
+
+
+class Walltime(Section):
+    """When to stop softly before the scheduler does it the hard way."""
+
+    end_time: EndTime = Field(
+        None,
+        description="Date with time zone, or seconds since 1970 UTC; null = Slurm's, and none outside Slurm.",
+    )
+    margin_s: float = Field(120.0, ge=0, le=86_400, description="Seconds before the end at which the run stops softly.")
+
+
+ScheduleRules = Mapping[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=1_000_000)]]
