@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Starts ddmpi: sets up .venv on the first start, then runs the demo, a job or the tests. See usage() below.
+# Under Slurm: sbatch [--ntasks=N] run.sh CONFIG.yaml; the ranks get USR1 120 s before the time limit and stop softly.
+#SBATCH --job-name=ddmpi
+#SBATCH --output=ddmpi-%j.log
+#SBATCH --ntasks=4
+#SBATCH --time=04:00:00
+#SBATCH --signal=USR1@120
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+./run.sh                            the demo: 5,000 files from servers that it starts on this machine
+./run.sh CONFIG.yaml [options] [-n N]
+                                    a job with N ranks (default: Slurm's tasks, else the number of CPUs)
+./run.sh test [all]                 linters and tests; all adds the slow ones
+Environment: DDMPI_MPIEXEC          the launcher to use instead of mpiexec, e.g. "srun --mpi=pmi2"
+TEXT
+}
+
+fail() {
+  echo "run.sh: $*" >&2
+  exit 2
+}
+
+# sbatch runs a copy of this file from its spool folder: then the repository is where sbatch was called.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+[[ -f $root/ddmpi/__init__.py ]] || root=${SLURM_SUBMIT_DIR:-$PWD}
+[[ -f $root/ddmpi/__init__.py ]] || fail "call it, or sbatch, in the folder of the repository"
+venv=$root/.venv
+python=$venv/bin/python
+
+find_python() {
+  local name
+  for name in python3 python3.13 python3.12 python3.11 python3.10; do
+    if "$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  fail "no Python 3.10 or newer with the modules venv and ensurepip (Debian: apt-get install python3-venv)"
+}
+
+# set_up EXTRAS: does nothing where the same was installed already, from the same settings.
+set_up() {
+  local extras=$1 base stamp wanted
+  if ! "$python" -c '' 2>/dev/null; then
+    base=$(find_python)
+    "$base" -m venv --clear "$venv"
+  fi
+  stamp=$venv/.installed-${extras//,/-}
+  wanted=$({ cat "$root/setup.cfg" "$root/pyproject.toml" && "$python" -V && echo "$root"; } | sha256sum)
+  # A site's own MPI comes first, for it knows the network. Without one, MPICH is a package like the others.
+  if [[ -z ${DDMPI_MPIEXEC:-} && ! -x $venv/bin/mpiexec ]] && ! command -v mpiexec >/dev/null; then
+    extras=$extras,mpich
+    rm -f "$stamp"
+  fi
+  if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+    echo "run.sh: installing into $venv" >&2
+    "$python" -m pip install --quiet --disable-pip-version-check --editable "${root}[$extras]" pillow
+    echo "$wanted" >"$stamp"
+  fi
+  export PATH=$venv/bin:$PATH
+}
+
+# Sets the array launcher to what starts as many ranks as its next argument says.
+find_launcher() {
+  if [[ -n ${DDMPI_MPIEXEC:-} ]]; then
+    read -ra launcher <<<"$DDMPI_MPIEXEC"
+  else
+    launcher=(mpiexec)
+    if mpiexec --version 2>&1 | grep -qE 'Open MPI|OpenRTE|PRRTE'; then
+      [[ -n ${SLURM_JOB_ID:-} ]] || launcher+=(--oversubscribe)
+      [[ $(id -u) != 0 ]] || launcher+=(--allow-run-as-root)
+    fi
+  fi
+  launcher+=(-n)
+}
+
+# Runs a command, hands TERM and INT on to it as TERM, and returns its code.
+run_forwarding() {
+  local child code interrupted=yes
+  "$@" &
+  child=$!
+  # A script's background child ignores INT, so that it has to be told by TERM. A signal also ends wait.
+  trap 'interrupted=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
+  while [[ -n $interrupted ]]; do
+    interrupted='' code=0
+    wait "$child" || code=$?
+  done
+  trap - TERM INT
+  return "$code"
+}
+
+wait_for_fleet() {
+  local fleet=$1 ready=$2 tenths
+  for ((tenths = 0; tenths < 600; tenths++)); do
+    [[ ! -f $ready ]] || return 0
+    kill -0 "$fleet" 2>/dev/null || fail "the demo's servers ended at once"
+    sleep 0.1
+  done
+  fail "the demo's servers were not ready within 60 s"
+}
+
+run_demo() {
+  local fleet
+  set_up images
+  find_launcher
+  cd "$root"
+  rm -rf demo-out
+  mkdir -p demo-out/fleet
+  "$python" -m tests.fleet --demo --rows 5000 --folder demo-out/fleet &
+  fleet=$!
+  # The value now, not the name at exit: the variable is local.
+  # shellcheck disable=SC2064
+  trap "kill -TERM $fleet 2>/dev/null || true" EXIT
+  wait_for_fleet "$fleet" demo-out/fleet/ready.json
+  run_forwarding "${launcher[@]}" 4 "$python" -m ddmpi configs/demo.yaml
+}
+
+run_job() {
+  local ranks=${SLURM_NTASKS:-} alone='' arguments=()
+  while (($#)); do
+    case $1 in
+      -n)
+        [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || fail "-n needs the number of ranks"
+        ranks=$2
+        shift
+        ;;
+      --plan | --status | --verify)
+        alone=yes
+        arguments+=("$1")
+        ;;
+      *) arguments+=("$1") ;;
+    esac
+    shift
+  done
+  set_up images
+  # These read and print; they take one process.
+  [[ -z $alone ]] || exec "$python" -m ddmpi "${arguments[@]}"
+  find_launcher
+  exec "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}"
+}
+
+run_tests() {
+  local ranks
+  set_up images,test
+  find_launcher
+  cd "$root"
+  ruff check .
+  ruff format --check .
+  mypy ddmpi tests benchmarks docs
+  shellcheck run.sh .ci/run
+  "$python" -m pytest -m "not mpi and not slow"
+  for ranks in 1 2 4; do
+    # Two hard stops: MPICH's own names the cause, the other one works with any MPI.
+    MPIEXEC_TIMEOUT=280 timeout --kill-after=10 300 \
+      "${launcher[@]}" "$ranks" "$python" -m pytest --with-mpi -m mpi tests/mpi
+  done
+  if [[ ${1:-} == all ]]; then
+    "$python" -m pytest -m slow
+  fi
+}
+
+case ${1:-} in
+  '') run_demo ;;
+  -h | --help) usage ;;
+  test)
+    [[ $# -le 2 && ${2:-all} == all ]] || fail "test takes nothing or all"
+    run_tests "${2:-}"
+    ;;
+  -*) fail "the config comes first: ./run.sh CONFIG.yaml [options] [-n N]" ;;
+  *) run_job "$@" ;;
+esac
