@@ -75,11 +75,12 @@ class PaceState(msgspec.Struct, frozen=True):
     bytes_today: float = 0.0
 
 
-class BatchRef(msgspec.Struct, frozen=True):
+class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     """Where a batch's rows are, and which parts already hold some of their outcomes.
 
     ``file`` is relative to the urls folder; the rows are ``rows`` rows from ``offset`` of row group ``row_group``.
-    ``sample_rows`` > 0 asks for only the first so many rows that are not final (profiling).
+    ``sample_rows`` > 0 asks for only so many of the rows that are not final (profiling). ``retry`` names the kinds or
+    codes of errors of earlier epochs that do not count as final ("*" = all): those rows are fetched again.
     """
 
     batch_id: int
@@ -91,6 +92,7 @@ class BatchRef(msgspec.Struct, frozen=True):
     rows: int
     parts: tuple[str, ...] = ()
     sample_rows: int = 0
+    retry: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,47 @@
+"""Which resolved addresses may be contacted. Pure.
+
+A URL list comes from strangers, and a cluster node sees more than the internet: metadata services, neighbors, itself.
+So only globally reachable addresses are contacted, unless the config allows a network. The resolved address decides,
+not the name: names and spellings of addresses can lie.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+
+
+def address_rule(allowed: Sequence[Network]) -> Callable[[str], bool]:
+    """The rule for resolved addresses, given as text: True = may be contacted. Answers are remembered."""
+    known: dict[str, bool] = {}
+
+    def may_connect(text: str) -> bool:
+        if text not in known:
+            known[text] = _may_connect(text, allowed)
+        return known[text]
+
+    return may_connect
+
+
+def _may_connect(text: str, allowed: Sequence[Network]) -> bool:
+    address = _unwrapped(ipaddress.ip_address(text.partition("%")[0]))
+    if any(address in network for network in allowed if network.version == address.version):
+        return True
+    return address.is_global and not address.is_multicast
+
+
+def _unwrapped(address: Address) -> Address:
+    """The IPv4 address inside an IPv6 one that only carries it (mapped, 6to4, NAT64), else the address itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address.sixtofour is not None:
+            return address.sixtofour
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address

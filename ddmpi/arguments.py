@@ -1,0 +1,84 @@
+"""The command line. Imports nothing heavy, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ddmpi
+
+_EPILOG = """exit codes:
+  0   every row is final (errors are listed in the summary)
+  2   bad config, input or set-up: nothing was started
+  75  stopped early or rows pending: run the same command again
+  1   a bug (traceback)
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was asked for. ``retry_failed`` is None without the option, ("*",) with no kind or code."""
+
+    config: Path
+    plan: bool
+    ranks: int | None
+    status: bool
+    verify: bool
+    rehash: bool
+    retry_failed: tuple[str, ...] | None
+    reset_profiled: bool
+    reset_batched: bool
+    delete_results: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Whether one process does it alone, without MPI."""
+        return self.plan or self.status or self.verify
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Read the command line; exits with 2 and a usage message when it makes no sense."""
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.rehash and not given.verify:
+        parser.error("--rehash goes with --verify")
+    if given.ranks is not None and not given.plan:
+        parser.error("--ranks goes with --plan")
+    if given.ranks is not None and given.ranks < 1:
+        parser.error("--ranks must be at least 1")
+    if given.yes_delete_results and not given.reset_batched:
+        parser.error("--yes-delete-results goes with --reset-batched")
+    retry = None if given.retry_failed is None else tuple(given.retry_failed) or ("*",)
+    return Arguments(
+        given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, retry,
+        given.reset_profiled, given.reset_batched, given.yes_delete_results,
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ddmpi",
+        description="Download a table of URLs into a Parquet dataset. Start it under MPI: mpiexec -n N python -m ddmpi "
+        "CONFIG.yaml; run the same command again to go on after a stop.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="see docs/configuration.md")
+    parser.add_argument("--version", action="version", version=f"ddmpi {ddmpi.__version__}")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--plan", action="store_true", help="predict the run, without network access")
+    action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")
+    action.add_argument("--verify", action="store_true", help="check every row from the files alone")
+    action.add_argument(
+        "--retry-failed", nargs="*", metavar="KIND|CODE", help="fetch error rows again, all or those of a kind or code"
+    )
+    action.add_argument("--reset-profiled", action="store_true", help="profile again")
+    action.add_argument("--reset-batched", action="store_true", help="partition the input again")
+    parser.add_argument("--ranks", type=int, metavar="N", help="with --plan: predict for N ranks")
+    parser.add_argument("--rehash", action="store_true", help="with --verify: recompute all digests")
+    parser.add_argument(
+        "--yes-delete-results", action="store_true", help="with --reset-batched: delete images and errors, too"
+    )
+    return parser

@@ -1,0 +1,173 @@
+"""What a person sees on rank 0: a progress bar on a terminal, else a line every ten seconds; at the end a summary.
+
+Output is a courtesy: when nobody reads any more (closed pipe, full disk) the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console as RichConsole
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+LINE_INTERVAL_S = 10.0
+BAR_INTERVAL_S = 0.25
+RATE_WINDOW_S = 10.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of the run at one moment."""
+
+    stage: str
+    rows: int
+    rows_done: int
+    errors: int
+    bytes: int
+    servers_active: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a run."""
+
+    rows: int
+    successes: int
+    errors: int
+    pending: int
+    kinds: Mapping[str, int]
+    fetched_bytes: int
+    fetched_rows: int
+    requests: int
+    seconds: float
+    slowest: Sequence[tuple[str, float]]
+    output: str
+    ending: str
+
+
+class Console:
+    """Progress and summary on stdout."""
+
+    def __init__(self) -> None:
+        self._rich = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._is_terminal = sys.stdout.isatty()
+        self._bar: Progress | None = None
+        self._next_at = 0.0
+        self._history: list[tuple[float, int, int]] = []
+        self._broken = False
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._print(text)
+
+    def show(self, snapshot: Snapshot, now: float) -> None:
+        """Show the state; called often, prints now and then."""
+        if now < self._next_at or self._broken:
+            return
+        self._next_at = now + (BAR_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S)
+        self._history = [entry for entry in self._history if entry[0] > now - RATE_WINDOW_S][-1000:]
+        self._history.append((now, snapshot.rows_done, snapshot.bytes))
+        text = self._text(snapshot)
+        if not self._is_terminal:
+            done = 100 * snapshot.rows_done / max(1, snapshot.rows)
+            self._print(f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} rows ({done:.1f} %), {text}")
+            return
+        if self._bar is None:
+            self._bar = self._start_bar()
+        self._bar.update(self._bar.task_ids[0], total=snapshot.rows, completed=snapshot.rows_done,
+                         description=snapshot.stage, text=text)  # fmt: skip
+
+    def _start_bar(self) -> Progress:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows  {task.fields[text]}"),
+            TimeElapsedColumn(),
+        )
+        bar = Progress(*columns, console=self._rich, transient=True)
+        bar.add_task("", total=None, text="")
+        bar.start()
+        return bar
+
+    def _text(self, snapshot: Snapshot) -> str:
+        (first, rows_before, bytes_before), (last, rows, size) = self._history[0], self._history[-1]
+        seconds = max(1e-9, last - first)
+        rows_per_s = (rows - rows_before) / seconds if last > first else 0.0
+        megabytes_per_s = (size - bytes_before) / seconds / 1e6 if last > first else 0.0
+        left = (snapshot.rows - snapshot.rows_done) / rows_per_s if rows_per_s > 0 else None
+        return (
+            f"{rows_per_s:,.0f} files/s, {megabytes_per_s:,.1f} MB/s, ETA {duration(left)}, "
+            f"{snapshot.servers_active:,} servers active, {snapshot.errors:,} errors"
+        )
+
+    def finish(self, summary: Summary) -> None:
+        """The bar goes, the summary comes."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._print(_summary_table(summary))
+        if summary.slowest:
+            names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
+            self._print(f"Servers with the most time left: {names}")
+        self._print(summary.ending)
+
+    def _print(self, text: RenderableType) -> None:
+        if self._broken:
+            return
+        try:
+            self._rich.print(text, markup=False) if isinstance(text, str) else self._rich.print(text)
+            sys.stdout.flush()
+        except OSError:
+            self._broken = True
+
+
+def _summary_table(summary: Summary) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row("rows", f"{summary.rows:,}")
+    table.add_row("successes", f"{summary.successes:,}", _share(summary.successes, summary.rows))
+    table.add_row("errors", f"{summary.errors:,}", _share(summary.errors, summary.rows))
+    for kind, count in sorted(summary.kinds.items(), key=lambda item: (-item[1], item[0])):
+        if count:
+            table.add_row(f"  {kind}", f"{count:,}")
+    table.add_row("pending", f"{summary.pending:,}", _share(summary.pending, summary.rows))
+    speed = summary.fetched_rows / max(1e-9, summary.seconds)
+    table.add_row("this run", f"{summary.fetched_rows:,}", f"rows in {duration(summary.seconds)}, {speed:,.1f} rows/s")
+    table.add_row("requests", f"{summary.requests:,}", f"{size(summary.fetched_bytes)} received")
+    table.add_row("results", "", summary.output)
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else ""
+
+
+def duration(seconds: float | None) -> str:
+    """Such as ``1 h 02 min``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} d"
+
+
+def size(size_bytes: float) -> str:
+    """Such as ``1.5 GB`` (powers of 1,000)."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size_bytes < 1000 or unit == "TB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    raise AssertionError("unreachable")

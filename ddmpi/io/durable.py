@@ -1,0 +1,263 @@
+"""The commit points: how a file gets its final name, whole or not at all.
+
+What is assumed of the file system (ext4, XFS, Btrfs, Lustre, GPFS and NFS hold to it):
+
+- ``rename`` within one file system is atomic: the name shows the old file or the new one, never a mixture or nothing.
+  The output folder is one file system; a rename across two fails with EXDEV and is reported.
+- After ``fsync`` of a file its bytes survive a power cut; after ``fsync`` of a folder so do the names in it, and the
+  names of the folders above it that were made before (journals keep their order, NFS servers write through).
+- ``fsync`` may lie afterwards: once it has failed, the kernel marks the pages clean, and a second call succeeds
+  although the bytes are gone. Hence a failed one is final for its file: the file is thrown away, never synced again.
+- The errors of earlier writes are reported to the descriptor that wrote: that one is synced, not a second one.
+- On NFS a rename whose reply was lost is sent again and answered with ENOENT although it worked: both names are
+  looked at before that counts as a failure.
+
+Nothing is assumed of locks, of the order of two writes without an fsync between them, or of file time stamps.
+
+The fence: parts are written in a folder of their run's epoch (``Layout.epoch_temporary``) and renamed out of it.
+``open_epoch`` takes that folder from all earlier runs by one rename. An orphan of an earlier run that still lives
+(its mpiexec was killed, it was not) can no longer commit: its next rename or open fails with ENOENT. Whatever it
+committed before is there for the scan that follows.
+
+All system calls go through the ``os_`` functions, so that tests can make the n-th call fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ddmpi.errors import StorageError
+
+if TYPE_CHECKING:
+    from ddmpi.io.layout import Layout
+
+_FENCED_PREFIX: Final = "fenced-"
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def os_open(path: Path, flags: int) -> int:
+    return os.open(path, flags, 0o666)
+
+
+def os_write(fd: int, data: memoryview) -> int:
+    return os.write(fd, data)
+
+
+def os_fsync(fd: int) -> None:
+    os.fsync(fd)
+
+
+def os_close(fd: int) -> None:
+    os.close(fd)
+
+
+def os_rename(source: Path, target: Path) -> None:
+    os.rename(source, target)  # noqa: PTH104  # Path.rename hides nothing, but tests replace this one call
+
+
+def os_mkdir(path: Path) -> None:
+    os.mkdir(path)  # noqa: PTH102  # as above
+
+
+def os_unlink(path: Path) -> None:
+    os.unlink(path)  # noqa: PTH108  # as above
+
+
+class NewFile(io.RawIOBase):
+    """A file under construction: a writable stream whose ``commit`` gives it the final name.
+
+    Only ``commit`` makes anything visible. ``discard`` removes the file; after a failed ``commit`` it has been removed.
+    Raises ``OSError`` from ``write`` (Arrow passes it through), ``StorageError`` from the constructor and ``commit``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._fd: int | None = None
+        self._position = 0
+        try:
+            self._fd = os_open(path, _NEW_FILE)
+        except OSError as error:
+            raise _storage_error("cannot create", path, error) from error
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: object, /) -> int:
+        """Write all of ``data``, a bytes-like object: Parquet writers do not look at short counts."""
+        if self._fd is None:
+            raise ValueError(f"{self.path} is closed")
+        with memoryview(data) as view, view.cast("B") as rest:  # type: ignore[arg-type]
+            done = 0
+            while done < rest.nbytes:
+                done += os_write(self._fd, rest[done:])
+            self._position += done
+            return done
+
+    def commit(self, final: Path) -> None:
+        """fsync, close, rename to ``final``, fsync its folder; makes missing folders, durable as well."""
+        fd, self._fd = self._fd, None
+        if fd is None:
+            raise ValueError(f"{self.path} is closed")
+        try:
+            try:
+                os_fsync(fd)
+            finally:
+                os_close(fd)
+            _rename_durably(self.path, final)
+        except OSError as error:
+            self.discard()
+            raise _storage_error("cannot commit", final, error) from error
+        finally:
+            self.close()
+
+    def discard(self) -> None:
+        """Close and remove; a file that cannot be removed stays for ``open_epoch``, since nothing looks at it."""
+        fd, self._fd = self._fd, None
+        # The bytes are not wanted, and the caller has the error that led here: a second one would hide it.
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os_close(fd)
+        with contextlib.suppress(OSError):
+            os_unlink(self.path)
+        self.close()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data``, durably; a reader sees the old bytes or the new ones.
+
+    Raises:
+        StorageError: with path and reason; ``path`` is then as it was, or (where only the last fsync failed) new.
+    """
+    make_folders(path.parent)
+    # The process id keeps apart an orphan and its successor, who would else write into one file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_leftover(temporary)
+    new = NewFile(temporary)
+    try:
+        new.write(data)
+    except OSError as error:
+        new.discard()
+        raise _storage_error("cannot write", path, error) from error
+    new.commit(path)
+
+
+def publish(tmp: Path, final: Path) -> None:
+    """Give a file or folder that somebody else wrote and closed its final name: fsync, rename, fsync the folder.
+
+    A folder's files must have been synced before. ``NewFile.commit`` is stricter: it syncs the writing descriptor.
+
+    Raises:
+        StorageError: with path and reason; ``tmp`` may still exist and must not be published again.
+    """
+    try:
+        fsync_path(tmp)
+        _rename_durably(tmp, final)
+    except OSError as error:
+        raise _storage_error("cannot commit", final, error) from error
+
+
+def make_folders(folder: Path) -> None:
+    """Make ``folder`` and its missing ancestors; each new name is synced into its parent.
+
+    Raises:
+        StorageError: with path and reason.
+    """
+    try:
+        _make_folders(folder)
+    except OSError as error:
+        raise _storage_error("cannot create folder", folder, error) from error
+
+
+def open_epoch(layout: Layout, epoch: int) -> None:
+    """Fence off all earlier runs and make this one's temporary folder; rank 0 calls it before it scans the parts.
+
+    Raises:
+        StorageError: with path and reason.
+    """
+    own = layout.epoch_temporary(epoch)
+    # Own folder first: its name tells the next run the highest epoch, whatever happens to the rest.
+    make_folders(own)
+    try:
+        for entry in sorted(layout.temporary.iterdir()):
+            if entry != own:
+                _remove_fenced(entry)
+    except OSError as error:
+        raise _storage_error("cannot clean", layout.temporary, error) from error
+
+
+def _remove_fenced(entry: Path) -> None:
+    if not entry.name.startswith(_FENCED_PREFIX):  # an interrupted cleaning leaves such names
+        fenced = entry.with_name(f"{_FENCED_PREFIX}{os.getpid()}-{entry.name}")
+        os_rename(entry, fenced)
+        entry = fenced
+    if entry.is_dir():
+        shutil.rmtree(entry)
+    else:
+        os_unlink(entry)
+
+
+def fsync_path(path: Path) -> None:
+    """fsync a closed file or a folder; ``OSError`` as it comes."""
+    fd = os_open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os_fsync(fd)
+    except OSError as error:
+        # Some network file systems have no fsync for folders and say so; their servers write names through.
+        if error.errno not in {errno.EINVAL, errno.EBADF} or not path.is_dir():
+            raise
+    finally:
+        os_close(fd)
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove a temporary file of a killed predecessor, if there is one.
+
+    Raises:
+        StorageError: with path and reason.
+    """
+    try:
+        os_unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _storage_error("cannot remove", path, error) from error
+
+
+def _rename_durably(source: Path, target: Path) -> None:
+    _make_folders(target.parent)
+    try:
+        os_rename(source, target)
+    except FileNotFoundError:
+        if source.exists() or not target.exists():
+            raise
+    fsync_path(target.parent)
+
+
+def _make_folders(folder: Path) -> None:
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        try:
+            os_mkdir(new)
+        except FileExistsError:
+            if not new.is_dir():
+                raise
+        # Also when another rank was first: it may not have come to its fsync yet.
+        fsync_path(new.parent)
+
+
+def _storage_error(what: str, path: Path, error: OSError) -> StorageError:
+    code = errno.errorcode.get(error.errno, "?") if error.errno is not None else "?"
+    return StorageError(f"{what} {path}: {error.strerror or error} ({code})")

@@ -1,0 +1,224 @@
+"""One owner of the output folder, without file locks: Lustre and NFS often have none, or local ones only.
+
+The lock is a file made with O_EXCL. It says who holds it; its modification time is the heartbeat. A lock is taken
+over only where its owner is certainly gone:
+
+- its process ran on this kernel (same boot, same process namespace) and is not there any more, or
+- its heartbeat is old, by the file server's own clock, and either Slurm says that its job is gone or this machine has
+  been booted since.
+
+In all other cases the user decides: the error names the holder and the file to delete. A pause of the owner beyond
+the heartbeat's limit cannot corrupt anything: it finds at its next ``touch`` that the lock is not its own, and its
+parts are fenced off by the epoch (see ``durable``).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ddmpi.errors import OutputError, StorageError
+
+STALE_AFTER_S: Final = 600.0
+"""Ten minutes without a heartbeat: longer than any checkpoint interval and any hiccup of a file server seen."""
+
+JobIsGone = Callable[[str], bool | None]
+"""Asks Slurm whether a job has ended; None where that cannot be told."""
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a lock. ``start_ticks`` is the process's start since boot, so that a reused pid is no disguise."""
+
+    host: str
+    pid: int
+    start_ticks: int
+    boot_id: str
+    namespace: str
+    """Process namespace: pids of another container mean nothing here."""
+    job_id: str
+    since: str
+    """Local time as text, for people."""
+    token: str
+    """Tells this acquisition from all others."""
+
+
+class OutputLock:
+    """A held lock; made by ``acquire``."""
+
+    def __init__(self, path: Path, holder: Holder) -> None:
+        self.path = path
+        self.holder = holder
+
+    def touch(self) -> None:
+        """The heartbeat; to be called about once a minute.
+
+        Raises:
+            StorageError: the lock was taken over or removed: this run must end at once without committing more.
+        """
+        self._check_own()
+        try:
+            os.utime(self.path)
+        except OSError as error:
+            raise StorageError(f"cannot refresh {self.path}: {error}") from error
+
+    def release(self) -> None:
+        """Give the folder free. A lock that is somebody else's by now is left alone.
+
+        Raises:
+            StorageError: the lock was lost, or cannot be removed.
+        """
+        self._check_own()
+        try:
+            self.path.unlink()
+        except OSError as error:
+            raise StorageError(f"cannot remove {self.path}: {error}") from error
+
+    def _check_own(self) -> None:
+        try:
+            found = _decode(self.path.read_bytes())
+        except OSError as error:
+            raise StorageError(f"the lock {self.path} was lost: {error}") from error
+        if found is None or found.token != self.holder.token:
+            raise StorageError(f"the lock {self.path} was taken over by {_describe(found)}")
+
+
+def acquire(path: Path, *, job_id: str, since: str, job_is_gone: JobIsGone) -> OutputLock:
+    """Take the lock at ``path``, whose folder exists.
+
+    Args:
+        job_id: this run's Slurm job, or "".
+        since: now, as text for people.
+        job_is_gone: asked only about the holder of a lock with an old heartbeat.
+
+    Raises:
+        OutputError: somebody else holds the folder (the text names the holder), or it cannot be written.
+    """
+    holder = _this_process(job_id, since)
+    try:
+        for _ in range(3):  # each further turn means that another lock came or went in between
+            if _create(path, msgspec.json.encode(holder)):
+                return OutputLock(path, holder)
+            _remove_if_stale(path, holder, job_is_gone)
+    except OSError as error:
+        raise OutputError(f"cannot write to the output folder: {path}: {error.strerror or error}") from error
+    raise OutputError(f"several runs want {path} at once; start one of them again")
+
+
+def _create(path: Path, data: bytes) -> bool:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        os.write(fd, data)
+        os.fsync(fd)
+    except OSError:
+        path.unlink()  # an empty lock would keep everybody out for ten minutes
+        raise
+    finally:
+        os.close(fd)
+    return True
+
+
+def _remove_if_stale(path: Path, own: Holder, job_is_gone: JobIsGone) -> None:
+    try:
+        data = path.read_bytes()
+        age_s = _server_now(path, own.token) - path.stat().st_mtime
+    except FileNotFoundError:
+        return  # released meanwhile
+    found = _decode(data)
+    reason = _why_held(found, own, age_s, job_is_gone)
+    if reason:
+        raise OutputError(
+            f"the output folder is in use by {_describe(found)}; last sign of life {age_s:.0f} s ago; {reason}. "
+            f"If that run is certainly gone, delete {path}"
+        )
+    # Two runs may come to this conclusion at once. A rename succeeds for one of them; what it moved is compared,
+    # since the other one may have finished its take-over in between: then its lock goes back.
+    moved = path.with_name(f"{path.name}.{own.token}.stale")
+    try:
+        os.rename(path, moved)  # noqa: PTH104  # reads as what it is, a system call
+    except FileNotFoundError:
+        return
+    if moved.read_bytes() != data:
+        _create(path, moved.read_bytes())
+    moved.unlink()
+
+
+def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobIsGone) -> str:
+    """Why the lock counts; "" if its owner is gone."""
+    if found is not None and (found.boot_id, found.namespace) == (own.boot_id, own.namespace):
+        return "its process is running" if _start_ticks(found.pid) == found.start_ticks else ""
+    if age_s <= STALE_AFTER_S:
+        return f"a heartbeat is old after {STALE_AFTER_S:.0f} s only"
+    if found is None:
+        return ""  # killed between creating and writing the lock, at least ten minutes ago
+    if found.host == own.host and found.namespace == own.namespace:
+        return ""  # the same machine, booted since
+    if found.job_id and job_is_gone(found.job_id):
+        return ""
+    return f"Slurm does not say that job {found.job_id} has ended" if found.job_id else "it cannot be asked from here"
+
+
+def _server_now(path: Path, token: str) -> float:
+    """The time as the file server sees it: clocks of two nodes may differ by more than a heartbeat."""
+    probe = path.with_name(f"{path.name}.{token}.probe")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _this_process(job_id: str, since: str) -> Holder:
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        start_ticks=_start_ticks(os.getpid()),
+        boot_id=_read_text(Path("/proc/sys/kernel/random/boot_id")),
+        namespace=_namespace(),
+        job_id=job_id,
+        since=since,
+        token=uuid.uuid4().hex,
+    )
+
+
+def _start_ticks(pid: int) -> int:
+    """Field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process."""
+    stat = _read_text(Path(f"/proc/{pid}/stat"))
+    # The command name is in parentheses and may hold anything, blanks and parentheses too; fields count from its end.
+    return int(stat.rpartition(")")[2].split()[19]) if stat else -1
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _decode(data: bytes) -> Holder | None:
+    try:
+        return msgspec.json.decode(data, type=Holder)
+    except msgspec.DecodeError:
+        return None
+
+
+def _describe(holder: Holder | None) -> str:
+    if holder is None:
+        return "a run that did not say who it is"
+    job = f"job {holder.job_id}, " if holder.job_id else ""
+    return f"{job}process {holder.pid} on {holder.host}, since {holder.since}"

@@ -1,0 +1,116 @@
+"""Messages between ranks over MPI: send, poll, scatter. Apart from ``__main__`` the only file that imports mpi4py.
+
+Nothing here blocks: a rank that is slow, or stopped, holds up nobody. Sends are ``isend``s that are kept until they
+complete; receives are ``improbe``s (``irecv`` fails for large messages, and a blocking receive spins a whole core);
+the scatter is an ``Iscatterv`` whose requests are tested in ``poll`` like everything else. A message to the own rank
+goes through a queue, so that one process can play both roles.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from ddmpi.protocol import Message, Tag, decode, encode
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Mailbox:
+    """The messages of one rank.
+
+    Args:
+        comm: the job's communicator; the mailbox talks on a duplicate of it, which ``close`` frees.
+    """
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self._comm = comm.Dup()
+        self.rank = comm.Get_rank()
+        self.size = comm.Get_size()
+        self._local: deque[tuple[int, Message]] = deque()
+        self._outbox: deque[tuple[MPI.Request, object]] = deque()
+        self._scatters: deque[tuple[MPI.Request, int, Bytes]] = deque()
+
+    def send(self, rank: int, message: Message) -> None:
+        """Send to a rank, the own one included. Messages between two ranks arrive in order, scatters apart."""
+        if rank == self.rank:
+            self._local.append((rank, message))
+            return
+        data = encode(message)
+        self._outbox.append((self._comm.Isend([data, MPI.BYTE], dest=rank, tag=Tag.MESSAGE), data))
+
+    def scatter(self, messages: Mapping[int, Message]) -> None:
+        """Give each rank its message with one MPI scatter (from this rank); ranks without one take part unnoticed.
+
+        Each receiver learns of the scatter by a small message that says how many bytes its share has.
+        """
+        chunks = [encode(messages[r]) if r in messages and r != self.rank else b"" for r in range(self.size)]
+        own = messages.get(self.rank)
+        if own is not None:
+            self._local.append((self.rank, own))
+        if self.size == 1:
+            return
+        counts = [len(chunk) for chunk in chunks]
+        for rank in range(self.size):
+            if rank != self.rank:
+                size = str(counts[rank]).encode()
+                self._outbox.append((self._comm.Isend([size, MPI.BYTE], dest=rank, tag=Tag.SCATTER), size))
+        data = np.frombuffer(b"".join(chunks), np.uint8)
+        offsets = np.concatenate([[0], np.cumsum(counts[:-1])]).tolist()
+        nothing = np.empty(0, np.uint8)
+        request = self._comm.Iscatterv([data, counts, offsets, MPI.BYTE], [nothing, 0, MPI.BYTE], root=self.rank)
+        self._outbox.append((request, (data, nothing)))
+
+    def _join_scatter(self, source: int, size: int) -> None:
+        share = np.empty(size, np.uint8)
+        request = self._comm.Iscatterv(None, [share, size, MPI.BYTE], root=source)
+        self._scatters.append((request, source, share))
+
+    def poll(self) -> list[tuple[int, Message]]:
+        """The messages that have arrived, as (source rank, message). Never waits."""
+        arrived = list(self._local)
+        self._local.clear()
+        if self.size > 1:
+            status = MPI.Status()
+            while (probe := self._comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)) is not None:
+                data = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+                probe.Recv([data, MPI.BYTE])
+                if status.Get_tag() == Tag.SCATTER:
+                    self._join_scatter(status.Get_source(), int(data.tobytes()))
+                else:
+                    arrived.append((status.Get_source(), decode(data.tobytes())))
+            arrived += self._finish_requests()
+        return arrived
+
+    def _finish_requests(self) -> list[tuple[int, Message]]:
+        """Complete what can be completed. Requests end nearly in order: looking at the oldest keeps this cheap."""
+        while self._outbox and self._outbox[0][0].Test():
+            self._outbox.popleft()
+        arrived: list[tuple[int, Message]] = []
+        while self._scatters and self._scatters[0][0].Test():
+            _, source, share = self._scatters.popleft()
+            if len(share):
+                arrived.append((source, decode(share.tobytes())))
+        return arrived
+
+    @property
+    def has_local(self) -> bool:
+        """Whether a message to the own rank waits for ``poll``."""
+        return bool(self._local)
+
+    @property
+    def unsent(self) -> int:
+        """Messages that have not left yet."""
+        return len(self._outbox)
+
+    def barrier(self) -> MPI.Request:
+        """A barrier to be tested, not waited for: MPI's own waiting spins."""
+        return self._comm.Ibarrier()
+
+    def close(self) -> None:
+        """Free the communicator; collective."""
+        self._comm.Free()

@@ -1,0 +1,275 @@
+"""Rows in, parts out: the buffer between a rank's loop, which must not wait for a disk, and the output folder.
+
+One ``ResultWriter`` per rank. The loop's thread hands over rows and requests; the writer's thread hashes, decodes,
+encodes and commits, and answers with events. One queue each way is all they share, so a request is carried out after
+every row that was handed over before it.
+
+What it promises:
+
+- ``PartCommitted`` is delivered after the part is durable, never before;
+- ``buffered_bytes`` counts every body from ``success`` until its bytes are in a file, exactly;
+- an exception in the thread is delivered as ``WriterFailed``, once, as the last event. No further part appears then,
+  and rows handed over afterwards are dropped: no part holds them, hence the next run fetches them.
+
+Successes and errors of a batch are two files, which open, grow and close each on its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.errors import DdmpiError, StorageError
+from ddmpi.io.parts import PartCommitted, Parts, RowReader
+from ddmpi.io.result_rows import RowMaker
+from ddmpi.io.result_tables import ROW_NUMBER, ErrorRow, SuccessRow, error_row, error_schema, success_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ddmpi.io.layout import Layout
+    from ddmpi.records import Answer, BatchRef, Failure
+
+__all__ = [
+    "PartCommitted",
+    "PartsClosed",
+    "ResultWriter",
+    "RowReader",
+    "WriterEvent",
+    "WriterFailed",
+    "error_schema",
+    "final_rows",
+    "success_schema",
+]
+
+
+@dataclass(frozen=True)
+class PartsClosed:
+    """All parts that ``close_parts`` with this ticket was about are durable, and their events were delivered."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class WriterFailed:
+    """The thread gave up. ``error`` is a ``StorageError`` where the disk was the reason, else a bug's exception."""
+
+    error: Exception
+
+
+WriterEvent = PartCommitted | PartsClosed | WriterFailed
+
+
+@dataclass(frozen=True, slots=True)
+class _Success:
+    batch: BatchRef
+    row: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    batch: BatchRef
+    row: ErrorRow
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    batch_ids: frozenset[int] | None
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Request = _Success | _Error | _Close | _Stop
+
+
+class ResultWriter:
+    """The results of one rank; all methods are for the loop's thread and return at once, except ``stop``.
+
+    Args:
+        layout: the output folder; ``durable.open_epoch`` has made the epoch's temporary folder.
+        reader: gives the input columns of a batch.
+        epoch, rank: go into the names of the parts.
+        hash_algorithm: a name for ``hashlib.new``.
+        image_size: longest side in pixels of stored images; 0 stores bodies as served.
+        keep_columns: input columns to carry into the results.
+        part_bytes: a part closes at this size.
+        buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
+        on_event: called from the writer's thread when there is an event or memory was freed: wakes the loop.
+
+    Raises:
+        SetupError: image_size > 0 without OpenCV.
+        ValueError: an unknown hash algorithm.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        reader: RowReader,
+        *,
+        epoch: int,
+        rank: int,
+        hash_algorithm: str,
+        image_size: int,
+        keep_columns: Sequence[str],
+        part_bytes: int,
+        buffer_bytes: int,
+        on_event: Callable[[], None],
+    ) -> None:
+        self._maker = RowMaker(hash_algorithm, image_size)
+        self._on_event = on_event
+        self._requests: SimpleQueue[_Request] = SimpleQueue()
+        self._events: deque[WriterEvent] = deque()
+        self._tickets = 0
+        # One writer each, the loop and the thread: the difference needs no lock.
+        self._accepted_bytes = 0
+        self._released_bytes = 0
+        self._parts = Parts(
+            layout,
+            reader,
+            epoch=epoch,
+            rank=rank,
+            keep_columns=keep_columns,
+            part_bytes=part_bytes,
+            held_limit_bytes=buffer_bytes // 2,
+            on_commit=self._emit,
+            on_released=self._release,
+        )
+        # A daemon: an abort must not wait for a slow disk. An orderly end goes through stop().
+        self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+        self._thread.start()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of bodies that were handed over and are not in a file yet."""
+        return self._accepted_bytes - self._released_bytes
+
+    def success(self, batch: BatchRef, row: int, answer: Answer) -> None:
+        """The row ``row`` of ``batch`` (index in the batch) was fetched, in ``answer.task.attempt`` attempts.
+
+        It still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events.
+        """
+        self._accepted_bytes += len(answer.body)
+        self._requests.put(_Success(batch, row, answer))
+
+    def error(self, batch: BatchRef, row: int, failure: Failure, answer: Answer | None, attempts: int) -> None:
+        """The row ``row`` of ``batch`` is given up after ``attempts`` requests (0 where the URL was refused)."""
+        self._requests.put(_Error(batch, error_row(row, failure, answer, attempts)))
+
+    def close_parts(self, batch_ids: Iterable[int] | None = None) -> int:
+        """Ask that the open parts of these batches (None: of all) be committed; returns the ``PartsClosed`` ticket."""
+        self._tickets += 1
+        self._requests.put(_Close(None if batch_ids is None else frozenset(batch_ids), self._tickets))
+        return self._tickets
+
+    def events(self) -> list[WriterEvent]:
+        """What happened since the last call, in order."""
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def stop(self, timeout_s: float = 60.0) -> None:
+        """Commit all parts and end the thread; blocks. The last events are there for ``events`` afterwards.
+
+        Raises:
+            StorageError: the disk did not take the rest within ``timeout_s``.
+        """
+        self._requests.put(_Stop())
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise StorageError(f"results were not written within {timeout_s:.0f} s: {self._parts!r}")
+
+    def _run(self) -> None:
+        failed = stopped = False
+        while not stopped:
+            request = self._requests.get()
+            stopped = isinstance(request, _Stop)
+            if failed:
+                self._drop(request)
+            else:
+                failed = not self._try(request)
+
+    def _try(self, request: _Request) -> bool:
+        try:
+            self._handle(request)
+        except Exception as error:  # noqa: BLE001  # not swallowed: it crosses to the loop, which raises it
+            self._parts.discard_all()
+            self._emit(WriterFailed(_as_storage_error(error)))
+            return False
+        return True
+
+    def _handle(self, request: _Request) -> None:
+        match request:
+            case _Success(batch, row, answer):
+                self._add_success(batch, row, answer)
+            case _Error(batch, row):
+                self._parts.add(batch, row)
+            case _Close(batch_ids, ticket):
+                self._parts.close(batch_ids)
+                self._emit(PartsClosed(ticket))
+            case _Stop():
+                self._parts.close(None)
+            case _:
+                raise TypeError(f"unknown request {request!r}")
+
+    def _add_success(self, batch: BatchRef, row: int, answer: Answer) -> None:
+        made = self._maker.row(row, answer)
+        kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0
+        if kept_bytes != len(answer.body):
+            # From here on the parts count what they hold, which is not what was served.
+            self._release(len(answer.body) - kept_bytes)
+        self._parts.add(batch, made)
+
+    def _drop(self, request: _Request) -> None:
+        """Keep ``buffered_bytes`` true after a failure, until the loop has seen it and stops."""
+        if isinstance(request, _Success):
+            self._release(len(request.answer.body))
+
+    def _emit(self, event: WriterEvent) -> None:
+        self._events.append(event)
+        self._on_event()
+
+    def _release(self, size_bytes: int) -> None:
+        self._released_bytes += size_bytes
+        self._on_event()
+
+
+def final_rows(layout: Layout, parts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The row numbers that have an outcome in these parts (paths relative to the output folder), sorted, each once.
+
+    Raises:
+        StorageError: a part is missing or cannot be read.
+    """
+    found: list[npt.NDArray[np.int64]] = []
+    for part in parts:
+        path = layout.root / part
+        try:
+            with pq.ParquetFile(path) as file:
+                found.append(file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy())
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise StorageError(f"cannot read part {path}: {error}") from error
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+
+def _as_storage_error(error: Exception) -> Exception:
+    """What the disk or Parquet reports is no bug; everything else keeps its type and traceback."""
+    if isinstance(error, DdmpiError):
+        return error
+    if isinstance(error, OSError | pa.ArrowException):
+        storage_error = StorageError(f"cannot write results: {error}")
+        storage_error.__cause__ = error
+        return storage_error
+    return error

@@ -1,0 +1,63 @@
+"""What Slurm knows of a job: when its allocation ends, and whether it is gone. Asked of ``squeue`` where it exists."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+SQUEUE_TIMEOUT_S = 10.0
+_GONE = "Invalid job id specified"
+
+
+def end_time(environment: Mapping[str, str]) -> float | None:
+    """When this job's allocation ends (seconds since 1970), None outside Slurm or without a limit.
+
+    Slurm sets ``SLURM_JOB_END_TIME`` from 23.02 on; before, the controller has to be asked.
+    """
+    known = environment.get("SLURM_JOB_END_TIME", "")
+    if known.isdigit():
+        return float(known)
+    job_id = environment.get("SLURM_JOB_ID", "")
+    answer = _squeue(job_id, "%e") if job_id else None
+    if answer is None or answer.returncode:
+        return None
+    try:
+        # squeue prints local time without a zone.
+        return datetime.fromisoformat(answer.stdout.strip()).astimezone().timestamp()
+    except ValueError:
+        return None
+
+
+def seconds_left(configured: float | None, margin_s: float, environment: Mapping[str, str]) -> float | None:
+    """Seconds until the run has to stop, None without a walltime; negative when it is too late.
+
+    Args:
+        configured: the end of the allocation from the config, seconds since 1970; None = ask Slurm.
+        margin_s: how long before the end the run stops.
+    """
+    end = configured if configured is not None else end_time(environment)
+    return None if end is None else end - margin_s - time.time()
+
+
+def job_is_gone(job_id: str) -> bool | None:
+    """Whether a job has ended; None where that cannot be told."""
+    answer = _squeue(job_id, "%T")
+    if answer is None:
+        return None
+    if answer.returncode:
+        return True if _GONE in answer.stderr else None
+    return not answer.stdout.strip()
+
+
+def _squeue(job_id: str, wanted: str) -> subprocess.CompletedProcess[str] | None:
+    program = shutil.which("squeue")
+    if program is None or not job_id.replace("_", "").isalnum():
+        return None
+    command = [program, "--noheader", "--jobs", job_id, "--format", wanted]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return None

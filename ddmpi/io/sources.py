@@ -1,0 +1,261 @@
+"""Input files: which there are, their columns, and their rows as record batches, in file order.
+
+Whatever is wrong with a file is an ``InputError`` that names it. Text files carry no types: columns of .csv, .tsv and
+.txt come as bytes, so that a broken character is a refused row and not the end of the run.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Final
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ddmpi.errors import InputError
+from ddmpi.io.line_blocks import Compression, line_blocks, open_bytes, parse_json_block
+
+BATCH_ROWS: Final = 128 * 1024
+"""Rows per record batch at most: large enough for arrow's kernels, some 20 MB of URLs."""
+_CSV_BLOCK_BYTES: Final = 8 << 20
+_COMPRESSIONS: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd"}
+
+
+class SourceFile(ABC):
+    """One input file. Its size and modification time are taken when it is opened, and must not change."""
+
+    schema_is_guessed: ClassVar[bool] = False
+    """Whether another file of the same table may show other columns, since only a part was looked at."""
+
+    def __init__(
+        self, path: Path, compression: Compression | None, text_column: str, text_columns: Sequence[str]
+    ) -> None:
+        self.path = path
+        self.compression = compression
+        self.text_column = text_column
+        self.text_columns = text_columns
+        self.row_count: int | None = None
+        """Known beforehand for Parquet only."""
+        self.size_bytes, self.mtime_ns = self._stat()
+        with naming(path):
+            self.schema = self._read_schema()
+        names = self.schema.names
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise InputError(f"{path}: more than one column is named {', '.join(repeated)}")
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows with these columns. Raises InputError where the file is damaged or is no longer the one opened."""
+        rows = 0
+        with naming(self.path):
+            for batch in self._read(columns):
+                rows += batch.num_rows
+                yield batch
+        if (self.size_bytes, self.mtime_ns) != self._stat() or self.row_count not in {None, rows}:
+            raise InputError(f"{self.path}: changed while it was read")
+
+    def expected_bytes(self, columns: Sequence[str]) -> int:
+        """About how much memory these columns take."""
+        return self.size_bytes * (1 if self.compression is None else 8) if columns else 0
+
+    def _stat(self) -> tuple[int, int]:
+        with naming(self.path):
+            status = self.path.stat()
+            return status.st_size, status.st_mtime_ns
+
+    @abstractmethod
+    def _read_schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+
+    @abstractmethod
+    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows with these columns."""
+
+
+class ParquetSource(SourceFile):
+    def _open(self) -> pq.ParquetFile:
+        if self.size_bytes == 0:
+            raise InputError(f"{self.path}: is empty (0 bytes), not a Parquet file")
+        return pq.ParquetFile(self.path, page_checksum_verification=True)
+
+    def _read_schema(self) -> pa.Schema:
+        with self._open() as file:
+            self.row_count = file.metadata.num_rows
+            return file.schema_arrow
+
+    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        with self._open() as file:
+            # Group by group: memory is then bounded by one group, and no later one is read ahead.
+            for group in range(file.metadata.num_row_groups):
+                yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
+
+    def expected_bytes(self, columns: Sequence[str]) -> int:
+        with naming(self.path), self._open() as file:
+            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+            return sum(
+                chunk.total_uncompressed_size
+                for group in groups
+                for chunk in map(group.column, range(group.num_columns))
+                if chunk.path_in_schema.partition(".")[0] in columns
+            )
+
+
+class CsvSource(SourceFile):
+    delimiter = ","
+
+    def _open(self, columns: Sequence[str] | None) -> pyarrow.csv.CSVStreamingReader:
+        types = {name: pa.binary() for name in columns or ()}
+        return pyarrow.csv.open_csv(
+            open_bytes(self.path, self.compression),
+            read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(columns or ()),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+
+    def _read_schema(self) -> pa.Schema:
+        with self._open(None) as reader:
+            return pa.schema([(name, pa.binary()) for name in reader.schema.names])
+
+    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            with self._open(columns) as reader:
+                yield from reader
+        except pa.ArrowInvalid as error:
+            line = self._first_ragged_line()
+            raise InputError(f"{self.path}: {f'line {line}: ' if line else ''}{one_line(error)}") from error
+
+    def _first_ragged_line(self) -> int | None:
+        """Line (from 1) of the first row with another number of values than the header; arrow does not tell it."""
+        with open_bytes(self.path, self.compression) as stream, io.TextIOWrapper(stream, "latin-1", newline="") as text:
+            rows = csv.reader(text, delimiter=self.delimiter)
+            try:
+                expected = len(next(rows, []))
+                start = rows.line_num + 1
+                for row in rows:
+                    if row and len(row) != expected:
+                        return start
+                    start = rows.line_num + 1
+            except csv.Error:  # a value longer than the module takes: the row is then told by its text alone
+                return None
+        return None
+
+
+class TsvSource(CsvSource):
+    delimiter = "\t"
+
+
+class LinesSource(SourceFile):
+    """One URL per line; an empty line is a row too, so that row numbers are line numbers (from 0)."""
+
+    def _read_schema(self) -> pa.Schema:
+        return pa.schema([(self.text_column, pa.binary())])
+
+    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for block in line_blocks(self.path, self.compression):
+            lines = pa.array([line.removesuffix(b"\r") for line in block.lines()], pa.binary())
+            yield pa.record_batch([lines], names=list(columns))
+
+
+class JsonLinesSource(SourceFile):
+    """Types are those of the first block (8 MB); the text columns may also turn up later."""
+
+    schema_is_guessed = True
+
+    def _read_schema(self) -> pa.Schema:
+        for block in line_blocks(self.path, self.compression):
+            guessed = parse_json_block(self.path, block, None).schema
+            return pa.schema([(field.name, _json_type(field.type)) for field in guessed])
+        return pa.schema([(self.text_column, pa.string())])
+
+    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        types: dict[str, pa.DataType] = {name: pa.string() for name in self.text_columns}
+        types |= {field.name: field.type for field in self.schema}
+        wanted = pa.schema([(name, types[name]) for name in columns])
+        for block in line_blocks(self.path, self.compression):
+            yield from parse_json_block(self.path, block, wanted).select(list(columns)).to_batches(BATCH_ROWS)
+
+
+def _json_type(inferred: pa.DataType) -> pa.DataType:
+    # JSON has no times, only texts that look like one; and after a block of nulls alone, text is what takes most.
+    return pa.string() if pa.types.is_null(inferred) or pa.types.is_timestamp(inferred) else inferred
+
+
+_KINDS: Final[dict[str, Callable[[Path, Compression | None, str, Sequence[str]], SourceFile]]] = {
+    ".parquet": ParquetSource,
+    ".csv": CsvSource,
+    ".tsv": TsvSource,
+    ".txt": LinesSource,
+    ".jsonl": JsonLinesSource,
+}
+
+
+def open_source(path: Path, text_column: str, text_columns: Sequence[str]) -> SourceFile:
+    """Open one file by the ending of its name. ``text_column`` is the name that lines of a .txt file get.
+
+    ``text_columns`` are the columns of a .jsonl file that are text where they are not seen at once.
+    """
+    kind, compression = _kind_of(path)
+    if kind not in _KINDS or (compression and kind == ".parquet"):
+        endings = ", ".join(_KINDS)
+        raise InputError(f"{path}: not a known kind of file (known: {endings}; text ones also with .gz or .zst)")
+    return _KINDS[kind](path, compression, text_column, text_columns)
+
+
+def _kind_of(path: Path) -> tuple[str, Compression | None]:
+    name = path.name.lower()
+    compression = _COMPRESSIONS.get(os.path.splitext(name)[1])  # noqa: PTH122  # of a text, not of a path
+    stem = os.path.splitext(name)[0] if compression else name  # noqa: PTH122
+    return os.path.splitext(stem)[1], compression  # noqa: PTH122
+
+
+def list_files(path: str) -> list[Path]:
+    """The input files behind a file name, a folder (searched through) or a glob, in name order.
+
+    In folders, names that begin with ``.`` or ``_`` and files of unknown kinds are passed over, as dataset readers do.
+    Raises InputError if there is none.
+    """
+    given = Path(path)
+    if given.is_dir():
+        found = [file for file in given.rglob("*") if file.is_file() and _is_data(file, given)]
+    elif given.exists():
+        found = [given]
+    else:
+        found = [Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file()]  # noqa: PTH207
+    if not found:
+        raise InputError(f"{path}: no such file, and no input file matches")
+    return sorted(found, key=str)
+
+
+def _is_data(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return not hidden and _kind_of(file)[0] in _KINDS
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn what arrow and the system raise about a file into an InputError that names it."""
+    try:
+        yield
+    except (OSError, EOFError, pa.ArrowException, UnicodeError) as error:
+        raise InputError(f"{path}: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """An exception's text as part of a message: in one line, and not longer than a screen."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:500]

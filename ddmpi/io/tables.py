@@ -1,0 +1,192 @@
+"""The table of URLs as it comes in (``open_input``), and batches as the ranks read them (``BatchReader``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.errors import InputError, OutputError
+from ddmpi.io.sources import SourceFile, list_files, naming, one_line, open_source
+from ddmpi.io.url_rows import BASE_COLUMNS, TEXT_COLUMNS, BareRows, bare_rows, complete, is_text, urls_schema
+from ddmpi.records import BatchRef
+
+_OPEN_FILES: Final = 8
+"""Files that one reader keeps open: the batches of a rank lie near each other, but not all in one file."""
+
+
+class RawRows(NamedTuple):
+    """Some rows as a file has them, and where they are in the input."""
+
+    path: Path
+    first_row: int
+    rows: pa.RecordBatch
+
+
+class InputTable:
+    """A table of URLs in one or more files of one kind; made by ``open_input``.
+
+    ``texts`` maps our names of columns to the input's, without those that the input does not have.
+    """
+
+    def __init__(self, name: str, sources: Sequence[SourceFile], texts: Mapping[str, str], keep: Sequence[str]) -> None:
+        self.name = name
+        self._sources = sources
+        self._texts = dict(texts)
+        self._keep = list(keep)
+        self.schema = urls_schema([sources[0].schema.field(column) for column in keep])
+
+    def __repr__(self) -> str:
+        return f"<InputTable {self.name}: {len(self._sources)} files, {self.rows or 'unknown'} rows>"
+
+    @property
+    def rows(self) -> int | None:
+        """The number of rows where it is known without reading (Parquet), else None."""
+        counts = [source.row_count for source in self._sources]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    @property
+    def expected_bytes(self) -> int:
+        """About how much memory all rows take."""
+        return sum(source.expected_bytes(self._columns()) for source in self._sources)
+
+    def fingerprint(self) -> str:
+        """A digest of the files' names, sizes, modification times, columns and (Parquet) numbers of rows."""
+        facts = [
+            [
+                source.path.name,
+                source.size_bytes,
+                source.mtime_ns,
+                source.row_count,
+                str(source.schema.remove_metadata()),
+            ]
+            for source in self._sources
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def raw(self, *, urls_only: bool = False) -> Iterator[RawRows]:
+        """All rows as they are, in order; with all columns that matter, or only with the URLs. Raises InputError."""
+        columns = [self._texts["identifier"]] if urls_only else self._columns()
+        first_row = 0
+        for source in self._sources:
+            for rows in source.batches(columns):
+                yield RawRows(source.path, first_row, rows)
+                first_row += rows.num_rows
+
+    def bare(self, raw: RawRows, *, urls_only: bool = False) -> BareRows:
+        """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
+        texts = {"identifier": self._texts["identifier"]} if urls_only else self._texts
+        with naming(raw.path):
+            return bare_rows(raw.rows, raw.first_row, texts, [] if urls_only else self._keep)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows, in order, with the columns of ``schema``. Raises InputError."""
+        for raw in self.raw():
+            bare = self.bare(raw)
+            servers = bare.servers.cast(pa.string())
+            yield from complete(pa.Table.from_batches([bare.rows]), servers, self.schema).to_batches()
+
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys([*self._texts.values(), *self._keep]))
+
+
+def open_input(path: str, columns: Mapping[str, str], keep_columns: Sequence[str]) -> InputTable:
+    """Open a file, folder or glob. ``columns`` maps our names (see ``TEXT_COLUMNS``) to the input's.
+
+    Only ``identifier`` must exist; a column that does not is null. ``keep_columns`` are carried along as they are.
+
+    Raises:
+        InputError: no file, an unknown kind, a damaged file, several schemas, missing columns or wrong types.
+    """
+    named = {name: columns[name] for name in TEXT_COLUMNS if name in columns}
+    named.setdefault("identifier", "identifier")
+    sources = [open_source(file, named["identifier"], list(named.values())) for file in list_files(path)]
+    found = sources[0].schema
+    missing = [name for name in (named["identifier"], *keep_columns) if name not in found.names]
+    if missing:
+        raise InputError(f"{sources[0].path}: no column {', '.join(missing)}; found: {', '.join(found.names)}")
+    texts = {ours: theirs for ours, theirs in named.items() if theirs in found.names}
+    _check_types(sources[0], texts, keep_columns)
+    for source in sources[1:]:
+        _check_same(sources[0], source, [*texts.values(), *keep_columns])
+    return InputTable(path, sources, texts, keep_columns)
+
+
+def _check_types(source: SourceFile, texts: Mapping[str, str], keep: Sequence[str]) -> None:
+    type_ = source.schema.field(texts["identifier"]).type
+    if not is_text(type_):
+        raise InputError(f"{source.path}: column {texts['identifier']} must be text (URLs), but is {type_}")
+    for theirs in texts.values():
+        if pa.types.is_nested(source.schema.field(theirs).type):
+            raise InputError(f"{source.path}: column {theirs} has no text form: {source.schema.field(theirs).type}")
+    taken = [name for name in keep if name in BASE_COLUMNS]
+    if taken or len(set(keep)) != len(keep):
+        raise InputError(f"keep_columns: {', '.join(taken or keep)}: each column once, and none of {BASE_COLUMNS}")
+
+
+def _check_same(first: SourceFile, other: SourceFile, used: Sequence[str]) -> None:
+    def types(source: SourceFile) -> dict[str, str]:
+        fields = {field.name: str(field.type) for field in source.schema}
+        return {name: fields[name] for name in used if name in fields} if source.schema_is_guessed else fields
+
+    ours, theirs = types(first), types(other)
+    differences = [
+        f"{name}: {ours.get(name, 'absent')} / {theirs.get(name, 'absent')}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if differences:
+        raise InputError(f"{other.path}: other columns than in {first.path}: {'; '.join(differences)}")
+
+
+class BatchReader:
+    """Reads batches of a urls folder, each from its row group alone. May be used from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._lock = threading.Lock()  # a ParquetFile has one file position: two reads at once would mix
+
+    def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
+        """The batch's rows, in input order, with these columns (None: all), in this order.
+
+        Raises:
+            OutputError: the file is missing or damaged, or does not have these rows or columns.
+        """
+        path = self._folder / batch.file
+        try:
+            with self._lock:
+                group = self._open(batch.file).read_row_group(batch.row_group, columns=_as_list(columns))
+            rows = group.slice(batch.offset, batch.rows)
+            rows = rows if columns is None else rows.select(list(columns))
+        except (OSError, IndexError, KeyError, pa.ArrowException) as error:
+            raise OutputError(f"{path}: cannot read batch {batch.batch_id}: {one_line(error)}") from error
+        if rows.num_rows != batch.rows:
+            raise OutputError(f"{path}: row group {batch.row_group} ends within batch {batch.batch_id}")
+        return rows
+
+    def close(self) -> None:
+        """Close all files; the next ``read`` opens them again."""
+        with self._lock:
+            while self._files:
+                self._files.popitem()[1].close()
+
+    def _open(self, name: str) -> pq.ParquetFile:
+        file = self._files.get(name)
+        if file is None:
+            file = self._files[name] = pq.ParquetFile(self._folder / name, page_checksum_verification=True)
+            if len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(name)
+        return file
+
+
+def _as_list(columns: Sequence[str] | None) -> list[Any] | None:
+    return None if columns is None else list(columns)

@@ -1,0 +1,349 @@
+"""The engine: tasks in, answers out, over libcurl's multi interface with socket_action and epoll.
+
+The only file that starts requests. It decides nothing: when a request may start is the frontier's business, what an
+answer means is ``outcome``'s. One thread; ``poll`` is where a downloader waits, also for the descriptors of others
+(``watch``). Handles are made once and kept; only the URL changes from task to task.
+
+libcurl facts that shape this file (8.23, pycurl 7.49):
+- ``CurlMulti.select()`` is select(2) and fails above 1,024 descriptors: hence epoll.
+- ``reset()`` would clear the callbacks and limits below: handles are never reset, and one function sets every option.
+- the callback for closing sockets cannot run when its handle is outside the multi, which is the normal case for an idle
+  connection; pycurl then warns and leaks the descriptor. So connections are followed by descriptor and inode instead.
+- ``RETRY_AFTER`` is capped and turns garbage into 0: the header's text is handed on as it came.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pycurl
+
+from ddmpi.records import Answer, Task
+
+STALL_BYTES_PER_S = 100
+"""Below this, averaged over the stall time-out, a body counts as stalled."""
+DNS_CACHE_S = 3600
+BUFFER_BYTES = 256 * 1024
+"""Received per callback at most: fewer callbacks for large files; curl's default is 16 kB."""
+_INTERIM_STATUS = b"HTTP/"
+_EVENTS = {
+    pycurl.POLL_IN: select.EPOLLIN,
+    pycurl.POLL_OUT: select.EPOLLOUT,
+    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+}
+_HTTP_VERSIONS = {1: "1.0", 2: "1.1", 3: "2", 4: "2", 5: "2", 30: "3"}
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """How requests are made; the same for all requests of a rank."""
+
+    headers: Sequence[str]
+    connect_timeout_s: float
+    stall_timeout_s: float
+    total_timeout_s: float
+    max_file_bytes: int
+    connections: int
+    verify_tls: bool = True
+    ca_bundle: str | None = None
+    proxy: str | None = None
+    """None = the environment's, "" = none."""
+    connect_to: Sequence[str] = ()
+
+
+class _Slot:
+    """One easy handle and what belongs to the request that uses it."""
+
+    __slots__ = ("blocked", "chunks", "curl", "head", "task")
+
+    def __init__(self) -> None:
+        self.curl = pycurl.Curl()
+        self.chunks: list[bytes] = []
+        self.head = io.BytesIO()
+        self.task: Task | None = None
+        self.blocked = ""
+
+
+class Transfers:
+    """The requests of one rank.
+
+    Args:
+        may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
+    """
+
+    def __init__(self, options: TransferOptions, may_connect: Callable[[str], bool]) -> None:
+        self._options = options
+        self._may_connect = may_connect
+        self._free: list[_Slot] = []
+        self._slots: dict[pycurl.Curl, _Slot] = {}
+        self._busy: dict[pycurl.Curl, _Slot] = {}
+        self._connections: dict[str, dict[int, int]] = {}
+        self._timer_at: float | None = None
+        self._epoll = select.epoll()
+        self._registered: set[int] = set()
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, max(16, options.connections * 2))
+
+    # ---- requests
+
+    def start(self, task: Task, *, last_on_connection: bool = False) -> None:
+        """Start the request; its answer comes out of ``poll``.
+
+        Args:
+            last_on_connection: close the connection afterwards (its server's share has shrunk).
+        """
+        slot = self._free.pop() if self._free else self._new_slot()
+        slot.task = task
+        curl = slot.curl
+        # Bytes: pycurl refuses text that is not ASCII, and a URL may hold raw UTF-8 in its path.
+        curl.setopt(pycurl.URL, task.url.encode("utf-8"))
+        if last_on_connection:
+            curl.setopt(pycurl.FORBID_REUSE, 1)
+        self._busy[curl] = slot
+        self._multi.add_handle(curl)
+
+    def poll(self, timeout_s: float) -> list[Answer]:
+        """Wait at most so long for the network or a watched descriptor; the answers that are complete."""
+        now = time.monotonic()
+        if self._timer_at is not None:
+            timeout_s = min(timeout_s, self._timer_at - now)
+        for fd, mask in self._epoll.poll(max(0.0, timeout_s)):
+            watcher = self._watched.get(fd)
+            if watcher is not None:
+                watcher()
+            else:
+                self._multi.socket_action(fd, _action(mask))
+        if self._timer_at is not None and self._timer_at <= time.monotonic():
+            self._timer_at = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        return self._completed()
+
+    def _completed(self) -> list[Answer]:
+        answers = []
+        left = 1
+        while left:
+            left, done, failed = self._multi.info_read()
+            answers += [self._answer(curl, 0, "") for curl in done]
+            answers += [self._answer(curl, code, message) for curl, code, message in failed]
+        return answers
+
+    def _answer(self, curl: pycurl.Curl, code: int, message: str) -> Answer:
+        slot = self._busy.pop(curl)
+        self._multi.remove_handle(curl)
+        answer = _read_answer(slot, code, message)
+        self._recycle(slot)
+        return answer
+
+    def abort(self) -> list[Task]:
+        """Cut off everything that is in flight; the tasks that will have no answer."""
+        tasks = []
+        for curl, slot in list(self._busy.items()):
+            self._multi.remove_handle(curl)
+            if slot.task is not None:
+                tasks.append(slot.task)
+            self._recycle(slot)
+        self._busy.clear()
+        return tasks
+
+    def _recycle(self, slot: _Slot) -> None:
+        slot.task = None
+        slot.blocked = ""
+        slot.chunks.clear()
+        slot.head.seek(0)
+        slot.head.truncate()
+        slot.curl.setopt(pycurl.FORBID_REUSE, 0)
+        self._free.append(slot)
+
+    # ---- handles
+
+    def _new_slot(self) -> _Slot:
+        slot = _Slot()
+        _set_transport(slot.curl, self._options)
+        _set_limits(slot.curl, self._options)
+        slot.curl.setopt(pycurl.WRITEFUNCTION, slot.chunks.append)
+        slot.curl.setopt(pycurl.HEADERFUNCTION, slot.head.write)
+        slot.curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda _purpose, address: self._open_socket(slot, address))
+        slot.curl.setopt(pycurl.SOCKOPTFUNCTION, lambda fd, _purpose: self._note_connection(slot, fd))
+        self._slots[slot.curl] = slot
+        return slot
+
+    def _open_socket(self, slot: _Slot, address: tuple[int, int, int, tuple[object, ...]]) -> socket.socket | int:
+        """The resolved address decides, at every connect: names and spellings of addresses can lie."""
+        family, kind, protocol, place = address
+        ip = str(place[0])
+        if not self._may_connect(ip):
+            slot.blocked = ip
+            return pycurl.SOCKET_BAD
+        return socket.socket(family, kind, protocol)
+
+    def _note_connection(self, slot: _Slot, fd: int) -> int:
+        if slot.task is not None:
+            self._connections.setdefault(slot.task.server, {})[fd] = os.fstat(fd).st_ino
+        return 0
+
+    # ---- connections
+
+    def connections(self, server: str) -> int:
+        """Open connections to the server, idle ones included."""
+        known = self._connections.get(server)
+        if not known:
+            return 0
+        for fd, inode in list(known.items()):
+            if _inode(fd) != inode:
+                del known[fd]
+        return len(known)
+
+    def close_connections(self, servers: Iterable[str]) -> None:
+        """Shut all connections to servers on which nothing is in flight, so that another rank may open its own."""
+        for server in servers:
+            for fd, inode in self._connections.pop(server, {}).items():
+                if _inode(fd) == inode:
+                    with socket.socket(fileno=os.dup(fd)) as connection:
+                        _shut(connection)
+
+    # ---- events
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back from ``poll`` when ``fd`` is readable."""
+        self._watched[fd] = callback
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _on_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
+        if what == pycurl.POLL_REMOVE:
+            self._registered.discard(fd)
+            try:
+                self._epoll.unregister(fd)
+            except (FileNotFoundError, OSError):
+                # libcurl closed it before it said so: the kernel has removed it from the set already.
+                return
+        elif fd in self._registered:
+            self._epoll.modify(fd, _EVENTS[what])
+        else:
+            self._epoll.register(fd, _EVENTS[what])
+            self._registered.add(fd)
+
+    def _on_timer(self, timeout_ms: int) -> None:
+        self._timer_at = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000.0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were started and have no answer yet."""
+        return len(self._busy)
+
+    def close(self) -> None:
+        """Cut off what is in flight and close all connections."""
+        self.abort()
+        self._multi.close()
+        for slot in self._slots.values():
+            slot.curl.close()
+        self._slots.clear()
+        self._free.clear()
+        self._epoll.close()
+
+
+def _action(mask: int) -> int:
+    action = 0
+    if mask & (select.EPOLLIN | select.EPOLLHUP):
+        action |= pycurl.CSELECT_IN
+    if mask & select.EPOLLOUT:
+        action |= pycurl.CSELECT_OUT
+    if mask & select.EPOLLERR:
+        action |= pycurl.CSELECT_ERR
+    return action
+
+
+def _inode(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return -1
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # The server closed it first.
+        return
+
+
+def _set_transport(curl: pycurl.Curl, options: TransferOptions) -> None:
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.FOLLOWLOCATION, 0)
+    curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+    curl.setopt(pycurl.PATH_AS_IS, 1)
+    curl.setopt(pycurl.HTTPHEADER, list(options.headers))
+    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
+    curl.setopt(pycurl.PIPEWAIT, 1)
+    curl.setopt(pycurl.TCP_NODELAY, 1)
+    curl.setopt(pycurl.TCP_KEEPALIVE, 1)
+    curl.setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_CACHE_S)
+    curl.setopt(pycurl.SSL_VERIFYPEER, 1 if options.verify_tls else 0)
+    curl.setopt(pycurl.SSL_VERIFYHOST, 2 if options.verify_tls else 0)
+    if options.ca_bundle:
+        curl.setopt(pycurl.CAINFO, options.ca_bundle)
+    if options.proxy is not None:
+        curl.setopt(pycurl.PROXY, options.proxy)
+    if options.connect_to:
+        curl.setopt(pycurl.CONNECT_TO, list(options.connect_to))
+
+
+def _set_limits(curl: pycurl.Curl, options: TransferOptions) -> None:
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout_s * 1000))
+    curl.setopt(pycurl.TIMEOUT_MS, int(options.total_timeout_s * 1000))
+    curl.setopt(pycurl.LOW_SPEED_LIMIT, STALL_BYTES_PER_S)
+    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(options.stall_timeout_s)))
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, options.max_file_bytes)
+    curl.setopt(pycurl.BUFFERSIZE, BUFFER_BYTES)
+
+
+def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
+    task = slot.task
+    if task is None:
+        raise RuntimeError("libcurl finished a handle that has no task")
+    get = slot.curl.getinfo
+    answer = Answer(task, code, get(pycurl.RESPONSE_CODE), error=message)
+    answer.body = slot.chunks[0] if len(slot.chunks) == 1 else b"".join(slot.chunks)
+    answer.content_type = get(pycurl.CONTENT_TYPE) or ""
+    answer.content_length = int(get(pycurl.CONTENT_LENGTH_DOWNLOAD_T))
+    answer.final_url = task.url
+    answer.ip = get(pycurl.PRIMARY_IP) or slot.blocked
+    answer.http_version = _HTTP_VERSIONS.get(get(pycurl.INFO_HTTP_VERSION), "")
+    answer.connect_s = get(pycurl.CONNECT_TIME)
+    answer.ttfb_s = get(pycurl.STARTTRANSFER_TIME)
+    answer.total_s = get(pycurl.TOTAL_TIME)
+    answer.fetched_at = time.time()
+    answer.blocked = bool(slot.blocked)
+    answer.too_large = code == pycurl.E_FILESIZE_EXCEEDED
+    _read_headers(answer, slot.head.getvalue())
+    if 300 <= answer.status < 400:
+        answer.location = get(pycurl.REDIRECT_URL) or ""
+    return answer
+
+
+def _read_headers(answer: Answer, head: bytes) -> None:
+    """The headers that become columns, of the last response (interim and proxy responses come before it)."""
+    start = head.rfind(_INTERIM_STATUS)
+    for line in head[max(0, start) :].split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        key = name.lower()
+        if key == b"etag":
+            answer.etag = _text(value)
+        elif key == b"last-modified":
+            answer.last_modified = _text(value)
+        elif key == b"retry-after":
+            answer.retry_after = _text(value)
+
+
+def _text(value: bytes) -> str:
+    return value.strip().decode("latin-1")[:512]

@@ -1,0 +1,191 @@
+"""Does law 1 hold for a batch? Answered from the files alone, without trust in checkpoint, ledger or marker.
+
+Every row of the batch must have exactly one outcome that counts, the newest. Older ones are legitimate only as errors
+of earlier epochs: such a row was fetched again. Anything else is a fault and is counted or named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.io.checkpoint import parts_of, read_completed
+from ddmpi.io.layout import PartName, parse_part_name
+from ddmpi.io.result_tables import ROW_NUMBER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ddmpi.io.checkpoint import BatchLike
+    from ddmpi.io.layout import Layout
+
+
+@dataclass(frozen=True)
+class BatchCheck:
+    """What the files say of one batch; all counts are rows of its input.
+
+    ``rows == successes + errors + pending`` always; the batch is completed if ``ok`` and nothing is pending.
+    """
+
+    rows: int
+    successes: int
+    errors: int
+    pending: int
+    superseded: int
+    """Older errors of rows that were fetched again; legitimate."""
+    doubled: int
+    """Rows with outcomes that exclude each other."""
+    unknown: int
+    """Outcomes of rows that the batch does not have."""
+    unreadable: list[str]
+    """Parts that cannot be read, with reason."""
+    damaged: list[str]
+    """Rows whose image is not what its digest says (only with ``rehash``)."""
+    marker: str
+    """What is wrong with the ``completed`` marker, or ""."""
+
+    @property
+    def ok(self) -> bool:
+        """Nothing contradicts law 1; rows may still be pending."""
+        return not (self.doubled or self.unknown or self.unreadable or self.damaged or self.marker)
+
+
+def verify_batch(
+    layout: Layout, batch: BatchLike, row_numbers: npt.NDArray[np.int64], *, rehash: str | None = None
+) -> BatchCheck:
+    """Check one batch.
+
+    Args:
+        row_numbers: the batch's rows of the input.
+        rehash: a hash algorithm: read everything, check Parquet's page checksums and the images' digests.
+
+    Raises:
+        StorageError: a folder cannot be listed, or the marker cannot be read.
+    """
+    outcomes = _Outcomes()
+    unreadable: list[str] = []
+    damaged: list[str] = []
+    for path in parts_of(layout, batch):
+        problem = _read_part(layout, path, outcomes, damaged, rehash)
+        if problem:
+            unreadable.append(f"{path}: {problem}")
+    tally = outcomes.tally(row_numbers)
+    return BatchCheck(
+        rows=int(row_numbers.size),
+        successes=tally.successes,
+        errors=tally.errors,
+        pending=int(row_numbers.size) - tally.successes - tally.errors,
+        superseded=tally.superseded,
+        doubled=tally.doubled,
+        unknown=tally.unknown,
+        unreadable=unreadable,
+        damaged=damaged,
+        marker=_marker_problem(layout, batch, tally, int(row_numbers.size)),
+    )
+
+
+def _read_part(layout: Layout, path: str, outcomes: _Outcomes, damaged: list[str], rehash: str | None) -> str:
+    """Add what a part says; returns why it cannot be read, or ""."""
+    try:
+        outcomes.add(_parse_part(path), _row_numbers(layout, path))
+        if rehash is not None:
+            damaged.extend(_damaged_rows(layout, path, rehash))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True)
+class _Tally:
+    successes: int
+    errors: int
+    superseded: int
+    doubled: int
+    unknown: int
+
+
+class _Outcomes:
+    """All outcomes found for one batch, as columns: 10,000 rows are no reason for Python objects."""
+
+    def __init__(self) -> None:
+        self._rows: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+        self._epochs: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+        self._are_successes: list[npt.NDArray[np.bool_]] = [np.empty(0, np.bool_)]
+
+    def add(self, part: PartName, rows: npt.NDArray[np.int64]) -> None:
+        self._rows.append(rows)
+        self._epochs.append(np.full(rows.size, part.epoch, np.int64))
+        self._are_successes.append(np.full(rows.size, part.kind == "successes", np.bool_))
+
+    def tally(self, expected_rows: npt.NDArray[np.int64]) -> _Tally:
+        rows = np.concatenate(self._rows)
+        epochs = np.concatenate(self._epochs)
+        are_successes = np.concatenate(self._are_successes)
+        known = np.isin(rows, expected_rows)
+        unknown = int(np.count_nonzero(~known))
+        order = np.lexsort((are_successes[known], epochs[known], rows[known]))
+        rows, epochs, are_successes = rows[known][order], epochs[known][order], are_successes[known][order]
+        # Sorted by row, then epoch: the newest outcome of a row stands last in its run.
+        is_newest = np.append(rows[1:] != rows[:-1], np.ones(min(rows.size, 1), np.bool_))
+        newest_of = np.searchsorted(rows, rows, side="right") - 1
+        is_legitimate = is_newest | (~are_successes & (epochs < epochs[newest_of]))
+        successes = int(np.count_nonzero(is_newest & are_successes))
+        return _Tally(
+            successes=successes,
+            errors=int(np.count_nonzero(is_newest)) - successes,
+            superseded=int(np.count_nonzero(is_legitimate & ~is_newest)),
+            doubled=int(np.unique(rows[~is_legitimate]).size),
+            unknown=unknown,
+        )
+
+
+def _parse_part(path: str) -> PartName:
+    """The part's name in a relative path that ``parts_of`` gave.
+
+    Raises:
+        KeyError: the path is no part's.
+    """
+    name = parse_part_name(path.rpartition("/")[2])
+    if name is None:
+        raise KeyError(f"{path} is not the name of a part")
+    return name
+
+
+def _row_numbers(layout: Layout, path: str) -> npt.NDArray[np.int64]:
+    with pq.ParquetFile(layout.root / path) as file:
+        return file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy()
+
+
+def _damaged_rows(layout: Layout, path: str, algorithm: str) -> Iterator[str]:
+    with pq.ParquetFile(layout.root / path, page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):  # one at a time: a part is larger than a rank's memory budget
+            table = file.read_row_group(group)
+            if "image" in table.column_names:
+                yield from (f"{path}: row {row}" for row in _wrong_digests(table, algorithm))
+
+
+def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
+    columns = [table.column(name) for name in (ROW_NUMBER, "image", "hashsum_original", "hashsum_resized")]
+    for row, image, original, resized in zip(*columns, strict=True):
+        stated = resized.as_py() or original.as_py()
+        body = memoryview(image.as_buffer())
+        if hashlib.new(algorithm, body, usedforsecurity=False).hexdigest() != stated:
+            yield row.as_py()
+
+
+def _marker_problem(layout: Layout, batch: BatchLike, tally: _Tally, rows: int) -> str:
+    marked = read_completed(layout, batch)
+    if marked is None:
+        path = layout.completed(batch.server_name, batch.partition_id)
+        return "the marker cannot be read" if path.exists() else ""
+    said = (marked.rows, marked.successes, marked.errors)
+    found = (rows, tally.successes, tally.errors)
+    if said == found:
+        return ""
+    return f"the marker says rows, successes, errors = {said}, the parts say {found}"

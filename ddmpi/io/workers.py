@@ -1,0 +1,42 @@
+"""A few threads for arrow's and numpy's work, which releases the interpreter's lock."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, TypeVar
+
+MAX_THREADS: Final = 4
+"""More only wait: reading is one thread, and the parts in Python take turns."""
+
+_Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
+
+
+class Workers:
+    """As many threads as this process may use cores (an MPI launcher may have pinned it to one), up to a maximum."""
+
+    def __init__(self) -> None:
+        self.threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="partition")
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[_Done]:
+        """``map`` with results in order, which takes only a few items ahead: memory stays bounded."""
+        under_way: deque[Future[_Done]] = deque()
+        for item in items:
+            under_way.append(self._pool.submit(work, item))
+            if len(under_way) > self.threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()

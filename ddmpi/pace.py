@@ -1,0 +1,406 @@
+"""One server's pace: when its next request may start, learned from how the ones before it ended.
+
+Decides: admission (requests per second, connections, bytes), pauses, the learned rate, and when a server counts as
+dead. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a pace group or the share
+of it that one lane holds; every time is monotonic seconds of one process and comes in as ``now``.
+
+Invariants, whatever the order of calls:
+
+1. In every window of ``w`` seconds at most ``rate * w + capacity`` requests start, where ``rate`` is the limit and
+   ``capacity = max(1, rate * BURST_S)``. A pace made from a state starts with nothing to spend, so this holds for the
+   sum of two holders in succession as well.
+2. At most ``connections`` requests are in flight, and at most one while the breaker is half-open.
+3. The bodies of the requests that start within ``w`` seconds are at most ``bytes_per_s * w`` bytes, plus one body for
+   each connection: a body's size is known only at its end.
+4. A pause is never shortened, and jitter only lengthens it.
+5. One incident is one step: answers to requests that started before the last step belong to that incident.
+
+The bucket is kept as the time at which the next token is whole (the generic cell rate algorithm, ITU-T I.371), not as
+a count: nothing needs refilling, and a change of the learned rate cannot create tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from dataclasses import dataclass
+from enum import Enum
+
+from ddmpi.errors import TransitionError
+from ddmpi.records import Limits, PaceState
+
+BURST_S = 0.1
+"""Requests that were not used may be caught up for so long: a loop that polls every 10 ms still reaches the rate."""
+RATE_FLOOR_PER_S = 0.05
+"""However often it throttles, a server is asked every 20 s (or at its limit, where that is less)."""
+CLIMB_PER_S = 0.05
+"""Share of the limit that each second of well-answered traffic adds: from half to full speed in 10 s."""
+CEILING_SHARE = 0.9
+"""The rate that was throttled is not tried again before incidents are forgiven: each try would double the pause."""
+MEASURE_S = 2.0
+"""Time constant of the estimate of how fast a server without a limit is being asked."""
+RETRY_AFTER_MAX_S = 86_400.0
+"""A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
+DAY_S = 86_400.0
+
+
+class Signal(Enum):
+    """What the end of one request says about its server."""
+
+    OK = "ok"
+    """The server answered as a healthy one does; a 404 is such an answer."""
+    THROTTLED = "throttled"
+    """The server asks for fewer requests: 429, 420, or 503 with Retry-After."""
+    SERVER_ERROR = "server_error"
+    """It answered, but that is no reason to go faster: 5xx, 401, 403, an answer that was cut off."""
+    CONNECT_FAILED = "connect_failed"
+    """No connection: name, connect or TLS handshake failed, or took too long."""
+    FAILED = "failed"
+    """Connected, but no HTTP answer came. Counts for the breaker as well: a server that takes connections and says
+    nothing costs a stall timeout for each try of each row, and would keep a run busy for weeks."""
+    LOCAL = "local"
+    """Ended by us (refused address, soft stop, out of memory): says nothing about the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacePolicy:
+    """How to back off. Raises ValueError for values that would pause for no time or for ever."""
+
+    backoff_base_s: float = 60.0
+    backoff_cap_s: float = 86_400.0
+    """Longest pause without Retry-After, before jitter."""
+    jitter: float = 0.1
+    """A back-off is lengthened by up to this share of itself, so that many lanes do not come back at once."""
+    forgive_after_s: float = 1_800.0
+    """Quiet time, counted from the end of the last pause, after which incidents are forgotten."""
+    breaker_failures: int = 5
+    """So many requests without an answer in a row, or throttle incidents with no OK in between, park the server."""
+    breaker_probes: int = 5
+    """After so many failed probes, each one back-off after the other, the server is dead."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.backoff_base_s <= self.backoff_cap_s < math.inf:
+            raise ValueError(f"need 0 < backoff_base_s <= backoff_cap_s < inf, got {self}")
+        if not 0 <= self.jitter <= 1 or self.forgive_after_s < 0:
+            raise ValueError(f"need 0 <= jitter <= 1 and forgive_after_s >= 0, got {self}")
+        if self.breaker_failures < 1 or self.breaker_probes < 1:
+            raise ValueError(f"need breaker_failures >= 1 and breaker_probes >= 1, got {self}")
+
+    def backoff_s(self, count: int, rng: random.Random) -> float:
+        """The pause of the ``count``-th incident (from 1) in seconds: doubled each time, capped, then jittered."""
+        doublings = min(count - 1, 64)  # beyond any cap, and far from the range of a float
+        return min(self.backoff_cap_s, math.ldexp(self.backoff_base_s, doublings)) * (1 + self.jitter * rng.random())
+
+
+class Pace:
+    """The pace of one server, as held by one lane.
+
+    Args:
+        limits: what this holder may use; 0 means no limit.
+        state: what an earlier holder knew, or None for a server that nobody has asked before. Only then may the first
+            request start at once: with a state the bucket is empty, and the first token comes after ``1 / rate``.
+        rng: jitter of the back-off.
+        now: monotonic seconds, as in all methods; must not run backwards.
+    """
+
+    __slots__ = (
+        "_budget_until",
+        "_bytes_at",
+        "_bytes_today",
+        "_ceiling_per_s",
+        "_climbed_at",
+        "_day_ends",
+        "_failures",
+        "_good_rate_per_s",
+        "_in_flight",
+        "_incidents",
+        "_limits",
+        "_parked_at",
+        "_parkings",
+        "_paused_until",
+        "_policy",
+        "_rate_per_s",
+        "_recent_starts",
+        "_rng",
+        "_slots",
+        "_started_at",
+        "_stepped_at",
+        "_throttles",
+        "_token_at",
+    )
+
+    def __init__(
+        self, limits: Limits, policy: PacePolicy, state: PaceState | None, rng: random.Random, now: float
+    ) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._rng = rng
+        self._slots = limits.connections or sys.maxsize
+        self._in_flight = 0
+
+        self._rate_per_s = limits.rate_per_s  # the learned rate; 0: no limit, and none learned
+        self._token_at = now  # when the next token is whole; never before the end of a pause
+        self._ceiling_per_s = math.inf  # the learned rate climbs no higher until incidents are forgiven
+        self._good_rate_per_s = limits.rate_per_s  # what a climb is a share of where there is no limit
+        self._climbed_at = now  # until when well-answered traffic has been credited
+        self._recent_starts = 0.0  # decaying count of starts, as of _started_at
+        self._started_at = now
+
+        self._bytes_at = now  # when the bodies so far are paid for
+        self._bytes_today = 0.0
+        self._day_ends = -math.inf  # no day has begun
+        self._budget_until = -math.inf
+
+        self._paused_until = now
+        self._incidents = 0  # throttle incidents that are not forgiven: the exponent of the back-off
+        self._throttles = 0  # throttle incidents since the last good answer
+        self._stepped_at = -math.inf
+        self._failures = 0  # requests that got no answer since the last one that did
+        self._parkings = 0  # > 0: the breaker is open or half-open
+        self._parked_at = -math.inf
+        if state is not None:
+            self._restore(state, now)
+
+    def _restore(self, state: PaceState, now: float) -> None:
+        if state.rate_per_s > 0:
+            self._rate_per_s = min(state.rate_per_s, self._limits.rate_per_s or math.inf)
+            self._good_rate_per_s = self._rate_per_s
+        self._paused_until = now + max(state.wait_s, 0.0)
+        self._token_at = self._paused_until + (1 / self._rate_per_s if self._rate_per_s else 0.0)
+        self._incidents = self._throttles = state.incidents
+        # One probe more, also for a server that was dead: whoever starts it again wants to know.
+        self._parkings = min(state.parkings, self._policy.breaker_probes)
+        if state.bytes_today > 0:
+            self._bytes_today = state.bytes_today
+            exhausted = 0 < self._limits.bytes_per_day <= state.bytes_today
+            self._day_ends = self._paused_until if exhausted and state.wait_s > 0 else now + DAY_S
+            self._check_budget()
+
+    def __repr__(self) -> str:
+        rate = f"{self._rate_per_s:g}/s" if self._rate_per_s else "no limit"
+        return (
+            f"<Pace {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._failures} failures, "
+            f"{self._parkings} parkings{', dead' if self.dead else ''}>"
+        )
+
+    # ---- what the caller asks
+
+    def ready_at(self, now: float) -> float:
+        """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
+        never because the server is dead."""
+        if self._in_flight >= self._slots or (self._parkings and (self._in_flight or self.dead)):
+            return math.inf
+        return max(now, self._token_at, self._bytes_at, self._budget_until)
+
+    def wait_s(self, now: float) -> float:
+        """How long the server is left alone: pause, parking, byte debt or byte budget, in seconds; 0 if not at all."""
+        return max(self._paused_until - now, self._bytes_at - now, self._budget_until - now, 0.0)
+
+    def parked(self, now: float) -> bool:
+        """Whether the rows should be kept for later: the breaker, throttling without end, or the day's bytes."""
+        if now < self._budget_until:
+            return True
+        failing = self._parkings > 0 or self._throttles >= self._policy.breaker_failures
+        return failing and now < self._paused_until
+
+    @property
+    def dead(self) -> bool:
+        """Every probe failed: the server will not be asked again, and its rows are errors."""
+        return self._parkings > self._policy.breaker_probes
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    @property
+    def rate_per_s(self) -> float:
+        """The learned rate; 0 means no limit, and none learned."""
+        return self._rate_per_s
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def snapshot(self, now: float) -> PaceState:
+        """What the next holder has to know; times become durations from ``now``."""
+        self._forgive(now)
+        return PaceState(
+            rate_per_s=self._rate_per_s,
+            wait_s=self.wait_s(now),
+            incidents=self._incidents,
+            parkings=self._parkings,
+            bytes_today=self._bytes_today if now < self._day_ends else 0.0,
+        )
+
+    # ---- what the caller reports
+
+    def start(self, now: float) -> None:
+        """A request starts. Raises TransitionError unless ``ready_at(now) <= now``."""
+        ready_at = self.ready_at(now)
+        if ready_at > now:
+            raise TransitionError(f"request started at {now}, allowed at {ready_at}: {self!r}")
+        self._in_flight += 1
+        self._recent_starts = self._recent_starts * math.exp((self._started_at - now) / MEASURE_S) + 1
+        self._started_at = now
+        if self._rate_per_s:
+            interval_s = 1 / self._rate_per_s
+            unused_since = now - max(BURST_S - interval_s, 0.0)
+            self._token_at = max(self._token_at, unused_since) + interval_s
+        self._turn_day(now)
+
+    def finish(
+        self, now: float, started_at: float, signal: Signal, retry_after_s: float | None = None, body_bytes: int = 0
+    ) -> None:
+        """The request that started at ``started_at`` has ended, and took ``body_bytes`` from the server.
+
+        ``retry_after_s`` counts for THROTTLED only; None, negative or NaN means that the server did not say. Raises
+        TransitionError when nothing is in flight.
+        """
+        if self._in_flight == 0:
+            raise TransitionError(f"request finished that never started: {self!r}")
+        self._in_flight -= 1
+        if body_bytes:
+            self._charge(now, started_at, body_bytes)
+        if signal is Signal.OK:
+            self._answered(started_at)
+            if started_at > self._stepped_at:
+                self._throttles = 0
+                self._climb(now)
+        elif signal is Signal.THROTTLED:
+            self._answered(started_at)
+            self._throttled(now, started_at, retry_after_s)
+        elif signal is Signal.SERVER_ERROR:
+            self._answered(started_at)
+            self._climbed_at = now
+        elif signal is not Signal.LOCAL:
+            self._unanswered(now, started_at)
+            self._climbed_at = now
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """The holder's share changed. What was learned keeps its proportion to the limit; more requests in flight
+        than the new number of connections just means that none is admitted until there are fewer."""
+        old, self._limits = self._limits, limits
+        self._slots = limits.connections or sys.maxsize
+        if old.rate_per_s != limits.rate_per_s:
+            self._share_rate(old.rate_per_s, limits.rate_per_s, now)
+        if self._bytes_at > now and old.bytes_per_s != limits.bytes_per_s:
+            debt_bytes = (self._bytes_at - now) * old.bytes_per_s
+            self._bytes_at = now + (debt_bytes / limits.bytes_per_s if limits.bytes_per_s else 0.0)
+        self._check_budget()
+
+    # ---- rate
+
+    def _share_rate(self, old_per_s: float, new_per_s: float, now: float) -> None:
+        if old_per_s and new_per_s:
+            share = new_per_s / old_per_s
+            self._ceiling_per_s *= share
+            learned = self._rate_per_s < old_per_s
+            self._set_rate(min(self._rate_per_s * share, new_per_s) if learned else new_per_s, now)
+        elif new_per_s:
+            self._set_rate(min(self._rate_per_s or new_per_s, new_per_s), now)
+        elif self._rate_per_s == old_per_s:
+            self._set_rate(0.0, now)  # nothing was learned under the limit that is gone
+        else:
+            self._good_rate_per_s = self._rate_per_s
+
+    def _set_rate(self, rate_per_s: float, now: float) -> None:
+        """Change the rate; the missing part of the next token is waited for at the new rate."""
+        free_at = max(now, self._paused_until)
+        if self._token_at > free_at:
+            scale = self._rate_per_s / rate_per_s if rate_per_s else 0.0
+            self._token_at = free_at + (self._token_at - free_at) * scale
+        self._rate_per_s = rate_per_s
+
+    def _climb(self, now: float) -> None:
+        """Additive increase. A gap between answers of more than a second counts as one second of traffic."""
+        credit_s = min(now - self._climbed_at, 1.0)
+        self._climbed_at = now
+        limit_per_s = self._limits.rate_per_s
+        rate_per_s = self._rate_per_s
+        if rate_per_s in (limit_per_s, 0.0):
+            return
+        if limit_per_s == 0 and rate_per_s > 2 * self._measured_per_s():
+            return  # a rate that is not used proves nothing
+        if rate_per_s >= self._ceiling_per_s:
+            self._forgive(now)
+        top_per_s = min(limit_per_s or math.inf, self._ceiling_per_s)
+        if rate_per_s < top_per_s:
+            step_per_s = CLIMB_PER_S * (limit_per_s or self._good_rate_per_s) * credit_s
+            self._rate_per_s = min(top_per_s, rate_per_s + step_per_s)
+
+    def _measured_per_s(self) -> float:
+        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish."""
+        return self._recent_starts / MEASURE_S
+
+    # ---- throttling
+
+    def _throttled(self, now: float, started_at: float, retry_after_s: float | None) -> None:
+        self._climbed_at = now
+        stepping = started_at > self._stepped_at
+        if stepping:
+            self._forgive(now)
+            self._slow_down(now)
+            self._stepped_at = now
+            self._incidents += 1
+            self._throttles += 1
+        if retry_after_s is not None and retry_after_s >= 0:
+            self._pause(now, min(retry_after_s, RETRY_AFTER_MAX_S))
+        elif stepping:
+            self._pause(now, self._policy.backoff_s(self._incidents, self._rng))
+
+    def _slow_down(self, now: float) -> None:
+        """Multiplicative decrease. Only a rate that had good answers before tells where the server's limit is."""
+        before_per_s = self._rate_per_s or self._measured_per_s()
+        if self._throttles == 0:
+            self._ceiling_per_s = CEILING_SHARE * before_per_s
+            self._good_rate_per_s = before_per_s
+        floor_per_s = min(RATE_FLOOR_PER_S, self._limits.rate_per_s or math.inf)
+        self._set_rate(max(floor_per_s, before_per_s / 2), now)
+
+    def _forgive(self, now: float) -> None:
+        """Forget incidents after quiet time. A pause is not quiet time: it may be longer than that itself."""
+        if now - max(self._stepped_at, self._paused_until) >= self._policy.forgive_after_s:
+            self._incidents = self._throttles = 0
+            self._ceiling_per_s = math.inf
+
+    def _pause(self, now: float, pause_s: float) -> None:
+        self._paused_until = max(self._paused_until, now + pause_s)
+        self._token_at = max(self._token_at, self._paused_until)
+
+    # ---- breaker
+
+    def _answered(self, started_at: float) -> None:
+        """Any HTTP answer closes the breaker, unless its request is older than the parking: only a probe tells."""
+        if started_at > self._parked_at:
+            self._failures = 0
+            self._parkings = 0
+
+    def _unanswered(self, now: float, started_at: float) -> None:
+        if started_at <= self._parked_at:
+            return
+        self._failures += 1
+        if self._parkings or self._failures >= self._policy.breaker_failures:
+            self._parkings += 1
+            self._parked_at = now
+            self._pause(now, self._policy.backoff_s(self._parkings, self._rng))
+
+    # ---- bytes
+
+    def _charge(self, now: float, started_at: float, body_bytes: int) -> None:
+        if self._limits.bytes_per_s:
+            # From its start: the time in which a body came in has paid for it already.
+            self._bytes_at = max(self._bytes_at, started_at) + body_bytes / self._limits.bytes_per_s
+        if self._limits.bytes_per_day:
+            self._turn_day(now)
+            self._bytes_today += body_bytes
+            self._check_budget()
+
+    def _turn_day(self, now: float) -> None:
+        if now >= self._day_ends:
+            self._bytes_today = 0.0
+            self._day_ends = now + DAY_S
+
+    def _check_budget(self) -> None:
+        exhausted = 0 < self._limits.bytes_per_day <= self._bytes_today
+        self._budget_until = self._day_ends if exhausted else -math.inf

@@ -1,0 +1,370 @@
+"""Rank 0: profile, schedule, steer, verify. A loop that takes messages and performs what the ledger decides.
+
+The stages after initialization are states of this loop, not collectives: no rank ever waits for another in a barrier.
+
+    PROFILING -> DOWNLOADING -> STOPPING -> (every rank has finished) -> ended
+
+``STOPPING`` is entered when every row is final, when only parked rows are left, on a signal, near the walltime, or
+when a rank cannot write. Accounting goes by published parts alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from ddmpi.console import Snapshot
+from ddmpi.errors import EXIT_DONE, EXIT_PENDING
+from ddmpi.io.batch_table import limits_by_group, make_plan
+from ddmpi.io.profiles import write_profiles
+from ddmpi.io.schedules import write_schedule
+from ddmpi.ledger import (
+    Action,
+    BatchCompleted,
+    BigBatchEnded,
+    BigBatchStarted,
+    Ledger,
+    Scatter,
+    Send,
+)
+from ddmpi.protocol import (
+    Assign,
+    Begin,
+    Counters,
+    Exit,
+    Failed,
+    Finished,
+    Progress,
+    Redirected,
+    Release,
+    Samples,
+    StealRequest,
+    Stop,
+    StopReason,
+    StopRequested,
+    ToCoordinator,
+    ToDownloader,
+    Yielded,
+)
+from ddmpi.records import INVALID_SERVER
+from ddmpi.roles.profiling import Profiler, targets
+from ddmpi.roles.run_state import RunState
+from ddmpi.roles.verifying import Verifier
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 8.0
+"""What requests in flight get at a soft stop: with the commit of the parts it stays below 20 s."""
+FINISH_TIMEOUT_S = 18.0
+"""A rank that has not finished so long after ``Stop`` is left behind: its open parts are lost, nothing else."""
+CHECKPOINT_INTERVAL_S = 10.0
+
+
+class Stage(Enum):
+    """What the loop is doing."""
+
+    PROFILING = "profiling"
+    DOWNLOADING = "downloading"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+@dataclass
+class Tally:
+    """What people want to know about the run, from the ranks' reports."""
+
+    counters: dict[int, Counters] = field(default_factory=dict)
+
+    def total(self) -> Counters:
+        """Sum over the ranks."""
+        all_counters = self.counters.values()
+        return Counters(
+            sum(c.successes for c in all_counters),
+            sum(c.errors for c in all_counters),
+            sum(c.requests for c in all_counters),
+            sum(c.bytes for c in all_counters),
+            sum(c.in_flight for c in all_counters),
+            sum(c.servers_active for c in all_counters),
+        )
+
+
+class Coordinator:
+    """The coordinator of one run over an initialized output folder.
+
+    Args:
+        state: what initialization found and made.
+        workers: ranks that download.
+        send, scatter: the mailbox.
+        deadline: when to stop for the walltime (s, monotonic).
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        workers: list[int],
+        send: Callable[[int, ToDownloader], None],
+        scatter: Callable[[dict[int, ToDownloader]], None],
+        deadline: float | None = None,
+    ) -> None:
+        self.state = state
+        self.tally = Tally()
+        self.stage = Stage.PROFILING
+        self.ledger: Ledger | None = None
+        self.exit: Exit | None = None
+        self._workers = workers
+        self._send = send
+        self._scatter = scatter
+        self._deadline = deadline
+        self._profiler: Profiler | None = None
+        self._verifier = Verifier(state)
+        self._finished: set[int] = set()
+        self._stop_reason: StopReason | None = None
+        self._stop_deadline = 0.0
+        self._failure = ""
+        self._is_readonly = False
+        self._errors_before = int(state.errors.sum())
+        self._rows_before = int(state.successes.sum()) + self._errors_before
+        self._checkpoint_at = 0.0
+
+    # ---- stages
+
+    def start(self, now: float) -> None:
+        """Tell the ranks to begin, and send the first lanes out."""
+        for rank in self._workers:
+            self._send(rank, Begin(self.state.epoch))
+        self._checkpoint_at = now + CHECKPOINT_INTERVAL_S
+        self._verifier.add_unverified()
+        profiling = self.state.config.profiling
+        wanted = []
+        if profiling.mode == "measure" and not self.state.stages.get("profiled"):
+            wanted = targets(self.state.table, profiling.min_rows, self.state.profiles, self.state.is_open)
+        if not wanted:
+            self._start_download(now)
+            return
+        limits = limits_by_group(self.state.config, self.state.profiles)
+        self._profiler = Profiler(
+            wanted, limits, self.state.config.group_of, self.state.known_paces(), profiling.samples_per_server
+        )
+        log.info("profiling %d servers", len(wanted))
+        self._scatter(dict(self._profiler.lanes(self._workers)))
+
+    def _end_profiling(self, profiler: Profiler, now: float) -> None:
+        state = self.state
+        state.profiles.update(profiler.profiles(state.config.downloader_parameters.rate_multiplier))
+        write_profiles(state.layout.profiles, state.profiles)
+        state.stages["profiled"] = True
+        self._save(now)
+        done = [batch_id for batch_id in state.parts if not state.is_open(batch_id)]
+        for batch_id in done:
+            state.complete(batch_id)
+        self._verifier.add_apart(done)
+        self._start_download(now)
+
+    def _start_download(self, now: float) -> None:
+        state = self.state
+        limits = limits_by_group(state.config, state.profiles)
+        plan = make_plan(
+            state.table, state.config, profiles=state.profiles, limits=limits, ref=state.ref, workers=self._workers
+        )
+        self.ledger = Ledger(plan, state.successes, state.errors, state.parts)
+        self.stage = Stage.DOWNLOADING
+        paces = state.known_paces()
+        if self._profiler is not None:
+            paces.update(self._profiler.paces)
+            self._profiler = None
+        actions = self.ledger.start(self._verifier.next_number, paces, now)
+        log.info("downloading: %r", self.ledger)
+        if not any(isinstance(action, Scatter) for action in actions):
+            actions.append(Scatter({}))
+        self._perform(actions)
+
+    # ---- messages
+
+    def handle(self, rank: int, message: ToCoordinator, now: float) -> None:
+        """Take a downloader's message."""
+        match message:
+            case Progress():
+                self._on_progress(rank, message, now)
+            case Samples(samples):
+                if self._profiler is not None:
+                    self._profiler.on_samples(samples)
+            case StopRequested(reason):
+                self.stop(reason, now)
+            case Failed(text):
+                self._failure = f"rank {rank}: {text}"
+                self.stop(StopReason.FAILURE, now)
+            case Finished():
+                self._finished.add(rank)
+            case _ if self.ledger is None:
+                # Rows that were redirected while profiling stay pending and are fetched later.
+                log.debug("dropped while profiling: %r", message)
+            case _:
+                self._steer(self.ledger, rank, message, now)
+
+    def _steer(self, ledger: Ledger, rank: int, message: ToCoordinator, now: float) -> None:
+        match message:
+            case StealRequest():
+                self._perform(ledger.on_steal_request(rank, message, now))
+            case Yielded():
+                self._perform(ledger.on_yielded(rank, message, now))
+            case Redirected(errands):
+                self._perform(ledger.on_redirected(rank, errands, now))
+            case _:
+                raise TypeError(f"unknown message {message!r}")
+
+    def _on_progress(self, rank: int, message: Progress, now: float) -> None:
+        self.tally.counters[rank] = message.counters
+        if self.ledger is not None:
+            for part in message.parts:
+                self.state.note_part(part)
+            self._perform(self.ledger.on_progress(rank, message, now))
+            return
+        for part in message.parts:
+            self.state.add_part(part)
+        if self._profiler is not None:
+            released = tuple(report.lane_id for report in message.lanes if self._profiler.on_lane(report))
+            if released:
+                self._send(rank, Release(released))
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        """Do what the ledger has decided, in order."""
+        for action in actions:
+            match action:
+                case Send(rank, message):
+                    self._deliver(rank, message)
+                case Scatter(assigns):
+                    if self.stage is not Stage.STOPPING:
+                        self._scatter({rank: assigns.get(rank, Assign(())) for rank in self._workers})
+                case BigBatchStarted(number, rows):
+                    write_schedule(self.state.layout, number, rows)
+                case BatchCompleted(batch_id):
+                    self.state.complete(batch_id)
+                case BigBatchEnded(number, batch_ids):
+                    self._verifier.add(number, batch_ids)
+                case _:
+                    raise TypeError(f"unknown action {action!r}")
+
+    def _deliver(self, rank: int, message: ToDownloader) -> None:
+        """While the run stops, no rank gets new work."""
+        if self.stage is not Stage.STOPPING or not isinstance(message, Assign):
+            self._send(rank, message)
+
+    # ---- one turn of the loop
+
+    def step(self, now: float) -> None:
+        """What is due now."""
+        if self.stage is Stage.PROFILING and self._profiler is not None and self._profiler.is_done:
+            self._end_profiling(self._profiler, now)
+        if self.stage is Stage.DOWNLOADING and self.ledger is not None:
+            self._perform(self.ledger.tick(now))
+            self._verify_one(self.ledger, now)
+            if self.ledger.is_complete and self._verifier.is_idle:
+                self.stop(StopReason.DONE, now)
+            elif self._deadline is not None and now >= self._deadline:
+                self.stop(StopReason.WALLTIME, now)
+            elif self.ledger.is_stuck(now, self.state.config.final_wait_s):
+                log.info("only parked servers are left")
+                self.stop(StopReason.DONE, now)
+        if self.stage is Stage.STOPPING:
+            self._try_to_end(now)
+        if now >= self._checkpoint_at and self.stage is not Stage.ENDED and not self._is_readonly:
+            self._save(now)
+
+    def _verify_one(self, ledger: Ledger, now: float) -> None:
+        """Verify one batch: between two messages, so that nobody waits for a whole big batch to be read."""
+        found = self._verifier.step()
+        if found is not None:
+            self.state.reopen(found)
+            self._perform(ledger.reopen(found.batch_id, found.successes, found.errors, found.parts, now))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether ``step`` has more to do at once."""
+        return self.stage is Stage.DOWNLOADING and not self._verifier.is_idle
+
+    # ---- the end
+
+    def stop(self, reason: StopReason, now: float) -> None:
+        """Stop softly; the first reason counts, a second one changes nothing."""
+        if self.stage in {Stage.STOPPING, Stage.ENDED}:
+            return
+        self.stage = Stage.STOPPING
+        self._stop_reason = reason
+        self._stop_deadline = now + FINISH_TIMEOUT_S
+        log.info("stopping all ranks: %s", reason.value)
+        for rank in self._workers:
+            self._send(rank, Stop(reason, 0.0 if reason is StopReason.DONE else GRACE_S))
+
+    def fail(self, text: str, now: float) -> None:
+        """Rank 0 itself cannot write: stop softly, and write nothing more."""
+        self._failure = self._failure or text
+        self._is_readonly = True
+        if self.stage is Stage.STOPPING:
+            self._end()
+        else:
+            self.stop(StopReason.FAILURE, now)
+
+    def _try_to_end(self, now: float) -> None:
+        missing = [rank for rank in self._workers if rank not in self._finished]
+        if missing and now < self._stop_deadline:
+            return
+        if missing:
+            log.error("ranks that did not finish in time: %s", missing)
+        if not self._is_readonly:
+            self._verifier.finish(self.ledger.open_big_batches() if self.ledger is not None else [])
+            self._save(now)
+        self._end()
+
+    def _end(self) -> None:
+        self.stage = Stage.ENDED
+        code = EXIT_DONE if self.state.pending_rows == 0 and not self._failure else EXIT_PENDING
+        self.exit = Exit(code, self._failure)
+        for rank in self._workers:
+            self._send(rank, self.exit)
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the run stops, None while it does not."""
+        return self._stop_reason
+
+    def snapshot(self) -> Snapshot:
+        """The state of the run for the progress display; rows that are fetched and not durable yet count as done."""
+        state, total = self.state, self.tally.total()
+        stage = self.stage.value
+        if self._profiler is not None:
+            stage += " {} of {} servers".format(*self._profiler.progress)
+        return Snapshot(
+            stage=stage,
+            rows=int(state.table.rows.sum()),
+            rows_done=self._rows_before + total.successes + total.errors,
+            errors=self._errors_before + total.errors,
+            bytes=total.bytes,
+            servers_active=total.servers_active,
+            ranks=len(self._workers),
+        )
+
+    def _save(self, now: float) -> None:
+        self._checkpoint_at = now + CHECKPOINT_INTERVAL_S
+        paces = self.ledger.paces(now) if self.ledger is not None else {}
+        if self._profiler is not None:
+            paces = {**self.state.known_paces(), **self._profiler.paces}
+        self.state.save(paces)
+
+    def slowest_servers(self, most: int) -> list[tuple[str, float]]:
+        """Servers with rows left, and the seconds that they need at least, longest first."""
+        if self.ledger is None:
+            return []
+        state = self.state
+        left = np.bincount(
+            state.table.groups,
+            weights=state.table.rows - state.successes - state.errors,
+            minlength=len(state.table.group_names),
+        )
+        times = left * self.ledger.plan.row_times
+        order = np.argsort(-times)[:most]
+        names = state.table.group_names
+        return [(names[i], float(times[i])) for i in order if times[i] > 0 and names[i] != INVALID_SERVER]

@@ -1,0 +1,389 @@
+"""A rank that downloads: messages, frontier, transfers and results, joined in one loop.
+
+Everything is decided elsewhere: when a request starts in ``frontier`` and ``pace``, what an answer means in
+``outcome``, how a row becomes durable in ``io.results``. This file moves values between them and reports to rank 0.
+The loop waits in one place, ``wait``: for the network, a loaded batch, the writer, a signal or the next admission.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ddmpi.config import Config
+from ddmpi.errors import StorageError
+from ddmpi.frontier import (
+    BatchEnded,
+    Fate,
+    Frontier,
+    LaneEnded,
+    LoadBatch,
+    ReadyToYield,
+    RowRedirected,
+    RowsFailed,
+    Rules,
+)
+from ddmpi.io.layout import Layout
+from ddmpi.io.loading import Loaded, Loader, RowReader
+from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterFailed
+from ddmpi.io.transfers import Transfers
+from ddmpi.outcome import Verdict, classify
+from ddmpi.protocol import (
+    Assign,
+    Counters,
+    Errand,
+    Extend,
+    Failed,
+    Finished,
+    LaneReport,
+    NoWork,
+    PartReport,
+    Progress,
+    Redirected,
+    Release,
+    Sample,
+    Samples,
+    StealRequest,
+    Stop,
+    StopReason,
+    StopRequested,
+    ToCoordinator,
+    ToDownloader,
+    Yield,
+)
+from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
+
+log = logging.getLogger(__name__)
+
+REPORT_INTERVAL_S = 0.5
+"""How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
+WRITER_STOP_S = 60.0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a downloader works with, made by ``__main__`` from the config."""
+
+    config: Config
+    layout: Layout
+    reader: RowReader
+    rules: Rules
+    transfers: Transfers
+    epoch: int
+    rank: int
+    send: Callable[[ToCoordinator], None]
+    rng: random.Random
+    connections: int
+    """Requests in flight at most."""
+
+
+class Downloader:
+    """One downloading rank. ``handle`` takes a message, ``step`` does what is due, ``wait`` waits for more."""
+
+    def __init__(self, tools: Tools, now: float) -> None:
+        parameters = tools.config.downloader_parameters
+        self._send = tools.send
+        self._accept = parameters.accept
+        self._max_redirects = parameters.max_redirects
+        self._memory_budget_bytes = parameters.memory_budget_bytes
+        self._connections = tools.connections
+        self._close_interval_s = tools.config.checkpoint_interval_s
+        self._transfers = tools.transfers
+        self._frontier = Frontier(tools.rules, tools.rng)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._transfers.watch(self._wake_fd, self._on_wake)
+        self._loader = Loader(tools.layout, tools.reader, tools.epoch, self._wake)
+        self._writer = ResultWriter(
+            tools.layout,
+            tools.reader,
+            epoch=tools.epoch,
+            rank=tools.rank,
+            hash_algorithm=parameters.hash_algorithm,
+            image_size=parameters.image_size,
+            keep_columns=tools.config.keep_columns,
+            part_bytes=parameters.part_bytes,
+            buffer_bytes=parameters.memory_budget_bytes,
+            on_event=self._wake,
+        )
+        self._parts: list[PartReport] = []
+        self._drained: list[LaneReport] = []
+        self._draining: dict[int, int] = {}
+        self._errands: list[Errand] = []
+        self._samples: list[Sample] = []
+        self._yields: list[ReadyToYield] = []
+        self._counts: Counter[str] = Counter()
+        self._reported: Counters | None = None
+        self._report_at = now
+        self._close_at = now + self._close_interval_s
+        self._steal_at = float("inf")
+        self._request_id = 0
+        self._asking = False
+        self._stop_at: float | None = None
+        self._failed = False
+        self._asked_to_stop = False
+        self._finished = False
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Wake from ``wait`` when ``fd`` is readable."""
+        self._transfers.watch(fd, callback)
+
+    # ---- messages
+
+    def handle(self, message: ToDownloader, now: float) -> None:
+        """Do what the coordinator says."""
+        match message:
+            case Assign(lanes, request_id):
+                self._note_answer(request_id)
+                self._frontier.assign(lanes, now)
+                if not any(lane.sampling for lane in lanes):
+                    self._steal_at = min(self._steal_at, now)
+            case NoWork(request_id, wait_s):
+                self._note_answer(request_id)
+                self._steal_at = now + wait_s
+            case Extend():
+                self._frontier.extend(message, now)
+            case Release(lane_ids):
+                self._frontier.release(lane_ids)
+            case Yield():
+                self._frontier.yield_lanes(message, now)
+            case Stop(reason, grace_s):
+                log.info("stopping: %s", reason.value)
+                self._frontier.stop()
+                self._stop_at = now + grace_s
+            case _:
+                raise TypeError(f"unknown message {message!r}")
+
+    def _note_answer(self, request_id: int) -> None:
+        """A late answer, to a request that was answered before, changes nothing here."""
+        if request_id == self._request_id:
+            self._asking = False
+
+    def ask_to_stop(self, reason: StopReason) -> None:
+        """This process got a signal: admit nothing more, and tell the coordinator once."""
+        if not self._asked_to_stop:
+            self._asked_to_stop = True
+            self._frontier.stop()
+            self._send(StopRequested(reason))
+
+    # ---- one turn of the loop
+
+    def step(self, now: float) -> None:
+        """Everything that is due now."""
+        if self._finished:
+            return
+        self._take_loaded(now)
+        self._take_writer_events(now)
+        self._admit(now)
+        self._perform_events(now)
+        self._answer_yields()
+        self._report(now)
+        if self._stop_at is not None:
+            self._try_to_finish(now)
+
+    def wait(self, timeout_s: float, now: float) -> None:
+        """Wait until something happens, at most so long; take in the answers."""
+        timeout_s = min(timeout_s, self._frontier.wake_at() - now, self._report_at - now)
+        if self._frontier.events:
+            timeout_s = 0.0
+        answers = self._transfers.poll(timeout_s)
+        now = time.monotonic()
+        for answer in answers:
+            self._take_answer(answer, now)
+
+    def _admit(self, now: float) -> None:
+        """Start what may start now, while there are connections and memory for its bodies."""
+        free = self._connections - self._transfers.in_flight
+        if free <= 0 or self._writer.buffered_bytes >= self._memory_budget_bytes:
+            return
+        while free > 0 and (task := self._frontier.next_task(now)) is not None:
+            surplus = self._transfers.connections(task.server) > self._frontier.connection_limit(task)
+            self._transfers.start(task, last_on_connection=surplus)
+            self._counts["requests"] += 1
+            free -= 1
+
+    def _take_answer(self, answer: Answer, now: float) -> None:
+        task = answer.task
+        verdict = classify(answer, self._accept, self._max_redirects)
+        if self._frontier.is_sampling(task):
+            self._samples.append(_sample(answer, verdict))
+        size_bytes = len(answer.body)
+        self._counts["bytes"] += size_bytes
+        fate, failure = self._frontier.finished(task, verdict, now, size_bytes)
+        if fate is Fate.SUCCESS:
+            self._counts["successes"] += 1
+            self._writer.success(self._frontier.batch(task.batch_id), task.row, answer)
+        elif failure is not None:
+            self._counts["errors"] += 1
+            self._writer.error(self._frontier.batch(task.batch_id), task.row, failure, answer, task.attempt)
+
+    # ---- what others have done
+
+    def _take_loaded(self, now: float) -> None:
+        for loaded in self._loader.take_loaded():
+            self._record_refused(loaded)
+            self._frontier.loaded(loaded.lane_id, loaded.batch, loaded.rows, now)
+
+    def _record_refused(self, loaded: Loaded) -> None:
+        kind = ErrorKind.BAD_URL
+        for row, reason in loaded.refused:
+            self._writer.error(loaded.batch, row, Failure(kind, error_code(kind, 0), reason), None, 0)
+        self._counts["errors"] += len(loaded.refused)
+
+    def _take_writer_events(self, now: float) -> None:
+        for event in self._writer.events():
+            match event:
+                case PartCommitted():
+                    self._parts.append(_part_report(event))
+                case PartsClosed(ticket):
+                    lane_id = self._draining.pop(ticket, None)
+                    report = self._frontier.drained(lane_id, now) if lane_id is not None else None
+                    if report is not None:
+                        self._drained.append(report)
+                case WriterFailed(error):
+                    self._fail(error)
+                case _:
+                    raise TypeError(f"unknown event {event!r}")
+
+    def _fail(self, error: Exception) -> None:
+        """The disk does not take more: nothing that is fetched from now on could be kept."""
+        if not isinstance(error, StorageError):
+            raise error
+        log.error("cannot write results: %s", error)
+        self._failed = True
+        self._frontier.stop()
+        self._send(Failed(str(error)))
+
+    def _perform_events(self, now: float) -> None:
+        events = self._frontier.events
+        while events:
+            match events.popleft():
+                case LoadBatch(lane_id, batch):
+                    self._loader.load(lane_id, batch)
+                case BatchEnded(batch_id):
+                    self._writer.close_parts((batch_id,))
+                case LaneEnded(lane_id, batch_ids, servers):
+                    self._transfers.close_connections(servers)
+                    self._draining[self._writer.close_parts(batch_ids)] = lane_id
+                case RowsFailed(tasks, failure):
+                    self._record_failed(tasks, failure)
+                case RowRedirected(errand):
+                    self._errands.append(errand)
+                case ReadyToYield() as ready:
+                    self._yields.append(ready)
+                case event:
+                    raise TypeError(f"unknown event {event!r}")
+        if now >= self._close_at:
+            self._close_at = now + self._close_interval_s
+            self._writer.close_parts()
+
+    def _record_failed(self, tasks: Iterable[Task], failure: Failure) -> None:
+        for task in tasks:
+            self._counts["errors"] += 1
+            self._writer.error(self._frontier.batch(task.batch_id), task.row, failure, None, task.attempt)
+
+    def _answer_yields(self) -> None:
+        """A split is answered when the connections beyond the smaller share are gone."""
+        waiting = []
+        for ready in self._yields:
+            if sum(self._transfers.connections(server) for server in ready.servers) <= ready.connections:
+                self._send(ready.answer)
+            else:
+                waiting.append(ready)
+        self._yields = waiting
+
+    # ---- reports
+
+    def _report(self, now: float) -> None:
+        """Send what is urgent at once, the rest now and then."""
+        if self._errands:
+            self._send(Redirected(tuple(self._errands)))
+            self._errands.clear()
+        if self._parts or self._drained or now >= self._report_at:
+            self._send_progress(now)
+        if self._frontier.is_hungry and not self._asking and now >= self._steal_at:
+            self._request_id += 1
+            self._asking = True
+            self._send(StealRequest(self._request_id))
+
+    def _send_progress(self, now: float) -> None:
+        self._report_at = now + REPORT_INTERVAL_S
+        if self._samples:
+            self._send(Samples(tuple(self._samples)))
+            self._samples.clear()
+        lanes = self._frontier.report(now) + self._drained
+        counters = self._counters()
+        if not self._parts and not lanes and counters == self._reported:
+            return
+        self._reported = counters
+        message = Progress(
+            tuple(self._parts), tuple(lanes), self._frontier.remaining_s(), self._frontier.unstarted, counters
+        )
+        self._send(message)
+        self._parts.clear()
+        self._drained.clear()
+
+    def _counters(self) -> Counters:
+        counts = self._counts
+        return Counters(
+            counts["successes"],
+            counts["errors"],
+            counts["requests"],
+            counts["bytes"],
+            self._frontier.in_flight,
+            self._frontier.sites_active(),
+        )
+
+    # ---- the end
+
+    def _try_to_finish(self, now: float) -> None:
+        """After ``Stop``: wait for what is in flight while there is time, then commit and say so."""
+        if self._transfers.in_flight and not self._failed and now < (self._stop_at or now):
+            return
+        self._frontier.abandon(self._transfers.abort())
+        self._loader.close()
+        if not self._failed:
+            try:
+                self._writer.stop(WRITER_STOP_S)
+            except StorageError as error:
+                self._fail(error)
+        self._take_writer_events(now)
+        self._send_progress(now)
+        self._send(Finished())
+        self._finished = True
+
+    def _wake(self) -> None:
+        """Called from the writer's and the loader's thread."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _on_wake(self) -> None:
+        os.eventfd_read(self._wake_fd)
+
+    def close(self) -> None:
+        """Give back descriptors and connections."""
+        self._transfers.close()
+        os.close(self._wake_fd)
+
+
+def _part_report(part: PartCommitted) -> PartReport:
+    return PartReport(part.batch_id, part.path, part.rows, part.kind == "errors", part.size_bytes, dict(part.kinds))
+
+
+def _sample(answer: Answer, verdict: Verdict) -> Sample:
+    return Sample(
+        server=answer.task.server,
+        success=verdict.failure is None,
+        status=answer.status,
+        error_kind=verdict.failure.kind.value if verdict.failure else "",
+        ip=answer.ip,
+        http_version=answer.http_version,
+        connect_s=answer.connect_s,
+        ttfb_s=answer.ttfb_s,
+        total_s=answer.total_s,
+        bytes=len(answer.body),
+        retry_after_s=verdict.retry_after_s or 0.0,
+    )

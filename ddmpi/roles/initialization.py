@@ -1,0 +1,178 @@
+"""Stage 1 and what comes before it: own the output folder, check that it fits config and input, partition the table.
+
+Order matters: the lock first, then the checks that change nothing, then the epoch that fences off earlier runs, and
+only then anything that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ddmpi.config import Config
+from ddmpi.errors import OutputError
+from ddmpi.io import slurm
+from ddmpi.io.batch_table import BatchTable
+from ddmpi.io.checkpoint import Checkpoint, highest_epoch, load
+from ddmpi.io.durable import make_folders, open_epoch
+from ddmpi.io.layout import Layout
+from ddmpi.io.lock import OutputLock, acquire
+from ddmpi.io.profiles import read_profiles
+from ddmpi.io.tables import BatchReader, InputTable, open_input
+from ddmpi.io.urls_writer import PartitionSummary, partition_input
+from ddmpi.roles.run_state import RunState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the command line asks for beside a plain run."""
+
+    reset_profiled: bool = False
+    reset_batched: bool = False
+    delete_results: bool = False
+    retry_failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How initialization tells what it does, and asks whether to go on."""
+
+    on_rows: Callable[[int], None]
+    on_partitioned: Callable[[PartitionSummary], None]
+    should_stop: Callable[[], bool]
+
+
+def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
+    """Make the output folder if it is missing and become its one owner.
+
+    Raises:
+        OutputError: it cannot be written, or another run has it.
+    """
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the output folder {layout.root}: {error.strerror}") from error
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    job_id = environment.get("SLURM_JOB_ID", "")
+    return acquire(layout.lock, job_id=job_id, since=since, job_is_gone=slurm.job_is_gone)
+
+
+def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, reporting: Reporting) -> RunState:
+    """Bring the output folder to the point from which rows can be fetched.
+
+    Raises:
+        SetupError: config, input and output folder do not fit together.
+        StorageError: the folder cannot be written.
+        Interrupted: ``should_stop`` said so while the table was partitioned.
+    """
+    checkpoint, warnings = load(layout)
+    for warning in warnings:
+        log.warning("%s", warning)
+    table = open_input(config.path_to_input, config.columns.model_dump(), config.keep_columns)
+    fingerprint = table.fingerprint()
+    if orders.reset_batched:
+        _reset_batched(layout, delete_results=orders.delete_results)
+        checkpoint = Checkpoint(epoch=highest_epoch(layout))
+    elif checkpoint is not None:
+        _check_same(checkpoint, config, fingerprint)
+    epoch = max(checkpoint.epoch if checkpoint is not None else 0, highest_epoch(layout)) + 1
+    make_folders(layout.logs)
+    open_epoch(layout, epoch)
+    stages: dict[str, Any] = dict(checkpoint.stages) if checkpoint is not None else {}
+    if orders.reset_profiled:
+        layout.profiles.unlink(missing_ok=True)
+        stages.pop("profiled", None)
+    if not layout.batches_table.exists():
+        stages["batched"] = _partition(config, layout, table, reporting)
+    state = RunState(
+        config=config,
+        layout=layout,
+        table=BatchTable(layout),
+        reader=BatchReader(layout.urls),
+        lock=lock,
+        epoch=epoch,
+        input_fingerprint=fingerprint,
+        stages=stages,
+        servers=dict(checkpoint.servers) if checkpoint is not None else {},
+        saved_at=checkpoint.saved_at if checkpoint is not None else 0.0,
+        profiles=read_profiles(layout.profiles) if layout.profiles.exists() else {},
+    )
+    if orders.retry_failed:
+        log.info("%d failed rows are fetched again", state.retry_failed(orders.retry_failed))
+    state.save({})
+    return state
+
+
+def _check_same(checkpoint: Checkpoint, config: Config, fingerprint: str) -> None:
+    """A folder belongs to one input and one config, as far as the config decides what the folder holds."""
+    before, now = checkpoint.config_semantic, config.semantic()
+    changed = [f"  {key}: was {before[key]!r}, is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
+    if before and changed:
+        raise OutputError(
+            "the config has changed since this output folder was begun:\n" + "\n".join(changed) + "\n"
+            "change it back, or use another path_to_output_folder"
+        )
+    if checkpoint.input_fingerprint and checkpoint.input_fingerprint != fingerprint:
+        raise OutputError(
+            f"the input {config.path_to_input} has changed since this output folder was begun; "
+            "restore it, use another path_to_output_folder, or start anew with --reset-batched --yes-delete-results"
+        )
+
+
+def _reset_batched(layout: Layout, *, delete_results: bool) -> None:
+    """Remove the partitioned table, and with it everything that refers to its batches."""
+    results = [folder for folder in (layout.images, layout.errors) if folder.exists() and any(folder.iterdir())]
+    if results and not delete_results:
+        raise OutputError(
+            f"{layout.root} holds results that refer to the present batches; "
+            "--reset-batched deletes them only together with --yes-delete-results"
+        )
+    schedules = layout.schedule(1).parent
+    for folder in (*results, layout.urls, schedules):
+        if folder.exists():
+            shutil.rmtree(folder)
+    for entry in layout.batches.iterdir() if layout.batches.exists() else ():
+        if entry != layout.temporary:
+            shutil.rmtree(entry)
+    layout.profiles.unlink(missing_ok=True)
+
+
+def _partition(config: Config, layout: Layout, table: InputTable, reporting: Reporting) -> dict[str, Any]:
+    """Stage 1 itself; what the checkpoint keeps of it."""
+    ignored = _ignored_servers(layout.ignored)
+    summary = partition_input(
+        table,
+        layout.urls,
+        batch_size=config.downloader_parameters.batch_size,
+        small_rows=min(config.profiling.min_rows, config.downloader_parameters.batch_size),
+        group_of=config.group_of,
+        ignored=lambda server: any(fnmatchcase(server, pattern) for pattern in ignored),
+        memory_bytes=config.initialization.memory_bytes,
+        on_progress=reporting.on_rows,
+        should_stop=reporting.should_stop,
+    )
+    reporting.on_partitioned(summary)
+    return {"rows": summary.rows, "servers": summary.servers, "ignored_rows": summary.ignored_rows}
+
+
+def _ignored_servers(path: Path) -> list[str]:
+    """The first column of the ignored table: server names or globs; a header ``server_name`` is skipped."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    names = [line.partition(",")[0].strip().strip('"') for line in lines]
+    return [name for name in names if name and name not in {"server_name", "ServerName"}]
+
+
+def describe_environment(environment: Mapping[str, str]) -> str:
+    """Where this process runs, for the log."""
+    return f"host {os.uname().nodename}, pid {os.getpid()}, job {environment.get('SLURM_JOB_ID', '-')}"

@@ -1,0 +1,155 @@
+"""The loop of a rank: mailbox, coordinator and downloader (rank 0 of a job of one plays both), until ``Exit``.
+
+A rank that waits sleeps: in the downloader's epoll, or in a select on the signal pipe. MPI cannot wake it, so the
+mailbox is polled, after 0.5 ms when messages come and ever more rarely, at most every 20 ms, when none do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ddmpi.errors import EXIT_PENDING, StorageError
+from ddmpi.io.mailbox import Mailbox
+from ddmpi.protocol import (
+    Begin,
+    Exit,
+    Failed,
+    Finished,
+    Message,
+    Progress,
+    Redirected,
+    Samples,
+    StealRequest,
+    StopReason,
+    StopRequested,
+    Yielded,
+)
+from ddmpi.roles.coordinator import Coordinator
+from ddmpi.roles.downloader import Downloader
+from ddmpi.roles.signals import Signals
+
+log = logging.getLogger(__name__)
+
+POLL_LEAST_S = 0.0005
+POLL_MOST_S = 0.02
+LONGEST_WAIT_S = 1.0
+LEAVE_TIMEOUT_S = 5.0
+_TO_COORDINATOR = (Progress, StealRequest, Yielded, Redirected, Samples, StopRequested, Failed, Finished)
+
+
+class Loop:
+    """One rank's loop.
+
+    Args:
+        make_downloader: called with the epoch when the coordinator says ``Begin``.
+        coordinator: on rank 0.
+        on_turn: called on rank 0 each turn with ``now`` (the progress display).
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        signals: Signals,
+        make_downloader: Callable[[int], Downloader],
+        coordinator: Coordinator | None = None,
+        on_turn: Callable[[float], None] | None = None,
+    ) -> None:
+        self._mailbox = mailbox
+        self._signals = signals
+        self._make_downloader = make_downloader
+        self._coordinator = coordinator
+        self._on_turn = on_turn
+        self._downloader: Downloader | None = None
+        self._exit: Exit | None = None
+        self._poll_s = POLL_LEAST_S
+        self._asked_to_stop = False
+
+    def run(self) -> Exit:
+        """Until the coordinator says ``Exit``; gives that message."""
+        if self._coordinator is not None:
+            self._coordinator.start(time.monotonic())
+        while self._exit is None or self._mailbox.unsent:
+            self._turn()
+        if self._downloader is not None:
+            self._downloader.close()
+        return self._exit
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        arrived = self._mailbox.poll()
+        self._poll_s = POLL_LEAST_S if arrived else min(POLL_MOST_S, self._poll_s * 2)
+        for source, message in arrived:
+            self._dispatch(source, message, now)
+        self._pass_signal_on(now)
+        if self._coordinator is not None:
+            self._step_coordinator(self._coordinator, now)
+        if self._downloader is not None:
+            self._downloader.step(now)
+        if self._on_turn is not None:
+            self._on_turn(now)
+        self._wait(now)
+
+    def _dispatch(self, source: int, message: Message, now: float) -> None:
+        match message:
+            case Exit():
+                self._exit = message
+            case Begin(epoch):
+                self._downloader = self._make_downloader(epoch)
+                self._downloader.watch(self._signals.fd, self._signals.drain)
+            case _ if isinstance(message, _TO_COORDINATOR):
+                if self._coordinator is None:
+                    raise TypeError(f"rank {source} sent {message!r} to a rank that is not the coordinator")
+                self._guarded(self._coordinator, lambda coordinator: coordinator.handle(source, message, now), now)
+            case _:
+                if self._downloader is None:
+                    raise TypeError(f"{message!r} came before Begin")
+                self._downloader.handle(message, now)
+
+    def _step_coordinator(self, coordinator: Coordinator, now: float) -> None:
+        self._guarded(coordinator, lambda it: it.step(now), now)
+
+    @staticmethod
+    def _guarded(coordinator: Coordinator, action: Callable[[Coordinator], None], now: float) -> None:
+        """A disk that does not take rank 0's files stops the run softly, as on any other rank."""
+        try:
+            action(coordinator)
+        except StorageError as error:
+            log.exception("rank 0 cannot write")
+            coordinator.fail(str(error), now)
+
+    def _pass_signal_on(self, now: float) -> None:
+        if self._signals.stop is None or self._asked_to_stop:
+            return
+        self._asked_to_stop = True
+        if self._downloader is not None:
+            self._downloader.ask_to_stop(StopReason.SIGNAL)
+        elif self._coordinator is not None:
+            self._coordinator.stop(StopReason.SIGNAL, now)
+
+    def _wait(self, now: float) -> None:
+        if self._exit is not None:
+            timeout_s = POLL_LEAST_S
+        elif self._coordinator is not None and self._coordinator.is_busy:
+            timeout_s = 0.0
+        else:
+            timeout_s = self._poll_s if self._mailbox.size > 1 else LONGEST_WAIT_S
+        if self._mailbox.has_local:
+            timeout_s = 0.0
+        if self._downloader is not None:
+            self._downloader.wait(timeout_s, now)
+        else:
+            self._signals.wait(timeout_s)
+
+
+def leave(mailbox: Mailbox, signals: Signals) -> bool:
+    """Wait for all ranks without spinning before MPI is finalized; False if some rank does not come."""
+    barrier = mailbox.barrier()
+    deadline = time.monotonic() + LEAVE_TIMEOUT_S
+    while not barrier.Test():
+        if time.monotonic() > deadline:
+            log.error("some rank does not end; exit %d", EXIT_PENDING)
+            return False
+        signals.wait(POLL_LEAST_S)
+    return True

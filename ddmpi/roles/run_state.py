@@ -1,0 +1,222 @@
+"""What rank 0 knows of the output folder: which rows are final, by which parts, and what earlier runs learned.
+
+Changed only from what is durable: a published part, a written marker.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ddmpi.config import Config
+from ddmpi.io.batch_table import BatchTable
+from ddmpi.io.checkpoint import (
+    BatchCounts,
+    Checkpoint,
+    ServerState,
+    parts_of,
+    remove_completed,
+    save,
+    scan,
+    write_completed,
+)
+from ddmpi.io.layout import Layout
+from ddmpi.io.loading import RowReader
+from ddmpi.io.lock import OutputLock
+from ddmpi.io.outcomes import outcomes_of
+from ddmpi.io.profiles import Profile
+from ddmpi.protocol import PartReport
+from ddmpi.records import BatchRef, PaceState
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A batch whose files hold less than was thought: the counts that its parts really have."""
+
+    batch_id: int
+    successes: int
+    errors: int
+    parts: list[str]
+
+
+@dataclass
+class RunState:
+    """One run over one output folder, after initialization."""
+
+    config: Config
+    layout: Layout
+    table: BatchTable
+    reader: RowReader
+    lock: OutputLock
+    epoch: int
+    input_fingerprint: str
+    stages: dict[str, Any]
+    servers: dict[str, ServerState]
+    saved_at: float
+    profiles: dict[str, Profile]
+    successes: IntArray = field(init=False)
+    errors: IntArray = field(init=False)
+    parts: dict[int, list[str]] = field(init=False)
+    """Published parts of the batches that are begun and not complete."""
+    kinds: dict[int, dict[str, int]] = field(init=False)
+    """Errors by kind of those batches."""
+    error_kinds: dict[str, int] = field(init=False)
+    """Errors by kind of all batches."""
+    _retry: dict[int, tuple[str, ...]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.successes = np.zeros(len(self.table), np.int64)
+        self.errors = np.zeros(len(self.table), np.int64)
+        self.parts, self.kinds, self.error_kinds = {}, {}, {}
+        self._count_files()
+
+    def _count_files(self) -> None:
+        """Markers say what completed batches hold; of the others the parts are read."""
+        refs = [self.table.ref(batch_id) for batch_id in range(len(self.table))]
+        for found in scan(self.layout, refs):
+            if found.counts is not None:
+                self._add(found.batch_id, found.counts.successes, found.counts.errors, found.counts.kinds)
+            elif found.parts:
+                outcomes = outcomes_of(self.layout, found.parts)
+                self.parts[found.batch_id] = list(found.parts)
+                self.kinds[found.batch_id] = outcomes.count_kinds()
+                self._add(found.batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds())
+        for batch_id in [b for b in self.parts if not self.is_open(b)]:
+            self.complete(batch_id)
+
+    def _add(self, batch_id: int, successes: int, errors: int, kinds: dict[str, int]) -> None:
+        self.successes[batch_id], self.errors[batch_id] = successes, errors
+        for kind, count in kinds.items():
+            self.error_kinds[kind] = self.error_kinds.get(kind, 0) + count
+
+    def note_part(self, part: PartReport) -> None:
+        """Remember what a published part holds beside its rows, which the ledger counts."""
+        kinds = self.kinds.setdefault(part.batch_id, {})
+        for kind, count in part.kinds.items():
+            kinds[kind] = kinds.get(kind, 0) + count
+            self.error_kinds[kind] = self.error_kinds.get(kind, 0) + count
+
+    def add_part(self, part: PartReport) -> None:
+        """Count a part while there is no ledger yet."""
+        self.note_part(part)
+        self.parts.setdefault(part.batch_id, []).append(part.path)
+        (self.errors if part.is_errors else self.successes)[part.batch_id] += part.rows
+
+    def retry_failed(self, retry: tuple[str, ...]) -> int:
+        """Open the errors of these kinds or codes ("*": all) again; the number of rows.
+
+        The markers of their batches are taken back first; a kill in between leaves batches that are complete as they
+        were and get their marker back.
+
+        Raises:
+            StorageError: a part cannot be read or a marker cannot be removed.
+        """
+        opened = 0
+        for batch_id in np.flatnonzero(self.errors).tolist():
+            ref = self.table.ref(batch_id)
+            parts = parts_of(self.layout, ref)
+            outcomes = outcomes_of(self.layout, parts)
+            again = outcomes.to_retry(retry, self.epoch)
+            if not again.any():
+                continue
+            remove_completed(self.layout, ref)
+            for kind in [kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if chosen]:
+                self.error_kinds[kind] -= 1
+            rows = int(np.count_nonzero(again))
+            self.errors[batch_id] -= rows
+            self.parts[batch_id] = list(parts)
+            self._retry[batch_id] = retry
+            opened += rows
+        return opened
+
+    def ref(self, batch_id: int) -> BatchRef:
+        """Where the batch's rows are, and which of its errors are fetched again."""
+        ref = self.table.ref(batch_id)
+        retry = self._retry.get(batch_id)
+        return ref if retry is None else msgspec.structs.replace(ref, retry=retry)
+
+    def is_open(self, batch_id: int) -> bool:
+        """Whether the batch has rows without an outcome."""
+        return bool(self.successes[batch_id] + self.errors[batch_id] < self.table.rows[batch_id])
+
+    def complete(self, batch_id: int) -> None:
+        """Write the marker of a batch whose rows are all final.
+
+        Raises:
+            StorageError: the marker cannot be written.
+        """
+        counts = BatchCounts(
+            int(self.table.rows[batch_id]),
+            int(self.successes[batch_id]),
+            int(self.errors[batch_id]),
+            self.kinds.pop(batch_id, {}),
+        )
+        write_completed(self.layout, self.table.ref(batch_id), counts)
+        self.parts.pop(batch_id, None)
+
+    def reopen(self, found: Reopened) -> None:
+        """Take the marker of a batch back, before its missing rows are fetched again.
+
+        Raises:
+            StorageError: the marker cannot be removed.
+        """
+        remove_completed(self.layout, self.table.ref(found.batch_id))
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows without an outcome in a published part."""
+        return int(self.table.rows.sum() - self.successes.sum() - self.errors.sum())
+
+    def known_paces(self) -> dict[str, PaceState]:
+        """What earlier runs learned; waits are what is left of them, byte counts end with their day."""
+        now = time.time()
+        is_same_day = now - self.saved_at < 86_400
+        return {
+            name: PaceState(
+                server.rate_per_s,
+                max(0.0, server.not_before - now),
+                server.incidents,
+                server.parkings,
+                server.bytes_today if is_same_day else 0.0,
+            )
+            for name, server in self.servers.items()
+        }
+
+    def save(self, paces: dict[str, PaceState]) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            StorageError: it cannot be written; the one before it is still there.
+        """
+        now = time.time()
+        for name, pace in paces.items():
+            not_before = now + pace.wait_s if pace.wait_s > 0 else 0.0
+            self.servers[name] = ServerState(
+                pace.rate_per_s, not_before, pace.incidents, pace.parkings, pace.bytes_today
+            )
+        self.saved_at = now
+        counters = {
+            "rows": int(self.table.rows.sum()),
+            "successes": int(self.successes.sum()),
+            "errors": int(self.errors.sum()),
+            **{f"errors.{kind}": count for kind, count in sorted(self.error_kinds.items())},
+        }
+        checkpoint = Checkpoint(
+            epoch=self.epoch,
+            saved_at=now,
+            stages=self.stages,
+            input_fingerprint=self.input_fingerprint,
+            config_hash=self.config.identity_hash(),
+            config_semantic=self.config.semantic(),
+            servers=self.servers,
+            counters=counters,
+        )
+        save(self.layout, checkpoint)
+        self.lock.touch()

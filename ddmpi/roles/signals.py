@@ -1,0 +1,54 @@
+"""Signals become a flag and a readable descriptor: a handler that raised would end libcurl's callbacks half-way."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+
+from ddmpi.protocol import StopReason
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Signals:
+    """The stop signals of this process. Slurm sends several within milliseconds: the first counts."""
+
+    def __init__(self) -> None:
+        self.stop: StopReason | None = None
+        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self.stop = StopReason.SIGNAL
+
+    @property
+    def fd(self) -> int:
+        """Readable after a signal."""
+        return self._read_fd
+
+    def drain(self) -> None:
+        """Take the wake-up bytes out, so that the descriptor can wake again."""
+        try:
+            os.read(self._read_fd, 4096)
+        except BlockingIOError:
+            return
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until a signal comes, at most so long."""
+        if select.select([self._read_fd], [], [], max(0.0, timeout_s))[0]:
+            self.drain()
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when the launcher's proxy dies: an orphan must not go on fetching.
+
+    Only for processes that an MPI launcher started; one that a shell started may outlive it (nohup).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")

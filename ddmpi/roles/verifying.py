@@ -1,0 +1,124 @@
+"""Stage 4: are the rows of a big batch really in the files? One batch at a time, while the next big batch runs.
+
+Nothing that was counted is believed here: only what can be read back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+from ddmpi.io.checkpoint import parts_of
+from ddmpi.io.schedules import VerificationRow, last_number, verified_batches, write_verification
+from ddmpi.io.verification import BatchCheck, verify_batch
+from ddmpi.roles.run_state import Reopened, RunState
+
+log = logging.getLogger(__name__)
+
+
+class Verifier:
+    """The verification of one run."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._queue: deque[tuple[int, int]] = deque()
+        self._left: dict[int, int] = {}
+        self._rows: dict[int, list[VerificationRow]] = {}
+        self.next_number = last_number(state.layout) + 1
+        """The first number of a big batch that is still free."""
+        self.damaged = 0
+        """Batches that were found damaged."""
+
+    def add(self, number: int, batch_ids: Iterable[int]) -> None:
+        """Verify these batches of a big batch; its verification.csv is written after the last of them."""
+        members = list(batch_ids)
+        self._queue.extend((number, batch_id) for batch_id in members)
+        self._left[number] = self._left.get(number, 0) + len(members)
+
+    def add_apart(self, batch_ids: Iterable[int]) -> None:
+        """Verify batches that were completed outside of any big batch: they get a number of their own."""
+        members = list(batch_ids)
+        if members:
+            self.add(self.next_number, members)
+            self.next_number += 1
+
+    def add_unverified(self) -> None:
+        """Batches that an earlier run completed and did not come to verify."""
+        state = self._state
+        verified = verified_batches(state.layout)
+        refs = [state.table.ref(b) for b in np.flatnonzero(state.successes + state.errors >= state.table.rows).tolist()]
+        missing = [ref.batch_id for ref in refs if (ref.server_name, ref.partition_id) not in verified]
+        self.add_apart(missing)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits to be verified."""
+        return not self._queue
+
+    def step(self) -> Reopened | None:
+        """Verify one batch; what its files really hold, if they do not hold all of its rows.
+
+        Raises:
+            StorageError: a folder cannot be listed, or verification.csv cannot be written.
+        """
+        if not self._queue:
+            return None
+        number, batch_id = self._queue.popleft()
+        check = self._check(batch_id)
+        self._rows.setdefault(number, []).append(self._row(batch_id, check))
+        self._left[number] -= 1
+        if not self._left[number]:
+            write_verification(self._state.layout, number, self._rows[number])
+        if check.ok and not check.pending:
+            return None
+        self.damaged += 1
+        log.error("batch %d is damaged: %s", batch_id, describe(check))
+        if not check.pending or check.unreadable:
+            return None
+        parts = list(parts_of(self._state.layout, self._state.table.ref(batch_id)))
+        return Reopened(batch_id, check.successes, check.errors, parts)
+
+    def finish(self, open_big_batches: Iterable[tuple[int, tuple[int, ...]]]) -> None:
+        """Verify the rest, the batches of big batches that did not end included.
+
+        Raises:
+            StorageError: see ``step``.
+        """
+        queued = {number for number, _ in self._queue}
+        for number, batch_ids in open_big_batches:
+            if number not in queued:
+                self.add(number, batch_ids)
+        while self._queue:
+            number, batch_id = self._queue.popleft()
+            check = self._check(batch_id)
+            self._rows.setdefault(number, []).append(self._row(batch_id, check))
+            if not check.ok:
+                self.damaged += 1
+                log.error("batch %d is damaged: %s", batch_id, describe(check))
+            self._left[number] -= 1
+            if not self._left[number]:
+                write_verification(self._state.layout, number, self._rows[number])
+
+    def _check(self, batch_id: int) -> BatchCheck:
+        ref = self._state.table.ref(batch_id)
+        numbers = self._state.reader.read(ref, ["row_number"]).column("row_number").to_numpy()
+        return verify_batch(self._state.layout, ref, numbers)
+
+    def _row(self, batch_id: int, check: BatchCheck) -> VerificationRow:
+        ref = self._state.table.ref(batch_id)
+        status = "damaged" if not check.ok else "pending" if check.pending else "completed"
+        return VerificationRow(
+            ref.server_name, ref.partition_id, status, check.rows, check.successes, check.errors, check.pending
+        )
+
+
+def describe(check: BatchCheck) -> str:
+    """What is wrong, in one line."""
+    problems = [*check.unreadable, *check.damaged, check.marker]
+    problems += [f"{check.pending} rows missing"] if check.pending else []
+    problems += [f"{check.doubled} rows doubled"] if check.doubled else []
+    problems += [f"{check.unknown} rows of no batch"] if check.unknown else []
+    return "; ".join(problem for problem in problems if problem)

@@ -1,0 +1,66 @@
+"""What a downloader holds of one pace group: its pace, and the rows that wait for it. Pure.
+
+A site never decides whether a row is tried again; it only knows which row is next and when one may start.
+Every task of a site is in its queue, in its retries or in flight.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+
+from ddmpi.pace import Pace
+from ddmpi.records import Failure, Task
+
+
+class Site:
+    """The tasks of one pace group in one lane."""
+
+    __slots__ = ("_retries", "_sequence", "dead", "in_flight", "key", "lane_id", "pace", "queue", "scheduled_at")
+
+    def __init__(self, key: str, lane_id: int, pace: Pace) -> None:
+        self.key = key
+        self.lane_id = lane_id
+        self.pace = pace
+        self.queue: deque[Task] = deque()
+        self.in_flight = 0
+        self.dead: Failure | None = None
+        """Set when the server is given up: what its last probe failed with."""
+        self.scheduled_at = math.inf
+        """When the frontier looks at this site again; inf = at the next event."""
+        self._retries: list[tuple[float, int, Task]] = []
+        self._sequence = 0
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are not in flight."""
+        return len(self.queue) + len(self._retries)
+
+    def retry_at(self, task: Task, at: float) -> None:
+        """Keep the task until ``at`` (s, monotonic)."""
+        self._sequence += 1
+        heapq.heappush(self._retries, (at, self._sequence, task))
+
+    def next_due(self, now: float) -> float:
+        """When the first task is due: ``now`` if one is queued, inf if there is none."""
+        if self.queue:
+            return now
+        return max(now, self._retries[0][0]) if self._retries else math.inf
+
+    def pop(self, now: float) -> Task | None:
+        """The next task that is due: retries before fresh rows, so that an old row does not wait for a long queue."""
+        if self._retries and self._retries[0][0] <= now:
+            return heapq.heappop(self._retries)[2]
+        return self.queue.popleft() if self.queue else None
+
+    def clear(self) -> list[Task]:
+        """Take out every waiting task."""
+        tasks = [task for _, _, task in self._retries]
+        tasks.extend(self.queue)
+        self._retries.clear()
+        self.queue.clear()
+        return tasks
+
+    def __repr__(self) -> str:
+        return f"<Site {self.key}: {len(self.queue)} queued, {len(self._retries)} to retry, {self.in_flight} in flight>"
