@@ -1,0 +1,760 @@
+"""The pace of one server, driven by a fake clock."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddmpi.errors import TransitionError
+from ddmpi.pace import BURST_S, DAY_S, RATE_FLOOR_PER_S, Pace, PacePolicy, Signal
+from ddmpi.records import Limits, PaceState
+
+UNLIMITED = Limits(rate_per_s=0, connections=0)
+PLAIN = PacePolicy(jitter=0.0)
+
+
+def new_pace(limits: Limits = UNLIMITED, state: PaceState | None = None, policy: PacePolicy = PLAIN) -> Pace:
+    return Pace(limits, policy, state, random.Random(1), now=0.0)
+
+
+def request(pace: Pace, at: float, signal: Signal, took_s: float = 0.1, retry_after_s: float | None = None) -> float:
+    """One whole request that starts at ``at`` or as soon as the pace lets it; returns when it ended."""
+    started_at = pace.ready_at(at)
+    pace.start(started_at)
+    pace.finish(started_at + took_s, started_at, signal, retry_after_s)
+    return started_at + took_s
+
+
+def requests(pace: Pace, at: float, *signals: Signal) -> float:
+    for signal in signals:
+        at = request(pace, at, signal)
+    return at
+
+
+def starts_until(pace: Pace, now: float, until: float) -> int:
+    """How many requests an eager caller can start before ``until``, each of which ends well at once."""
+    count = 0
+    while (now := pace.ready_at(now)) < until:
+        pace.start(now)
+        pace.finish(now, now, Signal.OK)
+        count += 1
+    return count
+
+
+# ---- rate
+
+
+def test_the_first_request_to_a_new_server_starts_at_once_and_the_next_waits_for_its_token() -> None:
+    pace = new_pace(Limits(rate_per_s=4))
+    assert pace.ready_at(0.0) == 0.0
+    pace.start(0.0)
+    assert pace.ready_at(0.0) == 0.25
+
+
+def test_a_pace_that_continues_another_starts_with_an_empty_bucket() -> None:
+    assert new_pace(Limits(rate_per_s=4), PaceState()).ready_at(0.0) == 0.25
+
+
+def test_no_limit_means_no_waiting() -> None:
+    pace = new_pace()
+    for _ in range(10_000):
+        pace.start(0.0)
+    assert (pace.ready_at(0.0), pace.in_flight, pace.rate_per_s) == (0.0, 10_000, 0.0)
+
+
+@pytest.mark.parametrize("rate_per_s", [0.01, 1.0, 10.0, 33.0, 200.0, 1000.0])
+def test_an_eager_caller_reaches_the_limit_and_no_more(rate_per_s: float) -> None:
+    span_s = 200 / rate_per_s
+    count = starts_until(new_pace(Limits(rate_per_s=rate_per_s)), 0.0, until=span_s)
+    assert 199 <= count <= 200 + max(1.0, rate_per_s * BURST_S)
+
+
+def test_time_that_was_not_used_is_caught_up_for_a_tenth_of_a_second_only() -> None:
+    pace = new_pace(Limits(rate_per_s=100, connections=0))
+    now = 50.0
+    while pace.ready_at(now) == now:
+        pace.start(now)
+    assert pace.in_flight == 10
+
+
+def test_a_request_that_is_not_due_is_a_bug_of_the_caller() -> None:
+    pace = new_pace(Limits(rate_per_s=1))
+    pace.start(0.0)
+    with pytest.raises(TransitionError, match="allowed at 1"):
+        pace.start(0.5)
+
+
+def test_an_end_without_a_start_is_a_bug_of_the_caller() -> None:
+    with pytest.raises(TransitionError, match="never started"):
+        new_pace().finish(1.0, 0.0, Signal.OK)
+
+
+def test_connections_in_use_make_the_next_request_wait_for_an_end() -> None:
+    pace = new_pace(Limits(connections=2))
+    pace.start(0.0)
+    pace.start(0.0)
+    assert pace.ready_at(1.0) == math.inf
+    pace.finish(2.0, 0.0, Signal.OK)
+    assert pace.ready_at(2.0) == 2.0
+
+
+# ---- bytes
+
+
+def test_a_body_is_paid_back_before_the_next_request() -> None:
+    pace = new_pace(Limits(bytes_per_s=1000))
+    pace.start(0.0)
+    pace.finish(2.0, 0.0, Signal.OK, body_bytes=5000)
+    assert (pace.ready_at(2.0), pace.wait_s(2.0), pace.parked(2.0)) == (5.0, 3.0, False)
+
+
+def test_the_time_in_which_a_body_came_in_has_paid_for_it() -> None:
+    pace = new_pace(Limits(bytes_per_s=1000))
+    pace.start(0.0)
+    pace.finish(6.0, 0.0, Signal.OK, body_bytes=5000)
+    assert pace.ready_at(6.0) == 6.0
+
+
+def test_the_bytes_of_a_day_park_the_server_until_the_day_ends() -> None:
+    pace = new_pace(Limits(bytes_per_day=100))
+    pace.start(10.0)
+    pace.finish(11.0, 10.0, Signal.OK, body_bytes=60)
+    assert not pace.parked(11.0)
+    pace.start(12.0)
+    pace.finish(13.0, 12.0, Signal.OK, body_bytes=60)
+    assert pace.parked(13.0)
+    assert pace.ready_at(13.0) == 10.0 + DAY_S
+    assert not pace.parked(10.0 + DAY_S)
+    pace.start(10.0 + DAY_S)
+    pace.finish(11.0 + DAY_S, 10.0 + DAY_S, Signal.OK, body_bytes=60)
+    assert pace.snapshot(11.0 + DAY_S).bytes_today == 60
+
+
+def test_an_exhausted_day_ends_at_the_same_time_for_the_next_holder() -> None:
+    limits = Limits(bytes_per_day=100)
+    pace = new_pace(limits)
+    pace.start(0.0)
+    pace.finish(1.0, 0.0, Signal.OK, body_bytes=100)
+    heir = Pace(limits, PLAIN, pace.snapshot(400.0), random.Random(1), now=0.0)
+    assert heir.parked(0.0)
+    assert heir.ready_at(0.0) == pytest.approx(DAY_S - 400)
+    heir.start(DAY_S)
+    assert heir.snapshot(DAY_S).bytes_today == 0
+
+
+def test_a_body_that_ends_after_the_day_counts_for_the_next_one() -> None:
+    pace = new_pace(Limits(bytes_per_day=100))
+    for started_at, ended_at in ((0.0, 1.0), (DAY_S - 1, DAY_S + 1)):
+        pace.start(started_at)
+        pace.finish(ended_at, started_at, Signal.OK, body_bytes=60)
+    assert not pace.parked(DAY_S + 1)
+    assert pace.snapshot(DAY_S + 1).bytes_today == 60
+
+
+def test_the_bytes_of_a_day_that_is_over_are_not_handed_on() -> None:
+    pace = new_pace(Limits(bytes_per_day=100))
+    pace.start(0.0)
+    pace.finish(1.0, 0.0, Signal.OK, body_bytes=60)
+    assert pace.snapshot(DAY_S - 1).bytes_today == 60
+    assert pace.snapshot(DAY_S).bytes_today == 0
+
+
+def test_a_larger_budget_ends_the_parking() -> None:
+    pace = new_pace(Limits(bytes_per_day=100))
+    pace.start(0.0)
+    pace.finish(1.0, 0.0, Signal.OK, body_bytes=100)
+    pace.set_limits(Limits(bytes_per_day=200), 2.0)
+    assert pace.ready_at(2.0) == 2.0
+
+
+# ---- throttling
+
+
+def test_retry_after_stops_the_server_for_that_long() -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    end = request(pace, 0.0, Signal.THROTTLED, retry_after_s=17.0)
+    assert pace.ready_at(end) == end + 17
+    assert pace.wait_s(end) == 17
+    assert not pace.parked(end)
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "pause_s"),
+    [
+        pytest.param(None, 60.0, id="without Retry-After the back-off counts"),
+        pytest.param(-5.0, 60.0, id="a negative one is as good as none"),
+        pytest.param(math.nan, 60.0, id="not a number is as good as none"),
+        pytest.param(0.0, 0.0, id="zero is taken at its word"),
+        pytest.param(1e12, DAY_S, id="a huge one is a day"),
+        pytest.param(math.inf, DAY_S, id="for ever is a day"),
+    ],
+)
+def test_how_long_a_throttled_server_is_left_alone(retry_after_s: float | None, pause_s: float) -> None:
+    pace = new_pace()
+    end = request(pace, 0.0, Signal.THROTTLED, retry_after_s=retry_after_s)
+    assert pace.wait_s(end) == pytest.approx(pause_s)
+
+
+def test_a_short_cap_of_ours_does_not_shorten_what_the_server_asked_for() -> None:
+    pace = new_pace(policy=PacePolicy(backoff_base_s=1, backoff_cap_s=5))
+    end = request(pace, 0.0, Signal.THROTTLED, retry_after_s=30.0)
+    assert pace.wait_s(end) == 30
+
+
+def test_answers_of_one_incident_are_one_step() -> None:
+    pace = new_pace(Limits(rate_per_s=100, connections=8))
+    for _ in range(8):
+        pace.start(1.0)
+    for number in range(8):
+        pace.finish(1.1 + number / 100, 1.0, Signal.THROTTLED)
+    assert pace.rate_per_s == 50
+    assert pace.snapshot(2.0).incidents == 1
+    assert pace.wait_s(1.1) == pytest.approx(60)
+
+
+def test_a_late_answer_of_an_incident_still_has_its_retry_after_honored() -> None:
+    pace = new_pace(Limits(rate_per_s=100, connections=2))
+    pace.start(1.0)
+    pace.start(1.0)
+    pace.finish(2.0, 1.0, Signal.THROTTLED, 5.0)
+    pace.finish(3.0, 1.0, Signal.THROTTLED, 100.0)
+    assert (pace.wait_s(3.0), pace.rate_per_s) == (100, 50)
+
+
+def test_a_later_and_shorter_retry_after_does_not_shorten_the_pause() -> None:
+    pace = new_pace(Limits(connections=2))
+    pace.start(0.0)
+    pace.start(0.0)
+    pace.finish(1.0, 0.0, Signal.THROTTLED, 500.0)
+    pace.finish(2.0, 0.0, Signal.THROTTLED, 1.0)
+    assert (pace.ready_at(2.0), pace.wait_s(2.0)) == (501, 499)
+
+
+def test_each_incident_halves_the_rate_down_to_the_floor_and_doubles_the_pause_up_to_the_cap() -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    now, rates, pauses = 0.0, [], []
+    for _ in range(13):
+        now = request(pace, now, Signal.THROTTLED)
+        rates.append(pace.rate_per_s)
+        pauses.append(round(pace.wait_s(now)))
+    assert rates[:4] == [5.0, 2.5, 1.25, 0.625]
+    assert rates[-1] == RATE_FLOOR_PER_S
+    assert pauses == [60 * 2**n for n in range(11)] + [86_400, 86_400]
+
+
+def test_a_limit_below_the_floor_is_its_own_floor() -> None:
+    pace = new_pace(Limits(rate_per_s=0.01))
+    request(pace, 0.0, Signal.THROTTLED)
+    assert pace.rate_per_s == 0.01
+
+
+def test_without_a_limit_the_measured_rate_is_halved() -> None:
+    pace = new_pace()
+    now = 0.0
+    for number in range(400):
+        now = number / 40
+        pace.start(now)
+    pace.finish(now + 3.0, now, Signal.THROTTLED)
+    assert pace.rate_per_s == pytest.approx(20, rel=0.05)
+
+
+def test_jitter_only_lengthens() -> None:
+    waits = set()
+    for seed in range(50):
+        pace = Pace(UNLIMITED, PacePolicy(jitter=0.1), None, random.Random(seed), now=0.0)
+        waits.add(pace.wait_s(request(pace, 0.0, Signal.THROTTLED)))
+    assert len(waits) > 40
+    assert all(60 <= wait_s <= 66 for wait_s in waits)
+
+
+def test_incidents_are_forgiven_after_quiet_time_and_a_pause_is_not_quiet_time() -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    now = 0.0
+    for _ in range(7):
+        now = request(pace, now, Signal.THROTTLED)
+    assert pace.wait_s(now) > 1800
+    pause_end = now + pace.wait_s(now)
+    assert pace.snapshot(pause_end).incidents == 7
+    assert pace.snapshot(pause_end + 1799).incidents == 7
+    assert pace.snapshot(pause_end + 1800).incidents == 0
+
+
+def test_an_incident_after_quiet_time_backs_off_like_the_first_one() -> None:
+    pace = new_pace()
+    end = requests(pace, 0.0, *[Signal.THROTTLED] * 3)
+    end = request(pace, end + pace.wait_s(end) + 1800, Signal.THROTTLED)
+    assert pace.wait_s(end) == pytest.approx(60)
+
+
+def test_well_answered_traffic_raises_the_rate_by_a_twentieth_of_the_limit_each_second() -> None:
+    pace = new_pace(Limits(rate_per_s=20))
+    now = request(pace, 0.0, Signal.THROTTLED, retry_after_s=0.0)
+    assert pace.rate_per_s == 10
+    begin = now
+    while now < begin + 4:
+        now = request(pace, now, Signal.OK)
+    assert pace.rate_per_s == pytest.approx(10 + 4 * 1.0, abs=0.3)
+
+
+def test_the_rate_does_not_climb_back_to_where_it_was_throttled_until_that_is_forgiven() -> None:
+    pace = new_pace(Limits(rate_per_s=20))
+    now = request(pace, 0.0, Signal.THROTTLED, retry_after_s=0.0)
+    while now < 60:
+        now = request(pace, now, Signal.OK)
+    assert pace.rate_per_s == pytest.approx(18)
+    while now < 1830:
+        now = request(pace, now, Signal.OK, took_s=0.5)
+    assert pace.rate_per_s == 20
+
+
+def test_a_server_with_a_lower_limit_than_ours_is_found_in_a_few_incidents() -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    now, incidents = 0.0, 0
+    while now < 1700:
+        over = pace.rate_per_s > 3.0  # the server's own limit
+        incidents += over
+        now = request(pace, now, Signal.THROTTLED if over else Signal.OK)
+    assert incidents == 3
+    assert 2.5 < pace.rate_per_s <= 3.0
+
+
+def test_incidents_with_no_good_answer_in_between_say_nothing_about_the_rate_that_is_possible() -> None:
+    pace = new_pace(Limits(rate_per_s=20))
+    now = 0.0
+    for _ in range(4):
+        now = request(pace, now, Signal.THROTTLED, retry_after_s=0.1)
+    assert pace.rate_per_s == 1.25
+    while now < 60:
+        now = request(pace, now, Signal.OK)
+    assert pace.rate_per_s == pytest.approx(18)
+
+
+def test_answers_to_requests_from_before_a_step_do_not_raise_the_rate() -> None:
+    pace = new_pace(Limits(rate_per_s=100, connections=2))
+    pace.start(1.0)
+    pace.start(1.0)
+    pace.finish(2.0, 1.0, Signal.THROTTLED)
+    pace.finish(9.0, 1.0, Signal.OK)
+    assert pace.rate_per_s == 50
+
+
+def test_a_rate_that_was_learned_without_a_limit_climbs_only_while_it_is_used() -> None:
+    pace = new_pace(state=PaceState(rate_per_s=10))
+    now = 0.0
+    for _ in range(50):
+        now = request(pace, now + 1, Signal.OK)
+    assert pace.rate_per_s == 10
+    for _ in range(100):
+        now = request(pace, now, Signal.OK, took_s=0.01)
+    assert 13 < pace.rate_per_s < 16
+
+
+def test_a_rate_that_was_learned_without_a_limit_climbs_by_a_share_of_the_one_before() -> None:
+    pace = new_pace()
+    now = 0.0
+    for number in range(400):
+        now = number / 40
+        request(pace, now, Signal.OK, took_s=0.0)
+    now = request(pace, now + 0.025, Signal.THROTTLED, took_s=0.0, retry_after_s=0.0)
+    learned_per_s = pace.rate_per_s
+    end = now + 5
+    while now < end:
+        now = request(pace, now, Signal.OK, took_s=0.0)
+    assert pace.rate_per_s == pytest.approx(learned_per_s + 5 * 0.05 * 2 * learned_per_s, rel=0.05)
+
+
+@pytest.mark.parametrize("signal", [Signal.THROTTLED, Signal.SERVER_ERROR, Signal.FAILED, Signal.CONNECT_FAILED])
+def test_time_before_a_bad_end_is_not_well_answered_traffic(signal: Signal) -> None:
+    pace = new_pace(Limits(rate_per_s=20, connections=2))
+    now = request(pace, 0.0, Signal.THROTTLED, retry_after_s=0.0) + 5
+    rate_per_s = pace.rate_per_s
+    pace.start(now)
+    pace.finish(now + 3.0, -1.0 if signal is Signal.THROTTLED else now, signal, 0.0)
+    request(pace, now + 3.0, Signal.OK, took_s=0.1)
+    assert pace.rate_per_s == pytest.approx(rate_per_s + 0.05 * 20 * 0.1)
+
+
+@pytest.mark.parametrize("signal", [Signal.SERVER_ERROR, Signal.FAILED, Signal.CONNECT_FAILED, Signal.LOCAL])
+def test_other_ends_do_not_raise_the_rate(signal: Signal) -> None:
+    pace = new_pace(Limits(rate_per_s=20))
+    now = request(pace, 0.0, Signal.THROTTLED, retry_after_s=0.0)
+    requests(pace, now, signal, signal, signal, signal)
+    assert pace.rate_per_s == 10
+
+
+def test_throttling_without_end_parks_the_server_while_the_pause_lasts_and_never_kills_it() -> None:
+    pace = new_pace()
+    end = requests(pace, 0.0, *[Signal.THROTTLED] * 4)
+    assert not pace.parked(end)
+    end = request(pace, end, Signal.THROTTLED)
+    assert pace.parked(end)
+    assert not pace.parked(end + pace.wait_s(end))
+    requests(pace, end, *[Signal.THROTTLED] * 50)
+    assert not pace.dead
+
+
+def test_throttling_without_end_is_handed_on() -> None:
+    pace = new_pace()
+    end = requests(pace, 0.0, *[Signal.THROTTLED] * 5)
+    assert new_pace(state=pace.snapshot(end)).parked(0.0)
+
+
+def test_one_good_answer_in_between_is_not_throttling_without_end() -> None:
+    pace = new_pace()
+    end = requests(pace, 0.0, *[Signal.THROTTLED] * 4, Signal.OK, *[Signal.THROTTLED] * 4)
+    assert pace.wait_s(end) > 0
+    assert not pace.parked(end)
+
+
+# ---- breaker
+
+
+@pytest.mark.parametrize("signal", [Signal.CONNECT_FAILED, Signal.FAILED])
+def test_requests_without_an_answer_park_the_server(signal: Signal) -> None:
+    pace = new_pace()
+    end = requests(pace, 0.0, *[signal] * 4)
+    assert not pace.parked(end)
+    end = request(pace, end, signal)
+    assert pace.parked(end)
+    assert pace.wait_s(end) == 60
+    assert pace.snapshot(end).parkings == 1
+
+
+@pytest.mark.parametrize("signal", [Signal.OK, Signal.SERVER_ERROR, Signal.THROTTLED])
+def test_any_answer_starts_the_count_of_failures_anew(signal: Signal) -> None:
+    pace = new_pace()
+    requests(pace, 0.0, *[Signal.CONNECT_FAILED] * 4, signal, *[Signal.CONNECT_FAILED] * 4)
+    assert pace.snapshot(1e4).parkings == 0
+
+
+def test_requests_that_were_in_flight_when_the_server_was_parked_do_not_park_it_again() -> None:
+    pace = new_pace(Limits(connections=8))
+    for _ in range(8):
+        pace.start(0.0)
+    for number in range(8):
+        pace.finish(10.0 + number, 0.0, Signal.CONNECT_FAILED)
+    assert pace.snapshot(17.0).parkings == 1
+    assert pace.ready_at(17.0) == 14.0 + 60
+
+
+def test_a_late_answer_from_before_the_parking_does_not_end_it() -> None:
+    pace = new_pace(Limits(connections=6))
+    for _ in range(6):
+        pace.start(0.0)
+    for _ in range(5):
+        pace.finish(10.0, 0.0, Signal.CONNECT_FAILED)
+    pace.finish(11.0, 0.0, Signal.OK)
+    assert pace.parked(11.0)
+
+
+def half_open() -> tuple[Pace, float]:
+    pace = new_pace(Limits(connections=8))
+    end = requests(pace, 0.0, *[Signal.CONNECT_FAILED] * 5)
+    return pace, pace.ready_at(end)
+
+
+def test_after_the_pause_one_probe_at_a_time_is_let_through() -> None:
+    pace, now = half_open()
+    assert not pace.parked(now)
+    pace.start(now)
+    assert pace.ready_at(now) == math.inf
+
+
+@pytest.mark.parametrize("signal", [Signal.OK, Signal.SERVER_ERROR])
+def test_a_probe_that_is_answered_closes_the_breaker(signal: Signal) -> None:
+    pace, now = half_open()
+    end = request(pace, now, signal)
+    pace.start(end)
+    assert pace.ready_at(end) == end
+    assert pace.snapshot(end).parkings == 0
+
+
+def test_a_probe_that_ended_for_reasons_of_our_own_says_nothing() -> None:
+    pace, now = half_open()
+    end = request(pace, now, Signal.LOCAL)
+    assert pace.ready_at(end) == end
+    assert pace.snapshot(end).parkings == 1
+
+
+def test_failed_probes_double_the_pause_and_the_last_one_kills() -> None:
+    pace, now = half_open()
+    pauses = []
+    while not pace.dead:
+        now = request(pace, now, Signal.CONNECT_FAILED)
+        pauses.append(round(pace.wait_s(now)))
+    assert pauses == [120, 240, 480, 960, 1920]
+    assert pace.ready_at(now + DAY_S) == math.inf
+    with pytest.raises(TransitionError, match="dead"):
+        pace.start(now + DAY_S)
+
+
+def test_who_takes_over_a_dead_server_may_probe_it_once() -> None:
+    pace, now = half_open()
+    while not pace.dead:
+        now = request(pace, now, Signal.CONNECT_FAILED)
+    heir = new_pace(state=pace.snapshot(now))
+    assert not heir.dead
+    request(heir, 0.0, Signal.CONNECT_FAILED)
+    assert heir.dead
+
+
+# ---- hand-over and shares
+
+
+def test_a_snapshot_keeps_everything_that_the_next_holder_needs() -> None:
+    limits = Limits(rate_per_s=10, bytes_per_day=1e9)
+    state = PaceState(rate_per_s=2.5, wait_s=40.0, incidents=3, parkings=2, bytes_today=1e6)
+    assert new_pace(limits, state).snapshot(0.0) == state
+    assert new_pace(limits, state).snapshot(10.0).wait_s == 30.0
+
+
+def test_a_pause_goes_on_at_the_next_holder() -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    end = requests(pace, 0.0, *[Signal.CONNECT_FAILED] * 5)
+    heir = new_pace(Limits(rate_per_s=10), pace.snapshot(end + 20))
+    assert heir.parked(0.0)
+    assert heir.ready_at(0.0) == pytest.approx(40.1)
+    heir.start(41.0)
+    assert heir.ready_at(41.0) == math.inf
+
+
+def test_half_of_a_share_is_half_of_what_was_learned() -> None:
+    pace = new_pace(Limits(rate_per_s=10, connections=4))
+    end = request(pace, 0.0, Signal.THROTTLED, retry_after_s=0.0)
+    pace.set_limits(Limits(rate_per_s=5, connections=2), end)
+    assert pace.rate_per_s == 2.5
+    pace.set_limits(Limits(rate_per_s=20, connections=2), end)
+    assert pace.rate_per_s == 10
+
+
+def test_half_of_a_share_is_half_of_what_the_rate_may_climb_to() -> None:
+    pace = new_pace(Limits(rate_per_s=20))
+    now = request(pace, 0.0, Signal.THROTTLED, retry_after_s=0.0)
+    pace.set_limits(Limits(rate_per_s=10), now)
+    while now < 60:
+        now = request(pace, now, Signal.OK)
+    assert pace.rate_per_s == pytest.approx(9)
+
+
+def test_what_was_learned_outlives_the_limit_and_climbs_from_there() -> None:
+    pace = new_pace(Limits(rate_per_s=20))
+    now = requests(pace, 0.0, *[Signal.OK] * 3)
+    now = request(pace, now, Signal.THROTTLED, retry_after_s=0.0)
+    pace.set_limits(UNLIMITED, now)
+    assert pace.rate_per_s == 10
+    end = now + 4
+    while now < end:
+        now = request(pace, now, Signal.OK, took_s=0.01)
+    assert pace.rate_per_s == pytest.approx(10 + 4 * 0.05 * 10, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rate_per_s"),
+    [
+        pytest.param(10.0, 7.0, 7.0, id="a smaller limit counts at once"),
+        pytest.param(49.0, 1.0, 1.0, id="nothing learned: the new limit, to the last bit"),
+        pytest.param(0.0, 4.0, 4.0, id="a limit where there was none"),
+        pytest.param(4.0, 0.0, 0.0, id="no limit any more"),
+    ],
+)
+def test_a_changed_limit_of_a_server_that_never_complained(before: float, after: float, rate_per_s: float) -> None:
+    pace = new_pace(Limits(rate_per_s=before))
+    pace.set_limits(Limits(rate_per_s=after), 1.0)
+    assert pace.rate_per_s == rate_per_s
+
+
+def test_the_missing_part_of_a_token_is_waited_for_at_the_new_rate() -> None:
+    pace = new_pace(Limits(rate_per_s=1))
+    pace.start(0.0)
+    pace.set_limits(Limits(rate_per_s=0.5), 0.5)
+    assert pace.ready_at(0.5) == 1.5
+    pace.set_limits(Limits(rate_per_s=2), 0.5)
+    assert pace.ready_at(0.5) == 0.75
+
+
+def test_a_pause_is_not_changed_by_a_new_limit() -> None:
+    pace = new_pace(Limits(rate_per_s=1))
+    end = request(pace, 0.0, Signal.THROTTLED, retry_after_s=100.0)
+    pace.set_limits(Limits(rate_per_s=0.1), end)
+    assert pace.ready_at(end) == end + 100
+
+
+def test_fewer_connections_let_nothing_start_until_enough_have_ended() -> None:
+    pace = new_pace(Limits(connections=4))
+    for _ in range(4):
+        pace.start(0.0)
+    pace.set_limits(Limits(connections=2), 1.0)
+    for now in (2.0, 3.0):
+        pace.finish(now, 0.0, Signal.OK)
+        assert pace.ready_at(now) == math.inf
+    pace.finish(4.0, 0.0, Signal.OK)
+    assert pace.ready_at(4.0) == 4.0
+
+
+def test_a_byte_debt_is_paid_back_at_the_new_rate() -> None:
+    pace = new_pace(Limits(bytes_per_s=100))
+    pace.start(0.0)
+    pace.finish(0.0, 0.0, Signal.OK, body_bytes=1000)
+    pace.set_limits(Limits(bytes_per_s=50), 5.0)
+    assert pace.ready_at(5.0) == 15.0
+    pace.set_limits(Limits(), 5.0)
+    assert pace.ready_at(5.0) == 5.0
+
+
+def test_the_text_of_a_pace_has_its_counts() -> None:
+    pace, now = half_open()
+    pace.start(now)
+    assert repr(pace) == "<Pace 1 in flight, no limit, 0 incidents, 5 failures, 1 parkings>"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"backoff_base_s": 0.0},
+        {"backoff_base_s": 10.0, "backoff_cap_s": 5.0},
+        {"backoff_cap_s": math.inf},
+        {"jitter": -0.1},
+        {"forgive_after_s": -1.0},
+    ],
+)
+def test_a_policy_that_would_pause_for_no_time_or_for_ever_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="need"):
+        PacePolicy(**wrong)  # type: ignore[arg-type]  # mypy cannot see that the counts are not among the keys
+
+
+@pytest.mark.parametrize("wrong", [{"breaker_failures": 0}, {"breaker_probes": 0}])
+def test_a_breaker_that_counts_to_nothing_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="need"):
+        PacePolicy(**wrong)
+
+
+# ---- the promises, whatever happens
+
+SHORT = PacePolicy(backoff_base_s=0.05, backoff_cap_s=0.4, jitter=0.1, forgive_after_s=2.0, breaker_probes=1_000)
+MAX_BODY_BYTES = 1_000
+
+
+@dataclass
+class Driver:
+    """An eager caller that keeps a pace as busy as it lets itself be kept, and writes down what started when."""
+
+    limits: Limits
+    pace: Pace
+    now: float = 0.0
+    starts: list[float] = field(default_factory=list)
+    bodies_bytes: list[int] = field(default_factory=list)
+    in_flight: list[tuple[int, float]] = field(default_factory=list)
+    told_until: float = 0.0
+    parked: bool = False
+
+    def start(self) -> None:
+        at = self.pace.ready_at(self.now)
+        if at == math.inf:
+            assert self.in_flight, "nothing may start, and nothing can end"
+            return
+        assert at >= self.told_until, "the server asked for more time"
+        self.now = at
+        self.pace.start(at)
+        self.in_flight.append((len(self.starts), at))
+        self.starts.append(at)
+        self.bodies_bytes.append(0)
+        connections = 1 if self.parked else self.limits.connections or math.inf
+        assert len(self.in_flight) == self.pace.in_flight <= connections
+
+    def finish(self, choice: int, signal: Signal, retry_after_s: float | None, body_bytes: int) -> None:
+        if not self.in_flight:
+            return
+        index, started_at = self.in_flight.pop(choice % len(self.in_flight))
+        before = self.pace.wait_s(self.now)
+        self.pace.finish(self.now, started_at, signal, retry_after_s, body_bytes)
+        self.bodies_bytes[index] = body_bytes
+        assert self.pace.wait_s(self.now) >= before, "a pause was shortened"
+        if signal is Signal.THROTTLED and retry_after_s is not None:
+            self.told_until = max(self.told_until, self.now + retry_after_s)
+        self.parked = self.pace.snapshot(self.now).parkings > 0
+
+    def hand_over(self) -> None:
+        """The lane moves; its next holder has another clock, but here time just goes on."""
+        if not self.in_flight:
+            state = self.pace.snapshot(self.now)
+            self.pace = Pace(self.limits, SHORT, state, random.Random(2), self.now)
+
+    def check(self) -> None:
+        limit_per_s = self.limits.rate_per_s
+        capacity = max(1.0, limit_per_s * BURST_S)
+        for first in range(len(self.starts)):
+            body_bytes = 0
+            for last in range(first, len(self.starts)):
+                window_s = self.starts[last] - self.starts[first]
+                if limit_per_s:
+                    assert last - first + 1 <= limit_per_s * window_s + capacity + 1e-6
+                if self.limits.bytes_per_s and self.limits.connections:
+                    body_bytes += self.bodies_bytes[last]
+                    allowance_bytes = self.limits.connections * MAX_BODY_BYTES
+                    assert body_bytes <= self.limits.bytes_per_s * window_s + allowance_bytes + 1e-6
+
+
+limits_strategy = st.builds(
+    Limits,
+    rate_per_s=st.sampled_from([0.0, 0.5, 3.0, 20.0, 100.0, 500.0]),
+    connections=st.sampled_from([0, 1, 3, 8]),
+    bytes_per_s=st.sampled_from([0.0, 500.0, 20_000.0]),
+)
+finish_strategy = st.tuples(
+    st.integers(0, 7),
+    st.sampled_from(list(Signal)),
+    st.none() | st.floats(0, 0.5),
+    st.integers(0, MAX_BODY_BYTES),
+)
+step_strategy = st.one_of(
+    st.just("start"),
+    st.just("start"),
+    finish_strategy,
+    st.sampled_from([1e-4, 0.01, 0.1, 1.0, 5.0]),
+    st.just("hand over"),
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(limits=limits_strategy, steps=st.lists(step_strategy, max_size=80))
+def test_no_window_has_more_starts_or_bytes_than_promised(
+    limits: Limits, steps: list[str | float | tuple[int, Signal, float | None, int]]
+) -> None:
+    driver = Driver(limits, Pace(limits, SHORT, None, random.Random(1), 0.0))
+    for step in steps:
+        if step == "start":
+            driver.start()
+        elif step == "hand over":
+            driver.hand_over()
+        elif isinstance(step, float):
+            driver.now += step
+        elif isinstance(step, tuple):
+            driver.finish(*step)
+    driver.check()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    rates=st.lists(st.sampled_from([0.5, 2.0, 7.0, 10.0, 100.0, 400.0]), min_size=2, max_size=12),
+    gaps_s=st.lists(st.floats(0, 2), min_size=12, max_size=12),
+)
+def test_a_changed_share_counts_from_the_moment_of_the_change(rates: list[float], gaps_s: list[float]) -> None:
+    pace, now = new_pace(Limits(rate_per_s=rates[0], connections=0)), 0.0
+    tokens = max(1.0, rates[0] * BURST_S)  # a bucket of tokens as an outsider would keep it
+    for rate_per_s, gap_s in zip(rates, gaps_s, strict=False):
+        pace.set_limits(Limits(rate_per_s=rate_per_s, connections=0), now)
+        capacity = max(1.0, rate_per_s * BURST_S)
+        tokens = min(tokens, capacity)
+        until, seen = now + gap_s, now
+        while (at := pace.ready_at(seen)) <= until:
+            pace.start(at)
+            tokens = min(capacity, tokens + (at - seen) * rate_per_s) - 1
+            seen = at
+            assert tokens >= -1e-6
+        tokens = min(capacity, tokens + (until - seen) * rate_per_s)
+        now = until
