@@ -73,14 +73,23 @@ class Console:
         self._history = [entry for entry in self._history if entry[0] > now - RATE_WINDOW_S][-1000:]
         self._history.append((now, snapshot.rows_done, snapshot.bytes))
         text = self._text(snapshot)
+        if not self._is_terminal and not snapshot.rows:
+            self._print(f"{snapshot.stage}: {snapshot.rows_done:,} rows so far")
+            return
         if not self._is_terminal:
             done = 100 * snapshot.rows_done / max(1, snapshot.rows)
             self._print(f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} rows ({done:.1f} %), {text}")
             return
         if self._bar is None:
             self._bar = self._start_bar()
-        self._bar.update(self._bar.task_ids[0], total=snapshot.rows, completed=snapshot.rows_done,
-                         description=snapshot.stage, text=text)  # fmt: skip
+        self._bar.update(
+            self._bar.task_ids[0],
+            total=snapshot.rows or None,
+            completed=snapshot.rows_done,
+            description=snapshot.stage,
+            of=f" of {snapshot.rows:,}" if snapshot.rows else "",
+            text=text if snapshot.rows else "",
+        )
 
     def _start_bar(self) -> Progress:
         columns = (
@@ -88,11 +97,11 @@ class Console:
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows  {task.fields[text]}"),
+            TextColumn("{task.completed:,.0f}{task.fields[of]} rows  {task.fields[text]}"),
             TimeElapsedColumn(),
         )
         bar = Progress(*columns, console=self._rich, transient=True)
-        bar.add_task("", total=None, text="")
+        bar.add_task("", total=None, of="", text="")
         bar.start()
         return bar
 

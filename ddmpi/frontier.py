@@ -9,7 +9,8 @@ A queued lane can be given back; a started one can only be split. An ended lane 
 Invariants, checked by ``validate``:
 - a site's tasks are in its queue, in its retries or in flight, and ``lane.rows`` is their sum over the lane's sites;
 - a task in flight has taken a token and a connection of its site's pace, and nothing else starts;
-- a lane has ended only when it has no batch to load, no cursor, and no row.
+- a lane has ended only when it has no batch to load, no cursor, no row, and no row of it is lent to another lane:
+  the ledger takes the batches of an ended lane for done.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ddmpi.pace import Pace, PacePolicy, Signal
 from ddmpi.protocol import Errand, Extend, Lane, LaneReport, LaneState, Yield, Yielded
 from ddmpi.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Task, error_code
 from ddmpi.retry import RetryPolicy
+from ddmpi.schedule import divide, joined
 from ddmpi.site import Site
 
 CHUNK_ROWS = 256
@@ -38,6 +40,8 @@ LOW_WATER_ROWS = 2000
 """A lane with fewer loaded rows asks for its next batch: about a second of the fastest server."""
 TYPICAL_LATENCY_S = 0.25
 """Used only to guess how many connections a rate-limited lane keeps busy."""
+LONG_PAUSE_S = 5.0
+"""A server that is left alone for longer counts as parked: other lanes take its place meanwhile."""
 MOST_STARTED_LANES = 512
 """Bounds the loaded batches of a rank (about 1 MB each)."""
 
@@ -80,11 +84,13 @@ class BatchEnded:
 
 @dataclass(frozen=True, slots=True)
 class LaneEnded:
-    """No row of this lane is left here: close its connections, commit its batches, then report it as drained."""
+    """No row of this lane is left here: close its connections, commit its batches, then ask ``drained``."""
 
     lane_id: int
     batch_ids: frozenset[int]
     servers: tuple[str, ...]
+    ending: int = 1
+    """How often the lane has ended: a lane that is extended ends again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,7 @@ class _Lane:
     batches: deque[BatchRef]
     started: bool = False
     ended: bool = False
+    endings: int = 0
     loading: int = 0
     cursors: deque[tuple[BatchRef, RowCursor]] = field(default_factory=deque)
     sites: dict[str, Site] = field(default_factory=dict)
@@ -146,7 +153,12 @@ class _Lane:
     servers: set[str] = field(default_factory=set)
     row_time_s: float = 0.0
     counted: float = 0.0
-    split: tuple[Yield, Limits] | None = None
+    lent: dict[int, int] = field(default_factory=dict)
+    """Rows of this lane that were redirected into other lanes of the rank, by lane."""
+    split: Yielded | None = None
+    """The answer to a ``Yield`` that waits for requests in flight."""
+    gave_up: bool = False
+    """Sampling only: the server asked for a pause or cannot be reached."""
     reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
 
     @property
@@ -195,6 +207,7 @@ class Frontier:
             if lane.errands or lane.sampling:
                 self._start(held, now)
                 self._add_errands(held, lane.errands, now)
+                self._check_ended(held)
             else:
                 self._queued.append(held)
         self._queued = deque(sorted(self._queued, key=lambda held: -held.lane.time_s))
@@ -207,10 +220,11 @@ class Frontier:
         if held is None:
             return
         held.version = message.version
-        if message.share is not None:
-            held.share = message.share
+        if message.added is not None:
+            self._set_share(held, joined(held.share, message.added), now)
+        if message.wait_s > 0:
             for site in held.sites.values():
-                site.pace.set_limits(message.share, now)
+                site.pace.rest(now, message.wait_s)
         held.batches.extend(message.batches)
         if held.ended:
             held.ended = False
@@ -224,6 +238,12 @@ class Frontier:
         if held.started:
             self._load_more(held)
             self._check_ended(held)
+
+    @staticmethod
+    def _set_share(held: _Lane, share: Limits, now: float) -> None:
+        held.share = share
+        for site in held.sites.values():
+            site.pace.set_limits(share, now)
 
     def release(self, lane_ids: Iterable[int]) -> None:
         """Forget lanes that have ended.
@@ -259,25 +279,20 @@ class Frontier:
 
     def _cut(self, held: _Lane, message: Yield, now: float) -> bool:
         """Halve the lane's share; the answer goes out when its requests in flight fit into what is kept."""
-        share = held.share
-        if held.lane.packed or held.split or not held.started or not held.batches or share.connections < 2:
+        if held.lane.packed or held.split or not held.started or not held.batches or held.share.connections < 2:
             return False
-        half = (share.rate_per_s / 2, share.bytes_per_s / 2, share.bytes_per_day / 2)
-        cut_off = Limits(half[0], share.connections // 2, half[1], half[2])
-        held.share = Limits(half[0], share.connections - cut_off.connections, half[1], half[2])
-        held.split = (message, cut_off)
-        for site in held.sites.values():
-            site.pace.set_limits(held.share, now)
+        kept, cut_off = divide(held.share, 2)
+        given = tuple(held.batches.pop().batch_id for _ in range((len(held.batches) + 1) // 2))
+        held.split = Yielded(message.request_id, (), held.lane.lane_id, given, cut_off)
+        self._set_share(held, kept, now)
         self._answer_split(held)
         return True
 
     def _answer_split(self, held: _Lane) -> None:
+        """With less than its old share in flight a lane has ended at the latest when this answer is an event."""
         if held.split is None or sum(site.in_flight for site in held.sites.values()) > held.share.connections:
             return
-        message, cut_off = held.split
-        held.split = None
-        given = tuple(held.batches.pop().batch_id for _ in range((len(held.batches) + 1) // 2))
-        answer = Yielded(message.request_id, (), held.lane.lane_id, given, cut_off)
+        answer, held.split = held.split, None
         self.events.append(ReadyToYield(answer, tuple(held.servers), held.share.connections))
         self._check_ended(held)
 
@@ -288,7 +303,9 @@ class Frontier:
         if self._stopped:
             return
         while self._queued and self._demand < self._rules.connections and len(self._started) < MOST_STARTED_LANES:
-            self._start(self._queued.popleft(), now)
+            held = self._queued.popleft()
+            self._start(held, now)
+            self._check_ended(held)
 
     def _start(self, held: _Lane, now: float) -> None:
         held.started = True
@@ -329,6 +346,8 @@ class Frontier:
             self._check_batch(batch.batch_id)
         self._load_more(held)
         self._check_ended(held)
+        if self._queued:
+            self.start_lanes(now)
 
     def _refill(self, held: _Lane, now: float) -> None:
         """Turn rows into tasks: all of a packed batch (its servers run side by side), else as many as are needed."""
@@ -344,7 +363,7 @@ class Frontier:
             if not cursor.left:
                 held.cursors.popleft()
             for site in fresh:
-                self._bury_or_schedule(held, site, now)
+                self._look_after(held, site, now)
 
     def _add_errands(self, held: _Lane, errands: Sequence[Errand], now: float) -> None:
         for errand in errands:
@@ -361,11 +380,14 @@ class Frontier:
         site = self._site(held, server if held.lane.packed else held.lane.group, now)
         held.rows += 1
         site.retry_at(task, now)
-        self._bury_or_schedule(held, site, now)
+        self._look_after(held, site, now)
 
-    def _bury_or_schedule(self, held: _Lane, site: Site, now: float) -> None:
+    def _look_after(self, held: _Lane, site: Site, now: float) -> None:
+        """What becomes of the rows that wait at the site."""
         if site.dead is not None:
             self._bury(held, site, site.dead)
+        elif held.gave_up:
+            self._postpone(held, site)
         else:
             self._schedule(site, now)
 
@@ -396,10 +418,14 @@ class Frontier:
         task.started_at = now
         self._in_flight[task] = site
         held = self._lanes[site.lane_id]
+        self._bring_in(held, site, now)
+        self._schedule(site, now)
+
+    def _bring_in(self, held: _Lane, site: Site, now: float) -> None:
+        """Keep rows at the site, and batches in the lane, before they run out."""
         if held.cursors and not site.queue:
             self._refill(held, now)
         self._load_more(held)
-        self._schedule(site, now)
 
     def _schedule(self, site: Site, now: float) -> None:
         """Look at the site again when both a row and its pace are ready."""
@@ -426,14 +452,15 @@ class Frontier:
         fate, failure = self._judge(held, site, task, verdict, now)
         if site.pace.dead:
             site.dead = verdict.failure
-        elif held.lane.sampling and verdict.signal in _ENDS_SAMPLING:
-            self._postpone(held, site)
-        self._bury_or_schedule(held, site, now)
+        held.gave_up = held.gave_up or (held.lane.sampling and verdict.signal in _ENDS_SAMPLING)
+        self._look_after(held, site, now)
         if fate is not Fate.OPEN:
             self._settle(held, task)
-        if held.split is not None:
-            self._answer_split(held)
+        self._bring_in(held, site, now)
+        self._answer_split(held)
         self._check_ended(held)
+        if self._queued:
+            self.start_lanes(now)
         return fate, failure
 
     def _judge(self, held: _Lane, site: Site, task: Task, verdict: Verdict, now: float) -> tuple[Fate, Failure | None]:
@@ -468,13 +495,36 @@ class Frontier:
             self.events.append(RowRedirected(errand))
             self._settle(held, task)
         else:
-            held.rows -= 1
+            self._lend(held, task, new)
             self._hand_over(task, new, task.server, now)
         return Fate.OPEN, None
+
+    def _lend(self, held: _Lane, task: Task, new: _Lane) -> None:
+        """The task leaves its lane for another one of this rank, its batch stays accounted where it came from."""
+        held.rows -= 1
+        self._give_back(held.lane.lane_id, task)
+        if task.home_lane == 0:
+            task.home_lane = held.lane.lane_id
+        home = self._lanes[task.home_lane]
+        if home is new:
+            task.home_lane = 0
+        else:
+            home.lent[new.lane.lane_id] = home.lent.get(new.lane.lane_id, 0) + 1
+
+    def _give_back(self, lane_id: int, task: Task) -> None:
+        """The task leaves the lane that borrowed it."""
+        if task.home_lane:
+            home = self._lanes[task.home_lane]
+            home.lent[lane_id] -= 1
+            if not home.lent[lane_id]:
+                del home.lent[lane_id]
 
     def _settle(self, held: _Lane, task: Task) -> None:
         """The row has left this rank: it is final, pending or somebody else's."""
         held.rows -= 1
+        if task.home_lane:
+            self._give_back(held.lane.lane_id, task)
+            self._check_ended(self._lanes[task.home_lane])
         self._batch_rows[task.batch_id] -= 1
         self._check_batch(task.batch_id)
 
@@ -499,12 +549,14 @@ class Frontier:
     def _check_ended(self, held: _Lane) -> None:
         if held.cursors and not held.lane.packed and self._site_is_dead(held):
             self._drain_dead(held)
-        if held.rows or held.cursors or held.batches or held.loading or held.ended or not held.started:
+        if held.rows or held.lent or held.cursors or held.batches or held.loading or held.ended or not held.started:
             return
         held.ended = True
+        held.endings += 1
         del self._started[held.lane.lane_id]
         self._count_demand(held, 0.0)
-        self.events.append(LaneEnded(held.lane.lane_id, frozenset(held.batch_ids), tuple(held.servers)))
+        ended = LaneEnded(held.lane.lane_id, frozenset(held.batch_ids), tuple(held.servers), held.endings)
+        self.events.append(ended)
         held.batch_ids.clear()
 
     def _drain_dead(self, held: _Lane) -> None:
@@ -530,16 +582,23 @@ class Frontier:
         self._stopped = True
 
     def abandon(self, tasks: Iterable[Task]) -> None:
-        """These tasks were cut off by a stop: their rows stay pending."""
+        """These tasks were cut off by a stop: their rows stay with their lanes, and pending."""
         for task in tasks:
             site = self._in_flight.pop(task)
             site.in_flight -= 1
+            site.queue.appendleft(task)
 
     def _parked(self, held: _Lane, now: float) -> bool:
         if held.loading or held.ended or not held.started:
             return False
         busy = [site for site in held.sites.values() if site.waiting or site.in_flight]
-        return bool(busy) and all(site.pace.parked(now) and not site.in_flight for site in busy)
+        if not busy and held.lent:
+            return all(self._parked(self._lanes[lane_id], now) for lane_id in held.lent)
+        return bool(busy) and all(not site.in_flight and self._rests(site, now) for site in busy)
+
+    @staticmethod
+    def _rests(site: Site, now: float) -> bool:
+        return site.pace.parked(now) or site.pace.wait_s(now) > LONG_PAUSE_S
 
     def report(self, now: float) -> list[LaneReport]:
         """The state of each started lane that is worth telling: parked ones, and the paces that were hurt."""
@@ -561,18 +620,27 @@ class Frontier:
             reports.append(LaneReport(lane_id, held.version, state, wait_s, paces.get(lane_id, {})))
         return reports
 
-    def drained(self, lane_id: int, now: float) -> LaneReport | None:
-        """The last report of a lane that has ended, or None when it was extended again meanwhile."""
-        held = self._lanes.get(lane_id)
-        if held is None or not held.ended:
+    def drained(self, ended: LaneEnded, now: float) -> LaneReport | None:
+        """The last report of a lane, once what it has fetched is committed.
+
+        None when it was extended meanwhile: then it has ended again since, with results that may not be committed yet,
+        or will end.
+        """
+        held = self._lanes.get(ended.lane_id)
+        if held is None or not held.ended or held.endings != ended.ending:
             return None
-        paces = {key: site.pace.snapshot(now) for key, site in held.sites.items() if self._hurt(site, now)}
-        return LaneReport(lane_id, held.version, LaneState.DRAINED, 0.0, paces)
+        paces = {key: site.pace.snapshot(now) for key, site in held.sites.items() if self._matters(site, now)}
+        return LaneReport(ended.lane_id, held.version, LaneState.DRAINED, 0.0, paces)
 
     @staticmethod
-    def _hurt(site: Site, now: float) -> bool:
+    def _matters(site: Site, now: float) -> bool:
+        """Whether the next holder has to know: a pace without a state would let its first request start at once."""
         state = site.pace.snapshot(now)
-        return bool(state.incidents or state.parkings or state.wait_s > 0 or state.bytes_today)
+        return bool(state.incidents or state.parkings or state.bytes_today or site.pace.ready_at(now) > now)
+
+    def lane_of(self, task: Task) -> int:
+        """The lane under whose share a task is in flight."""
+        return self._in_flight[task].lane_id
 
     def is_sampling(self, task: Task) -> bool:
         """Whether a task in flight belongs to a profiling lane."""

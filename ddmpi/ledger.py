@@ -5,6 +5,7 @@ knows no MPI, no file and no clock; ``now`` is monotonic seconds of rank 0.
 
 Invariants, checked by ``validate``:
 - a lane is leased to exactly one rank, and the shares of a group's lanes add up to at most its limits;
+- a rank holds at most one lane of a group: what it gets later is joined to that lane;
 - a batch is held by at most one lane; the rows of it that were redirected are held by the lanes that fetch them;
 - a batch is complete when the parts that were reported hold as many outcomes as it has rows, never more;
 - a lane's lease ends only with a ``DRAINED`` report that has seen all of its extensions.
@@ -47,8 +48,10 @@ from ddmpi.schedule import (
     divide,
     flow_order,
     is_packed,
+    joined,
     lane_cost_s,
     lanes_for,
+    without,
 )
 
 REFUSED_WAIT_S = 2.0
@@ -56,6 +59,8 @@ REFUSED_WAIT_S = 2.0
 REFUSED_WAIT_MOST_S = 30.0
 YIELD_TIMEOUT_S = 5.0
 """A victim that does not answer for so long is busy or stopped: the thief is told to ask again."""
+PAUSE_NEWS_S = 1.0
+"""A pause that lasts so much longer than was known is told to the other lanes of the group."""
 MOST_FLOWS_PER_BATCH = 3
 """A batch that comes back incomplete so often without progress stays pending."""
 
@@ -111,6 +116,8 @@ class BigBatchEnded:
     batch_ids: tuple[int, ...]
 
 
+_NOTHING_LEARNED = PaceState()
+
 Action = Send | Scatter | BigBatchStarted | BatchCompleted | BigBatchEnded
 
 
@@ -119,7 +126,6 @@ class _Lease:
     lane_id: int
     rank: int
     group: str
-    total_rows: int
     time_s: float
     cost_s: float
     share: Limits
@@ -200,9 +206,11 @@ class Ledger:
     def learn(self, paces: Mapping[str, PaceState], now: float) -> None:
         """Keep what is known of servers' paces, for their next lane and the checkpoint."""
         for name, state in paces.items():
-            index = self.plan.group_of_server(name, name)
-            group = self.plan.group_names[index] if index is not None else name
-            self._paces.setdefault(group, {})[name] = (state, now)
+            self._paces.setdefault(self._group_of(name, name), {})[name] = (state, now)
+
+    def _group_of(self, server: str, pace_group: str) -> str:
+        index = self.plan.group_of_server(server, pace_group)
+        return pace_group if index is None else self.plan.group_names[index]
 
     def paces(self, now: float) -> dict[str, PaceState]:
         """What is known of every server's pace, with the waits that are left."""
@@ -237,7 +245,7 @@ class Ledger:
         ranks = LeastLoaded({rank: record.load_s for rank, record in self._ranks.items()})
         assigns: dict[int, list[Lane]] = {}
         for lease in sorted(pending, key=lambda lease: (-lease.time_s, lease.lane_id)):
-            lease.rank = ranks.take(lease.cost_s)
+            lease.rank = ranks.take(lease.cost_s, self._ranks_with(lease.group))
             assigns.setdefault(lease.rank, []).append(self._grant(lease, now))
             rows.append(self._schedule_row(lease))
         actions.append(BigBatchStarted(number, tuple(rows)))
@@ -245,6 +253,9 @@ class Ledger:
             answered = {rank: Assign(tuple(lanes), self._answer(rank)) for rank, lanes in assigns.items()}
             actions.append(Scatter(answered))
         return actions
+
+    def _ranks_with(self, group: str) -> set[int]:
+        return {self._leases[lane_id].rank for lane_id in self._by_group.get(group, ())}
 
     def _new_leases(self, by_group: dict[int, list[int]]) -> list[_Lease]:
         leases = []
@@ -254,11 +265,11 @@ class Ledger:
                 continue
             lanes = lanes_for(self.plan, group, len(batch_ids), int(self._group_batches[index]))
             shares = divide(self._limits(group), lanes)
-            leases += [self._lease(group, index, batch_ids[i::lanes], shares[i]) for i in range(lanes)]
+            leases += [self._lease(group, batch_ids[i::lanes], shares[i]) for i in range(lanes)]
         return leases
 
     def _extend_running(self, by_group: dict[int, list[int]]) -> tuple[list[Action], list[ScheduleRow]]:
-        """Batches of a group that has lanes already go to the lane with the least left."""
+        """Batches of a group that has lanes already go to the lane with the fewest."""
         actions: list[Action] = []
         rows: list[ScheduleRow] = []
         for index, batch_ids in by_group.items():
@@ -267,25 +278,44 @@ class Ledger:
             if not running:
                 continue
             lease = min(running, key=lambda lease: (len(lease.batch_ids), lease.lane_id))
-            self._hold(lease, batch_ids)
-            lease.version += 1
-            refs = tuple(self._ref(batch_id) for batch_id in batch_ids)
-            actions.append(Send(lease.rank, Extend(lease.lane_id, lease.version, batches=refs)))
+            actions.append(self._extend(lease, batch_ids))
             rows.append(self._schedule_row(lease, batch_ids))
         return actions, rows
 
-    def _lease(self, group: str, index: int | None, batch_ids: list[int], share: Limits) -> _Lease:
+    def _lease(self, group: str, batch_ids: list[int], share: Limits) -> _Lease:
         """A lease that has no rank yet."""
         self._ids += 1
-        rows = int(self.plan.batch_rows[batch_ids].sum()) if batch_ids else 0
-        whole = self._limits(group)
-        row_time = float(self.plan.row_times[index]) if index is not None else 1.0
-        time_s = rows * row_time * (whole.connections / share.connections)
-        lease = _Lease(self._ids, -1, group, rows, time_s, lane_cost_s(rows, time_s, share, row_time), share, set())
+        time_s, cost_s = self._costs(group, batch_ids, share)
+        lease = _Lease(self._ids, -1, group, time_s, cost_s, share, set())
         self._leases[lease.lane_id] = lease
         self._by_group.setdefault(group, set()).add(lease.lane_id)
         self._hold(lease, batch_ids)
         return lease
+
+    def _costs(self, group: str, batch_ids: list[int], share: Limits) -> tuple[float, float]:
+        """Predicted time of these batches with the share, and what they cost a rank; both in seconds."""
+        if not batch_ids:
+            return 0.0, 0.0
+        rows = int(self.plan.batch_rows[batch_ids].sum())
+        row_time = float(self.plan.row_times[int(self.plan.batch_group[batch_ids[0]])])
+        time_s = rows * row_time * (self._limits(group).connections / share.connections)
+        return time_s, lane_cost_s(rows, time_s, share, row_time)
+
+    def _extend(
+        self, lease: _Lease, batch_ids: list[int], added: Limits | None = None, errands: Iterable[Errand] = ()
+    ) -> Send:
+        """Enter more work, or a larger share, into a lease that a rank holds; the message that tells the rank."""
+        if added is not None:
+            lease.share = joined(lease.share, added)
+        time_s, cost_s = self._costs(lease.group, batch_ids, lease.share)
+        lease.time_s += time_s
+        lease.cost_s += cost_s
+        self._ranks[lease.rank].load_s += cost_s
+        self._hold(lease, batch_ids)
+        lease.errands += errands
+        lease.version += 1
+        refs = tuple(self._ref(batch_id) for batch_id in batch_ids if not self._complete[batch_id])
+        return Send(lease.rank, Extend(lease.lane_id, lease.version, added, refs, tuple(errands)))
 
     def _limits(self, group: str) -> Limits:
         return Limits(0.0, 1) if is_packed(group) else self.plan.limits(group)
@@ -296,8 +326,10 @@ class Ledger:
         record.lease_ids.add(lease.lane_id)
         record.load_s += lease.cost_s
         packed = is_packed(lease.group)
+        lease.parked_until = None
         refs = tuple(self._ref(batch_id) for batch_id in sorted(lease.batch_ids) if not self._complete[batch_id])
-        paces = self._paces_of(lease.group, now)
+        part = self._part(lease)
+        paces = {name: self._scaled(state, part) for name, state in self._paces_of(lease.group, now).items()}
         return Lane(
             lease.lane_id, lease.group, packed, lease.share, refs, paces, lease.time_s, False, lease.version,
             tuple(lease.errands),
@@ -355,29 +387,63 @@ class Ledger:
         self._complete[batch_id] = True
         self._parts.pop(batch_id, None)
         done = BatchCompleted(batch_id, int(self.successes[batch_id]), int(self.errors[batch_id]))
-        actions: list[Action] = [done]
+        return [done, *self._leave_big_batch(batch_id)]
+
+    def _leave_big_batch(self, batch_id: int) -> list[Action]:
         number = self._big_batch_of.pop(batch_id, None)
-        if number is not None:
-            self._big_batches[number].discard(batch_id)
-            if not self._big_batches[number]:
-                del self._big_batches[number]
-                actions.append(BigBatchEnded(number, self._big_batch_members.pop(number)))
-        return actions
+        if number is None:
+            return []
+        self._big_batches[number].discard(batch_id)
+        if self._big_batches[number]:
+            return []
+        del self._big_batches[number]
+        members = self._big_batch_members.pop(number)
+        return [BigBatchEnded(number, members)] if members else []
 
     def _on_lane(self, rank: int, report: LaneReport, now: float) -> list[Action]:
-        self.learn(report.paces, now)
         lease = self._leases.get(report.lane_id)
         if lease is None or lease.rank != rank:
             raise TransitionError(f"rank {rank} reports on lane {report.lane_id}, which it does not hold")
+        actions = self._learn_from(lease, report.paces, now)
         lease.parked_until = None
         if report.version != lease.version:
-            return []
+            return actions
         self._note_received(lease)
         if report.state is LaneState.PARKED:
             lease.parked_until = now + report.wait_s
         if report.state is LaneState.DRAINED:
-            return self._end(lease)
-        return []
+            actions += self._end(lease)
+        return actions
+
+    def _learn_from(self, lease: _Lease, paces: Mapping[str, PaceState], now: float) -> list[Action]:
+        """Keep what a lane has learned, as of the whole group; a pause stops the other lanes of the group too."""
+        actions: list[Action] = []
+        known = self._paces.setdefault(lease.group, {})
+        for name, state in paces.items():
+            before, learned_at = known.get(name, (_NOTHING_LEARNED, now))
+            known[name] = (self._scaled(state, 1 / self._part(lease)), now)
+            if state.wait_s > max(0.0, before.wait_s - (now - learned_at)) + PAUSE_NEWS_S:
+                siblings = (self._leases[lane_id] for lane_id in sorted(self._by_group[lease.group]))
+                actions += [self._pause(other, state.wait_s) for other in siblings if other is not lease]
+        return actions
+
+    @staticmethod
+    def _pause(lease: _Lease, wait_s: float) -> Send:
+        lease.version += 1
+        return Send(lease.rank, Extend(lease.lane_id, lease.version, wait_s=wait_s))
+
+    def _part(self, lease: _Lease) -> float:
+        """The lease's part of its group's limits."""
+        whole = self._limits(lease.group)
+        if whole.rate_per_s > 0:
+            return lease.share.rate_per_s / whole.rate_per_s
+        return lease.share.connections / whole.connections
+
+    @staticmethod
+    def _scaled(state: PaceState, factor: float) -> PaceState:
+        return msgspec.structs.replace(
+            state, rate_per_s=state.rate_per_s * factor, bytes_today=state.bytes_today * factor
+        )
 
     @staticmethod
     def _note_received(lease: _Lease) -> None:
@@ -388,63 +454,60 @@ class Ledger:
         lease.errands.clear()
 
     def _end(self, lease: _Lease) -> list[Action]:
-        """The lane is empty. Batches that it leaves incomplete, and that no errand holds, have to flow again."""
+        """The lane is empty. Batches that it leaves incomplete, and that no errand holds, have to flow again; its
+        share goes to another lane of the group."""
         self._forget(lease)
         actions: list[Action] = [Send(lease.rank, Release((lease.lane_id,)))]
         for batch_id in lease.held():
-            self._drop_holder(batch_id)
+            actions += self._drop_holder(batch_id)
         siblings = self._by_group.get(lease.group)
         if siblings:
             heir = max((self._leases[i] for i in siblings), key=lambda other: (len(other.batch_ids), -other.lane_id))
-            actions.append(self._enlarge(heir, lease.share))
+            actions.append(self._extend(heir, [], lease.share))
         return actions
 
-    def _enlarge(self, heir: _Lease, share: Limits) -> Send:
-        """A share whose holder has no more work goes to another lane of the group."""
-        heir.share = Limits(
-            heir.share.rate_per_s + share.rate_per_s,
-            heir.share.connections + share.connections,
-            heir.share.bytes_per_s + share.bytes_per_s,
-            heir.share.bytes_per_day + share.bytes_per_day,
-        )
-        heir.version += 1
-        return Send(heir.rank, Extend(heir.lane_id, heir.version, share=heir.share))
-
     def _forget(self, lease: _Lease) -> None:
+        self._drop_lease(lease)
+        self._leave_rank(lease)
+
+    def _drop_lease(self, lease: _Lease) -> None:
         del self._leases[lease.lane_id]
         self._by_group[lease.group].discard(lease.lane_id)
         if not self._by_group[lease.group]:
             del self._by_group[lease.group]
-        self._leave_rank(lease)
 
     def _leave_rank(self, lease: _Lease) -> None:
         record = self._ranks[lease.rank]
         record.lease_ids.discard(lease.lane_id)
         record.load_s = max(0.0, record.load_s - lease.cost_s) if record.lease_ids else 0.0
 
-    def _drop_holder(self, batch_id: int) -> None:
+    def _drop_holder(self, batch_id: int) -> list[Action]:
         self._holders[batch_id] -= 1
         if self._holders[batch_id]:
-            return
+            return []
         del self._holders[batch_id]
         if self._complete[batch_id]:
-            return
+            return []
         final = int(self.successes[batch_id] + self.errors[batch_id])
         flows, before = self._flows.get(batch_id, (0, -1))
         flows = flows + 1 if final == before else 1
         self._flows[batch_id] = (flows, final)
-        if flows < MOST_FLOWS_PER_BATCH:
-            self._order.append(batch_id)
-            number = self._big_batch_of.pop(batch_id, None)
-            if number is not None:
-                self._big_batches[number].discard(batch_id)
+        if flows >= MOST_FLOWS_PER_BATCH:
+            return []
+        self._order.append(batch_id)
+        number = self._big_batch_of.get(batch_id)
+        if number is not None:
+            # It will be a member of another big batch, and is verified with that one.
+            members = self._big_batch_members[number]
+            self._big_batch_members[number] = tuple(other for other in members if other != batch_id)
+        return self._leave_big_batch(batch_id)
 
     def reopen(self, batch_id: int, successes: int, errors: int, parts: list[str], now: float) -> list[Action]:
         """Verification found rows of a completed batch missing: schedule it again with what its files really hold."""
         self._complete[batch_id] = False
         self.successes[batch_id], self.errors[batch_id] = successes, errors
         self._parts[batch_id] = parts
-        if batch_id not in self._holders:
+        if batch_id not in self._holders and batch_id not in self._order:
             self._order.append(batch_id)
         return self._flow_if_low(now)
 
@@ -460,9 +523,7 @@ class Ledger:
         """Rows that need another group's limits: to the rank that holds its lane, else a lane of their own."""
         by_group: dict[str, list[Errand]] = {}
         for errand in errands:
-            index = self.plan.group_of_server(errand.server, errand.group)
-            group = self.plan.group_names[index] if index is not None else errand.group
-            by_group.setdefault(group, []).append(errand)
+            by_group.setdefault(self._group_of(errand.server, errand.group), []).append(errand)
         return [self._send_errands(rank, group, rows, now) for group, rows in by_group.items()]
 
     def _send_errands(self, rank: int, group: str, errands: list[Errand], now: float) -> Send:
@@ -471,11 +532,8 @@ class Ledger:
             batch_id = errand.batch.batch_id
             self._holders[batch_id] = self._holders.get(batch_id, 0) + 1
         if running:
-            lease = min(running, key=lambda lease: (lease.rank != rank, lease.lane_id))
-            lease.errands += errands
-            lease.version += 1
-            return Send(lease.rank, Extend(lease.lane_id, lease.version, errands=tuple(errands)))
-        lease = self._lease(group, None, [], self._limits(group))
+            return self._extend(min(running, key=lambda lease: (lease.rank != rank, lease.lane_id)), [], None, errands)
+        lease = self._lease(group, [], self._limits(group))
         lease.rank = rank
         lease.errands += errands
         return Send(rank, Assign((self._grant(lease, now),)))
@@ -507,7 +565,7 @@ class Ledger:
             split = 0
         else:
             found = max(
-                ((lease.time_s, lease.rank, lease.lane_id) for r in victims for lease in self._splittable(r)),
+                ((lease.time_s, lease.rank, lease.lane_id) for r in victims for lease in self._splittable(r, rank)),
                 default=None,
             )
             if found is None:
@@ -520,15 +578,19 @@ class Ledger:
         self._ranks[victim].unstarted = 0
         return [Send(victim, Yield(self._ids, max(1.0, self._ranks[victim].remaining_s / 2), split))]
 
-    def _splittable(self, rank: int) -> Iterable[_Lease]:
+    def _splittable(self, rank: int, thief: int) -> Iterable[_Lease]:
         """Lanes of the rank whose group may have one lane more, and which have enough batches for two."""
         for lane_id in self._ranks[rank].lease_ids:
             lease = self._leases[lane_id]
-            if len(lease.batch_ids) < 2 or lease.share.connections < 2 or is_packed(lease.group):
+            if lease.share.connections < 2 or is_packed(lease.group) or thief in self._ranks_with(lease.group):
                 continue
-            if 0 < lease.share.rate_per_s <= SPLIT_ABOVE_PER_S:
+            if 0 < self._limits(lease.group).rate_per_s <= SPLIT_ABOVE_PER_S:
                 continue
-            index = int(self.plan.batch_group[next(iter(lease.batch_ids))])
+            unfinished = (batch_id for batch_id in lease.batch_ids if not self._complete[batch_id])
+            two = list(itertools.islice(unfinished, 2))
+            if len(two) < 2:
+                continue
+            index = int(self.plan.batch_group[two[0]])
             if len(self._by_group[lease.group]) < self.plan.max_lanes(int(self._group_batches[index])):
                 yield lease
 
@@ -546,45 +608,59 @@ class Ledger:
         if transfer is None or transfer.victim != rank:
             raise TransitionError(f"rank {rank} answers Yield {message.request_id}, which was not asked of it")
         self._ranks[rank].asked_to_yield = False
-        lanes = [self._move(lane_id, rank, transfer.thief, now) for lane_id in message.lane_ids]
+        stolen = [self._take_from(rank, lane_id) for lane_id in message.lane_ids]
         if message.split_share is not None:
-            lanes.append(self._split(message, transfer.thief, now))
+            stolen.append(self._split(rank, message, message.split_share))
         thief = self._ranks[transfer.thief]
         waiting = thief.asking == transfer.thief_request_id != 0
-        if lanes:
-            self.steals += 1
-            request_id = self._answer(transfer.thief) if waiting else 0
-            return [Send(transfer.thief, Assign(tuple(lanes), request_id))]
-        return [self._refuse(transfer.thief)] if waiting else []
+        if not stolen:
+            return [self._refuse(transfer.thief)] if waiting else []
+        self.steals += 1
+        request_id = self._answer(transfer.thief) if waiting else 0
+        return self._give(stolen, transfer.thief, request_id, now)
 
-    def _move(self, lane_id: int, victim: int, thief: int, now: float) -> Lane:
+    def _take_from(self, victim: int, lane_id: int) -> _Lease:
+        """A lane that was not started: it leaves the victim as a whole."""
         lease = self._leases[lane_id]
         if lease.rank != victim:
             raise TransitionError(f"rank {victim} yields lane {lane_id}, which rank {lease.rank} holds")
         self._leave_rank(lease)
-        lease.rank = thief
-        lease.parked_until = None
-        return self._grant(lease, now)
+        lease.rank = -1
+        return lease
 
-    def _split(self, message: Yielded, thief: int, now: float) -> Lane:
+    def _split(self, victim: int, message: Yielded, share: Limits) -> _Lease:
+        """The part that was cut off, as a lease of its own."""
         old = self._leases[message.split_lane_id]
-        given = [batch_id for batch_id in message.split_batch_ids if batch_id in old.batch_ids]
-        share = message.split_share
-        if share is None or not given:
-            raise TransitionError(f"lane {old.lane_id} was split without a share or batches")
-        old.share = Limits(
-            old.share.rate_per_s - share.rate_per_s,
-            old.share.connections - share.connections,
-            old.share.bytes_per_s - share.bytes_per_s,
-            old.share.bytes_per_day - share.bytes_per_day,
-        )
+        given = list(message.split_batch_ids)
+        if old.rank != victim or not given or not old.batch_ids.issuperset(given):
+            raise TransitionError(f"rank {victim} splits lane {old.lane_id} in a way that it cannot: {message}")
+        old.share = without(old.share, share)
         old.batch_ids.difference_update(given)
         for batch_id in given:
             self._holders[batch_id] -= 1
-        index = int(self.plan.batch_group[given[0]])
-        lease = self._lease(old.group, index, given, share)
-        lease.rank = thief
-        return self._grant(lease, now)
+        return self._lease(old.group, given, share)
+
+    def _give(self, stolen: list[_Lease], thief: int, request_id: int, now: float) -> list[Action]:
+        """Lease these to the thief. What belongs to a group of which it has a lane by now is joined to that one."""
+        actions: list[Action] = []
+        lanes = []
+        for lease in stolen:
+            siblings = (self._leases[lane_id] for lane_id in self._by_group[lease.group])
+            own = next((other for other in siblings if other.rank == thief), None)
+            if own is None:
+                lease.rank = thief
+                lanes.append(self._grant(lease, now))
+            else:
+                actions.append(self._join(own, lease))
+        if lanes or request_id:
+            actions.append(Send(thief, Assign(tuple(lanes), request_id)))
+        return actions
+
+    def _join(self, own: _Lease, lease: _Lease) -> Send:
+        self._drop_lease(lease)
+        for batch_id in lease.batch_ids:
+            self._holders[batch_id] -= 1
+        return self._extend(own, sorted(lease.batch_ids), lease.share, lease.errands)
 
     def tick(self, now: float) -> list[Action]:
         """Answer thieves whose victim does not answer; its lanes, when they come, are theirs all the same."""
@@ -596,6 +672,19 @@ class Ledger:
         return actions
 
     # ---- the end
+
+    def holder(self, lane_id: int) -> int | None:
+        """The rank to which the lane is leased, None if it is to none."""
+        lease = self._leases.get(lane_id)
+        return None if lease is None else lease.rank
+
+    def lane_group(self, lane_id: int) -> str:
+        """The group that a leased lane serves."""
+        return self._leases[lane_id].group
+
+    def lanes_of(self, group: str) -> list[int]:
+        """The lanes of a group that are leased."""
+        return sorted(self._by_group.get(group, ()))
 
     def rows_final(self) -> int:
         """Rows that are in published parts."""
@@ -634,6 +723,8 @@ class Ledger:
         if holders != self._holders:
             raise AssertionError("a batch's holders do not add up")
         for group, ids in self._by_group.items():
+            if len(self._ranks_with(group)) < len(ids):
+                raise AssertionError(f"a rank holds two lanes of {group}")
             whole = self._limits(group)
             shares = [self._leases[i].share for i in ids]
             if sum(share.connections for share in shares) > whole.connections:

@@ -277,6 +277,10 @@ class Pace:
             self._unanswered(now, started_at)
             self._climbed_at = now
 
+    def rest(self, now: float, pause_s: float) -> None:
+        """The server asked another holder for a pause: leave it alone for so long from now on, at least."""
+        self._pause(now, pause_s)
+
     def set_limits(self, limits: Limits, now: float) -> None:
         """The holder's share changed. What was learned keeps its proportion to the limit; more requests in flight
         than the new number of connections just means that none is admitted until there are fewer."""

@@ -33,7 +33,7 @@ from ddmpi.urls import (
 ROW_GROUP_ROWS: Final = 10_000
 """A row group is closed once it has so many rows: what one read of a batch decodes at least."""
 FILE_ROWS: Final = 1_000_000
-"""A file is closed once it has so many rows: few files for the metadata server, enough of them to write in parallel."""
+"""About what a file has at most: few files for the metadata server, enough of them to write in parallel."""
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -187,12 +187,18 @@ class Layout:
 
 
 def lay_out(batches: Sequence[Batch]) -> Layout:
-    """Fill row groups and files with batches, in order; each is closed once it is full (see the constants)."""
+    """Fill row groups and files with batches, in order; each is closed once it is full (see the constants).
+
+    There are at most ``rows / FILE_ROWS + 2`` files, of about the same size; an even number, for two threads to share.
+    """
     layout = Layout([], [])
-    file_rows = FILE_ROWS
+    total = sum(batch.rows for batch in batches)
+    files = max(1, -(-total // FILE_ROWS))
+    full_rows = max(1, -(-total // (files + files % 2 if files > 1 else 1)))
+    file_rows = full_rows
     group_rows = ROW_GROUP_ROWS
     for batch in batches:
-        if group_rows >= ROW_GROUP_ROWS and file_rows >= FILE_ROWS:
+        if group_rows >= ROW_GROUP_ROWS and file_rows >= full_rows:
             layout.files.append([])
             file_rows = 0
         if group_rows >= ROW_GROUP_ROWS:

@@ -91,13 +91,18 @@ class Assign(msgspec.Struct, frozen=True, tag=True):
 
 
 class Extend(msgspec.Struct, frozen=True, tag=True):
-    """More batches, errands, or a larger share, for a lane that the rank already holds."""
+    """More batches, errands, or a larger share, for a lane that the rank already holds.
+
+    ``added`` is added to the lane's share, never set: the holder may have cut its share for a split that the sender has
+    not heard of yet. ``wait_s`` > 0: another lane of the group was asked to pause for so long.
+    """
 
     lane_id: int
     version: int
-    share: Limits | None = None
+    added: Limits | None = None
     batches: tuple[BatchRef, ...] = ()
     errands: tuple[Errand, ...] = ()
+    wait_s: float = 0.0
 
 
 class NoWork(msgspec.Struct, frozen=True, tag=True):

@@ -107,6 +107,8 @@ class Task:
     attempt: int = 1
     redirects: int = 0
     started_at: float = 0.0
+    home_lane: int = 0
+    """The lane that lent this task to another lane of the rank after a redirect; 0 = it is where it came from."""
 
 
 @dataclass(slots=True, eq=False)

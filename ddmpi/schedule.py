@@ -7,7 +7,7 @@ pace can take them, those with the most work left first, and ranks only matter w
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +138,26 @@ def divide(limits: Limits, parts: int) -> list[Limits]:
     ]
 
 
+def joined(share: Limits, other: Limits) -> Limits:
+    """Both shares together."""
+    return Limits(
+        share.rate_per_s + other.rate_per_s,
+        share.connections + other.connections,
+        share.bytes_per_s + other.bytes_per_s,
+        share.bytes_per_day + other.bytes_per_day,
+    )
+
+
+def without(share: Limits, part: Limits) -> Limits:
+    """What is left of a share when a part of it is given away."""
+    return Limits(
+        share.rate_per_s - part.rate_per_s,
+        share.connections - part.connections,
+        share.bytes_per_s - part.bytes_per_s,
+        share.bytes_per_day - part.bytes_per_day,
+    )
+
+
 def lane_cost_s(rows: int, time_s: float, share: Limits, row_time: float) -> float:
     """How much of one rank a lane uses up: its CPU, and its part of the rank's connections for its time."""
     busy = share.connections if share.rate_per_s <= 0 else min(share.connections, DEFAULT_LATENCY_S / row_time)
@@ -151,8 +171,17 @@ class LeastLoaded:
         self._heap = [(load, rank) for rank, load in loads.items()]
         heapq.heapify(self._heap)
 
-    def take(self, cost_s: float) -> int:
-        """The least loaded rank; it is charged ``cost_s``."""
+    def take(self, cost_s: float, but_not: Collection[int] = ()) -> int:
+        """The least loaded rank that is not in ``but_not``; it is charged ``cost_s``.
+
+        Raises:
+            IndexError: every rank is in ``but_not``.
+        """
+        passed_over = []
+        while self._heap[0][1] in but_not:
+            passed_over.append(heapq.heappop(self._heap))
         load, rank = self._heap[0]
         heapq.heapreplace(self._heap, (load + cost_s, rank))
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
         return rank

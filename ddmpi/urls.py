@@ -57,7 +57,8 @@ and no default port.
 """
 PLAIN_NOT_ENDING: Final = (":80", ":443")
 
-_plain = re.compile(rf"(https?://({PLAIN_SERVER}))((?:/[^\x00-\x20\x7f\\]*)?)")
+# Python's texts, unlike arrow's, may have lone surrogates.
+_plain = re.compile(rf"(https?://({PLAIN_SERVER}))((?:/[^\x00-\x20\x7f\\\ud800-\udfff]*)?)")
 _shape = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)([^/?#]*)(.*)", re.DOTALL)
 _control = re.compile(r"[\x00-\x1f\x7f]")
 _label = re.compile(r"[a-z0-9_-]{1,63}")
@@ -94,8 +95,8 @@ def parse_url(url: str | None) -> Parsed | Rejected:
     if url is None:
         return Rejected("null_url")
     text = url.strip()
-    match = _plain.fullmatch(text)
-    if match and len(text) <= PLAIN_MAX_URL_BYTES:
+    match = _plain.fullmatch(text) if len(text) <= PLAIN_MAX_URL_BYTES else None
+    if match:
         origin, server, rest = match.groups()
         if len(server) <= PLAIN_MAX_SERVER_CHARS and not server.endswith(PLAIN_NOT_ENDING):
             return Parsed(server, origin + _request_target(rest))

@@ -10,6 +10,7 @@ a body, and nothing but ``DecodeError`` comes out.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -31,6 +32,11 @@ JPEG_QUALITY: Final = 95
 _SOI: Final = b"\xff\xd8"
 _START_OF_SCAN: Final = b"\xff\xda"
 _END_OF_IMAGE: Final = b"\xff\xd9"
+
+_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""SOF0 to SOF15 without the tables and the reserved one between them (ITU-T T.81, table B.1)."""
+_MAX_JPEG_SEGMENTS: Final = 5_000
+"""Before the frame: EXIF, color profile and the like, 64 KB each; a maker's file has a few hundred at most."""
 
 # Only formats of pixels: imagesize would also feed SVG to an XML parser, which is no place for a stranger's bytes.
 _MAGIC: Final = (
@@ -64,9 +70,28 @@ def header_size(body: bytes) -> tuple[int, int] | None:
     """(height, width) as the header states it, without decoding; None where format or header is not understood."""
     if not (body.startswith(_MAGIC) or body[4:8] == b"ftyp" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")):
         return None
+    if body.startswith(_SOI):
+        return _jpeg_size(body)
     # A stream, since imagesize takes bytes for a path. It answers -1 to a header that it cannot read.
     width, height = imagesize.get(io.BytesIO(body), exif_rotation=False)
     return (height, width) if 0 < width < 2**31 and 0 < height < 2**31 else None
+
+
+def _jpeg_size(body: bytes) -> tuple[int, int] | None:
+    """Nearly all images are JPEG: this takes 2 us where imagesize takes 20, and a long header cannot hold it up."""
+    at = len(_SOI)
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        if at + 9 > len(body) or body[at] != 0xFF:
+            return None
+        marker = body[at + 1]
+        if marker == 0xFF:  # a fill byte (ITU-T T.81, B.1.1.2)
+            at += 1
+        elif marker in _FRAME_MARKERS:
+            height, width = struct.unpack_from(">HH", body, at + 5)
+            return (height, width) if height and width else None
+        else:
+            at += 2 + int.from_bytes(body[at + 2 : at + 4], "big")
+    return None
 
 
 def make_shrink(longest_side: int) -> Callable[[bytes], Shrunk]:

@@ -14,6 +14,7 @@ parts are fenced off by the epoch (see ``durable``).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import uuid
@@ -101,12 +102,17 @@ def acquire(path: Path, *, job_id: str, since: str, job_is_gone: JobIsGone) -> O
     """
     holder = _this_process(job_id, since)
     try:
-        for _ in range(3):  # each further turn means that another lock came or went in between
-            if _create(path, msgspec.json.encode(holder)):
-                return OutputLock(path, holder)
-            _remove_if_stale(path, holder, job_is_gone)
+        _hold(path, holder, job_is_gone)
     except OSError as error:
         raise OutputError(f"cannot write to the output folder: {path}: {error.strerror or error}") from error
+    return OutputLock(path, holder)
+
+
+def _hold(path: Path, own: Holder, job_is_gone: JobIsGone) -> None:
+    for _ in range(3):  # each further turn means that another lock came or went in between
+        if _create(path, msgspec.json.encode(own)):
+            return
+        _remove_if_stale(path, own, job_is_gone)
     raise OutputError(f"several runs want {path} at once; start one of them again")
 
 
@@ -139,16 +145,26 @@ def _remove_if_stale(path: Path, own: Holder, job_is_gone: JobIsGone) -> None:
             f"the output folder is in use by {_describe(found)}; last sign of life {age_s:.0f} s ago; {reason}. "
             f"If that run is certainly gone, delete {path}"
         )
-    # Two runs may come to this conclusion at once. A rename succeeds for one of them; what it moved is compared,
-    # since the other one may have finished its take-over in between: then its lock goes back.
-    moved = path.with_name(f"{path.name}.{own.token}.stale")
+    _remove_as_only_successor(path, data, own, job_is_gone)
+
+
+def _remove_as_only_successor(path: Path, data: bytes, own: Holder, job_is_gone: JobIsGone) -> None:
+    """Remove the lock with the content ``data``, whose owner is gone.
+
+    Two runs may find the same stale lock, and the slower one must not remove what the faster one has put there. So
+    there is a lock on the removal, named after the content to be removed: while it is held nobody else removes that
+    content, and a look at the file tells whether it is still there. It is a lock like the first one: if its owner
+    was killed, it is taken over in the same way.
+    """
+    removal = path.with_name(f"{path.name}.{hashlib.sha256(data).hexdigest()[:16]}")
+    _hold(removal, own, job_is_gone)
     try:
-        os.rename(path, moved)  # noqa: PTH104  # reads as what it is, a system call
+        if path.read_bytes() == data:
+            path.unlink()
     except FileNotFoundError:
-        return
-    if moved.read_bytes() != data:
-        _create(path, moved.read_bytes())
-    moved.unlink()
+        return  # the faster one has finished, and released its lock already
+    finally:
+        removal.unlink()
 
 
 def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobIsGone) -> str:

@@ -24,11 +24,14 @@ class Mailbox:
     """The messages of one rank.
 
     Args:
-        comm: the job's communicator; the mailbox talks on a duplicate of it, which ``close`` frees.
+        comm: the job's communicator; the mailbox talks on duplicates of it, which ``close`` frees.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
         self._comm = comm.Dup()
+        # Collectives must start in the same order on all ranks, and a rank may want the barrier before it has heard of
+        # the last scatter.
+        self._barrier_comm = comm.Dup()
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
         self._local: deque[tuple[int, Message]] = deque()
@@ -109,8 +112,9 @@ class Mailbox:
 
     def barrier(self) -> MPI.Request:
         """A barrier to be tested, not waited for: MPI's own waiting spins."""
-        return self._comm.Ibarrier()
+        return self._barrier_comm.Ibarrier()
 
     def close(self) -> None:
-        """Free the communicator; collective."""
+        """Free the communicators; collective."""
         self._comm.Free()
+        self._barrier_comm.Free()

@@ -24,7 +24,11 @@ class PartFile:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.name = path.name
         self._file = NewFile(path)
-        self._parquet = open_parquet(cast("IO[bytes]", self._file), schema)
+        try:
+            self._parquet = open_parquet(cast("IO[bytes]", self._file), schema)
+        except BaseException:  # it writes its magic bytes already; nobody else knows of the file yet
+            self._file.discard()
+            raise
 
     @property
     def size_bytes(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, Any, Final, TypeAlias, cast
 
 import pyarrow as pa
@@ -29,6 +30,10 @@ _INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENS
 
 _WRITE_BATCH_ROWS: Final = 32
 """Arrow looks at the page size (1 MB) after so many values: with its default of 1,024 images are pages of 30 MB."""
+
+# Made once: without pandas, pyarrow 26 searches the whole path for it at each call of pa.scalar.
+_NO_TEXT: Final = pa.scalar("")
+_FALSE: Final = pa.scalar(value=False)
 
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 _SIZE: Final = pa.list_(pa.int32())
@@ -172,12 +177,13 @@ def open_parquet(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _leaf_paths(schema: pa.Schema) -> list[str]:
+@lru_cache(maxsize=8)
+def _leaf_paths(schema: pa.Schema) -> tuple[str, ...]:
     """Parquet's own names of the columns: lists and structs among the kept ones have several or longer ones."""
     sink = pa.BufferOutputStream()
     pq.ParquetWriter(sink, schema).close()
     leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return [leaves.column(i).path for i in range(len(leaves))]
+    return tuple(leaves.column(i).path for i in range(len(leaves)))
 
 
 def _schema(fields: Sequence[pa.Field[Any]], keep_columns: Iterable[pa.Field[Any]]) -> pa.Schema:
@@ -222,8 +228,8 @@ def _error_columns(rows: Sequence[ErrorRow]) -> dict[str, Column]:
 
 
 def _is_present(texts: pa.ChunkedArray[Any]) -> pa.BooleanArray:
-    filled = pc.not_equal(texts.cast(pa.string()), pa.scalar(""))
-    return cast("pa.BooleanArray", pc.fill_null(filled, pa.scalar(value=False)))
+    filled = pc.not_equal(texts.cast(pa.string()), _NO_TEXT)
+    return cast("pa.BooleanArray", pc.fill_null(filled, _FALSE))
 
 
 def _texts(values: list[str]) -> Column:

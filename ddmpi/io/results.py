@@ -22,15 +22,12 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.parts import PartCommitted, Parts, RowReader
 from ddmpi.io.result_rows import RowMaker
-from ddmpi.io.result_tables import ROW_NUMBER, ErrorRow, SuccessRow, error_row, error_schema, success_schema
+from ddmpi.io.result_tables import ErrorRow, SuccessRow, error_row, error_schema, success_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +43,6 @@ __all__ = [
     "WriterEvent",
     "WriterFailed",
     "error_schema",
-    "final_rows",
     "success_schema",
 ]
 
@@ -245,23 +241,6 @@ class ResultWriter:
     def _release(self, size_bytes: int) -> None:
         self._released_bytes += size_bytes
         self._on_event()
-
-
-def final_rows(layout: Layout, parts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The row numbers that have an outcome in these parts (paths relative to the output folder), sorted, each once.
-
-    Raises:
-        StorageError: a part is missing or cannot be read.
-    """
-    found: list[npt.NDArray[np.int64]] = []
-    for part in parts:
-        path = layout.root / part
-        try:
-            with pq.ParquetFile(path) as file:
-                found.append(file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy())
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise StorageError(f"cannot read part {path}: {error}") from error
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
 def _as_storage_error(error: Exception) -> Exception:

@@ -36,8 +36,9 @@ class ServerTally:
     def count(self, bare: BareRows) -> None:
         """Add these rows."""
         numbers = self.numbers(bare.servers)
-        distinct, counts = np.unique(numbers, return_counts=True)
-        for number, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        counts = np.bincount(numbers)
+        distinct = np.flatnonzero(counts)
+        for number, count in zip(distinct.tolist(), counts[distinct].tolist(), strict=True):
             self.rows[number] += count
         if bare.servers.null_count:
             reasons = bare.rows.column("reject").drop_null().to_pylist()

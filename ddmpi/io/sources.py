@@ -1,7 +1,7 @@
 """Input files: which there are, their columns, and their rows as record batches, in file order.
 
 Whatever is wrong with a file is an ``InputError`` that names it. Text files carry no types: columns of .csv, .tsv and
-.txt come as bytes, so that a broken character is a refused row and not the end of the run.
+.txt are strings, but come as bytes, so that a broken character is a refused row and not the end of the run.
 """
 
 from __future__ import annotations
@@ -127,13 +127,17 @@ class CsvSource(SourceFile):
         )
 
     def _read_schema(self) -> pa.Schema:
-        with self._open(None) as reader:
-            return pa.schema([(name, pa.binary()) for name in reader.schema.names])
+        with self._telling_the_line(), self._open(None) as reader:
+            return pa.schema([(name, pa.string()) for name in reader.schema.names])
 
     def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        with self._telling_the_line(), self._open(columns) as reader:
+            yield from reader
+
+    @contextmanager
+    def _telling_the_line(self) -> Iterator[None]:
         try:
-            with self._open(columns) as reader:
-                yield from reader
+            yield
         except pa.ArrowInvalid as error:
             line = self._first_ragged_line()
             raise InputError(f"{self.path}: {f'line {line}: ' if line else ''}{one_line(error)}") from error
@@ -162,7 +166,7 @@ class LinesSource(SourceFile):
     """One URL per line; an empty line is a row too, so that row numbers are line numbers (from 0)."""
 
     def _read_schema(self) -> pa.Schema:
-        return pa.schema([(self.text_column, pa.binary())])
+        return pa.schema([(self.text_column, pa.string())])
 
     def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for block in line_blocks(self.path, self.compression):
@@ -256,6 +260,6 @@ def naming(path: Path) -> Iterator[None]:
 
 def one_line(error: Exception) -> str:
     """An exception's text as part of a message: in one line, and not longer than a screen."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return " ".join(str(error).split())[:500]

@@ -41,7 +41,8 @@ class InputTable:
         self._sources = sources
         self._texts = dict(texts)
         self._keep = list(keep)
-        self.schema = urls_schema([sources[0].schema.field(column) for column in keep])
+        self._kept_fields = [sources[0].schema.field(column) for column in keep]
+        self.schema = urls_schema(self._kept_fields)
 
     def __repr__(self) -> str:
         return f"<InputTable {self.name}: {len(self._sources)} files, {self.rows or 'unknown'} rows>"
@@ -84,7 +85,7 @@ class InputTable:
         """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
         texts = {"identifier": self._texts["identifier"]} if urls_only else self._texts
         with naming(raw.path):
-            return bare_rows(raw.rows, raw.first_row, texts, [] if urls_only else self._keep)
+            return bare_rows(raw.rows, raw.first_row, texts, [] if urls_only else self._kept_fields)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, in order, with the columns of ``schema``. Raises InputError."""
@@ -112,7 +113,8 @@ def open_input(path: str, columns: Mapping[str, str], keep_columns: Sequence[str
     missing = [name for name in (named["identifier"], *keep_columns) if name not in found.names]
     if missing:
         raise InputError(f"{sources[0].path}: no column {', '.join(missing)}; found: {', '.join(found.names)}")
-    texts = {ours: theirs for ours, theirs in named.items() if theirs in found.names}
+    guessed = sources[0].schema_is_guessed
+    texts = {ours: theirs for ours, theirs in named.items() if guessed or theirs in found.names}
     _check_types(sources[0], texts, keep_columns)
     for source in sources[1:]:
         _check_same(sources[0], source, [*texts.values(), *keep_columns])
@@ -123,9 +125,9 @@ def _check_types(source: SourceFile, texts: Mapping[str, str], keep: Sequence[st
     type_ = source.schema.field(texts["identifier"]).type
     if not is_text(type_):
         raise InputError(f"{source.path}: column {texts['identifier']} must be text (URLs), but is {type_}")
-    for theirs in texts.values():
-        if pa.types.is_nested(source.schema.field(theirs).type):
-            raise InputError(f"{source.path}: column {theirs} has no text form: {source.schema.field(theirs).type}")
+    for field in source.schema:
+        if field.name in texts.values() and pa.types.is_nested(field.type):
+            raise InputError(f"{source.path}: column {field.name} has no text form: {field.type}")
     taken = [name for name in keep if name in BASE_COLUMNS]
     if taken or len(set(keep)) != len(keep):
         raise InputError(f"keep_columns: {', '.join(taken or keep)}: each column once, and none of {BASE_COLUMNS}")

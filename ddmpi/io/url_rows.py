@@ -18,6 +18,7 @@ from ddmpi.io.row_uuids import fill_uuids, format_uuids
 from ddmpi.partition import servers_of
 
 Array: TypeAlias = "pa.Array[Any]"
+Field: TypeAlias = "pa.Field[Any]"
 
 TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
 """The columns of an input that have a meaning here; the keys of ``columns`` in the config."""
@@ -32,7 +33,7 @@ _BASE_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
 BASE_COLUMNS: Final = tuple(name for name, _ in _BASE_FIELDS)
 
 
-def urls_schema(keep: Sequence[pa.Field[Any]] = ()) -> pa.Schema:
+def urls_schema(keep: Sequence[Field] = ()) -> pa.Schema:
     """Columns of ``urls/*.parquet``; ``keep`` are the further input columns, with their own types.
 
     ``row_number`` is the position in the input (from 0, files in name order), ``identifier`` the URL as given,
@@ -48,8 +49,9 @@ class BareRows(NamedTuple):
     servers: pa.DictionaryArray[Any, Any]
 
 
-def bare_rows(raw: pa.RecordBatch, first_row: int, texts: Mapping[str, str], keep: Sequence[str]) -> BareRows:
+def bare_rows(raw: pa.RecordBatch, first_row: int, texts: Mapping[str, str], keep: Sequence[Field]) -> BareRows:
     """Rows of one input batch. ``texts`` maps our names to those of columns in ``raw``; identifier must be there.
+    ``keep`` are further columns in ``raw``; strings among them may come as bytes.
 
     Raises pa.ArrowInvalid where a column has no text form.
     """
@@ -64,7 +66,9 @@ def bare_rows(raw: pa.RecordBatch, first_row: int, texts: Mapping[str, str], kee
         if name in texts:
             columns[name] = identifier if name == "identifier" else as_text(raw.column(texts[name]))[0]
     columns["reject"] = rejects
-    columns |= {name: raw.column(name) for name in keep}
+    for field in keep:
+        values = raw.column(field.name)
+        columns[field.name] = as_text(values)[0] if pa.types.is_string(field.type) else values
     return BareRows(pa.RecordBatch.from_pydict(columns), servers.dictionary_encode())
 
 

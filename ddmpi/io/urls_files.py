@@ -48,8 +48,10 @@ SERVERS_SCHEMA: Final = pa.schema(
 """One row per server, by name. A server's batches are consecutive; one that is packed shares its only one."""
 
 _POSITION: Final = "__position__"
-_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "identifier"})
+_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier"})
 """Columns whose values do not repeat: a dictionary of them would be built in vain."""
+_COUNTED_COLUMNS: Final = ("row_number", "server_name")
+"""Columns whose smallest and largest values help a reader to pass over row groups."""
 _COMPRESSION_LEVEL: Final = 1
 
 
@@ -111,6 +113,7 @@ class UrlsFiles:
                 compression="zstd",
                 compression_level=_COMPRESSION_LEVEL,
                 use_dictionary=dictionaries,  # type: ignore[arg-type]  # the stubs know only bool
+                write_statistics=list(_COUNTED_COLUMNS),
                 write_page_checksum=True,
             ) as writer:
                 for shelf in self._shelves[file]:
@@ -136,9 +139,9 @@ class UrlsFiles:
 def _shelve(files: Sequence[Sequence[int]], shelf_rows: int | None) -> Iterator[list[_Shelf]]:
     number = start = 0
     for groups in files:
-        shelves = [_Shelf(number, start, [])]
+        shelves: list[_Shelf] = []
         for rows in groups:
-            if shelf_rows is not None and sum(shelves[-1].groups) >= shelf_rows:
+            if not shelves or (shelf_rows is not None and sum(shelves[-1].groups) >= shelf_rows):
                 shelves.append(_Shelf(number + len(shelves), start, []))
             shelves[-1].groups.append(rows)
             start += rows

@@ -262,8 +262,9 @@ class Coordinator:
         if self.stage is Stage.DOWNLOADING and self.ledger is not None:
             self._perform(self.ledger.tick(now))
             self._verify_one(self.ledger, now)
-            if self.ledger.is_complete and self._verifier.is_idle:
-                self.stop(StopReason.DONE, now)
+            if self.ledger.is_complete:
+                if self._verifier.is_idle:
+                    self.stop(StopReason.DONE, now)
             elif self._deadline is not None and now >= self._deadline:
                 self.stop(StopReason.WALLTIME, now)
             elif self.ledger.is_stuck(now, self.state.config.final_wait_s):

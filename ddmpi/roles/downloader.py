@@ -112,7 +112,7 @@ class Downloader:
         )
         self._parts: list[PartReport] = []
         self._drained: list[LaneReport] = []
-        self._draining: dict[int, int] = {}
+        self._draining: dict[int, LaneEnded] = {}
         self._errands: list[Errand] = []
         self._samples: list[Sample] = []
         self._yields: list[ReadyToYield] = []
@@ -178,8 +178,9 @@ class Downloader:
             return
         self._take_loaded(now)
         self._take_writer_events(now)
-        self._admit(now)
+        # Before requests start: an ended lane's connections are closed, which must not meet those of its extension.
         self._perform_events(now)
+        self._admit(now)
         self._answer_yields()
         self._report(now)
         if self._stop_at is not None:
@@ -187,9 +188,13 @@ class Downloader:
 
     def wait(self, timeout_s: float, now: float) -> None:
         """Wait until something happens, at most so long; take in the answers."""
-        timeout_s = min(timeout_s, self._frontier.wake_at() - now, self._report_at - now)
-        if self._frontier.events:
-            timeout_s = 0.0
+        if not self._finished:
+            timeout_s = min(timeout_s, self._report_at - now)
+            if self._free_slots() > 0:
+                # Otherwise what may start now has to wait for an answer or the writer; both wake this loop.
+                timeout_s = min(timeout_s, self._frontier.wake_at() - now)
+            if self._frontier.events:
+                timeout_s = 0.0
         answers = self._transfers.poll(timeout_s)
         now = time.monotonic()
         for answer in answers:
@@ -197,14 +202,18 @@ class Downloader:
 
     def _admit(self, now: float) -> None:
         """Start what may start now, while there are connections and memory for its bodies."""
-        free = self._connections - self._transfers.in_flight
-        if free <= 0 or self._writer.buffered_bytes >= self._memory_budget_bytes:
-            return
+        free = self._free_slots()
         while free > 0 and (task := self._frontier.next_task(now)) is not None:
             surplus = self._transfers.connections(task.server) > self._frontier.connection_limit(task)
             self._transfers.start(task, last_on_connection=surplus)
             self._counts["requests"] += 1
             free -= 1
+
+    def _free_slots(self) -> int:
+        """Requests that this rank can take on beside those in flight."""
+        if self._writer.buffered_bytes >= self._memory_budget_bytes:
+            return 0
+        return self._connections - self._transfers.in_flight
 
     def _take_answer(self, answer: Answer, now: float) -> None:
         task = answer.task
@@ -240,8 +249,8 @@ class Downloader:
                 case PartCommitted():
                     self._parts.append(_part_report(event))
                 case PartsClosed(ticket):
-                    lane_id = self._draining.pop(ticket, None)
-                    report = self._frontier.drained(lane_id, now) if lane_id is not None else None
+                    ended = self._draining.pop(ticket, None)
+                    report = self._frontier.drained(ended, now) if ended is not None else None
                     if report is not None:
                         self._drained.append(report)
                 case WriterFailed(error):
@@ -266,9 +275,9 @@ class Downloader:
                     self._loader.load(lane_id, batch)
                 case BatchEnded(batch_id):
                     self._writer.close_parts((batch_id,))
-                case LaneEnded(lane_id, batch_ids, servers):
+                case LaneEnded(_, batch_ids, servers) as ended:
                     self._transfers.close_connections(servers)
-                    self._draining[self._writer.close_parts(batch_ids)] = lane_id
+                    self._draining[self._writer.close_parts(batch_ids)] = ended
                 case RowsFailed(tasks, failure):
                     self._record_failed(tasks, failure)
                 case RowRedirected(errand):

@@ -85,6 +85,7 @@ class Loop:
         self._pass_signal_on(now)
         if self._coordinator is not None:
             self._step_coordinator(self._coordinator, now)
+            self._exit = self._coordinator.exit
         if self._downloader is not None:
             self._downloader.step(now)
         if self._on_turn is not None:

@@ -1,0 +1,188 @@
+"""What one process can say about a job without MPI and without network: ``--status``, ``--verify``, ``--plan``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from ddmpi import config as config_module
+from ddmpi.arguments import Arguments
+from ddmpi.config import Config
+from ddmpi.console import duration, size
+from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
+from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
+from ddmpi.io.checkpoint import Checkpoint, load, scan
+from ddmpi.io.layout import Layout
+from ddmpi.io.lock import Holder
+from ddmpi.io.profiles import Profile, read_profiles
+from ddmpi.io.tables import BatchReader
+from ddmpi.io.verification import BatchCheck, verify_batch
+from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
+from ddmpi.roles.verifying import describe
+from ddmpi.schedule import CPU_PER_ROW_S, IntArray, Plan, lower_bound_s
+
+MOST_PROBLEMS = 20
+TYPICAL_FILE_BYTES = 100_000
+"""Used for predictions where nothing was profiled."""
+
+
+def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    """Do what was asked for; returns the exit code.
+
+    Raises:
+        DdmpiError: config, input or output folder cannot be read.
+    """
+    config = config_module.load(arguments.config)
+    layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+    out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
+    if arguments.plan:
+        return _plan(config, layout, environment, arguments.ranks, out)
+    if not layout.batches_table.exists():
+        raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
+    if arguments.status:
+        return _status(layout, out)
+    return _verify(config, layout, rehash=arguments.rehash, out=out)
+
+
+# ---- status
+
+
+def _status(layout: Layout, out: RichConsole) -> int:
+    table = BatchTable(layout)
+    checkpoint, warnings = load(layout)
+    for warning in warnings:
+        out.print(warning, markup=False)
+    done = np.zeros(len(table), np.int64)
+    errors = np.zeros(len(table), np.int64)
+    begun = 0
+    for found in scan(layout, [table.ref(batch_id) for batch_id in range(len(table))]):
+        if found.counts is not None:
+            done[found.batch_id] = found.counts.rows
+            errors[found.batch_id] = found.counts.errors
+        begun += bool(found.parts)
+    out.print(_status_table(layout, table, checkpoint, done, begun))
+    _print_servers(table, done, errors, out)
+    return EXIT_DONE if done.sum() == table.rows.sum() else EXIT_PENDING
+
+
+def _status_table(
+    layout: Layout, table: BatchTable, checkpoint: Checkpoint | None, done: IntArray, begun: int
+) -> Table:
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column()
+    rows, complete = int(table.rows.sum()), int(np.count_nonzero(done == table.rows))
+    grid.add_row("output", str(layout.root))
+    grid.add_row("run", _running(layout))
+    grid.add_row("input", f"{rows:,} rows on {len(table.server_names):,} servers in {len(table):,} batches")
+    profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0
+    grid.add_row("profiled", f"{profiled:,} servers")
+    grid.add_row("batches", f"{complete:,} complete, {begun:,} begun, {len(table) - complete - begun:,} untouched")
+    counters = checkpoint.counters if checkpoint is not None else {}
+    if counters:
+        final = counters["successes"] + counters["errors"]
+        grid.add_row("rows", f"{final:,} final ({100 * final / max(1, rows):.1f} %), {rows - final:,} pending")
+        kinds = {name[7:]: count for name, count in counters.items() if name.startswith("errors.") and count}
+        listed = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
+        grid.add_row("errors", f"{counters['errors']:,}" + (f": {listed}" if listed else ""))
+    return grid
+
+
+def _running(layout: Layout) -> str:
+    if not layout.lock.exists():
+        return "none"
+    try:
+        holder = msgspec.json.decode(layout.lock.read_bytes(), type=Holder)
+    except (OSError, msgspec.DecodeError):
+        return f"unknown: {layout.lock} cannot be read"
+    job = f", job {holder.job_id}" if holder.job_id else ""
+    return f"since {holder.since} on {holder.host}, pid {holder.pid}{job} (or it was killed)"
+
+
+def _print_servers(table: BatchTable, done: IntArray, errors: IntArray, out: RichConsole) -> None:
+    """The groups with the most rows left."""
+    groups = len(table.group_names)
+    rows = np.bincount(table.groups, weights=table.rows, minlength=groups)
+    final = np.bincount(table.groups, weights=done, minlength=groups)
+    failed = np.bincount(table.groups, weights=errors, minlength=groups)
+    grid = Table("server", "rows", "in complete batches", "errors", box=None, pad_edge=False)
+    for index in np.argsort(final - rows, kind="stable")[:10].tolist():
+        name = table.group_names[index]
+        grid.add_row(name, f"{rows[index]:,.0f}", f"{final[index]:,.0f}", f"{failed[index]:,.0f}")
+    out.print(grid)
+
+
+# ---- verify
+
+
+def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -> int:
+    table = BatchTable(layout)
+    reader = BatchReader(layout.urls)
+    algorithm = config.downloader_parameters.hash_algorithm if rehash else None
+    checks: list[BatchCheck] = []
+    for batch_id in range(len(table)):
+        ref = table.ref(batch_id)
+        numbers = reader.read(ref, ["row_number"]).column("row_number").to_numpy()
+        check = verify_batch(layout, ref, numbers, rehash=algorithm)
+        checks.append(check)
+        if not check.ok and sum(not c.ok for c in checks) <= MOST_PROBLEMS:
+            out.print(f"{ref.server_name}, partition {ref.partition_id}: {describe(check)}", markup=False)
+    bad = sum(not check.ok for check in checks)
+    pending = sum(check.pending for check in checks)
+    successes, errors = sum(c.successes for c in checks), sum(c.errors for c in checks)
+    out.print(
+        f"{int(table.rows.sum()):,} rows: {successes:,} successes, {errors:,} errors, {pending:,} pending; "
+        f"{bad:,} of {len(table):,} batches damaged" + (f"; digests ({algorithm}) recomputed" if rehash else "")
+    )
+    return EXIT_DONE if not bad and not pending else EXIT_PENDING
+
+
+# ---- plan
+
+
+def _plan(config: Config, layout: Layout, environment: Mapping[str, str], ranks: int | None, out: RichConsole) -> int:
+    """Partition the input if that has not been done, then predict."""
+    if not layout.batches_table.exists():
+        lock = own_output(layout, environment)
+        try:
+            initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
+        finally:
+            lock.release()
+    table = BatchTable(layout)
+    profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}
+    plan = make_plan(
+        table, config, profiles=profiles, limits=limits_by_group(config, profiles), ref=table.ref, workers=[0]
+    )
+    bound_s, worst = lower_bound_s(plan, table.rows)
+    work_s = float(table.rows.sum()) * CPU_PER_ROW_S
+    advised = max(1, int(np.ceil(work_s / bound_s))) if bound_s > 0 else 1
+    workers = max(1, ranks - 1) if ranks is not None else advised
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column()
+    grid.add_row("rows", f"{int(table.rows.sum()):,} in {len(table):,} batches")
+    grid.add_row("servers", f"{len(table.server_names):,} in {len(table.group_names):,} groups")
+    grid.add_row("lower bound", f"{duration(bound_s)}, set by {plan.group_names[worst] if worst >= 0 else '-'}")
+    grid.add_row("predicted", f"{duration(_makespan_s(plan, bound_s, work_s, workers))} with {workers + 1} ranks")
+    grid.add_row("advised", f"{advised + 1} ranks: more would only wait for the servers")
+    grid.add_row("size", f"about {size(_expected_bytes(table, profiles))}")
+    out.print(grid)
+    if not profiles:
+        out.print("Nothing is profiled yet: rates are the config's, latencies and sizes are assumed.")
+    return EXIT_DONE
+
+
+def _makespan_s(plan: Plan, bound_s: float, work_s: float, workers: int) -> float:
+    """The servers' bound or the ranks' capacity, whichever is later."""
+    return max(bound_s, work_s / workers)
+
+
+def _expected_bytes(table: BatchTable, profiles: Mapping[str, Profile]) -> float:
+    known = [profile.bytes for profile in profiles.values() if profile.bytes]
+    return float(table.rows.sum()) * (float(np.mean(known)) if known else TYPICAL_FILE_BYTES)

@@ -1,0 +1,164 @@
+"""The four laws, checked at every step of a simulated run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from ddmpi.pace import BURST_S
+from ddmpi.protocol import Errand
+from ddmpi.records import Answer, Limits, Task
+from ddmpi.schedule import is_packed
+from ddmpi.simulated_rank import COORDINATOR, Witness
+from ddmpi.simulated_world import Disk, World
+from ddmpi.simulation import RunReport, Simulation
+
+UNDERWAY = -2
+"""In place of a rank: the row is in a message about a redirect."""
+ROUNDING = 1e-6
+NEWS_S = 3.0
+"""After so long every rank knows that the server has asked for a pause (a stalled one aside)."""
+
+Row = tuple[int, int]
+
+
+class Laws(Witness):
+    """Fails at the step that breaks a law. One object watches one run; ``disk`` is what earlier runs have left."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        self.world = world
+        self.disk = disk
+        self.simulation: Simulation | None = None
+        self.decided_rows: set[Row] = {(part.batch_id, row) for part in disk.parts.values() for row in part.rows}
+        self.owners: dict[Row, int] = {}
+        self.in_flight_rows: set[Row] = set()
+        self.in_flight: Counter[str] = Counter()
+        self.starts: Counter[str] = Counter()
+        self.levels: dict[str, tuple[float, float]] = {}
+        self.holders: dict[str, set[int]] = {}
+        self.pauses: dict[str, float] = {}
+        self.own_pauses: dict[tuple[str, int], float] = {}
+        self.paused_at: dict[str, float] = {}
+
+    @property
+    def _simulation(self) -> Simulation:
+        assert self.simulation is not None
+        return self.simulation
+
+    # ---- law 1: every row has one owner or one outcome
+
+    def loaded(self, rank: int, batch_id: int, rows: Sequence[int]) -> None:
+        for row in rows:
+            key = (batch_id, row)
+            assert key not in self.decided_rows, f"row {key} is fetched again by rank {rank}"
+            assert key not in self.owners, f"row {key} of rank {self.owners[key]} comes to rank {rank} as well"
+            self.owners[key] = rank
+
+    def decided(self, rank: int, batch_id: int, row: int) -> None:
+        key = (batch_id, row)
+        assert key not in self.decided_rows, f"row {key} has two outcomes"
+        assert self.owners.pop(key) in {rank, UNDERWAY}
+        self.decided_rows.add(key)
+
+    def redirected(self, rank: int, errand: Errand) -> None:
+        key = (errand.batch.batch_id, errand.row)
+        assert self.owners[key] == rank
+        self.owners[key] = UNDERWAY
+
+    # ---- law 2: limits hold over all ranks
+
+    def started(self, now: float, rank: int, task: Task, lane_id: int) -> None:
+        key = (task.batch_id, task.row)
+        assert key not in self.decided_rows, f"row {key} has an outcome and is fetched again"
+        assert key not in self.in_flight_rows, f"row {key} is fetched twice at once"
+        assert self.owners[key] in {rank, UNDERWAY}, f"row {key} of rank {self.owners[key]} is fetched by rank {rank}"
+        self.owners[key] = rank
+        self.in_flight_rows.add(key)
+        group = self.world.group_of(task.server)
+        self._check_lease(rank, lane_id, task.server, group)
+        self._check_pauses(now, rank, group)
+        limits = self.world.limits_for(group)
+        self.in_flight[group] += 1
+        self.starts[group] += 1
+        assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
+        self._check_rate(now, group, limits)
+
+    def _check_lease(self, rank: int, lane_id: int, server: str, group: str) -> None:
+        ledger = self._simulation.ledger
+        assert ledger.holder(lane_id) == rank, f"rank {rank} fetches from {server} under lane {lane_id}: not its own"
+        served = ledger.lane_group(lane_id)
+        assert served == group or is_packed(served), f"rank {rank} fetches from {server} under a lane of {served}"
+        self.holders.setdefault(group, set()).add(lane_id)
+
+    def _check_rate(self, now: float, group: str, limits: Limits) -> None:
+        """At most ``rate * w + burst`` starts in every window of ``w`` seconds, as a bucket that leaks."""
+        if limits.rate_per_s <= 0:
+            return
+        level, at = self.levels.get(group, (0.0, now))
+        level = max(0.0, level - (now - at) * limits.rate_per_s) + 1
+        self.levels[group] = (level, now)
+        burst = max(1.0, limits.rate_per_s * BURST_S)
+        if limits.rate_per_s > 500:
+            burst += len(self.holders[group])
+        assert level <= burst + ROUNDING, f"{group}: {level} requests at once at {now}, {burst} allowed"
+
+    def _check_pauses(self, now: float, rank: int, group: str) -> None:
+        own_until = self.own_pauses.get((group, rank), -math.inf)
+        assert now >= own_until - ROUNDING, f"{group} asked rank {rank} to wait until {own_until}, asked at {now}"
+        until = self.pauses.get(group, -math.inf)
+        several = (
+            len(self._simulation.ledger.lanes_of(group)) > 1 and now < self.paused_at.get(group, -math.inf) + NEWS_S
+        )
+        assert several or now >= until - ROUNDING, f"{group} asked to wait until {until}, rank {rank} asks at {now}"
+
+    def answered(self, now: float, rank: int, answer: Answer) -> None:
+        task = answer.task
+        self.in_flight_rows.discard((task.batch_id, task.row))
+        group = self.world.group_of(task.server)
+        self.in_flight[group] -= 1
+        if answer.status == 429 and answer.retry_after:
+            until = now + float(answer.retry_after)
+            self.pauses[group] = max(until, self.pauses.get(group, until))
+            self.own_pauses[group, rank] = max(until, self.own_pauses.get((group, rank), until))
+            self.paused_at[group] = now
+
+    # ---- all states are sound
+
+    def stepped(self, now: float, rank: int) -> None:
+        if rank == COORDINATOR:
+            self._simulation.ledger.validate()
+        else:
+            self._simulation.ranks[rank].frontier.validate()
+
+    # ---- at the end
+
+    def check_end(self, report: RunReport) -> None:
+        """Laws 1, 3 and 4 after a run that was not killed."""
+        committed: Counter[Row] = Counter()
+        for part in self.disk.parts.values():
+            committed.update((part.batch_id, row) for row in part.rows)
+        assert max(committed.values(), default=1) == 1
+        assert set(committed) == self.decided_rows
+        ledger = self._simulation.ledger
+        assert ledger.rows_final() == len(committed)
+        starts = sum(self.starts.values())
+        assert report.idle_wakes <= 2 * starts + 100, f"{report.idle_wakes} wakes for nothing, {starts} requests"
+        full = [batch_id for batch_id, batch in enumerate(self.world.batches) if self._is_full(batch_id, committed)]
+        assert len(set(report.completed)) == len(report.completed)
+        assert set(report.completed) <= set(full)
+        if not report.was_stuck and self._simulation.cluster.stop_at_s == math.inf:
+            assert len(committed) == self.world.rows, f"{self.world.rows - len(committed)} rows are missing"
+            assert sorted(report.verified) == sorted(report.completed)
+
+    def _is_full(self, batch_id: int, committed: Counter[Row]) -> bool:
+        return all((batch_id, row) in committed for row in range(len(self.world.batches[batch_id].rows)))
+
+
+def run(simulation: Simulation, laws: Laws) -> RunReport:
+    """Run the simulation under the eyes of the laws."""
+    laws.simulation = simulation
+    report = simulation.run()
+    if not report.was_killed:
+        laws.check_end(report)
+    return report

@@ -1,0 +1,126 @@
+"""The mailbox under a real MPI, at whatever number of ranks mpiexec starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mpi4py import MPI
+
+from ddmpi.io.mailbox import Mailbox
+from ddmpi.protocol import Assign, Counters, Finished, Lane, Message, NoWork, PartReport, Progress, StealRequest
+from ddmpi.records import BatchRef, Limits
+
+pytestmark = pytest.mark.mpi
+TIMEOUT_S = 20.0
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    box = Mailbox(MPI.COMM_WORLD)
+    yield box
+    box.close()
+
+
+def receive(box: Mailbox, count: int) -> list[tuple[int, Message]]:
+    """Poll until so many messages are there."""
+    deadline = time.monotonic() + TIMEOUT_S
+    got: list[tuple[int, Message]] = []
+    while len(got) < count:
+        got += box.poll()
+        if time.monotonic() > deadline:
+            raise AssertionError(f"rank {box.rank} has {len(got)} of {count} messages")
+    return got
+
+
+def settle(box: Mailbox) -> None:
+    """All ranks have sent and received everything."""
+    barrier = box.barrier()
+    deadline = time.monotonic() + TIMEOUT_S
+    while not barrier.Test() or box.unsent:
+        assert box.poll() == []
+        if time.monotonic() > deadline:
+            raise AssertionError(f"rank {box.rank}: {box.unsent} messages were not taken")
+
+
+def lane_of(rank: int, batches: int) -> Lane:
+    refs = tuple(BatchRef(i, f"server{rank}", i, "urls-00000.parquet", 0, 100 * i, 100) for i in range(batches))
+    return Lane(rank, f"server{rank}", False, Limits(10.0, 4), refs)
+
+
+def test_messages_of_one_sender_arrive_whole_and_in_order(mailbox: Mailbox) -> None:
+    sent = [StealRequest(number) for number in range(1, 51)]
+    for message in sent:
+        mailbox.send(0, message)
+    if mailbox.rank == 0:
+        got = receive(mailbox, 50 * mailbox.size)
+        for rank in range(mailbox.size):
+            assert [message for source, message in got if source == rank] == sent
+    settle(mailbox)
+
+
+def test_a_message_of_a_megabyte_arrives(mailbox: Mailbox) -> None:
+    parts = tuple(PartReport(i, "images/" + "x" * 100, 10, False) for i in range(8000))
+    message = Progress(parts, (), 1.0, 0, Counters())
+    target = (mailbox.rank + 1) % mailbox.size
+    mailbox.send(target, message)
+    source = (mailbox.rank - 1) % mailbox.size
+    assert receive(mailbox, 1) == [(source, message)]
+    settle(mailbox)
+
+
+def test_a_scatter_gives_each_rank_its_own_share(mailbox: Mailbox) -> None:
+    shares = {rank: Assign((lane_of(rank, 3 + 500 * rank),)) for rank in range(mailbox.size)}
+    if mailbox.rank == 0:
+        mailbox.scatter(shares)
+    assert receive(mailbox, 1) == [(0, shares[mailbox.rank])]
+    settle(mailbox)
+
+
+def test_ranks_without_a_share_notice_nothing_of_a_scatter(mailbox: Mailbox) -> None:
+    last = mailbox.size - 1
+    if mailbox.rank == 0:
+        mailbox.scatter({last: Assign((lane_of(last, 2),))})
+    if mailbox.rank == last:
+        assert receive(mailbox, 1) == [(0, Assign((lane_of(last, 2),)))]
+    settle(mailbox)
+
+
+def test_scatters_and_messages_may_cross(mailbox: Mailbox) -> None:
+    if mailbox.rank == 0:
+        for round_number in range(1, 6):
+            mailbox.scatter({rank: Assign((), round_number) for rank in range(mailbox.size)})
+            for rank in range(mailbox.size):
+                mailbox.send(rank, NoWork(round_number, 1.0))
+    got = [message for _, message in receive(mailbox, 10)]
+    assert [m.request_id for m in got if isinstance(m, Assign)] == [1, 2, 3, 4, 5]
+    assert [m.request_id for m in got if isinstance(m, NoWork)] == [1, 2, 3, 4, 5]
+    settle(mailbox)
+
+
+def test_a_rank_that_is_stopped_holds_up_nobody(mailbox: Mailbox, tmp_path: Path) -> None:
+    """The last rank makes no MPI call until the others have had their shares and answered."""
+    answered = Path(MPI.COMM_WORLD.bcast(str(tmp_path / "answered"), root=0))
+    last = mailbox.size - 1
+    if mailbox.rank == 0:
+        mailbox.scatter({rank: Assign((lane_of(rank, 1000),)) for rank in range(mailbox.size)})
+        others = range(1, last)
+        assert len(receive(mailbox, 1 + len(others))) == 1 + len(others)
+        answered.touch()
+    elif mailbox.rank == last:
+        wait_for(answered)
+        receive(mailbox, 1)
+    else:
+        receive(mailbox, 1)
+        mailbox.send(0, Finished())
+    settle(mailbox)
+
+
+def wait_for(path: Path) -> None:
+    """Without MPI: as a process does that is stopped or deep in a computation."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

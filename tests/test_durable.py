@@ -1,0 +1,186 @@
+"""The commit points: whole or not at all, whatever call fails, and in an order that a power cut cannot undo."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from ddmpi.errors import StorageError
+from ddmpi.io import durable
+from ddmpi.io.durable import NewFile, make_folders, open_epoch, publish, write_atomically
+from ddmpi.io.layout import Layout
+from tests.faults import Faults
+
+MORE_CALLS_THAN_ANY_COMMIT = 40
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != "target")
+
+
+def test_write_atomically_makes_folders_and_replaces(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "target"
+    write_atomically(target, b"old")
+    write_atomically(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert leftovers(tmp_path) == []
+
+
+def test_the_order_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    faults = Faults(monkeypatch)
+    new = NewFile(tmp_path / "tmp" / "part")
+    new.write(b"12345")
+    new.commit(tmp_path / "a" / "b" / "target")
+    assert faults.names() == [
+        *("os_open", "os_write", "os_fsync", "os_close"),
+        *("os_mkdir", "os_open", "os_fsync", "os_close"),  # a, made durable in its parent
+        *("os_mkdir", "os_open", "os_fsync", "os_close"),  # b
+        "os_rename",
+        *("os_open", "os_fsync", "os_close"),  # the new name
+    ]
+    opened = [path for name, path in faults.calls if name == "os_open"]
+    assert opened[1:] == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["one call fails", "the disk fails for good"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, lasting: bool
+) -> None:
+    failed = 0
+    for fail_at in range(1, MORE_CALLS_THAN_ANY_COMMIT):
+        folder = tmp_path / str(fail_at)
+        target = folder / "target"
+        folder.mkdir()
+        target.write_bytes(b"old")
+        with monkeypatch.context() as patch:
+            faults = Faults(patch, fail_at, code, lasting=lasting)
+            try:
+                write_atomically(target, b"new")
+            except StorageError as error:
+                failed += 1
+                assert str(folder) in str(error)
+                assert errno.errorcode[code] in str(error)
+                assert target.read_bytes() in {b"old", b"new"}
+            else:
+                assert target.read_bytes() == b"new"
+                if not faults.fired:
+                    break
+        if not lasting:
+            assert leftovers(folder) == []
+        write_atomically(target, b"later")  # whatever was left does not stand in the way
+        assert target.read_bytes() == b"later"
+    else:
+        pytest.fail("the commit never came to an end")
+    assert failed >= 7
+
+
+def test_a_failed_fsync_is_final_for_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = NewFile(tmp_path / "part")
+    new.write(b"bytes that the kernel lost")
+    faults = Faults(monkeypatch, fail_at=1, code=errno.EIO)
+    with pytest.raises(StorageError, match="EIO"):
+        new.commit(tmp_path / "target")
+    assert faults.names().count("os_fsync") == 1
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="closed"):
+        new.commit(tmp_path / "target")
+
+
+def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "os_write", lambda fd, data: os.write(fd, data[:3]))
+    new = NewFile(tmp_path / "part")
+    assert new.write(b"0123456789") == 10
+    assert new.tell() == 10
+    new.commit(tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"0123456789"
+
+
+def test_a_rename_that_worked_although_nfs_says_enoent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resent(source: Path, target: Path) -> None:
+        source.rename(target)
+        raise FileNotFoundError(errno.ENOENT, "lost reply")
+
+    monkeypatch.setattr(durable, "os_rename", resent)
+    write_atomically(tmp_path / "target", b"x")
+    assert (tmp_path / "target").read_bytes() == b"x"
+
+
+def test_a_rename_that_failed_is_not_taken_for_one_that_worked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "no")
+
+    (tmp_path / "target").write_bytes(b"old")
+    monkeypatch.setattr(durable, "os_rename", refused)
+    with pytest.raises(StorageError, match="ENOENT"):
+        write_atomically(tmp_path / "target", b"new")
+    assert (tmp_path / "target").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EBADF])
+def test_a_file_system_without_fsync_of_folders_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def only_files(fd: int) -> None:
+        if not os.get_blocking(fd) or Path(f"/proc/self/fd/{fd}").readlink().is_dir():
+            raise OSError(code, "not for folders")
+        os.fsync(fd)
+
+    monkeypatch.setattr(durable, "os_fsync", only_files)
+    write_atomically(tmp_path / "a" / "target", b"x")
+    assert (tmp_path / "a" / "target").read_bytes() == b"x"
+
+
+def test_publish_moves_a_folder_that_somebody_else_wrote(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_bytes(b"x")
+    publish(tmp_path / "new", tmp_path / "in" / "final")
+    assert (tmp_path / "in" / "final" / "file").read_bytes() == b"x"
+
+
+def test_publish_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="final"):
+        publish(tmp_path / "nothing", tmp_path / "final")
+
+
+def test_two_ranks_may_make_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(path: Path) -> None:
+        path.mkdir()  # the other rank
+        raise FileExistsError(errno.EEXIST, "exists")
+
+    monkeypatch.setattr(durable, "os_mkdir", too_late)
+    make_folders(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_file_in_the_place_of_a_folder_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot create folder"):
+        make_folders(tmp_path / "a" / "b")
+
+
+def test_an_orphan_of_an_earlier_epoch_can_commit_no_more(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    open_epoch(layout, 1)
+    orphan = NewFile(layout.epoch_temporary(1) / "part")
+    orphan.write(b"too late")
+    open_epoch(layout, 2)
+    with pytest.raises(StorageError, match="ENOENT"):
+        orphan.commit(layout.images / "part")
+    with pytest.raises(StorageError, match="ENOENT"):
+        NewFile(layout.epoch_temporary(1) / "next")
+    assert [path.name for path in layout.temporary.iterdir()] == ["e0002"]
+    assert not (layout.images / "part").exists()
+
+
+def test_an_interrupted_cleaning_is_finished_by_the_next_run(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    (layout.temporary / "fenced-17-e0001").mkdir(parents=True)
+    (layout.temporary / "fenced-17-e0001" / "part").write_bytes(b"x")
+    (layout.temporary / "stray").write_bytes(b"x")
+    open_epoch(layout, 5)
+    assert [path.name for path in layout.temporary.iterdir()] == ["e0005"]
