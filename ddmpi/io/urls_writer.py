@@ -34,6 +34,11 @@ SHELF_ROWS: Final = 256 * 1024
 """Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
 
 
+_BATCHES_PER_RELEASE: Final = 4
+"""While batches are traded for pieces, the allocator (mimalloc) keeps what batches leave: 1.23 GB instead of 1.09 at
+the peak for 5 million rows that take 0.6. Every 4th time costs nothing that shows, every time doubles the step."""
+
+
 class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked for it
     """``should_stop`` turned true; the urls folder is as it was before."""
 
@@ -154,8 +159,6 @@ class _Job:
                 if kept_bytes > self.memory_bytes:
                     self.kept = None
             self._advance(bare.rows.num_rows)
-        # What decoding needed is free, but still with the allocator: about 80 MB, counted against this process.
-        pa.default_memory_pool().release_unused()
 
     def _read(self, workers: Workers, *, urls_only: bool) -> Iterator[BareRows]:
         def normalize(raw: RawRows) -> BareRows:
@@ -167,9 +170,12 @@ class _Job:
         shelves: Shelves = MemoryShelves()
         if self.kept is None:
             shelves = DiskShelves(self.staging, self.memory_bytes)
-        for pieces in workers.map(lambda placed: placed.split(shelf_starts), self._placed_rows(workers, ranked)):
+        placed_rows = self._placed_rows(workers, ranked)
+        for done, pieces in enumerate(workers.map(lambda placed: placed.split(shelf_starts), placed_rows), start=1):
             for shelf, piece in pieces:
                 shelves.put(shelf, piece)
+            if done % _BATCHES_PER_RELEASE == 0:
+                pa.default_memory_pool().release_unused()
             self._advance(0)
         shelves.finish()
         return shelves
