@@ -53,11 +53,23 @@ class Summary:
 class Console:
     """Progress and summary on stdout."""
 
-    def __init__(self) -> None:
-        self._rich = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
-        self._is_terminal = sys.stdout.isatty()
+    def __init__(self, columns: int | None) -> None:
+        """
+        Args:
+            columns: width of the terminal, None where there is none.
+        """
+        self._is_terminal = columns is not None
+        self._rich = RichConsole(
+            file=sys.stdout,
+            soft_wrap=True,
+            highlight=False,
+            width=columns,
+            force_terminal=self._is_terminal,
+        )
         self._bar: Progress | None = None
         self._next_at = 0.0
+        self._line_at = 0.0
+        self._rows = -1
         self._history: list[tuple[float, int, int]] = []
         self._broken = False
 
@@ -69,17 +81,28 @@ class Console:
         """Show the state; called often, prints now and then."""
         if now < self._next_at or self._broken:
             return
-        self._next_at = now + (BAR_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S)
-        self._history = [entry for entry in self._history if entry[0] > now - RATE_WINDOW_S][-1000:]
+        self._next_at = now + BAR_INTERVAL_S
+        if snapshot.rows != self._rows:
+            # Another stage counts other things.
+            self._rows = snapshot.rows
+            self._history.clear()
+        self._history = [entry for entry in self._history if entry[0] > now - RATE_WINDOW_S]
         self._history.append((now, snapshot.rows_done, snapshot.bytes))
+        if self._is_terminal:
+            self._update_bar(snapshot)
+        elif now >= self._line_at:
+            self._line_at = now + LINE_INTERVAL_S
+            self._print(self._line(snapshot))
+
+    def _line(self, snapshot: Snapshot) -> str:
+        if not snapshot.rows:
+            return f"{snapshot.stage}: {snapshot.rows_done:,} rows so far"
+        done = 100 * snapshot.rows_done / snapshot.rows
         text = self._text(snapshot)
-        if not self._is_terminal and not snapshot.rows:
-            self._print(f"{snapshot.stage}: {snapshot.rows_done:,} rows so far")
-            return
-        if not self._is_terminal:
-            done = 100 * snapshot.rows_done / max(1, snapshot.rows)
-            self._print(f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} rows ({done:.1f} %), {text}")
-            return
+        return f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} rows ({done:.1f} %), {text}"
+
+    def _update_bar(self, snapshot: Snapshot) -> None:
+        text = self._text(snapshot)
         if self._bar is None:
             self._bar = self._start_bar()
         self._bar.update(

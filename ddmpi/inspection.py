@@ -25,7 +25,7 @@ from ddmpi.io.tables import BatchReader
 from ddmpi.io.verification import BatchCheck, verify_batch
 from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
 from ddmpi.roles.verifying import describe
-from ddmpi.schedule import CPU_PER_ROW_S, IntArray, Plan, lower_bound_s
+from ddmpi.schedule import CPU_PER_ROW_S, IntArray, lower_bound_s
 
 MOST_PROBLEMS = 20
 TYPICAL_FILE_BYTES = 100_000
@@ -169,18 +169,15 @@ def _plan(config: Config, layout: Layout, environment: Mapping[str, str], ranks:
     grid.add_row("rows", f"{int(table.rows.sum()):,} in {len(table):,} batches")
     grid.add_row("servers", f"{len(table.server_names):,} in {len(table.group_names):,} groups")
     grid.add_row("lower bound", f"{duration(bound_s)}, set by {plan.group_names[worst] if worst >= 0 else '-'}")
-    grid.add_row("predicted", f"{duration(_makespan_s(plan, bound_s, work_s, workers))} with {workers + 1} ranks")
+    # The servers' bound or the ranks' capacity, whichever is later.
+    predicted_s = max(bound_s, work_s / workers)
+    grid.add_row("predicted", f"{duration(predicted_s)} with {workers + 1} ranks")
     grid.add_row("advised", f"{advised + 1} ranks: more would only wait for the servers")
     grid.add_row("size", f"about {size(_expected_bytes(table, profiles))}")
     out.print(grid)
     if not profiles:
         out.print("Nothing is profiled yet: rates are the config's, latencies and sizes are assumed.")
     return EXIT_DONE
-
-
-def _makespan_s(plan: Plan, bound_s: float, work_s: float, workers: int) -> float:
-    """The servers' bound or the ranks' capacity, whichever is later."""
-    return max(bound_s, work_s / workers)
 
 
 def _expected_bytes(table: BatchTable, profiles: Mapping[str, Profile]) -> float:

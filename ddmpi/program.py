@@ -21,6 +21,7 @@ from ddmpi.io import slurm
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock
 from ddmpi.io.mailbox import Mailbox
+from ddmpi.io.terminal import terminal_columns
 from ddmpi.io.urls_writer import Interrupted, PartitionSummary
 from ddmpi.protocol import Exit
 from ddmpi.roles.assembly import check_libraries, make_downloader
@@ -105,7 +106,7 @@ class _Conductor:
     signals: Signals
     arguments: Arguments
     environment: Mapping[str, str]
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=lambda: Console(terminal_columns()))
     _lock: OutputLock | None = None
     _coordinator: Coordinator | None = None
     _started_at: float = field(default_factory=time.monotonic)
