@@ -41,9 +41,9 @@ find_python() {
   fail "no Python 3.10 or newer with the modules venv and ensurepip (Debian: apt-get install python3-venv)"
 }
 
-# set_up EXTRAS: does nothing where the same was installed already, from the same settings.
+# set_up EXTRAS: does nothing where the same was installed already, or more, from the same settings.
 set_up() {
-  local extras=$1 base stamp wanted
+  local extras=$1 base missing='' stamp wanted
   if ! "$python" -c '' 2>/dev/null; then
     base=$(find_python)
     "$base" -m venv --clear "$venv"
@@ -53,9 +53,9 @@ set_up() {
   # A site's own MPI comes first, for it knows the network. Without one, MPICH is a package like the others.
   if [[ -z ${DDMPI_MPIEXEC:-} && ! -x $venv/bin/mpiexec ]] && ! command -v mpiexec >/dev/null; then
     extras=$extras,mpich
-    rm -f "$stamp"
+    missing=yes
   fi
-  if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+  if [[ -n $missing ]] || ! grep -qsxF "$wanted" "$stamp"*; then
     echo "run.sh: installing into $venv" >&2
     "$python" -m pip install --quiet --disable-pip-version-check --editable "${root}[$extras]" pillow
     echo "$wanted" >"$stamp"
@@ -158,7 +158,8 @@ run_tests() {
       "${launcher[@]}" "$ranks" "$python" -m pytest --with-mpi -m mpi tests/mpi
   done
   if [[ ${1:-} == all ]]; then
-    "$python" -m pytest -m slow
+    # The log holds the figures that these tests measure: shown of those that pass too.
+    "$python" -m pytest -m slow -rP --log-level=INFO --durations=0
   fi
 }
 

@@ -134,6 +134,8 @@ class Rules:
     retry: RetryPolicy
     connections: int = 256
     """What the rank as a whole may have in flight."""
+    chunk_rows: int = CHUNK_ROWS
+    low_water_rows: int = LOW_WATER_ROWS
 
 
 @dataclass(slots=True, eq=False)
@@ -157,6 +159,8 @@ class _Lane:
     """Rows of this lane that were redirected into other lanes of the rank, by lane."""
     split: Yielded | None = None
     """The answer to a ``Yield`` that waits for requests in flight."""
+    rest_until: float = -math.inf
+    """Another lane of the group was asked for a pause until then, when this one had perhaps not started."""
     gave_up: bool = False
     """Sampling only: the server asked for a pause or cannot be reached."""
     reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
@@ -219,17 +223,18 @@ class Frontier:
         held = self._lanes.get(message.lane_id)
         if held is None:
             return
-        held.version = message.version
         if message.added is not None:
             self._set_share(held, joined(held.share, message.added), now)
         if message.wait_s > 0:
+            held.rest_until = max(held.rest_until, now + message.wait_s)
             for site in held.sites.values():
                 site.pace.rest(now, message.wait_s)
         held.batches.extend(message.batches)
-        if held.ended:
+        if held.ended and held.version != message.version:
             held.ended = False
             self._started[message.lane_id] = held
             self._count_demand(held)
+        held.version = message.version
         if message.errands:
             if not held.started:
                 self._queued.remove(held)
@@ -320,6 +325,7 @@ class Frontier:
         if site is None:
             limits = self._rules.limits_for(key) if held.lane.packed else held.share
             pace = Pace(limits, self._rules.pace, held.lane.paces.get(key), self._rng, now)
+            pace.rest(now, max(0.0, held.rest_until - now))
             site = held.sites[key] = Site(key, held.lane.lane_id, pace)
             self._sites_by_key[key] = site
         return site
@@ -328,7 +334,7 @@ class Frontier:
         """Ask for the next batch when few loaded rows are left. Rows of a batch leave with the cursor."""
         if self._stopped or not held.batches or held.loading:
             return
-        if held.rows + sum(cursor.left for _, cursor in held.cursors) < LOW_WATER_ROWS:
+        if held.rows + sum(cursor.left for _, cursor in held.cursors) < self._rules.low_water_rows:
             held.loading += 1
             self.events.append(LoadBatch(held.lane.lane_id, held.batches.popleft()))
 
@@ -351,10 +357,10 @@ class Frontier:
 
     def _refill(self, held: _Lane, now: float) -> None:
         """Turn rows into tasks: all of a packed batch (its servers run side by side), else as many as are needed."""
-        while held.cursors and (held.lane.packed or held.rows < CHUNK_ROWS):
+        while held.cursors and (held.lane.packed or held.rows < self._rules.chunk_rows):
             batch, cursor = held.cursors[0]
             fresh: dict[Site, None] = {}
-            for row, url, server in cursor.take(CHUNK_ROWS):
+            for row, url, server in cursor.take(self._rules.chunk_rows):
                 site = self._site(held, server if held.lane.packed else held.lane.group, now)
                 held.servers.add(server)
                 held.rows += 1
@@ -547,8 +553,6 @@ class Frontier:
             self._settle(held, task)
 
     def _check_ended(self, held: _Lane) -> None:
-        if held.cursors and not held.lane.packed and self._site_is_dead(held):
-            self._drain_dead(held)
         if held.rows or held.lent or held.cursors or held.batches or held.loading or held.ended or not held.started:
             return
         held.ended = True
@@ -558,16 +562,6 @@ class Frontier:
         ended = LaneEnded(held.lane.lane_id, frozenset(held.batch_ids), tuple(held.servers), held.endings)
         self.events.append(ended)
         held.batch_ids.clear()
-
-    def _drain_dead(self, held: _Lane) -> None:
-        """Bring the rest of a dead server's rows in, so that each gets its error."""
-        while held.cursors:
-            self._refill(held, 0.0)
-        self._load_more(held)
-
-    @staticmethod
-    def _site_is_dead(held: _Lane) -> bool:
-        return any(site.dead is not None for site in held.sites.values())
 
     def _count_demand(self, held: _Lane, demand: float | None = None) -> None:
         """Enter the lane's demand into the rank's sum, by default what it expects now."""
@@ -588,22 +582,25 @@ class Frontier:
             site.in_flight -= 1
             site.queue.appendleft(task)
 
-    def _parked(self, held: _Lane, now: float) -> bool:
+    def _rest_s(self, held: _Lane, now: float) -> float:
+        """For how long nothing of the lane can start because its servers are left alone; 0 while it runs."""
         if held.loading or held.ended or not held.started:
-            return False
+            return 0.0
         busy = [site for site in held.sites.values() if site.waiting or site.in_flight]
-        if not busy and held.lent:
-            return all(self._parked(self._lanes[lane_id], now) for lane_id in held.lent)
-        return bool(busy) and all(not site.in_flight and self._rests(site, now) for site in busy)
+        waits = [self._site_rest_s(site, now) for site in busy]
+        if not busy:
+            waits = [self._rest_s(self._lanes[lane_id], now) for lane_id in held.lent]
+        return min(waits, default=0.0)
 
     @staticmethod
-    def _rests(site: Site, now: float) -> bool:
-        return site.pace.parked(now) or site.pace.wait_s(now) > LONG_PAUSE_S
+    def _site_rest_s(site: Site, now: float) -> float:
+        wait_s = site.pace.wait_s(now)
+        return wait_s if not site.in_flight and (site.pace.parked(now) or wait_s > LONG_PAUSE_S) else 0.0
 
     def report(self, now: float) -> list[LaneReport]:
         """The state of each started lane that is worth telling: parked ones, and the paces that were hurt."""
         for held in self._started.values():
-            self._count_demand(held, 0.0 if self._parked(held, now) else None)
+            self._count_demand(held, 0.0 if self._rest_s(held, now) else None)
         self.start_lanes(now)
         touched, self._touched = self._touched, {}
         paces: dict[int, dict[str, PaceState]] = {}
@@ -611,10 +608,9 @@ class Frontier:
             paces.setdefault(site.lane_id, {})[site.key] = site.pace.snapshot(now)
         reports = []
         for lane_id, held in self._started.items():
-            parked = self._parked(held, now)
-            wait_s = min((s.pace.wait_s(now) for s in held.sites.values() if s.waiting), default=0.0) if parked else 0.0
-            state = LaneState.PARKED if parked else LaneState.RUNNING
-            if not parked and held.reported == (state, held.version) and lane_id not in paces:
+            wait_s = self._rest_s(held, now)
+            state = LaneState.PARKED if wait_s else LaneState.RUNNING
+            if not wait_s and held.reported == (state, held.version) and lane_id not in paces:
                 continue
             held.reported = (state, held.version)
             reports.append(LaneReport(lane_id, held.version, state, wait_s, paces.get(lane_id, {})))

@@ -38,7 +38,7 @@ from ddmpi.protocol import (
     Yield,
     Yielded,
 )
-from ddmpi.records import BatchRef, Limits, PaceState
+from ddmpi.records import INVALID_SERVER, BatchRef, Limits, PaceState
 from ddmpi.schedule import (
     BATCHES_PER_WORKER,
     SPLIT_ABOVE_PER_S,
@@ -59,7 +59,7 @@ REFUSED_WAIT_S = 2.0
 REFUSED_WAIT_MOST_S = 30.0
 YIELD_TIMEOUT_S = 5.0
 """A victim that does not answer for so long is busy or stopped: the thief is told to ask again."""
-PAUSE_NEWS_S = 1.0
+PAUSE_NEWS_S = 0.01
 """A pause that lasts so much longer than was known is told to the other lanes of the group."""
 MOST_FLOWS_PER_BATCH = 3
 """A batch that comes back incomplete so often without progress stays pending."""
@@ -421,15 +421,17 @@ class Ledger:
         known = self._paces.setdefault(lease.group, {})
         for name, state in paces.items():
             before, learned_at = known.get(name, (_NOTHING_LEARNED, now))
-            known[name] = (self._scaled(state, 1 / self._part(lease)), now)
-            if state.wait_s > max(0.0, before.wait_s - (now - learned_at)) + PAUSE_NEWS_S:
+            left_s = max(0.0, before.wait_s - (now - learned_at))
+            learned = self._scaled(state, 1 / self._part(lease))
+            known[name] = (msgspec.structs.replace(learned, wait_s=max(state.wait_s, left_s)), now)
+            if state.wait_s > left_s + PAUSE_NEWS_S:
                 siblings = (self._leases[lane_id] for lane_id in sorted(self._by_group[lease.group]))
                 actions += [self._pause(other, state.wait_s) for other in siblings if other is not lease]
         return actions
 
     @staticmethod
     def _pause(lease: _Lease, wait_s: float) -> Send:
-        lease.version += 1
+        """News, not work: the version stays, or a drained lane would end again, and be news to the others again."""
         return Send(lease.rank, Extend(lease.lane_id, lease.version, wait_s=wait_s))
 
     def _part(self, lease: _Lease) -> float:
@@ -582,9 +584,7 @@ class Ledger:
         """Lanes of the rank whose group may have one lane more, and which have enough batches for two."""
         for lane_id in self._ranks[rank].lease_ids:
             lease = self._leases[lane_id]
-            if lease.share.connections < 2 or is_packed(lease.group) or thief in self._ranks_with(lease.group):
-                continue
-            if 0 < self._limits(lease.group).rate_per_s <= SPLIT_ABOVE_PER_S:
+            if self._is_indivisible(lease) or thief in self._ranks_with(lease.group):
                 continue
             unfinished = (batch_id for batch_id in lease.batch_ids if not self._complete[batch_id])
             two = list(itertools.islice(unfinished, 2))
@@ -594,10 +594,16 @@ class Ledger:
             if len(self._by_group[lease.group]) < self.plan.max_lanes(int(self._group_batches[index])):
                 yield lease
 
+    def _is_indivisible(self, lease: _Lease) -> bool:
+        """Whether a second rank could not help: the rate or the one connection is the limit, or nothing is fetched."""
+        if lease.share.connections < 2 or is_packed(lease.group) or lease.group == INVALID_SERVER:
+            return True
+        return 0 < self._limits(lease.group).rate_per_s <= SPLIT_ABOVE_PER_S
+
     def _refuse(self, rank: int) -> Send:
         record = self._ranks[rank]
         wait_s = min(REFUSED_WAIT_MOST_S, REFUSED_WAIT_S * 2.0**record.refusals)
-        refusals = record.refusals + 1
+        refusals = record.refusals + 1 if wait_s < REFUSED_WAIT_MOST_S else record.refusals
         message = NoWork(self._answer(rank), wait_s)
         record.refusals = refusals
         return Send(rank, message)

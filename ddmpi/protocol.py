@@ -94,7 +94,8 @@ class Extend(msgspec.Struct, frozen=True, tag=True):
     """More batches, errands, or a larger share, for a lane that the rank already holds.
 
     ``added`` is added to the lane's share, never set: the holder may have cut its share for a split that the sender has
-    not heard of yet. ``wait_s`` > 0: another lane of the group was asked to pause for so long.
+    not heard of yet. ``wait_s`` > 0: another lane of the group was asked to pause for so long; a message with nothing
+    else leaves ``version`` as it is, and does not open an ended lane again.
     """
 
     lane_id: int

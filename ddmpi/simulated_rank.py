@@ -67,7 +67,7 @@ class RankModel:
 class Witness:
     """Whoever watches a simulation: the tests check the laws in a subclass. This one looks away."""
 
-    def stepped(self, now: float, rank: int) -> None:
+    def stepped(self, rank: int) -> None:
         """A rank (or ``COORDINATOR``) has had its turn: its state machine may have changed, and no other one."""
 
     def loaded(self, rank: int, batch_id: int, rows: Sequence[int]) -> None:
@@ -97,8 +97,8 @@ class Surroundings:
     rng: random.Random
     witness: Witness
     send: Callable[[ToCoordinator], None]
-    later: Callable[[float, Callable[[float], None]], None]
-    """Call back after so many seconds, and give the rank a turn then."""
+    at: Callable[[float, Callable[[float], None]], None]
+    """Call back at this time (s), after what was asked for the same time before, and give the rank a turn then."""
 
 
 class _Cursor:
@@ -242,7 +242,7 @@ class SimulatedRank:
             self._in.witness.started(now, self.rank, task, self.frontier.lane_of(task))
             delay_s, answer = self._in.network.request(task, now)
             self._in_flight.add(task)
-            self._in.later(delay_s, lambda at, answer=answer: self._arrive(answer, at))  # type: ignore[misc]
+            self._in.at(now + delay_s, lambda at, answer=answer: self._arrive(answer, at))  # type: ignore[misc]
             self.requests += 1
             started += 1
         if self._free_slots() > 0 and self.frontier.wake_at() <= now:
@@ -268,11 +268,11 @@ class SimulatedRank:
 
     # ---- batches come in, parts go out
 
-    def _load(self, lane_id: int, batch: BatchRef) -> None:
+    def _load(self, lane_id: int, batch: BatchRef, now: float) -> None:
         def done(_: float) -> None:
             self._loaded.append((lane_id, batch, self._in.disk.final_rows(batch.parts)))
 
-        self._in.later(self.model.load_s * (0.5 + self._in.rng.random()), done)
+        self._in.at(now + self.model.load_s * (0.5 + self._in.rng.random()), done)
 
     def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> None:
         rows = self._in.world.batches[batch.batch_id].rows
@@ -303,14 +303,14 @@ class SimulatedRank:
             if ended is not None:
                 self._ended.append(ended)
 
-        self._in.later(self._writer_free_at - now, done)
+        self._in.at(self._writer_free_at, done)
 
     def _perform_events(self, now: float) -> None:
         events = self.frontier.events
         while events:
             match events.popleft():
                 case LoadBatch(lane_id, batch):
-                    self._load(lane_id, batch)
+                    self._load(lane_id, batch, now)
                 case BatchEnded(batch_id):
                     self._close_parts((batch_id,), now)
                 case LaneEnded(_, batch_ids) as ended:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ddmpi.errors import DdmpiError
-from ddmpi.frontier import Rules
+from ddmpi.frontier import CHUNK_ROWS, LOW_WATER_ROWS, Rules
 from ddmpi.ledger import (
     Action,
     BatchCompleted,
@@ -74,11 +74,16 @@ class Cluster:
     """Bounds on how long a message takes."""
     schedule_rules: Mapping[int, int] = field(default_factory=lambda: {1: 1})
     connections_per_rank: int = 256
+    chunk_rows: int = CHUNK_ROWS
+    low_water_rows: int = LOW_WATER_ROWS
+    """These two as in ``frontier``; smaller ones make small tables as eventful as large ones."""
     pace: PacePolicy = field(default_factory=PacePolicy)
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(5))
     final_wait_s: float = 1800.0
     stop_at_s: float = math.inf
     """A soft stop at this time."""
+    grace_s: float = GRACE_S
+    """What requests in flight get then."""
     kill_at_s: float = math.inf
     """SIGKILL for all ranks at this time."""
 
@@ -148,12 +153,12 @@ class Simulation:
             server = location.removeprefix("http://").partition("/")[0]
             return (location, server) if server in self.world.servers else "no such server"
 
-        def later(delay_s: float, call: Callable[[float], None]) -> None:
+        def call_at(at: float, call: Callable[[float], None]) -> None:
             def arrive(now: float) -> None:
                 call(now)
                 self._plan_turn(rank, now)
 
-            self._at(self.now + delay_s, arrive)
+            self._at(at, arrive)
 
         rules = Rules(
             self.world.limits_for,
@@ -162,6 +167,8 @@ class Simulation:
             cluster.pace,
             cluster.retry,
             cluster.connections_per_rank,
+            cluster.chunk_rows,
+            cluster.low_water_rows,
         )
         surroundings = Surroundings(
             world=self.world,
@@ -171,7 +178,7 @@ class Simulation:
             rng=self._rng,
             witness=self._witness,
             send=lambda message: self._send_up(rank, message),
-            later=later,
+            at=call_at,
         )
         return SimulatedRank(rank, cluster.models.get(rank, cluster.model), surroundings, self.now)
 
@@ -222,7 +229,7 @@ class Simulation:
         it = self.ranks[rank]
         own_at = it.next_turn_at()
         wake_at = it.wake_at()
-        at = max(it.free_at, min(at, own_at, wake_at))
+        at = max(self.now, it.free_at, min(at, own_at, wake_at))
         model = it.model
         if model.stall_at_s <= at < model.stall_at_s + model.stall_s:
             at = model.stall_at_s + model.stall_s
@@ -236,7 +243,7 @@ class Simulation:
                 return
             self._turns[rank] = math.inf
             it.turn(now, by_frontier)
-            self._witness.stepped(now, rank)
+            self._witness.stepped(rank)
             self._plan_turn(rank)
 
         self._at(at, take_turn)
@@ -279,7 +286,7 @@ class Simulation:
                 self._ended = len(self._finished) == self.cluster.ranks
             case _:
                 raise SimulationError(f"rank {rank} sent {message!r}")
-        self._witness.stepped(now, COORDINATOR)
+        self._witness.stepped(COORDINATOR)
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -307,11 +314,11 @@ class Simulation:
         if self._stopping:
             return
         self._perform(self.ledger.tick(now))
-        self._witness.stepped(now, COORDINATOR)
+        self._witness.stepped(COORDINATOR)
         if self.ledger.is_complete:
             self._stop(StopReason.DONE, 0.0)
         elif now >= self.cluster.stop_at_s:
-            self._stop(StopReason.SIGNAL, GRACE_S)
+            self._stop(StopReason.SIGNAL, self.cluster.grace_s)
         elif self.ledger.is_stuck(now, self.cluster.final_wait_s):
             self._was_stuck = True
             self._stop(StopReason.DONE, 0.0)

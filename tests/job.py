@@ -186,14 +186,24 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
     queue = [process.pid]
     while queue:
         pid = queue.pop(0)
-        for child in _children(pid):
+        for child in children_of(pid):
             queue.append(child)
-            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            command = _command(child)
             if b"ddmpi" in command and b"python" in command[0]:
                 found.append(child)
     return found
 
 
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
+def children_of(pid: int) -> list[int]:
+    """Pids of the process's children; none when it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _command(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return [b""]

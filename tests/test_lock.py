@@ -83,6 +83,18 @@ def test_a_holder_whose_process_ended_on_this_machine_is_replaced_at_once(path: 
     assert only_the_lock_is_left(path)
 
 
+def test_a_killed_holder_that_nobody_has_waited_for_is_replaced_at_once(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        ticks = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        plant(path, pid=child.pid, start_ticks=ticks)
+        with pytest.raises(OutputError, match="its process is running"):
+            take(path)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        take(path).touch()
+    assert only_the_lock_is_left(path)
+
+
 def test_a_reused_process_id_is_no_disguise(path: Path) -> None:
     plant(path, start_ticks=1)
     take(path).touch()

@@ -73,7 +73,7 @@ def test_the_output_folder_has_the_files_of_the_contract(tmp_path: Path, new_job
         status, _ = job.run(1, "--status")
     assert (verified, status) == (0, 0), printed
     out = job.output
-    for name in ("urls/batches.parquet", "profiles.csv", "schedules/0001/schedule.csv",
+    for name in ("urls/batches.parquet", "profiles.csv", "schedules/0001/schedule.csv", "report.html",
                  "schedules/0001/verification.csv", "checkpoint.json", "logs/rank-00000.log"):  # fmt: skip
         assert (out / name).is_file(), name
     server = fleet.specs[0].name(fleet.port)
@@ -86,6 +86,31 @@ def test_the_output_folder_has_the_files_of_the_contract(tmp_path: Path, new_job
     columns += "original_size resized_size image status final_url content_type bytes etag last_modified attempts "
     columns += "fetched_at total_ms ttfb_ms ip server_name partition_id"
     assert set(columns.split()) <= set(dataset.schema.names)
+    report = (out / "report.html").read_text()
+    assert all(spec.name(fleet.port) in report for spec in fleet.specs)
+    assert "Done: every row is final." in report
+
+
+def test_a_report_that_cannot_be_written_changes_nothing_else(tmp_path: Path, new_job: MakeJob) -> None:
+    with running_fleet(tmp_path / "fleet", plain_fleet(2), 60) as fleet:
+        job = new_job(fleet.table_path)
+        (job.output / "report.html").mkdir(parents=True)
+        code, printed = job.run(2)
+    assert code == 0, printed
+    assert_every_row_once(job, 60)
+    assert "Done: every row is final." in printed
+    assert f"ddmpi: cannot commit {job.output / 'report.html'}" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_run_that_stops_early_says_so_in_its_report(tmp_path: Path, new_job: MakeJob) -> None:
+    specs = [*plain_fleet(1), ServerSpec(plain_address(3), mode=Mode.REFUSED)]
+    with running_fleet(tmp_path / "fleet", specs, 100) as fleet:
+        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, final_wait_s=1)
+        assert job.run(1)[0] == 75
+    report = (job.output / "report.html").read_text()
+    assert "50 rows are pending; run the same command again to go on." in report
+    assert "Servers with the most time left" in report
 
 
 def test_each_way_to_fail_becomes_an_error_of_its_kind(tmp_path: Path, new_job: MakeJob) -> None:

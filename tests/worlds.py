@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from ddmpi.pace import PacePolicy
-from ddmpi.partition import ServerRows, cut_batches
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS, Limits
 from ddmpi.retry import RetryPolicy
 from ddmpi.simulated_rank import RankModel
 from ddmpi.simulated_world import BatchModel, ServerModel, World
 from ddmpi.simulation import Cluster
 
+Row = tuple[str, str]
+"""URL and server."""
 OUTSIDE = ("outside-a", "outside-b")
 """Servers that only redirects lead to."""
 
@@ -20,23 +23,47 @@ OUTSIDE = ("outside-a", "outside-b")
 def table(
     sizes: dict[str, int], groups: dict[str, str], *, batch_size: int, small_rows: int, invalid: int = 0
 ) -> list[BatchModel]:
-    """The batches of a table with so many rows per server, cut as ``partition`` does it."""
-    names = list(sizes)
-    servers = [ServerRows(name, rows, groups.get(name, name)) for name, rows in sizes.items()]
-    cut = cut_batches(servers, invalid_rows=invalid, batch_size=batch_size, small_rows=small_rows)
-    rows = iter([(f"http://{names[i]}/{k}", names[i]) for i in cut.order for k in range(sizes[names[i]])])
-    models = []
-    for batch in cut.batches:
-        refused = batch.server_name == INVALID_SERVER
-        taken = [("bad url", "") if refused else next(rows) for _ in range(batch.rows)]
-        models.append(BatchModel(batch.server_name, batch.group, batch.partition_id, taken))
-    return models
+    """The batches of a table with so many rows per server: those with fewer than ``small_rows`` are packed, with
+    servers of their own group only; refused rows come last."""
+    batches = []
+    packs: dict[str, list[Row]] = {}
+    for name, count in sizes.items():
+        rows = [(f"http://{name}/{row}", name) for row in range(count)]
+        if count < min(small_rows, batch_size + 1):
+            packs.setdefault(groups.get(name, ""), []).extend(rows)
+        else:
+            pieces = _pieces(rows, batch_size)
+            batches += [BatchModel(name, groups.get(name, name), number, piece) for number, piece in pieces]
+    number = 0
+    for group, rows in packs.items():
+        for pack in _packs(rows, batch_size):
+            batches.append(BatchModel(MANY_SERVERS, group or f"{MANY_SERVERS}/{number}", number, pack))
+            number += 1
+    refused = _pieces([("bad url", "")] * invalid, batch_size)
+    return batches + [BatchModel(INVALID_SERVER, INVALID_SERVER, number, piece) for number, piece in refused]
+
+
+def _pieces(rows: list[Row], batch_size: int) -> Iterator[tuple[int, list[Row]]]:
+    return enumerate(rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+
+
+def _packs(rows: list[Row], batch_size: int) -> Iterator[list[Row]]:
+    """Rows of whole servers, up to a batch of them."""
+    pack: list[Row] = []
+    for _, members in groupby(rows, key=itemgetter(1)):
+        server_rows = list(members)
+        if pack and len(pack) + len(server_rows) > batch_size:
+            yield pack
+            pack = []
+        pack = pack + server_rows
+    if pack:
+        yield pack
 
 
 def random_world(rng: random.Random) -> World:
     """Some tens of servers, some of them limited, slow, dead, late or joined in a group, and some redirects."""
     names = [f"s{number}" for number in range(rng.choice([1, 2, 5, 12, 30]))]
-    sizes = {name: rng.choice([1, 2, 3, 8, 20, 60, 150]) for name in names}
+    sizes = {name: rng.choice([1, 2, 3, 8, 20, 60, 120]) for name in names}
     groups = {name: "joint" for name in names if rng.random() < rng.choice([0.0, 0.2])}
     servers = {name: _random_server(rng) for name in (*names, *OUTSIDE)}
     batches = table(
@@ -83,10 +110,14 @@ def random_cluster(rng: random.Random) -> Cluster:
         ranks,
         models={rank: _random_rank(rng) for rank in range(ranks) if rng.random() < 0.4},
         most_latency_s=most_latency_s,
-        schedule_rules=rng.choice([{1: 1}, {1: 16}, {2: 2, 4: 8}]),
+        schedule_rules=rng.choice([{1: 1}, {1: 16}, {2: 2, 4: 8}, {1: 1, 3: 16}]),
         connections_per_rank=rng.choice([1, 4, 256]),
+        chunk_rows=rng.choice([1, 4, 256]),
+        low_water_rows=rng.choice([1, 1, 10, 2000]),
+        grace_s=rng.choice([0.0, 8.0]),
         pace=PacePolicy(backoff_base_s=rng.choice([0.5, 5.0]), breaker_failures=3, breaker_probes=3),
         retry=RetryPolicy(rng.choice([1, 3])),
+        final_wait_s=rng.choice([20.0, 300.0]),
     )
 
 

@@ -206,10 +206,14 @@ def _this_process(job_id: str, since: str) -> Holder:
 
 
 def _start_ticks(pid: int) -> int:
-    """Field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process."""
+    """Field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process.
+
+    A killed process that nobody has waited for yet (state Z) is gone: it neither runs nor writes.
+    """
     stat = _read_text(Path(f"/proc/{pid}/stat"))
     # The command name is in parentheses and may hold anything, blanks and parentheses too; fields count from its end.
-    return int(stat.rpartition(")")[2].split()[19]) if stat else -1
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[19]) if fields and fields[0] not in {"Z", "X"} else -1
 
 
 def _namespace() -> str:

@@ -202,6 +202,14 @@ class Transfers:
                 del known[fd]
         return len(known)
 
+    def has_more_connections(self, server: str, limit: int) -> bool:
+        """Whether more than ``limit`` connections to the server are open.
+
+        Asked before each request, so the kernel is asked only where more than that were ever opened (an fstat per
+        connection and request took a sixth of the time).
+        """
+        return len(self._connections.get(server, ())) > limit and self.connections(server) > limit
+
     def close_connections(self, servers: Iterable[str]) -> None:
         """Shut all connections to servers on which nothing is in flight, so that another rank may open its own."""
         for server in servers:

@@ -54,6 +54,7 @@ from ddmpi.records import INVALID_SERVER
 from ddmpi.roles.profiling import Profiler, targets
 from ddmpi.roles.run_state import RunState
 from ddmpi.roles.verifying import Verifier
+from ddmpi.schedule import lower_bound_s
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,17 @@ class Stage(Enum):
     DOWNLOADING = "downloading"
     STOPPING = "stopping"
     ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least time of the download, as planned when it began (``schedule.lower_bound_s``)."""
+
+    seconds: float
+    group: str
+    """The group that sets it."""
+    began_at: float
+    """Seconds, monotonic."""
 
 
 @dataclass
@@ -100,6 +112,7 @@ class Coordinator:
         workers: ranks that download.
         send, scatter: the mailbox.
         deadline: when to stop for the walltime (s, monotonic).
+        on_end: told how the run ends before the other ranks are: those wait only seconds for one that still works then.
     """
 
     def __init__(
@@ -109,16 +122,20 @@ class Coordinator:
         send: Callable[[int, ToDownloader], None],
         scatter: Callable[[dict[int, ToDownloader]], None],
         deadline: float | None = None,
+        *,
+        on_end: Callable[[Exit], None] = lambda _: None,
     ) -> None:
         self.state = state
         self.tally = Tally()
         self.stage = Stage.PROFILING
         self.ledger: Ledger | None = None
         self.exit: Exit | None = None
+        self.bound: Bound | None = None
         self._workers = workers
         self._send = send
         self._scatter = scatter
         self._deadline = deadline
+        self._on_end = on_end
         self._profiler: Profiler | None = None
         self._verifier = Verifier(state)
         self._finished: set[int] = set()
@@ -141,7 +158,8 @@ class Coordinator:
         profiling = self.state.config.profiling
         wanted = []
         if profiling.mode == "measure" and not self.state.stages.get("profiled"):
-            wanted = targets(self.state.table, profiling.min_rows, self.state.profiles, self.state.is_open)
+            state = self.state
+            wanted = targets(state.table, profiling.min_rows, state.profiles, state.is_open, state.begun_ref)
         if not wanted:
             self._start_download(now)
             return
@@ -170,6 +188,8 @@ class Coordinator:
         plan = make_plan(
             state.table, state.config, profiles=state.profiles, limits=limits, ref=state.ref, workers=self._workers
         )
+        bound_s, slowest = lower_bound_s(plan, state.table.rows - state.successes - state.errors)
+        self.bound = Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", now)
         self.ledger = Ledger(plan, state.successes, state.errors, state.parts)
         self.stage = Stage.DOWNLOADING
         paces = state.known_paces()
@@ -301,7 +321,7 @@ class Coordinator:
             self._send(rank, Stop(reason, 0.0 if reason is StopReason.DONE else GRACE_S))
 
     def fail(self, text: str, now: float) -> None:
-        """Rank 0 itself cannot write: stop softly, and write nothing more."""
+        """Rank 0 itself cannot write: stop softly, and write nothing more (but try a report)."""
         self._failure = self._failure or text
         self._is_readonly = True
         if self.stage is Stage.STOPPING:
@@ -324,6 +344,7 @@ class Coordinator:
         self.stage = Stage.ENDED
         code = EXIT_DONE if self.state.pending_rows == 0 and not self._failure else EXIT_PENDING
         self.exit = Exit(code, self._failure)
+        self._on_end(self.exit)
         for rank in self._workers:
             self._send(rank, self.exit)
 

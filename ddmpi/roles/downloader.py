@@ -120,6 +120,7 @@ class Downloader:
         self._reported: Counters | None = None
         self._report_at = now
         self._close_at = now + self._close_interval_s
+        self._closing: int | None = None  # the ticket of the last closing of all parts, until they are durable
         self._steal_at = float("inf")
         self._request_id = 0
         self._asking = False
@@ -190,7 +191,7 @@ class Downloader:
         """Wait until something happens, at most so long; take in the answers."""
         if not self._finished:
             timeout_s = min(timeout_s, self._report_at - now)
-            if self._free_slots() > 0:
+            if self._free_slots(now) > 0:
                 # Otherwise what may start now has to wait for an answer or the writer; both wake this loop.
                 timeout_s = min(timeout_s, self._frontier.wake_at() - now)
             if self._frontier.events:
@@ -202,16 +203,19 @@ class Downloader:
 
     def _admit(self, now: float) -> None:
         """Start what may start now, while there are connections and memory for its bodies."""
-        free = self._free_slots()
+        free = self._free_slots(now)
         while free > 0 and (task := self._frontier.next_task(now)) is not None:
-            surplus = self._transfers.connections(task.server) > self._frontier.connection_limit(task)
+            surplus = self._transfers.has_more_connections(task.server, self._frontier.connection_limit(task))
             self._transfers.start(task, last_on_connection=surplus)
             self._counts["requests"] += 1
             free -= 1
 
-    def _free_slots(self) -> int:
+    def _free_slots(self, now: float) -> int:
         """Requests that this rank can take on beside those in flight."""
         if self._writer.buffered_bytes >= self._memory_budget_bytes:
+            return 0
+        if self._closing is not None and now >= self._close_at:
+            # The disk is an interval behind: a kill would cost more work than the interval allows.
             return 0
         return self._connections - self._transfers.in_flight
 
@@ -249,6 +253,8 @@ class Downloader:
                 case PartCommitted():
                     self._parts.append(_part_report(event))
                 case PartsClosed(ticket):
+                    if ticket == self._closing:
+                        self._closing = None
                     ended = self._draining.pop(ticket, None)
                     report = self._frontier.drained(ended, now) if ended is not None else None
                     if report is not None:
@@ -286,9 +292,9 @@ class Downloader:
                     self._yields.append(ready)
                 case event:
                     raise TypeError(f"unknown event {event!r}")
-        if now >= self._close_at:
+        if now >= self._close_at and self._closing is None:
             self._close_at = now + self._close_interval_s
-            self._writer.close_parts()
+            self._closing = self._writer.close_parts()
 
     def _record_failed(self, tasks: Iterable[Task], failure: Failure) -> None:
         for task in tasks:

@@ -99,11 +99,18 @@ class Profiler:
 
 
 def targets(
-    table: BatchTable, min_rows: int, known: Mapping[str, Profile], is_open: Callable[[int], bool]
+    table: BatchTable,
+    min_rows: int,
+    known: Mapping[str, Profile],
+    is_open: Callable[[int], bool],
+    begun_ref: Callable[[int], BatchRef],
 ) -> list[Target]:
-    """The servers worth profiling: enough rows, no profile yet, and a first batch that is not complete."""
+    """The servers worth profiling: enough rows, no profile yet, and a first batch that is not complete.
+
+    ``begun_ref`` gives a batch with the parts that it has: an earlier run may have been killed while it profiled.
+    """
     return [
-        (server, table.ref(first_batch), batches)
+        (server, begun_ref(first_batch), batches)
         for server, first_batch, batches in table.servers_with(min_rows)
         if server not in known and server != INVALID_SERVER and is_open(first_batch)
     ]

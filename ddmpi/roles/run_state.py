@@ -142,6 +142,10 @@ class RunState:
         retry = self._retry.get(batch_id)
         return ref if retry is None else msgspec.structs.replace(ref, retry=retry)
 
+    def begun_ref(self, batch_id: int) -> BatchRef:
+        """The same, with the parts that hold some of the batch's outcomes."""
+        return msgspec.structs.replace(self.ref(batch_id), parts=tuple(self.parts.get(batch_id, ())))
+
     def is_open(self, batch_id: int) -> bool:
         """Whether the batch has rows without an outcome."""
         return bool(self.successes[batch_id] + self.errors[batch_id] < self.table.rows[batch_id])

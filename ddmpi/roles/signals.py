@@ -44,11 +44,16 @@ class Signals:
             self.drain()
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel end this process when the launcher's proxy dies: an orphan must not go on fetching.
 
     Only for processes that an MPI launcher started; one that a shell started may outlive it (nohup).
+
+    Args:
+        parent: the pid of the parent when this process started: it may have died before the kernel was told.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

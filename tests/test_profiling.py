@@ -1,0 +1,101 @@
+"""Profiling: which rows are sampled, and what is made of the samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ddmpi.config import parse
+from ddmpi.io.batch_table import BatchTable
+from ddmpi.io.layout import Layout
+from ddmpi.io.lock import acquire
+from ddmpi.io.profiles import Profile, profile_of, read_profiles, write_profiles
+from ddmpi.io.tables import BatchReader, open_input
+from ddmpi.io.urls_writer import partition_input
+from ddmpi.protocol import LaneReport, LaneState, PartReport, Sample
+from ddmpi.records import Limits, PaceState
+from ddmpi.roles.profiling import Profiler, targets
+from ddmpi.roles.run_state import RunState
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> RunState:
+    """Three servers: two with 30 rows in two batches each, one with 5 rows."""
+    rows = [f"http://{host}.example/{i}.jpg" for host, n in (("a", 30), ("b", 30), ("c", 5)) for i in range(n)]
+    (tmp_path / "urls.txt").write_text("\n".join(rows) + "\n")
+    config = parse(
+        {"path_to_input": str(tmp_path / "urls.txt"), "path_to_output_folder": str(tmp_path / "out")}, "test"
+    )
+    layout = Layout(tmp_path / "out")
+    layout.root.mkdir()
+    table = open_input(config.path_to_input, config.columns.model_dump(), ())
+    partition_input(table, layout.urls, batch_size=20, small_rows=10, group_of=config.group_of, ignored=lambda _: False)
+    return RunState(
+        config=config,
+        layout=layout,
+        table=BatchTable(layout),
+        reader=BatchReader(layout.urls),
+        lock=acquire(layout.lock, job_id="", since="now", job_is_gone=lambda _: None),
+        epoch=1,
+        input_fingerprint="",
+        stages={},
+        servers={},
+        saved_at=0.0,
+        profiles={},
+    )
+
+
+def find_targets(state: RunState) -> list[str]:
+    found = targets(state.table, 10, state.profiles, state.is_open, state.begun_ref)
+    return [server for server, _, _ in found]
+
+
+def make_profiler(state: RunState) -> Profiler:
+    found = targets(state.table, 10, state.profiles, state.is_open, state.begun_ref)
+    return Profiler(found, lambda _: Limits(10.0, 8), lambda server: server, {}, samples_per_server=3)
+
+
+def test_only_servers_with_enough_rows_and_without_a_profile_are_sampled(state: RunState) -> None:
+    assert find_targets(state) == ["a.example", "b.example"]
+    state.profiles["a.example"] = Profile("a.example", 2, 3, 0, 10.0)
+    assert find_targets(state) == ["b.example"]
+
+
+def test_rows_that_a_killed_run_has_sampled_are_not_fetched_again(state: RunState) -> None:
+    _, first, _ = targets(state.table, 10, {}, state.is_open, state.begun_ref)[0]
+    part = "images/server_name=a.example/partition_id=0/successes-e0001-r00001-0001.parquet"
+    state.add_part(PartReport(first.batch_id, part, 3, is_errors=False))
+    lanes = [lane for assign in make_profiler(state).lanes([1, 2]).values() for lane in assign.lanes]
+    sampled = {lane.group: lane.batches[0] for lane in lanes}
+    assert sampled["a.example"].parts == (part,)
+    assert sampled["a.example"].sample_rows == 3
+    assert sampled["b.example"].parts == ()
+
+
+def test_profiling_ends_when_every_lane_is_drained(state: RunState) -> None:
+    profiler = make_profiler(state)
+    lanes = [lane for assign in profiler.lanes([1, 2, 3]).values() for lane in assign.lanes]
+    assert all(lane.sampling and lane.lane_id < 0 for lane in lanes)
+    for lane in lanes:
+        assert not profiler.is_done
+        assert not profiler.on_lane(LaneReport(lane.lane_id, 0, LaneState.RUNNING))
+        hurt = {lane.group: PaceState(wait_s=5.0)}
+        assert profiler.on_lane(LaneReport(lane.lane_id, 0, LaneState.DRAINED, paces=hurt))
+    assert profiler.is_done
+    assert profiler.paces == {"a.example": PaceState(wait_s=5.0), "b.example": PaceState(wait_s=5.0)}
+
+
+def test_a_profile_summarizes_the_samples_and_survives_its_file(tmp_path: Path) -> None:
+    samples = [
+        Sample("a", True, 200, ip="192.0.2.1", http_version="2", connect_s=0.01, ttfb_s=t, total_s=2 * t, bytes=100)
+        for t in (0.1, 0.2, 0.4)
+    ]
+    samples.append(Sample("a", False, 429, "http_status", retry_after_s=17.0))
+    profile = profile_of("a", 7, 5.0, samples)
+    assert (profile.success_count, profile.error_count, profile.rate_limit) == (3, 1, 5.0)
+    assert (profile.ttfb_s, profile.total_s, profile.bytes) == (0.2, 0.4, 100)
+    assert (profile.status_counts, profile.retry_after_s) == ("200:3 429:1", 17.0)
+    silent = profile_of("b, quoted", 1, 0.0, ())
+    write_profiles(tmp_path / "profiles.csv", {"b": silent, "a": profile})
+    assert read_profiles(tmp_path / "profiles.csv") == {"a": profile, "b, quoted": silent}
