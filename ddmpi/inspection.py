@@ -23,6 +23,7 @@ from ddmpi.io.lock import Holder
 from ddmpi.io.profiles import Profile, read_profiles
 from ddmpi.io.tables import BatchReader
 from ddmpi.io.verification import BatchCheck, verify_batch
+from ddmpi.records import UNDECODABLE
 from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
 from ddmpi.roles.verifying import describe
 from ddmpi.schedule import CPU_PER_ROW_S, IntArray, lower_bound_s
@@ -99,7 +100,7 @@ def _running(layout: Layout) -> str:
         return "none"
     try:
         holder = msgspec.json.decode(layout.lock.read_bytes(), type=Holder)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         return f"unknown: {layout.lock} cannot be read"
     job = f", job {holder.job_id}" if holder.job_id else ""
     return f"since {holder.since} on {holder.host}, pid {holder.pid}{job} (or it was killed)"

@@ -112,6 +112,7 @@ class Pace:
         "_climbed_at",
         "_day_ends",
         "_failures",
+        "_first_start_at",
         "_good_rate_per_s",
         "_in_flight",
         "_incidents",
@@ -144,6 +145,7 @@ class Pace:
         self._ceiling_per_s = math.inf  # the learned rate climbs no higher until incidents are forgiven
         self._good_rate_per_s = limits.rate_per_s  # what a climb is a share of where there is no limit
         self._climbed_at = now  # until when well-answered traffic has been credited
+        self._first_start_at = math.inf
         self._recent_starts = 0.0  # decaying count of starts, as of _started_at
         self._started_at = now
 
@@ -241,6 +243,7 @@ class Pace:
         if ready_at > now:
             raise TransitionError(f"request started at {now}, allowed at {ready_at}: {self!r}")
         self._in_flight += 1
+        self._first_start_at = min(self._first_start_at, now)
         self._recent_starts = self._recent_starts * math.exp((self._started_at - now) / MEASURE_S) + 1
         self._started_at = now
         if self._rate_per_s:
@@ -334,8 +337,12 @@ class Pace:
             self._rate_per_s = min(top_per_s, rate_per_s + step_per_s)
 
     def _measured_per_s(self) -> float:
-        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish."""
-        return self._recent_starts / MEASURE_S
+        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish.
+
+        A count that decays with time constant M and began T ago has seen M * (1 - exp(-T / M)) seconds.
+        """
+        elapsed_s = max(MEASURE_S / 8, self._started_at - self._first_start_at)
+        return self._recent_starts / (MEASURE_S * (1 - math.exp(-elapsed_s / MEASURE_S)))
 
     # ---- throttling
 

@@ -7,6 +7,9 @@ from enum import Enum
 
 import msgspec
 
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises for damaged input: text that is not UTF-8 is not among its own errors."""
+
 INVALID_SERVER = "__invalid__"
 """``server_name`` of the batches whose rows have a URL that was refused."""
 MANY_SERVERS = "__many__"

@@ -31,6 +31,7 @@ from ddmpi.io.layout import (
     parse_part_name,
     server_folder,
 )
+from ddmpi.records import UNDECODABLE
 
 VERSION: Final = 1
 _EPOCH_FOLDER: Final = re.compile(r"e(\d{4,})", re.ASCII)
@@ -267,7 +268,7 @@ def _read_marker(path: Path) -> BatchCounts | None:
         return None
     try:
         counts = msgspec.json.decode(data, type=BatchCounts)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
     return counts if counts.rows == counts.successes + counts.errors else None
 
@@ -292,7 +293,7 @@ def _read(path: Path) -> tuple[Checkpoint | None, str]:
         if version != VERSION:
             return None, f"its version is {version}, this program knows {VERSION}"
         return msgspec.json.decode(envelope.checkpoint, type=Checkpoint), ""
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         return None, f"it cannot be decoded: {error}"
 
 

@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from ddmpi.errors import OutputError, StorageError
+from ddmpi.records import UNDECODABLE
 
 STALE_AFTER_S: Final = 600.0
 """Ten minutes without a heartbeat: longer than any checkpoint interval and any hiccup of a file server seen."""
@@ -233,7 +234,7 @@ def _read_text(path: Path) -> str:
 def _decode(data: bytes) -> Holder | None:
     try:
         return msgspec.json.decode(data, type=Holder)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
 
 

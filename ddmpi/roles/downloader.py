@@ -92,7 +92,8 @@ class Downloader:
         self._max_redirects = parameters.max_redirects
         self._memory_budget_bytes = parameters.memory_budget_bytes
         self._connections = tools.connections
-        self._close_interval_s = tools.config.checkpoint_interval_s
+        # A part may close one interval late (see _free_slots): two of these are what a kill may cost.
+        self._close_interval_s = tools.config.checkpoint_interval_s / 2
         self._transfers = tools.transfers
         self._frontier = Frontier(tools.rules, tools.rng)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
