@@ -1,0 +1,167 @@
+"""Initialization against Spark, DuckDB and Polars on the same work: cluster a table of URLs by server.
+
+``python -m benchmarks.partition --rows 5000000`` makes the input, runs each competitor that can be imported in a
+process of its own, in turn, and prints one JSON line last. The work is: read the table, find the server of each URL,
+write all rows sorted by server as zstd Parquet (level 1) with row groups of 10,000 rows. ddmpi does more than the
+others: it runs its whole initialization, up to the point from which rows can be fetched, with the default config. That
+validates URLs as libcurl reads them, keeps the input's order within a server, numbers the rows, cuts batches, and syncs
+every file to the disk. Time runs from after the imports (and the start of Spark's session) to the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ddmpi.io.row_uuids import format_uuids
+
+Figures: TypeAlias = "dict[str, float]"
+Shape: TypeAlias = Callable[[np.random.Generator, int, int], npt.NDArray[np.int64]]
+"""(random numbers, first row, rows) -> the server's number of each row."""
+
+ZIPF_SERVERS: Final = 545
+ZIPF_EXPONENT: Final = 1.3
+MANY_FILES: Final = 200
+CHUNK_ROWS: Final = 500_000
+COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
+RUNNER: Final = Path(__file__).with_name("partition_runners.py")
+COMPETITORS: Final = {"ddmpi": "ddmpi", "polars": "polars", "duckdb": "duckdb", "spark": "pyspark"}
+"""Names, and the module without which each cannot run."""
+
+
+# ---- the input
+
+
+def zipf_servers(rng: np.random.Generator, _first: int, rows: int) -> npt.NDArray[np.int64]:
+    """545 servers, the k-th largest with a share of k^-1.3."""
+    shares = 1 / np.arange(1, ZIPF_SERVERS + 1) ** ZIPF_EXPONENT
+    return rng.choice(ZIPF_SERVERS, rows, p=shares / shares.sum()).astype(np.int64)
+
+
+def one_server(_rng: np.random.Generator, _first: int, rows: int) -> npt.NDArray[np.int64]:
+    """All rows on one server."""
+    return np.zeros(rows, np.int64)
+
+
+def a_server_each(_rng: np.random.Generator, first: int, rows: int) -> npt.NDArray[np.int64]:
+    """Every row on a server of its own; neighbors in the table are not neighbors by name."""
+    return (np.arange(first, first + rows, dtype=np.int64) * 7_919) % 1_000_003
+
+
+SHAPES: Final[dict[str, tuple[Shape, int]]] = {
+    "zipf": (zipf_servers, 1),
+    "one-server": (one_server, 1),
+    "million-servers": (a_server_each, 1),
+    "many-files": (zipf_servers, MANY_FILES),
+}
+"""A shape's servers, and its number of files."""
+
+
+def make_input(folder: Path, shape: str, rows: int) -> None:
+    """Write a table of six string columns, about 24 bytes per row on disk."""
+    servers, files = SHAPES[shape]
+    rng = np.random.default_rng(20_240_501)
+    bounds = np.linspace(0, rows, files + 1).astype(int).tolist()
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        schema = pa.schema([(name, pa.string()) for name in COLUMNS])
+        with pq.ParquetWriter(folder / f"part-{number:04d}.parquet", schema, compression="zstd") as writer:
+            for first in range(start, end, CHUNK_ROWS):
+                count = min(CHUNK_ROWS, end - first)
+                writer.write_table(_rows(rng, first, servers(rng, first, count)))
+
+
+def _rows(rng: np.random.Generator, first: int, servers: npt.NDArray[np.int64]) -> pa.Table:
+    count = len(servers)
+    names = pa.array(servers).cast(pa.string())
+    numbers = pa.array(np.arange(first, first + count)).cast(pa.string())
+    licenses = pa.array([f"http://creativecommons.org/licenses/{name}/4.0/" for name in ("by", "by-nc", "by-sa")])
+
+    def joined(*pieces: Any) -> Any:
+        return pc.binary_join_element_wise(*pieces, "")
+
+    columns = (
+        format_uuids(
+            pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))])
+        ),
+        numbers,
+        joined("https://img", names, ".example.org/photos/", numbers, "/original.jpeg"),
+        licenses.take(servers % 3),
+        joined("collection ", names),
+        joined("Specimen ", pa.array(rng.integers(0, 1000, count)).cast(pa.string())),
+    )
+    return pa.table(dict(zip(COLUMNS, columns, strict=True)))
+
+
+# ---- measuring
+
+
+def measure(name: str, source: Path, scratch: Path, rows: int) -> Figures:
+    """Run one competitor once, in a new process. Raises subprocess.CalledProcessError if it fails."""
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=f"{name}-") as target:
+        command = [sys.executable, str(RUNNER), name, str(source), target]
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        files = sum(path.is_file() for path in (Path(target) / "urls").glob("*"))
+    figures = json.loads(answer.stdout.splitlines()[-1])
+    figures = {
+        "seconds": round(figures["seconds"], 2),
+        "peak_rss_mb": round(figures["peak_rss_mb"]),
+        "rows_per_s": round(rows / figures["seconds"]),
+        "cpu_s": round(figures["cpu_s"], 2),
+        **({"files": files} if files else {}),
+    }
+    print(f"{name}: {figures}, load {os.getloadavg()[0]:.1f}", flush=True)
+    return figures
+
+
+def compare(names: list[str], source: Path, scratch: Path, rows: int, repeat: int) -> dict[str, Figures | None]:
+    """The fastest of ``repeat`` runs of each, taken in turn; None for what is not installed."""
+    best: dict[str, Figures | None] = dict.fromkeys(COMPETITORS)
+    installed = [name for name in names if importlib.util.find_spec(COMPETITORS[name]) is not None]
+    for turn in range(repeat):
+        for name in installed:
+            if name != "spark" or turn == 0:  # minutes each; it does not come close
+                figures, before = measure(name, source, scratch, rows), best[name]
+                best[name] = figures if before is None or figures["seconds"] < before["seconds"] else before
+    return best
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--shape", choices=SHAPES, default="zipf")
+    parser.add_argument("--only", nargs="+", choices=COMPETITORS, default=list(COMPETITORS))
+    parser.add_argument("--repeat", type=int, default=1, help="take the fastest of so many runs (Spark: one)")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for input and output")
+    arguments = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(dir=arguments.folder, prefix="ddmpi-partition-"))
+    try:
+        source = scratch / "input"
+        source.mkdir()
+        make_input(source, arguments.shape, arguments.rows)
+        size_mb = sum(file.stat().st_size for file in source.iterdir()) / 1e6
+        print(f"{arguments.rows:,} rows ({arguments.shape}), {size_mb:,.0f} MB, {os.cpu_count()} cores", flush=True)
+        figures = compare(arguments.only, source, scratch, arguments.rows, arguments.repeat)
+    finally:
+        shutil.rmtree(scratch)
+    print(json.dumps({"rows": arguments.rows, "shape": arguments.shape, **figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""One competitor of ``benchmarks.partition``, once: ``python partition_runners.py NAME INPUT OUTPUT``.
+
+Prints one JSON line: seconds from after the imports, and of this process and those below it the peak of the memory
+(RSS) and the processor time. Only what the competitor needs is imported, so that nobody pays for the others' libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+ROW_GROUP_ROWS: Final = 10_000
+SERVER_OF_URL: Final = "^https?://([^/]*)"
+"""A simpler rule than ddmpi's, to the others' favor."""
+
+
+def run_ddmpi(source: Path, target: Path) -> float:
+    from ddmpi.config import parse  # noqa: PLC0415  # see the module's docstring
+    from ddmpi.io.layout import Layout  # noqa: PLC0415
+    from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output  # noqa: PLC0415
+
+    data = {"path_to_input": str(source), "path_to_output_folder": str(target)}
+    config = parse(data, "benchmark")
+    layout = Layout(target, config.output_structure)
+    started = time.perf_counter()
+    lock = own_output(layout, {})
+    initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
+    lock.release()
+    return time.perf_counter() - started
+
+
+def run_polars(source: Path, target: Path) -> float:
+    pl = import_module("polars")
+
+    started = time.perf_counter()
+    table = pl.read_parquet(source / "*.parquet")
+    table = table.with_columns(server=pl.col("identifier").str.extract(SERVER_OF_URL))
+    table.sort("server").write_parquet(
+        target / "sorted.parquet", compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS
+    )
+    return time.perf_counter() - started
+
+
+def run_duckdb(source: Path, target: Path) -> float:
+    duckdb = import_module("duckdb")
+
+    started = time.perf_counter()
+    connection = duckdb.connect(str(target / "scratch.duckdb"))
+    connection.execute(
+        f"COPY (SELECT *, regexp_extract(identifier, '{SERVER_OF_URL}', 1) AS server "  # noqa: S608  # paths of our own
+        f"FROM read_parquet('{source}/*.parquet') ORDER BY server) TO '{target}/sorted.parquet' "
+        f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+    )
+    return time.perf_counter() - started
+
+
+def run_spark(source: Path, target: Path) -> float:
+    sql = import_module("pyspark.sql")
+
+    session = (
+        sql.SparkSession.builder.master("local[*]")
+        .config("spark.driver.memory", "10g")
+        .config("spark.ui.enabled", "false")
+        .config("spark.local.dir", str(target))
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.hadoop.parquet.compression.codec.zstd.level", "1")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    started = time.perf_counter()
+    table = session.read.parquet(str(source))
+    table = table.withColumn("server", sql.functions.regexp_extract("identifier", SERVER_OF_URL, 1))
+    writer = table.orderBy("server").write.option("compression", "zstd")
+    # Spark closes row groups by size: about 10,000 rows.
+    writer.option("parquet.block.size", 2 << 20).parquet(str(target / "sorted"))
+    return time.perf_counter() - started
+
+
+RUNNERS: Final[dict[str, Callable[[Path, Path], float]]] = {
+    "ddmpi": run_ddmpi,
+    "polars": run_polars,
+    "duckdb": run_duckdb,
+    "spark": run_spark,
+}
+
+
+def _processes(pid: int) -> Iterator[Path]:
+    """/proc folders of a process and of all below it."""
+    yield Path(f"/proc/{pid}")
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _processes(int(child))
+
+
+def _peak_rss_mb(processes: list[Path]) -> float:
+    """The most memory (RSS, in units of 10^6 bytes) that each of the processes has had, added up."""
+    lines = (line for process in processes for line in (process / "status").read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+
+
+def _cpu_s(processes: list[Path]) -> float:
+    """Processor time of the processes so far, imports included."""
+    fields = ((process / "stat").read_text().rpartition(")")[2].split() for process in processes)
+    return sum(int(stat[11]) + int(stat[12]) for stat in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def main(arguments: list[str]) -> int:
+    name, source, target = arguments
+    seconds = RUNNERS[name](Path(source), Path(target))
+    processes = list(_processes(os.getpid()))
+    figures = {"seconds": seconds, "peak_rss_mb": _peak_rss_mb(processes), "cpu_s": _cpu_s(processes)}
+    print(json.dumps(figures), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
