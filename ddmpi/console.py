@@ -77,9 +77,13 @@ class Console:
         """One line."""
         self._print(text)
 
+    def is_due(self, now: float) -> bool:
+        """Whether ``show`` would show anything: the numbers for it cost something to add up."""
+        return now >= self._next_at and not self._broken
+
     def show(self, snapshot: Snapshot, now: float) -> None:
         """Show the state; called often, prints now and then."""
-        if now < self._next_at or self._broken:
+        if not self.is_due(now):
             return
         self._next_at = now + BAR_INTERVAL_S
         if snapshot.rows != self._rows:

@@ -21,9 +21,9 @@ from ddmpi import config as config_module
 from ddmpi.console import Summary
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile
-from ddmpi.program import server_lines
 from ddmpi.report import MOST_POINTS, MOST_SERVERS, Point, Report, ServerLine, Timeline, render
 from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
+from ddmpi.roles.reporting import server_lines
 from ddmpi.roles.run_state import RunState
 
 MakeState = Callable[..., RunState]

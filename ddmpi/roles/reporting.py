@@ -1,0 +1,163 @@
+"""What rank 0 tells people of a run: lines and bar while it goes on, the summary and report.html at its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+
+from ddmpi import __version__
+from ddmpi.console import Console, Snapshot, Summary, duration
+from ddmpi.errors import EXIT_DONE, StorageError
+from ddmpi.io.batch_table import limits_by_group
+from ddmpi.io.durable import write_atomically
+from ddmpi.io.urls_writer import PartitionSummary
+from ddmpi.protocol import Exit
+from ddmpi.records import INVALID_SERVER, MANY_SERVERS
+from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, Timeline, render
+from ddmpi.roles.coordinator import Coordinator
+from ddmpi.roles.run_state import RunState
+from ddmpi.schedule import is_packed
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """The people's side of one run.
+
+    Args:
+        ranks: of the job.
+        started_at: when the run began (s, monotonic).
+    """
+
+    def __init__(self, console: Console, ranks: int, started_at: float) -> None:
+        self._console = console
+        self._ranks = ranks
+        self._started_at = started_at
+        self._timeline = Timeline()
+        self.unreported: StorageError | None = None
+        """Why report.html could not be written."""
+
+    def on_rows(self, rows: int) -> None:
+        """So many rows of the input are read."""
+        self._console.show(Snapshot("reading the table", 0, rows, 0, 0, 0, self._ranks), time.monotonic())
+
+    def on_partitioned(self, summary: PartitionSummary) -> None:
+        """The input is clustered by server."""
+        rejected = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary.rejected.items()))
+        largest = ", ".join(f"{name} {rows:,}" for name, rows in summary.largest[:5])
+        self._console.say(
+            f"Input: {summary.rows:,} rows on {summary.servers:,} servers in {summary.batches:,} batches, "
+            f"{sum(summary.rejected.values()):,} refused ({rejected or 'none'}), {summary.ignored_rows:,} ignored; "
+            f"{duration(summary.seconds)}"
+        )
+        self._console.say(f"Largest servers: {largest}")
+
+    def on_turn(self, coordinator: Coordinator, now: float) -> None:
+        """Called in each turn of the loop; sums are made only when they are shown."""
+        if self._console.is_due(now):
+            self._console.show(coordinator.snapshot(), now)
+        if self._timeline.is_due(now - self._started_at):
+            self._timeline.add(self._point(coordinator, now))
+
+    def _point(self, coordinator: Coordinator, now: float) -> Point:
+        total = coordinator.tally.total()
+        return Point(now - self._started_at, total.successes + total.errors, total.bytes)
+
+    def write_report(self, coordinator: Coordinator, ending: Exit, now: float) -> None:
+        """A disk that does not take the report changes nothing about how the run ends: rows count, not pages."""
+        state, bound = coordinator.state, coordinator.bound
+        self._timeline.add(self._point(coordinator, now))
+        servers, rest = server_lines(state)
+        page = render(
+            Report(
+                summary=self.summary(coordinator, ending, now),
+                exit_code=ending.code,
+                origin=f"Run {state.epoch} over {state.config.path_to_input}; ranks: {self._ranks}; "
+                f"ended {datetime.now().astimezone().isoformat(' ', 'seconds')}; ddmpi {__version__}",
+                places=_places(state),
+                points=self._timeline.points,
+                bound_s=None if bound is None else bound.seconds,
+                bound_by="" if bound is None else bound.group,
+                download_s=0.0 if bound is None else now - bound.began_at,
+                servers=servers,
+                rest=rest,
+            )
+        )
+        try:
+            # A path may hold bytes that are no UTF-8.
+            write_atomically(state.layout.report, page.encode(errors="replace"))
+        except StorageError as error:
+            log.exception("rank 0 cannot write the report")
+            self.unreported = error
+
+    def summary(self, coordinator: Coordinator, ending: Exit, now: float) -> Summary:
+        """The end of the run in numbers."""
+        state, total = coordinator.state, coordinator.tally.total()
+        pending = state.pending_rows
+        return Summary(
+            rows=int(state.table.rows.sum()),
+            successes=int(state.successes.sum()),
+            errors=int(state.errors.sum()),
+            pending=pending,
+            kinds=state.error_kinds,
+            fetched_bytes=total.bytes,
+            fetched_rows=total.successes + total.errors,
+            requests=total.requests,
+            seconds=now - self._started_at,
+            slowest=coordinator.slowest_servers(5),
+            output=str(state.layout.root),
+            ending=_ending_text(ending, pending),
+        )
+
+
+def _ending_text(ending: Exit, pending: int) -> str:
+    if ending.message:
+        return f"Stopped: {ending.message}. What is committed is kept; run the same command again."
+    if ending.code == EXIT_DONE:
+        return "Done: every row is final."
+    return f"{pending:,} rows are pending; run the same command again to go on."
+
+
+def _places(state: RunState) -> dict[str, str]:
+    """What the output folder holds for people: those parts of it that exist after every run that came so far."""
+    layout = state.layout
+    places = {"the files": layout.images} if state.successes.any() else {}
+    places |= {"rows that failed for good": layout.errors} if state.errors.any() else {}
+    places |= {"what was measured of each server": layout.profiles} if state.profiles else {}
+    places |= {"one per rank": layout.logs}
+    return {what: layout.relative(path) for what, path in places.items()}
+
+
+def server_lines(state: RunState) -> tuple[list[ServerLine], ServerLine | None]:
+    """The largest pace groups, and all others together.
+
+    Packed batches are one line: their servers have limits of their own, and a batch says nothing about any of them.
+    """
+    table, names = state.table, state.table.group_names
+    packed = np.fromiter(map(is_packed, names), np.bool_, len(names))
+    line_of_group = np.where(packed, len(names), np.arange(len(names)))
+    line_of_batch = line_of_group[table.groups]
+    servers = np.bincount(line_of_batch[table.server_first_batch], minlength=len(names) + 1)
+    rows, successes, errors = (
+        np.bincount(line_of_batch, values, minlength=len(names) + 1).astype(np.int64)
+        for values in (table.rows, state.successes, state.errors)
+    )
+    counts = np.stack([servers, rows, successes, errors])
+    order = np.argsort(-rows, kind="stable")
+    order = order[rows[order] > 0]
+    limits = limits_by_group(state.config, state.profiles)
+    lines = []
+    for index in order[:MOST_SERVERS].tolist():
+        name = names[index] if index < len(names) else MANY_SERVERS
+        line = ServerLine(name, *counts[:, index].tolist())
+        if name not in {MANY_SERVERS, INVALID_SERVER}:
+            line = replace(line, limit_per_s=limits(name).rate_per_s)
+        if (profile := state.profiles.get(name)) is not None:
+            line = replace(line, latency_s=profile.total_s, size_bytes=profile.bytes)
+        lines.append(line)
+    others = order[MOST_SERVERS:]
+    return lines, ServerLine("", *counts[:, others].sum(axis=1).tolist()) if len(others) else None
