@@ -26,6 +26,7 @@ from enum import Enum
 from typing import Protocol
 
 from ddmpi.errors import TransitionError
+from ddmpi.events import BatchEnded, Event, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
 from ddmpi.outcome import Outcome, Verdict
 from ddmpi.pace import Pace, PacePolicy, Signal
 from ddmpi.protocol import Errand, Extend, Lane, LaneReport, LaneState, Yield, Yielded
@@ -67,59 +68,7 @@ class Fate(Enum):
     """Not final: it is tried again, was handed to another lane, or stays pending (sampling)."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadBatch:
-    """Read the batch's rows and call ``loaded``."""
-
-    lane_id: int
-    batch: BatchRef
-
-
-@dataclass(frozen=True, slots=True)
-class BatchEnded:
-    """No row of this batch is left here: its parts can be closed."""
-
-    batch_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class LaneEnded:
-    """No row of this lane is left here: close its connections, commit its batches, then ask ``drained``."""
-
-    lane_id: int
-    batch_ids: frozenset[int]
-    servers: tuple[str, ...]
-    ending: int = 1
-    """How often the lane has ended: a lane that is extended ends again."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowsFailed:
-    """Rows whose server was given up: record each (task) with the failure."""
-
-    tasks: Sequence[Task]
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class RowRedirected:
-    """A row that this rank may not fetch: no lane here holds a share of its new server's limits."""
-
-    errand: Errand
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyToYield:
-    """Send this answer once no more than ``connections`` connections to the split lane's servers are open."""
-
-    answer: Yielded
-    servers: tuple[str, ...] = ()
-    connections: int = 0
-
-
 _ENDS_SAMPLING = (Signal.THROTTLED, Signal.CONNECT_FAILED)
-
-Event = LoadBatch | BatchEnded | LaneEnded | RowsFailed | RowRedirected | ReadyToYield
 
 
 @dataclass(frozen=True)

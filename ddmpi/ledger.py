@@ -15,13 +15,22 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
 
+from ddmpi.actions import (
+    Action,
+    BatchCompleted,
+    BigBatchEnded,
+    BigBatchStarted,
+    Scatter,
+    ScheduleRow,
+    Send,
+)
 from ddmpi.errors import TransitionError
+from ddmpi.leases import Lease, RankAccount, Transfer
 from ddmpi.protocol import (
     Assign,
     Errand,
@@ -34,7 +43,6 @@ from ddmpi.protocol import (
     Progress,
     Release,
     StealRequest,
-    ToDownloader,
     Yield,
     Yielded,
 )
@@ -65,104 +73,7 @@ MOST_FLOWS_PER_BATCH = 3
 """A batch that comes back incomplete so often without progress stays pending."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send this message to the rank."""
-
-    rank: int
-    message: ToDownloader
-
-
-@dataclass(frozen=True, slots=True)
-class Scatter:
-    """Scatter these over all ranks; those without lanes get an empty ``Assign``."""
-
-    assigns: Mapping[int, Assign]
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleRow:
-    """One row of schedule.csv."""
-
-    rank: int
-    server_name: str
-    partition_from: int
-    partition_to: int
-    rate_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class BigBatchStarted:
-    """Write the big batch's schedule.csv."""
-
-    number: int
-    rows: tuple[ScheduleRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchCompleted:
-    """Write the batch's marker."""
-
-    batch_id: int
-    successes: int
-    errors: int
-
-
-@dataclass(frozen=True, slots=True)
-class BigBatchEnded:
-    """Verify these batches from the files."""
-
-    number: int
-    batch_ids: tuple[int, ...]
-
-
 _NOTHING_LEARNED = PaceState()
-
-Action = Send | Scatter | BigBatchStarted | BatchCompleted | BigBatchEnded
-
-
-@dataclass(slots=True, eq=False)
-class _Lease:
-    lane_id: int
-    rank: int
-    group: str
-    time_s: float
-    cost_s: float
-    share: Limits
-    batch_ids: set[int]
-    errands: list[Errand] = field(default_factory=list)
-    version: int = 0
-    parked_until: float | None = None
-    errand_rows: dict[int, int] = field(default_factory=dict)
-
-    def held(self) -> Iterator[int]:
-        """The batch of each hold that this lease has: one per own batch, one per errand."""
-        yield from self.batch_ids
-        for batch_id, rows in self.errand_rows.items():
-            yield from itertools.repeat(batch_id, rows)
-        yield from (errand.batch.batch_id for errand in self.errands)
-
-
-@dataclass(slots=True)
-class _Rank:
-    lease_ids: set[int] = field(default_factory=set)
-    load_s: float = 0.0
-    remaining_s: float = 0.0
-    unstarted: int = 0
-    asking: int = 0
-    """request_id of the steal request that waits for an answer, 0 if none."""
-    asked_to_yield: bool = False
-    refusals: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Transfer:
-    """A ``Yield`` that is under way."""
-
-    thief: int
-    victim: int
-    thief_request_id: int
-    deadline: float
 
 
 class Ledger:
@@ -187,10 +98,10 @@ class Ledger:
         self._big_batch_members: dict[int, tuple[int, ...]] = {}
         self._big_batch_of: dict[int, int] = {}
         self._next_number = 1
-        self._leases: dict[int, _Lease] = {}
+        self._leases: dict[int, Lease] = {}
         self._by_group: dict[str, set[int]] = {}
-        self._ranks = {rank: _Rank() for rank in plan.workers}
-        self._transfers: dict[int, _Transfer] = {}
+        self._ranks = {rank: RankAccount() for rank in plan.workers}
+        self._transfers: dict[int, Transfer] = {}
         self._ids = 0
         self._paces: dict[str, dict[str, tuple[PaceState, float]]] = {}
         self.steals = 0
@@ -257,7 +168,7 @@ class Ledger:
     def _ranks_with(self, group: str) -> set[int]:
         return {self._leases[lane_id].rank for lane_id in self._by_group.get(group, ())}
 
-    def _new_leases(self, by_group: dict[int, list[int]]) -> list[_Lease]:
+    def _new_leases(self, by_group: dict[int, list[int]]) -> list[Lease]:
         leases = []
         for index, batch_ids in by_group.items():
             group = self.plan.group_names[index]
@@ -282,11 +193,11 @@ class Ledger:
             rows.append(self._schedule_row(lease, batch_ids))
         return actions, rows
 
-    def _lease(self, group: str, batch_ids: list[int], share: Limits) -> _Lease:
+    def _lease(self, group: str, batch_ids: list[int], share: Limits) -> Lease:
         """A lease that has no rank yet."""
         self._ids += 1
         time_s, cost_s = self._costs(group, batch_ids, share)
-        lease = _Lease(self._ids, -1, group, time_s, cost_s, share, set())
+        lease = Lease(self._ids, -1, group, time_s, cost_s, share, set())
         self._leases[lease.lane_id] = lease
         self._by_group.setdefault(group, set()).add(lease.lane_id)
         self._hold(lease, batch_ids)
@@ -302,7 +213,7 @@ class Ledger:
         return time_s, lane_cost_s(rows, time_s, share, row_time)
 
     def _extend(
-        self, lease: _Lease, batch_ids: list[int], added: Limits | None = None, errands: Iterable[Errand] = ()
+        self, lease: Lease, batch_ids: list[int], added: Limits | None = None, errands: Iterable[Errand] = ()
     ) -> Send:
         """Enter more work, or a larger share, into a lease that a rank holds; the message that tells the rank."""
         if added is not None:
@@ -320,7 +231,7 @@ class Ledger:
     def _limits(self, group: str) -> Limits:
         return Limits(0.0, 1) if is_packed(group) else self.plan.limits(group)
 
-    def _grant(self, lease: _Lease, now: float) -> Lane:
+    def _grant(self, lease: Lease, now: float) -> Lane:
         """Enter the lease into its rank's account; the message that tells the rank."""
         record = self._ranks[lease.rank]
         record.lease_ids.add(lease.lane_id)
@@ -335,7 +246,7 @@ class Ledger:
             tuple(lease.errands),
         )  # fmt: skip
 
-    def _hold(self, lease: _Lease, batch_ids: Iterable[int]) -> None:
+    def _hold(self, lease: Lease, batch_ids: Iterable[int]) -> None:
         for batch_id in batch_ids:
             lease.batch_ids.add(batch_id)
             self._holders[batch_id] = self._holders.get(batch_id, 0) + 1
@@ -345,7 +256,7 @@ class Ledger:
         parts = tuple(self._parts.get(batch_id, ()))
         return msgspec.structs.replace(ref, parts=parts) if parts else ref
 
-    def _schedule_row(self, lease: _Lease, batch_ids: Iterable[int] | None = None) -> ScheduleRow:
+    def _schedule_row(self, lease: Lease, batch_ids: Iterable[int] | None = None) -> ScheduleRow:
         refs = [self.plan.ref(batch_id) for batch_id in (lease.batch_ids if batch_ids is None else batch_ids)]
         partitions = [ref.partition_id for ref in refs]
         rate = lease.share.rate_per_s
@@ -415,7 +326,7 @@ class Ledger:
             actions += self._end(lease)
         return actions
 
-    def _learn_from(self, lease: _Lease, paces: Mapping[str, PaceState], now: float) -> list[Action]:
+    def _learn_from(self, lease: Lease, paces: Mapping[str, PaceState], now: float) -> list[Action]:
         """Keep what a lane has learned, as of the whole group; a pause stops the other lanes of the group too."""
         actions: list[Action] = []
         known = self._paces.setdefault(lease.group, {})
@@ -430,11 +341,11 @@ class Ledger:
         return actions
 
     @staticmethod
-    def _pause(lease: _Lease, wait_s: float) -> Send:
+    def _pause(lease: Lease, wait_s: float) -> Send:
         """News, not work: the version stays, or a drained lane would end again, and be news to the others again."""
         return Send(lease.rank, Extend(lease.lane_id, lease.version, wait_s=wait_s))
 
-    def _part(self, lease: _Lease) -> float:
+    def _part(self, lease: Lease) -> float:
         """The lease's part of its group's limits."""
         whole = self._limits(lease.group)
         if whole.rate_per_s > 0:
@@ -448,14 +359,14 @@ class Ledger:
         )
 
     @staticmethod
-    def _note_received(lease: _Lease) -> None:
+    def _note_received(lease: Lease) -> None:
         """The holder has all errands: from now on only which batches they belong to matters."""
         for errand in lease.errands:
             batch_id = errand.batch.batch_id
             lease.errand_rows[batch_id] = lease.errand_rows.get(batch_id, 0) + 1
         lease.errands.clear()
 
-    def _end(self, lease: _Lease) -> list[Action]:
+    def _end(self, lease: Lease) -> list[Action]:
         """The lane is empty. Batches that it leaves incomplete, and that no errand holds, have to flow again; its
         share goes to another lane of the group."""
         self._forget(lease)
@@ -468,17 +379,17 @@ class Ledger:
             actions.append(self._extend(heir, [], lease.share))
         return actions
 
-    def _forget(self, lease: _Lease) -> None:
+    def _forget(self, lease: Lease) -> None:
         self._drop_lease(lease)
         self._leave_rank(lease)
 
-    def _drop_lease(self, lease: _Lease) -> None:
+    def _drop_lease(self, lease: Lease) -> None:
         del self._leases[lease.lane_id]
         self._by_group[lease.group].discard(lease.lane_id)
         if not self._by_group[lease.group]:
             del self._by_group[lease.group]
 
-    def _leave_rank(self, lease: _Lease) -> None:
+    def _leave_rank(self, lease: Lease) -> None:
         record = self._ranks[lease.rank]
         record.lease_ids.discard(lease.lane_id)
         record.load_s = max(0.0, record.load_s - lease.cost_s) if record.lease_ids else 0.0
@@ -575,12 +486,12 @@ class Ledger:
             _, victim, split = found
         self._ids += 1
         record = self._ranks[rank]
-        self._transfers[self._ids] = _Transfer(rank, victim, record.asking, now + YIELD_TIMEOUT_S)
+        self._transfers[self._ids] = Transfer(rank, victim, record.asking, now + YIELD_TIMEOUT_S)
         self._ranks[victim].asked_to_yield = True
         self._ranks[victim].unstarted = 0
         return [Send(victim, Yield(self._ids, max(1.0, self._ranks[victim].remaining_s / 2), split))]
 
-    def _splittable(self, rank: int, thief: int) -> Iterable[_Lease]:
+    def _splittable(self, rank: int, thief: int) -> Iterable[Lease]:
         """Lanes of the rank whose group may have one lane more, and which have enough batches for two."""
         for lane_id in self._ranks[rank].lease_ids:
             lease = self._leases[lane_id]
@@ -594,7 +505,7 @@ class Ledger:
             if len(self._by_group[lease.group]) < self.plan.max_lanes(int(self._group_batches[index])):
                 yield lease
 
-    def _is_indivisible(self, lease: _Lease) -> bool:
+    def _is_indivisible(self, lease: Lease) -> bool:
         """Whether a second rank could not help: the rate or the one connection is the limit, or nothing is fetched."""
         if lease.share.connections < 2 or is_packed(lease.group) or lease.group == INVALID_SERVER:
             return True
@@ -625,7 +536,7 @@ class Ledger:
         request_id = self._answer(transfer.thief) if waiting else 0
         return self._give(stolen, transfer.thief, request_id, now)
 
-    def _take_from(self, victim: int, lane_id: int) -> _Lease:
+    def _take_from(self, victim: int, lane_id: int) -> Lease:
         """A lane that was not started: it leaves the victim as a whole."""
         lease = self._leases[lane_id]
         if lease.rank != victim:
@@ -634,7 +545,7 @@ class Ledger:
         lease.rank = -1
         return lease
 
-    def _split(self, victim: int, message: Yielded, share: Limits) -> _Lease:
+    def _split(self, victim: int, message: Yielded, share: Limits) -> Lease:
         """The part that was cut off, as a lease of its own."""
         old = self._leases[message.split_lane_id]
         given = list(message.split_batch_ids)
@@ -646,7 +557,7 @@ class Ledger:
             self._holders[batch_id] -= 1
         return self._lease(old.group, given, share)
 
-    def _give(self, stolen: list[_Lease], thief: int, request_id: int, now: float) -> list[Action]:
+    def _give(self, stolen: list[Lease], thief: int, request_id: int, now: float) -> list[Action]:
         """Lease these to the thief. What belongs to a group of which it has a lane by now is joined to that one."""
         actions: list[Action] = []
         lanes = []
@@ -662,7 +573,7 @@ class Ledger:
             actions.append(Send(thief, Assign(tuple(lanes), request_id)))
         return actions
 
-    def _join(self, own: _Lease, lease: _Lease) -> Send:
+    def _join(self, own: Lease, lease: Lease) -> Send:
         self._drop_lease(lease)
         for batch_id in lease.batch_ids:
             self._holders[batch_id] -= 1

@@ -11,17 +11,8 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ddmpi.frontier import (
-    BatchEnded,
-    Fate,
-    Frontier,
-    LaneEnded,
-    LoadBatch,
-    ReadyToYield,
-    RowRedirected,
-    RowsFailed,
-    Rules,
-)
+from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
+from ddmpi.frontier import Fate, Frontier, Rules
 from ddmpi.outcome import classify
 from ddmpi.protocol import (
     Assign,

@@ -16,17 +16,10 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.errors import DdmpiError
 from ddmpi.frontier import CHUNK_ROWS, LOW_WATER_ROWS, Rules
-from ddmpi.ledger import (
-    Action,
-    BatchCompleted,
-    BigBatchEnded,
-    BigBatchStarted,
-    Ledger,
-    Scatter,
-    Send,
-)
+from ddmpi.ledger import Ledger
 from ddmpi.pace import PacePolicy
 from ddmpi.protocol import (
     Assign,

@@ -9,18 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from ddmpi.errors import TransitionError
-from ddmpi.frontier import (
-    BatchEnded,
-    Event,
-    Fate,
-    Frontier,
-    LaneEnded,
-    LoadBatch,
-    ReadyToYield,
-    RowRedirected,
-    RowsFailed,
-    Rules,
-)
+from ddmpi.events import BatchEnded, Event, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
+from ddmpi.frontier import Fate, Frontier, Rules
 from ddmpi.outcome import SUCCESS, Outcome, Verdict
 from ddmpi.pace import PacePolicy, Signal
 from ddmpi.protocol import Errand, Extend, Lane, LaneState, Yield, Yielded

@@ -13,8 +13,9 @@ import ddmpi
 
 PACKAGE = Path(ddmpi.__file__).parent
 PURE = (
-    "addresses", "errors", "frontier", "ledger", "outcome", "pace", "partition", "protocol", "records", "retry",
-    "schedule", "simulated_rank", "simulated_world", "simulation", "site", "urls",
+    "actions", "addresses", "errors", "events", "frontier", "leases", "ledger", "outcome", "pace", "partition",
+    "protocol", "records", "retry", "schedule", "simulated_rank", "simulated_world", "simulation", "site",
+    "urls",
 )  # fmt: skip
 SHELL = frozenset(
     {

@@ -7,18 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import pytest
 
+from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.errors import TransitionError
-from ddmpi.ledger import (
-    MOST_FLOWS_PER_BATCH,
-    YIELD_TIMEOUT_S,
-    Action,
-    BatchCompleted,
-    BigBatchEnded,
-    BigBatchStarted,
-    Ledger,
-    Scatter,
-    Send,
-)
+from ddmpi.ledger import MOST_FLOWS_PER_BATCH, YIELD_TIMEOUT_S, Ledger
 from ddmpi.protocol import (
     Assign,
     Counters,

@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
+from ddmpi.actions import ScheduleRow
 from ddmpi.io.durable import write_atomically
 from ddmpi.io.layout import Layout
-from ddmpi.ledger import ScheduleRow
 
 _SCHEDULE = ("rank", "server_name", "partition_id_from", "partition_id_to", "rate_limit")
 _VERIFICATION = ("server_name", "partition_id", "status", "rows", "successes", "errors", "pending")

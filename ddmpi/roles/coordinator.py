@@ -17,20 +17,13 @@ from enum import Enum
 
 import numpy as np
 
+from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.console import Snapshot
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING
 from ddmpi.io.batch_table import limits_by_group, make_plan
 from ddmpi.io.profiles import write_profiles
 from ddmpi.io.schedules import write_schedule
-from ddmpi.ledger import (
-    Action,
-    BatchCompleted,
-    BigBatchEnded,
-    BigBatchStarted,
-    Ledger,
-    Scatter,
-    Send,
-)
+from ddmpi.ledger import Ledger
 from ddmpi.protocol import (
     Assign,
     Begin,
