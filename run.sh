@@ -57,7 +57,8 @@ set_up() {
   fi
   if [[ -n $missing ]] || ! grep -qsxF "$wanted" "$stamp"*; then
     echo "run.sh: installing into $venv" >&2
-    "$python" -m pip install --quiet --disable-pip-version-check --editable "${root}[$extras]" pillow
+    # setuptools warns of folders beside an editable package; these are meant to be there.
+    PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --editable "${root}[$extras]" pillow
     echo "$wanted" >"$stamp"
   fi
   export PATH=$venv/bin:$PATH
