@@ -48,6 +48,8 @@ class Summary:
     slowest: Sequence[tuple[str, float]]
     output: str
     ending: str
+    ignored: int = 0
+    """Rows on servers that the ignored table names: neither successes nor errors nor pending."""
 
 
 class Console:
@@ -176,6 +178,8 @@ def _summary_table(summary: Summary) -> Table:
         if count:
             table.add_row(f"  {kind}", f"{count:,}")
     table.add_row("pending", f"{summary.pending:,}", _share(summary.pending, summary.rows))
+    if summary.ignored:
+        table.add_row("ignored", f"{summary.ignored:,}", _share(summary.ignored, summary.rows))
     speed = summary.fetched_rows / max(1e-9, summary.seconds)
     table.add_row("this run", f"{summary.fetched_rows:,}", f"rows in {duration(summary.seconds)}, {speed:,.1f} rows/s")
     table.add_row("requests", f"{summary.requests:,}", f"{size(summary.fetched_bytes)} received")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console as RichConsole
 from rich.table import Table
 
@@ -22,7 +24,7 @@ from ddmpi.io.layout import Layout
 from ddmpi.io.lock import Holder
 from ddmpi.io.profiles import Profile, read_profiles
 from ddmpi.io.tables import BatchReader
-from ddmpi.io.verification import BatchCheck, verify_batch
+from ddmpi.io.verification import BatchCheck, check_batch
 from ddmpi.records import UNDECODABLE
 from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
 from ddmpi.roles.verifying import describe
@@ -59,36 +61,57 @@ def _status(layout: Layout, out: RichConsole) -> int:
     checkpoint, warnings = load(layout)
     for warning in warnings:
         out.print(warning, markup=False)
-    done = np.zeros(len(table), np.int64)
-    errors = np.zeros(len(table), np.int64)
+    counts = _count(layout, table)
+    out.print(_status_table(layout, table, checkpoint, counts))
+    _print_servers(table, counts.done, counts.errors, out)
+    return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What markers say, per batch: (B,) each."""
+
+    done: IntArray
+    errors: IntArray
+    ignored: IntArray
+    is_complete: npt.NDArray[np.bool_]
+    begun: int
+    """Batches with parts and no marker."""
+
+
+def _count(layout: Layout, table: BatchTable) -> _Counts:
+    done, errors, ignored = np.zeros(len(table), np.int64), np.zeros(len(table), np.int64), table.ignored_rows.copy()
     begun = 0
-    for found in scan(layout, [table.ref(batch_id) for batch_id in range(len(table))]):
+    for found in scan(layout, map(table.ref, table.begun(layout).tolist())):
         if found.counts is not None:
             done[found.batch_id] = found.counts.rows
             errors[found.batch_id] = found.counts.errors
+            # What an earlier run has ignored, and the next one would not, is to be fetched.
+            ignored[found.batch_id] = min(found.counts.ignored, int(ignored[found.batch_id]))
         begun += bool(found.parts)
-    out.print(_status_table(layout, table, checkpoint, done, begun))
-    _print_servers(table, done, errors, out)
-    return EXIT_DONE if done.sum() == table.rows.sum() else EXIT_PENDING
+    return _Counts(done, errors, ignored, done + ignored == table.rows, begun)
 
 
-def _status_table(
-    layout: Layout, table: BatchTable, checkpoint: Checkpoint | None, done: IntArray, begun: int
-) -> Table:
+def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | None, counts: _Counts) -> Table:
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column()
-    rows, complete = int(table.rows.sum()), int(np.count_nonzero(done == table.rows))
+    rows, left_out = int(table.rows.sum()), int(counts.ignored.sum())
+    complete, begun = int(np.count_nonzero(counts.is_complete)), counts.begun
     grid.add_row("output", str(layout.root))
     grid.add_row("run", _running(layout))
     grid.add_row("input", f"{rows:,} rows on {len(table.server_names):,} servers in {len(table):,} batches")
+    if left_out:
+        grid.add_row("ignored", f"{left_out:,} rows on {table.ignored_server_count:,} servers ({layout.ignored.name})")
     profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0
     grid.add_row("profiled", f"{profiled:,} servers")
     grid.add_row("batches", f"{complete:,} complete, {begun:,} begun, {len(table) - complete - begun:,} untouched")
     counters = checkpoint.counters if checkpoint is not None else {}
     if counters:
         final = counters["successes"] + counters["errors"]
-        grid.add_row("rows", f"{final:,} final ({100 * final / max(1, rows):.1f} %), {rows - final:,} pending")
+        grid.add_row(
+            "rows", f"{final:,} final ({100 * final / max(1, rows):.1f} %), {max(0, rows - final - left_out):,} pending"
+        )
         kinds = {name[7:]: count for name, count in counters.items() if name.startswith("errors.") and count}
         listed = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
         grid.add_row("errors", f"{counters['errors']:,}" + (f": {listed}" if listed else ""))
@@ -129,8 +152,7 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
     checks: list[BatchCheck] = []
     for batch_id in range(len(table)):
         ref = table.ref(batch_id)
-        numbers = reader.read(ref, ["row_number"]).column("row_number").to_numpy()
-        check = verify_batch(layout, ref, numbers, rehash=algorithm)
+        check = check_batch(layout, reader, ref, int(table.ignored_rows[batch_id]), rehash=algorithm)
         checks.append(check)
         if not check.ok and sum(not c.ok for c in checks) <= MOST_PROBLEMS:
             out.print(f"{ref.server_name}, partition {ref.partition_id}: {describe(check)}", markup=False)
@@ -138,7 +160,8 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
     pending = sum(check.pending for check in checks)
     successes, errors = sum(c.successes for c in checks), sum(c.errors for c in checks)
     out.print(
-        f"{int(table.rows.sum()):,} rows: {successes:,} successes, {errors:,} errors, {pending:,} pending; "
+        f"{int(table.rows.sum()):,} rows: {successes:,} successes, {errors:,} errors, {pending:,} pending, "
+        f"{sum(check.ignored for check in checks):,} ignored; "
         f"{bad:,} of {len(table):,} batches damaged" + (f"; digests ({algorithm}) recomputed" if rehash else "")
     )
     return EXIT_DONE if not bad and not pending else EXIT_PENDING
@@ -156,31 +179,33 @@ def _plan(config: Config, layout: Layout, environment: Mapping[str, str], ranks:
         finally:
             lock.release()
     table = BatchTable(layout)
+    rows = table.rows - table.ignored_rows
     profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}
     plan = make_plan(
-        table, config, profiles=profiles, limits=limits_by_group(config, profiles), ref=table.ref, workers=[0]
-    )
-    bound_s, worst = lower_bound_s(plan, table.rows)
-    work_s = float(table.rows.sum()) * CPU_PER_ROW_S
+        table, config, rows=rows, profiles=profiles, limits=limits_by_group(config, profiles), ref=table.ref,
+        workers=[0],
+    )  # fmt: skip
+    bound_s, worst = lower_bound_s(plan, rows)
+    work_s = float(rows.sum()) * CPU_PER_ROW_S
     advised = max(1, int(np.ceil(work_s / bound_s))) if bound_s > 0 else 1
     workers = max(1, ranks - 1) if ranks is not None else advised
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column()
-    grid.add_row("rows", f"{int(table.rows.sum()):,} in {len(table):,} batches")
+    grid.add_row("rows", f"{int(rows.sum()):,} in {len(table):,} batches, {int(table.ignored_rows.sum()):,} ignored")
     grid.add_row("servers", f"{len(table.server_names):,} in {len(table.group_names):,} groups")
     grid.add_row("lower bound", f"{duration(bound_s)}, set by {plan.group_names[worst] if worst >= 0 else '-'}")
     # The servers' bound or the ranks' capacity, whichever is later.
     predicted_s = max(bound_s, work_s / workers)
     grid.add_row("predicted", f"{duration(predicted_s)} with {workers + 1} ranks")
     grid.add_row("advised", f"{advised + 1} ranks: more would only wait for the servers")
-    grid.add_row("size", f"about {size(_expected_bytes(table, profiles))}")
+    grid.add_row("size", f"about {size(_expected_bytes(rows, profiles))}")
     out.print(grid)
     if not profiles:
         out.print("Nothing is profiled yet: rates are the config's, latencies and sizes are assumed.")
     return EXIT_DONE
 
 
-def _expected_bytes(table: BatchTable, profiles: Mapping[str, Profile]) -> float:
+def _expected_bytes(rows: IntArray, profiles: Mapping[str, Profile]) -> float:
     known = [profile.bytes for profile in profiles.values() if profile.bytes]
-    return float(table.rows.sum()) * (float(np.mean(known)) if known else TYPICAL_FILE_BYTES)
+    return float(rows.sum()) * (float(np.mean(known)) if known else TYPICAL_FILE_BYTES)

@@ -83,7 +83,8 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
 
     ``file`` is relative to the urls folder; the rows are ``rows`` rows from ``offset`` of row group ``row_group``.
     ``sample_rows`` > 0 asks for only so many of the rows that are not final (profiling). ``retry`` names the kinds or
-    codes of errors of earlier epochs that do not count as final ("*" = all): those rows are fetched again.
+    codes of errors of earlier epochs that do not count as final ("*" = all): those rows are fetched again. Rows on
+    servers that are ``ignored`` are left out.
     """
 
     batch_id: int
@@ -96,6 +97,7 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     parts: tuple[str, ...] = ()
     sample_rows: int = 0
     retry: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

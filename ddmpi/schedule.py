@@ -25,6 +25,9 @@ SPLIT_ABOVE_PER_S = 500.0
 """A server that allows less than this is no work for two ranks: its rate is the limit, not a rank's capacity."""
 CONNECTIONS_PER_RANK = 256
 
+PACKED_PREFIX = MANY_SERVERS + "/"
+"""How the name of a group begins that is one packed batch."""
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
@@ -57,7 +60,7 @@ class Plan:
 
 def is_packed(group: str) -> bool:
     """Whether the group is a packed batch: its servers have own limits instead of a common share."""
-    return group.startswith(MANY_SERVERS + "/")
+    return group.startswith(PACKED_PREFIX)
 
 
 def row_time_s(limits: Limits, latency_s: float, max_rows_of_one_server: int = 0, rows: int = 1) -> float:

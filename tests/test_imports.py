@@ -14,7 +14,7 @@ import ddmpi
 PACKAGE = Path(ddmpi.__file__).parent
 PURE = (
     "actions", "addresses", "errors", "events", "frontier", "leases", "ledger", "outcome", "pace", "partition",
-    "protocol", "records", "retry", "schedule", "simulated_rank", "simulated_world", "simulation", "site",
+    "placement", "protocol", "records", "retry", "schedule", "simulated_rank", "simulated_world", "simulation", "site",
     "urls",
 )  # fmt: skip
 SHELL = frozenset(

@@ -30,7 +30,7 @@ def state(tmp_path: Path) -> RunState:
     layout = Layout(tmp_path / "out")
     layout.root.mkdir()
     table = open_input(config.path_to_input, config.columns.model_dump(), ())
-    partition_input(table, layout.urls, batch_size=20, small_rows=10, group_of=config.group_of, ignored=lambda _: False)
+    partition_input(table, layout.urls, batch_size=20, small_rows=10, group_of=config.group_of)
     return RunState(
         config=config,
         layout=layout,

@@ -1,13 +1,14 @@
 """The batches and servers of a run, as written by the initialization, in columns; and the plan made from them.
 
-Nothing here is per server or per batch in Python objects but the groups' names: a table of a million batches is some
-tens of megabytes.
+Nothing here is per server or per batch in Python objects: a table of a million batches is some tens of megabytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +17,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddmpi.config import Config
+from ddmpi.errors import OutputError
+from ddmpi.ignored import ignored_servers, patterns_in
+from ddmpi.io.checkpoint import servers_present
 from ddmpi.io.layout import Layout
+from ddmpi.io.name_column import NameColumn
 from ddmpi.io.profiles import Profile
-from ddmpi.records import INVALID_SERVER, BatchRef, Limits
+from ddmpi.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits
 from ddmpi.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, is_packed, row_time_s
 
 IntArray = npt.NDArray[np.int64]
 
+_LONG_NAME_CHARS: Final = 80
+"""Percent-encoded, a name grows to three times its length at most: a shorter one's folder is never shortened."""
+
 
 class BatchTable:
-    """batches.parquet and servers.parquet of an output folder."""
+    """batches.parquet and servers.parquet of an output folder, and which servers its ignored table leaves out.
+
+    Raises:
+        OutputError: one of them cannot be read.
+    """
 
     def __init__(self, layout: Layout) -> None:
-        table = pq.read_table(layout.batches_table)
+        table = _read(layout.batches_table)
         self.rows: IntArray = table.column("rows").to_numpy().astype(np.int64)
         self._partitions: IntArray = table.column("partition_id").to_numpy().astype(np.int64)
         self._row_groups: IntArray = table.column("row_group").to_numpy().astype(np.int64)
@@ -36,11 +48,12 @@ class BatchTable:
         self._files, self._file_names = _encode(table.column("file"))
         self._servers, self._server_names = _encode(table.column("server_name"))
         self.groups, self.group_names = _encode(table.column("group"))
-        servers = pq.read_table(layout.urls / "servers.parquet")
-        self.server_names: pa.ChunkedArray[pa.StringScalar] = servers.column("server_name")
+        servers = _read(layout.urls / "servers.parquet")
+        self.server_names = NameColumn(_one_chunk(servers.column("server_name")))
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
         self._server_batches: IntArray = servers.column("batches").to_numpy().astype(np.int64)
+        self._is_ignored = ignored_servers(self.server_names.values, _ignored_patterns(layout))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,34 +62,31 @@ class BatchTable:
         """Where the batch's rows are."""
         return BatchRef(
             batch_id,
-            self._server_names[int(self._servers[batch_id])],
+            self.server_of(batch_id),
             int(self._partitions[batch_id]),
             self._file_names[int(self._files[batch_id])],
             int(self._row_groups[batch_id]),
             int(self._offsets[batch_id]),
             int(self.rows[batch_id]),
+            ignored=self._ignored_in_packs.get(batch_id, ()),
         )
 
     def server_of(self, batch_id: int) -> str:
         """``server_name`` of the batch."""
         return self._server_names[int(self._servers[batch_id])]
 
-    @cached_property
-    def _group_index(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self.group_names)}
-
     def group_of_server(self, server: str, pace_group: str) -> int | None:
         """Index of the group whose lane serves this server, None if no input row is on it."""
-        index = self._group_index.get(pace_group)
+        index = self.group_names.find(pace_group)
         if index is not None:
             return index
-        place = pc.index(self.server_names, pa.scalar(server, self.server_names.type)).as_py()
-        return None if place < 0 else int(self.groups[self.server_first_batch[place]])
+        place = self.server_names.find(server)
+        return None if place is None else int(self.groups[self.server_first_batch[place]])
 
     def servers_with(self, min_rows: int) -> list[tuple[str, int, int]]:
         """(server, its first batch, its number of batches) of the servers with at least so many rows."""
         places = np.flatnonzero(self.server_rows >= min_rows)
-        names = self.server_names.take(places).to_pylist()
+        names = self.server_names.values.take(places).to_pylist()
         first, counts = self.server_first_batch[places].tolist(), self._server_batches[places].tolist()
         return [(str(name), batch_id, count) for name, batch_id, count in zip(names, first, counts, strict=True)]
 
@@ -86,12 +96,76 @@ class BatchTable:
         np.maximum.at(largest, self.server_first_batch, self.server_rows)
         return largest
 
+    def begun(self, layout: Layout) -> IntArray:
+        """Batches of servers that have a folder among markers or parts: only those can have any.
 
-def _encode(column: pa.ChunkedArray[pa.StringScalar]) -> tuple[IntArray, list[str]]:
+        Raises:
+            StorageError: a folder cannot be listed.
+        """
+        names = self._server_names
+        present = pa.array(sorted(servers_present(layout)), pa.string())
+        # A folder may have a shortened name: those of long server names are not judged by their folder's.
+        lengths = np.asarray(pc.binary_length(names.values))  # type: ignore[call-overload]  # the stubs know no Any
+        may_be = np.asarray(pc.is_in(names.values, value_set=present)) | (lengths > _LONG_NAME_CHARS)
+        return np.flatnonzero(may_be[self._servers]).astype(np.int64)
+
+    # ---- ignored servers
+
+    @property
+    def ignored_server_count(self) -> int:
+        """Servers that the ignored table leaves out."""
+        return int(np.count_nonzero(self._is_ignored))
+
+    @cached_property
+    def ignored_rows(self) -> IntArray:
+        """(B,) rows of each batch that are on ignored servers."""
+        ignored = np.zeros(len(self), np.int64)
+        for place in np.flatnonzero(self._is_ignored).tolist():
+            first, count = int(self.server_first_batch[place]), int(self._server_batches[place])
+            if self._is_pack(first):
+                ignored[first] += self.server_rows[place]
+            else:
+                ignored[first : first + count] = self.rows[first : first + count]
+        return ignored
+
+    @cached_property
+    def _ignored_in_packs(self) -> dict[int, tuple[str, ...]]:
+        """Names of the ignored servers in each packed batch that has some."""
+        found: dict[int, list[str]] = {}
+        for place in np.flatnonzero(self._is_ignored).tolist():
+            first = int(self.server_first_batch[place])
+            if self._is_pack(first):
+                found.setdefault(first, []).append(self.server_names[place])
+        return {batch_id: tuple(names) for batch_id, names in found.items()}
+
+    def _is_pack(self, batch_id: int) -> bool:
+        return self.server_of(batch_id) == MANY_SERVERS
+
+
+def _ignored_patterns(layout: Layout) -> list[str]:
+    try:
+        return patterns_in(layout.ignored.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeError) as error:
+        raise OutputError(f"{layout.ignored}: cannot be read: {error}") from error
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: cannot be read: {error}") from error
+
+
+def _encode(column: pa.ChunkedArray[Any]) -> tuple[IntArray, NameColumn]:
     """Codes and the distinct values."""
-    names = pc.unique(column)
-    codes = pc.index_in(column, value_set=names)
-    return codes.to_numpy().astype(np.int64), [str(name) for name in names.to_pylist()]
+    encoded: Any = _one_chunk(column).dictionary_encode()
+    return np.asarray(encoded.indices).astype(np.int64), NameColumn(encoded.dictionary)
+
+
+def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def limits_by_group(config: Config, profiles: dict[str, Profile]) -> Callable[[str], Limits]:
@@ -119,26 +193,45 @@ def make_plan(
     table: BatchTable,
     config: Config,
     *,
+    rows: IntArray,
     profiles: dict[str, Profile],
     limits: Callable[[str], Limits],
     ref: Callable[[int], BatchRef],
     workers: Sequence[int],
 ) -> Plan:
-    """The plan of a run, for the ledger. ``ref`` gives a batch's place and which of its errors are to be retried."""
-    times = np.full(len(table.group_names), CPU_PER_ROW_S)
-    rows = np.bincount(table.groups, weights=table.rows, minlength=len(table.group_names)).astype(np.int64)
-    packed_largest = np.zeros(len(table.group_names), np.int64)
+    """The plan of a run, for the ledger.
+
+    Args:
+        rows: (B,) rows of each batch that are to become final.
+        ref: a batch's place, and which of its errors are to be retried.
+    """
+    groups = len(table.group_names)
+    group_rows = np.bincount(table.groups, weights=rows, minlength=groups).astype(np.int64)
+    packed_largest = np.zeros(groups, np.int64)
     np.maximum.at(packed_largest, table.groups, table.largest_server_rows())
     parameters = config.downloader_parameters
     default = Limits(parameters.default_rate_limit, parameters.max_connections_per_server)
-    for index, name in enumerate(table.group_names):
+    times = np.full(groups, row_time_s(default, DEFAULT_LATENCY_S))
+    for index, name in _groups_to_judge(table.group_names, config, profiles):
         if is_packed(name):
-            times[index] = row_time_s(default, DEFAULT_LATENCY_S, int(packed_largest[index]), int(rows[index]))
-        elif name != INVALID_SERVER:
+            times[index] = row_time_s(default, DEFAULT_LATENCY_S, int(packed_largest[index]), int(group_rows[index]))
+        elif name == INVALID_SERVER:
+            times[index] = CPU_PER_ROW_S
+        else:
             profile = profiles.get(name)
             latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
             times[index] = row_time_s(limits(name), latency_s)
     return Plan(
-        table.rows, table.groups, table.group_names, limits, times, ref, table.group_of_server,
-        config.max_lanes, workers,
-    )  # fmt: skip
+        rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers
+    )
+
+
+def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:
+    """The groups that may differ from a server without rule and profile: of a million servers most do not."""
+    if config.servers.root:
+        yield from enumerate(names)
+        return
+    special = pc.starts_with(names.values, "__")
+    known = pc.is_in(names.values, value_set=pa.array(list(profiles), pa.string()))
+    for index in np.flatnonzero(np.asarray(pc.or_(special, known))).tolist():
+        yield index, names[index]

@@ -30,6 +30,7 @@ from ddmpi.io.layout import (
     PartKind,
     parse_part_name,
     server_folder,
+    server_of_folder,
 )
 from ddmpi.records import UNDECODABLE
 
@@ -70,6 +71,8 @@ class BatchCounts(msgspec.Struct, frozen=True):
     errors: int
     kinds: dict[str, int] = {}
     """Errors by ``error_kind``."""
+    ignored: int = 0
+    """Rows beside these whose server was ignored: complete only as long as it is."""
 
 
 class BatchLike(Protocol):
@@ -193,6 +196,17 @@ def scan(layout: Layout, batches: Iterable[BatchLike]) -> list[BatchState]:
     markers = _Tree(layout.batches)
     trees = {kind: _Tree(layout.parts_tree(kind)) for kind in PART_KINDS}
     return [_state(layout, batch, markers, trees) for batch in batches]
+
+
+def servers_present(layout: Layout) -> set[str]:
+    """Names of servers that have a folder among markers or parts, as far as the folders' names tell them in full.
+
+    Raises:
+        StorageError: the disk fails.
+    """
+    trees = (layout.batches, *map(layout.parts_tree, PART_KINDS))
+    servers = (server_of_folder(name) for tree in trees for name in _names(tree))
+    return {server for server in servers if server is not None}
 
 
 def _state(layout: Layout, batch: BatchLike, markers: _Tree, trees: dict[PartKind, _Tree]) -> BatchState:

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ddmpi.io.layout import Layout
 from ddmpi.io.outcomes import outcomes_of
@@ -124,6 +125,8 @@ class Loader:
             outcomes = outcomes_of(self._layout, batch.parts)
             final = outcomes.rows[~outcomes.to_retry(batch.retry, self._epoch)]
             rows = rows[~np.isin(numbers, final)]
+        if batch.ignored:
+            rows = rows[~is_on(table.column("server_name"), batch.ignored)[rows]]
         if not batch.sample_rows:
             return rows
         return _spread(rows, batch.sample_rows)
@@ -131,6 +134,11 @@ class Loader:
     def close(self) -> None:
         """End the thread; what is being read is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def is_on(servers: Column, names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n,) which of the rows are on one of these servers."""
+    return np.asarray(pc.is_in(servers, value_set=pa.array(names, pa.string())))
 
 
 def _spread(rows: npt.NDArray[np.int64], samples: int) -> npt.NDArray[np.int64]:

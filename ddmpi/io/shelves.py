@@ -6,6 +6,9 @@ A shelf is a range of output positions. Pieces may come in any order; those of o
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -44,43 +47,46 @@ class MemoryShelves:
 class DiskShelves:
     """For tables that do not: a scratch file per shelf, appended to whenever ``memory_bytes`` are pending.
 
+    ``start`` begins a call in another thread: while that one compresses and writes, as much again may become pending.
     A file is a row of complete IPC streams, one per append: no file stays open, however many shelves there are.
     """
 
-    def __init__(self, folder: Path, memory_bytes: int) -> None:
+    def __init__(self, folder: Path, memory_bytes: int, start: Callable[[Callable[[], None]], Future[None]]) -> None:
         self._folder = folder
         self._memory_bytes = memory_bytes
-        self._pending = MemoryShelves()
-        self._pending_shelves: set[int] = set()
+        self._start = start
+        self._pending: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
         self._pending_bytes = 0
+        self._appending: list[Future[None]] = []
 
     def put(self, shelf: int, piece: pa.RecordBatch) -> None:
-        self._pending.put(shelf, piece)
-        self._pending_shelves.add(shelf)
+        self._pending[shelf].append(piece)
         self._pending_bytes += piece.nbytes
         if self._pending_bytes > self._memory_bytes:
             self.finish()
+            self._appending = [self._start(partial(self._append, *item)) for item in sorted(self._pending.items())]
+            self._pending = defaultdict(list)
+            self._pending_bytes = 0
 
     def finish(self) -> None:
-        for shelf in sorted(self._pending_shelves):
-            self._append(shelf, self._pending.take(shelf))
-        self._pending_shelves.clear()
-        self._pending_bytes = 0
+        """Wait for what is being written; what is pending may stay so."""
+        for append in self._appending:
+            append.result()
+        self._appending = []
 
     def take(self, shelf: int) -> list[pa.RecordBatch]:
         path = self._path(shelf)
-        if not path.exists():
-            return []
         pieces: list[pa.RecordBatch] = []
-        with pa.OSFile(str(path), "r") as file:
-            while file.tell() < file.size():
-                with pa.ipc.open_stream(file) as stream:
-                    pieces.extend(stream)
-        path.unlink()
-        return pieces
+        if path.exists():
+            with pa.OSFile(str(path), "r") as file:
+                while file.tell() < file.size():
+                    with pa.ipc.open_stream(file) as stream:
+                        pieces.extend(stream)
+            path.unlink()
+        return pieces + self._pending.pop(shelf, [])
 
     def _append(self, shelf: int, pieces: list[pa.RecordBatch]) -> None:
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
         with (
             self._path(shelf).open("ab") as file,
             pa.ipc.new_stream(file, pieces[0].schema, options=options) as stream,

@@ -11,7 +11,7 @@ import glob
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
@@ -25,6 +25,8 @@ from ddmpi.io.line_blocks import Compression, line_blocks, open_bytes, parse_jso
 
 BATCH_ROWS: Final = 128 * 1024
 """Rows per record batch at most: large enough for arrow's kernels, some 20 MB of URLs."""
+_REPEATED_BYTES: Final = 1.7
+"""Bytes per value, dictionary included, that tell a column with few values: up to some 4,000 in 500,000 rows."""
 _CSV_BLOCK_BYTES: Final = 8 << 20
 _COMPRESSIONS: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd"}
 
@@ -44,6 +46,8 @@ class SourceFile(ABC):
         self.text_columns = text_columns
         self.row_count: int | None = None
         """Known beforehand for Parquet only."""
+        self.repeated: frozenset[str] = frozenset()
+        """Text columns that have few different values, as far as the file itself says so (Parquet)."""
         self.size_bytes, self.mtime_ns = self._stat()
         with naming(path):
             self.schema = self._read_schema()
@@ -52,11 +56,14 @@ class SourceFile(ABC):
         if repeated:
             raise InputError(f"{path}: more than one column is named {', '.join(repeated)}")
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows with these columns. Raises InputError where the file is damaged or is no longer the one opened."""
+    def batches(self, columns: Sequence[str], as_dictionary: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
+        """All rows with these columns; those ``as_dictionary``, which must be ``repeated``, as dictionary arrays.
+
+        Raises InputError where the file is damaged or is no longer the one opened.
+        """
         rows = 0
         with naming(self.path):
-            for batch in self._read(columns):
+            for batch in self._read(columns, as_dictionary):
                 rows += batch.num_rows
                 yield batch
         if (self.size_bytes, self.mtime_ns) != self._stat() or self.row_count not in {None, rows}:
@@ -76,23 +83,26 @@ class SourceFile(ABC):
         """Names and types of the columns."""
 
     @abstractmethod
-    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:
         """All rows with these columns."""
 
 
 class ParquetSource(SourceFile):
-    def _open(self) -> pq.ParquetFile:
+    def _open(self, as_dictionary: Collection[str] = ()) -> pq.ParquetFile:
         if self.size_bytes == 0:
             raise InputError(f"{self.path}: is empty (0 bytes), not a Parquet file")
-        return pq.ParquetFile(self.path, page_checksum_verification=True)
+        return pq.ParquetFile(self.path, page_checksum_verification=True, read_dictionary=list(as_dictionary))
 
     def _read_schema(self) -> pa.Schema:
         with self._open() as file:
             self.row_count = file.metadata.num_rows
-            return file.schema_arrow
+            schema = file.schema_arrow
+            texts = {field.name for field in schema if pa.types.is_string(field.type)}
+            self.repeated = frozenset(texts & _repeated_columns(file.metadata))
+            return schema
 
-    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with self._open() as file:
+    def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:
+        with self._open(as_dictionary) as file:
             # Group by group: memory is then bounded by one group, and no later one is read ahead.
             for group in range(file.metadata.num_row_groups):
                 yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
@@ -106,6 +116,18 @@ class ParquetSource(SourceFile):
                 for chunk in map(group.column, range(group.num_columns))
                 if chunk.path_in_schema.partition(".")[0] in columns
             )
+
+
+def _repeated_columns(metadata: pq.FileMetaData) -> set[str]:
+    """Columns whose values take next to nothing in every row group: numbers into a small dictionary."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    large = {
+        chunk.path_in_schema
+        for chunk in chunks
+        if not chunk.has_dictionary_page or chunk.total_uncompressed_size > _REPEATED_BYTES * chunk.num_values
+    }
+    return {chunk.path_in_schema for chunk in chunks} - large
 
 
 class CsvSource(SourceFile):
@@ -130,7 +152,7 @@ class CsvSource(SourceFile):
         with self._telling_the_line(), self._open(None) as reader:
             return pa.schema([(name, pa.string()) for name in reader.schema.names])
 
-    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         with self._telling_the_line(), self._open(columns) as reader:
             yield from reader
 
@@ -168,7 +190,7 @@ class LinesSource(SourceFile):
     def _read_schema(self) -> pa.Schema:
         return pa.schema([(self.text_column, pa.string())])
 
-    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         for block in line_blocks(self.path, self.compression):
             lines = pa.array([line.removesuffix(b"\r") for line in block.lines()], pa.binary())
             yield pa.record_batch([lines], names=list(columns))
@@ -185,7 +207,7 @@ class JsonLinesSource(SourceFile):
             return pa.schema([(field.name, _json_type(field.type)) for field in guessed])
         return pa.schema([(self.text_column, pa.string())])
 
-    def _read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         types: dict[str, pa.DataType] = {name: pa.string() for name in self.text_columns}
         types |= {field.name: field.type for field in self.schema}
         wanted = pa.schema([(name, types[name]) for name in columns])

@@ -15,7 +15,18 @@ import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError, OutputError
 from ddmpi.io.sources import SourceFile, list_files, naming, one_line, open_source
-from ddmpi.io.url_rows import BASE_COLUMNS, TEXT_COLUMNS, BareRows, bare_rows, complete, is_text, urls_schema
+from ddmpi.io.url_rows import (
+    BASE_COLUMNS,
+    TEXT_COLUMNS,
+    BareRows,
+    bare_rows,
+    complete,
+    is_text,
+    url_servers,
+    urls_schema,
+)
+from ddmpi.io.vocabulary import Vocabulary
+from ddmpi.partition import Servers
 from ddmpi.records import BatchRef
 
 _OPEN_FILES: Final = 8
@@ -43,6 +54,8 @@ class InputTable:
         self._keep = list(keep)
         self._kept_fields = [sources[0].schema.field(column) for column in keep]
         self.schema = urls_schema(self._kept_fields)
+        repeated = frozenset.intersection(*(source.repeated for source in sources)) - {self._texts["identifier"]}
+        self._vocabularies = {column: Vocabulary() for column in sorted(repeated.intersection(self._columns()))}
 
     def __repr__(self) -> str:
         return f"<InputTable {self.name}: {len(self._sources)} files, {self.rows or 'unknown'} rows>"
@@ -53,10 +66,20 @@ class InputTable:
         counts = [source.row_count for source in self._sources]
         return None if None in counts else sum(count for count in counts if count is not None)
 
-    @property
-    def expected_bytes(self) -> int:
-        """About how much memory all rows take."""
-        return sum(source.expected_bytes(self._columns()) for source in self._sources)
+    def sample(self) -> pa.RecordBatch | None:
+        """The first rows, normalized; None if there are none. Raises InputError."""
+        first = next(self.raw(), None)
+        return None if first is None else self.bare(first).rows
+
+    def expected_bytes(self, sample: pa.RecordBatch | None) -> int:
+        """About how much memory all rows take, given the first of them. Raises InputError.
+
+        What a file says of itself is no more than a hint: values that repeat take next to nothing there.
+        """
+        hint = sum(source.expected_bytes(self._columns()) for source in self._sources)
+        if sample is None or self.rows is None:
+            return hint
+        return max(hint, self.rows * sample.nbytes // max(1, sample.num_rows))
 
     def fingerprint(self) -> str:
         """A digest of the files' names, sizes, modification times, columns and (Parquet) numbers of rows."""
@@ -77,22 +100,34 @@ class InputTable:
         columns = [self._texts["identifier"]] if urls_only else self._columns()
         first_row = 0
         for source in self._sources:
-            for rows in source.batches(columns):
+            for rows in source.batches(columns, [] if urls_only else list(self._vocabularies)):
                 yield RawRows(source.path, first_row, rows)
                 first_row += rows.num_rows
 
-    def bare(self, raw: RawRows, *, urls_only: bool = False) -> BareRows:
-        """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
-        texts = {"identifier": self._texts["identifier"]} if urls_only else self._texts
+    def servers(self, raw: RawRows) -> Servers:
+        """The server of each row, or why it is refused. Raises InputError; may be called from any thread."""
         with naming(raw.path):
-            return bare_rows(raw.rows, raw.first_row, texts, [] if urls_only else self._kept_fields)
+            return url_servers(raw.rows.column(self._texts["identifier"]))
+
+    def bare(self, raw: RawRows, refused: pa.Array[Any] | None = None) -> BareRows:
+        """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
+        with naming(raw.path):
+            return bare_rows(
+                raw.rows, raw.first_row, self._texts, self._kept_fields, self._vocabularies, refused=refused
+            )
+
+    def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
+        """Rows of ``schema``, from bare ones and the name of each one's server. May be called from any thread."""
+        named = {**self._texts, **{column: column for column in self._keep}}
+        vocabularies = {ours: self._vocabularies[name] for ours, name in named.items() if name in self._vocabularies}
+        return complete(bare, servers, self.schema, vocabularies)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, in order, with the columns of ``schema``. Raises InputError."""
         for raw in self.raw():
             bare = self.bare(raw)
             servers = bare.servers.cast(pa.string())
-            yield from complete(pa.Table.from_batches([bare.rows]), servers, self.schema).to_batches()
+            yield from self.complete(pa.Table.from_batches([bare.rows]), servers).to_batches()
 
     def _columns(self) -> list[str]:
         return list(dict.fromkeys([*self._texts.values(), *self._keep]))

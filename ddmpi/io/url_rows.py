@@ -1,21 +1,22 @@
 """The columns of the urls folder, and how a record batch of any input becomes rows of it.
 
 Rows travel in two forms. *Bare* rows hold what the input gave (row number, the columns that it has, the reason for
-refusal): they are what is kept in memory or spilled. ``complete`` adds what follows from them: servers' names, derived
-UUIDs, and nulls for absent columns.
+refusal; for columns with a vocabulary codes instead of texts): they are what is kept in memory or spilled. ``complete``
+adds what follows from them: texts, servers' names, derived UUIDs, and nulls for absent columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.io.row_uuids import fill_uuids, format_uuids
-from ddmpi.partition import servers_of
+from ddmpi.io.vocabulary import Vocabulary
+from ddmpi.partition import Servers, servers_of
 
 Array: TypeAlias = "pa.Array[Any]"
 Field: TypeAlias = "pa.Field[Any]"
@@ -43,38 +44,78 @@ def urls_schema(keep: Sequence[Field] = ()) -> pa.Schema:
 
 
 class BareRows(NamedTuple):
-    """Bare rows, and the server of each (a dictionary array of strings, null where the URL is refused)."""
+    """Bare rows, and the server of each (null where the URL is refused)."""
 
     rows: pa.RecordBatch
     servers: pa.DictionaryArray[Any, Any]
 
 
-def bare_rows(raw: pa.RecordBatch, first_row: int, texts: Mapping[str, str], keep: Sequence[Field]) -> BareRows:
+def url_servers(urls: Array) -> Servers:
+    """``servers_of`` for a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
+    return _servers_of(*as_text(urls))
+
+
+def bare_rows(
+    raw: pa.RecordBatch,
+    first_row: int,
+    texts: Mapping[str, str],
+    keep: Sequence[Field],
+    vocabularies: Mapping[str, Vocabulary],
+    *,
+    refused: Array | None = None,
+) -> BareRows:
     """Rows of one input batch. ``texts`` maps our names to those of columns in ``raw``; identifier must be there.
-    ``keep`` are further columns in ``raw``; strings among them may come as bytes.
+    ``keep`` are further columns in ``raw``; strings among them may come as bytes. Columns with a vocabulary (by the
+    name in ``raw``) come as dictionary arrays. Where it is known already which rows
+    are ``refused`` (booleans), only for those it is asked again why, and no servers come back but nulls.
 
     Raises pa.ArrowInvalid where a column has no text form.
     """
     identifier, broken = as_text(raw.column(texts["identifier"]))
-    servers, rejects = servers_of(identifier)
-    if broken is not None:
-        servers = pc.if_else(broken, pa.scalar(None, pa.string()), servers)
-        rejects = pc.if_else(broken, BAD_ENCODING, rejects)
+    servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
     row_numbers = np.arange(first_row, first_row + raw.num_rows, dtype=np.int64)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
         if name in texts:
-            columns[name] = identifier if name == "identifier" else as_text(raw.column(texts[name]))[0]
+            column = texts[name]
+            columns[name] = identifier if name == "identifier" else _text_or_codes(raw, column, vocabularies)
     columns["reject"] = rejects
     for field in keep:
-        values = raw.column(field.name)
-        columns[field.name] = as_text(values)[0] if pa.types.is_string(field.type) else values
-    return BareRows(pa.RecordBatch.from_pydict(columns), servers.dictionary_encode())
+        is_string = pa.types.is_string(field.type)
+        columns[field.name] = _text_or_codes(raw, field.name, vocabularies) if is_string else raw.column(field.name)
+    return BareRows(pa.RecordBatch.from_pydict(columns), servers)
 
 
-def complete(bare: pa.Table, servers: Array, schema: pa.Schema) -> pa.Table:
-    """Rows of the urls folder: bare ones (one chunk), each with its server's name. ``schema`` is ``urls_schema``'s."""
+def _text_or_codes(raw: pa.RecordBatch, column: str, vocabularies: Mapping[str, Vocabulary]) -> Array:
+    values = raw.column(column)
+    if column in vocabularies:
+        return vocabularies[column].codes(cast("pa.DictionaryArray[Any, Any]", values), lambda own: as_text(own)[0])
+    return as_text(values)[0]
+
+
+def _servers_of(identifier: Array, broken: Array | None) -> Servers:
+    servers, rejects = servers_of(identifier)
+    if broken is None:
+        return Servers(servers, rejects)
+    names = pc.if_else(broken, pa.scalar(None, pa.string()), servers.dictionary_decode())
+    return Servers(names.dictionary_encode(), pc.if_else(broken, BAD_ENCODING, rejects))
+
+
+def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers:
+    servers = pa.nulls(len(identifier), pa.string()).dictionary_encode()
+    rejects = pa.nulls(len(identifier), pa.string())
+    if pc.any(refused, min_count=0).as_py():
+        asked = _servers_of(identifier.filter(refused), None if broken is None else broken.filter(refused))
+        rejects = pc.replace_with_mask(rejects, refused, asked.rejects)
+    return Servers(servers, rejects)
+
+
+def complete(bare: pa.Table, servers: Array, schema: pa.Schema, vocabularies: Mapping[str, Vocabulary]) -> pa.Table:
+    """Rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s; vocabularies go
+    by the names in it."""
     columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
+    for name, vocabulary in vocabularies.items():
+        columns[name] = vocabulary.texts(columns[name])
     columns["server_name"] = servers
     for name in TEXT_COLUMNS:
         columns.setdefault(name, pa.nulls(bare.num_rows, pa.string()))

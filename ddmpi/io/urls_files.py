@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ddmpi.io.arranging import POSITION, arrange
 from ddmpi.io.durable import NewFile
 from ddmpi.io.shelves import Shelves
-from ddmpi.io.url_rows import complete
-from ddmpi.partition import Cut, IntArray, Layout, ServerRows
+from ddmpi.io.tables import InputTable
+from ddmpi.partition import Cut, IntArray, ServerTable
+from ddmpi.placement import ROW_GROUP_ROWS, Layout
 
 BATCHES_NAME: Final = "batches.parquet"
 SERVERS_NAME: Final = "servers.parquet"
@@ -47,9 +50,10 @@ SERVERS_SCHEMA: Final = pa.schema(
 )
 """One row per server, by name. A server's batches are consecutive; one that is packed shares its only one."""
 
-_POSITION: Final = "__position__"
 _PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier"})
 """Columns whose values do not repeat: a dictionary of them would be built in vain."""
+_REPEATED: Final = 2
+"""A dictionary pays if a value of a row group stands there so often on average."""
 _COUNTED_COLUMNS: Final = ("row_number", "server_name")
 """Columns whose smallest and largest values help a reader to pass over row groups."""
 _COMPRESSION_LEVEL: Final = 1
@@ -69,7 +73,11 @@ class PlacedRows(NamedTuple):
         return [(shelf, self._piece(slice(bounds[shelf], bounds[shelf + 1]))) for shelf in filled]
 
     def _piece(self, part: slice) -> pa.RecordBatch:
-        return self.bare.take(self.rows[part]).append_column(_POSITION, pa.array(self.positions[part]))
+        rows = self.rows[part]
+        # Of a table that is sorted by server, or has one, the rows lie side by side.
+        are_consecutive = rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
+        piece = self.bare.slice(int(rows[0]), len(rows)) if are_consecutive else self.bare.take(rows)
+        return piece.append_column(POSITION, pa.array(self.positions[part]))
 
 
 class _Shelf(NamedTuple):
@@ -79,40 +87,47 @@ class _Shelf(NamedTuple):
 
 
 class UrlsFiles:
-    """The files of one layout. ``servers`` are names and rows in output order, with name None for refused rows.
+    """The files of one layout. ``names`` and ``rows`` are the servers' in output order, with a null name at the end for
+    refused rows.
 
-    A shelf holds whole row groups of one file, at least ``shelf_rows`` rows if the file has them (None: all of it).
+    A shelf holds whole row groups of one file, at least ``shelf_rows`` rows if the file has them. ``sample`` shows
+    which columns repeat their values.
     """
 
     def __init__(
         self,
         folder: Path,
+        *,
         layout: Layout,
-        schema: pa.Schema,
-        servers: Sequence[tuple[str | None, int]],
-        shelf_rows: int | None,
+        table: InputTable,
+        names: pa.Array[Any],
+        rows: IntArray,
+        shelf_rows: int,
+        sample: pa.RecordBatch | None,
     ) -> None:
         self._folder = folder
-        self._schema = schema
-        self._names = pa.array([name for name, _ in servers], pa.string())
-        self._ends: IntArray = np.cumsum([rows for _, rows in servers], dtype=np.int64)
+        self._table = table
+        self._dictionaries = [
+            name for name in table.schema.names if name not in _PLAIN_COLUMNS and _repeats(sample, name)
+        ]
+        self._names = names
+        self._ends: IntArray = np.cumsum(rows, dtype=np.int64)
         # No rows at all still make a file: readers of the folder see the columns.
-        self._shelves = list(_shelve(layout.files or [[]], shelf_rows))
+        self._shelves = list(_shelve([file.tolist() for file in layout.files] or [[]], shelf_rows))
         self.count = len(self._shelves)
         self.shelf_starts: IntArray = np.array([s.start for file in self._shelves for s in file], dtype=np.int64)
 
     def write(self, file: int, shelves: Shelves) -> int:
         """Write one file, durably; returns its rows. Raises StorageError or OSError; may be called from any thread."""
         name = file_name(file)
-        dictionaries = [column for column in self._schema.names if column not in _PLAIN_COLUMNS]
         new = NewFile(self._folder / f".{name}.tmp")
         try:
             with pq.ParquetWriter(
                 cast("IO[bytes]", new),
-                self._schema,
+                self._table.schema,
                 compression="zstd",
                 compression_level=_COMPRESSION_LEVEL,
-                use_dictionary=dictionaries,  # type: ignore[arg-type]  # the stubs know only bool
+                use_dictionary=self._dictionaries,  # type: ignore[arg-type]  # the stubs know only bool
                 write_statistics=list(_COUNTED_COLUMNS),
                 write_page_checksum=True,
             ) as writer:
@@ -124,24 +139,28 @@ class UrlsFiles:
         return sum(sum(shelf.groups) for shelf in self._shelves[file])
 
     def _write_shelf(self, writer: pq.ParquetWriter, shelf: _Shelf, pieces: list[pa.RecordBatch]) -> None:
-        rows = pa.Table.from_batches(pieces)
+        arranged = arrange(pieces, shelf.start)
         pieces.clear()
-        positions = np.asarray(rows.column(_POSITION)) - shelf.start
-        rows = rows.drop_columns([_POSITION]).combine_chunks()
-        order = np.empty(len(positions), dtype=np.int64)
-        order[positions] = np.arange(len(positions), dtype=np.int64)
         for start, end in pairwise(np.cumsum([0, *shelf.groups]).tolist()):
-            ranks = np.searchsorted(self._ends, np.arange(shelf.start + start, shelf.start + end), side="right")
-            group = complete(rows.take(order[start:end]), self._names.take(ranks), self._schema)
+            positions = np.arange(shelf.start + start, shelf.start + end)
+            names = self._names.take(np.searchsorted(self._ends, positions, side="right"))
+            group = self._table.complete(arranged.rows(start, end), names)
             writer.write_table(group, row_group_size=end - start)
 
 
-def _shelve(files: Sequence[Sequence[int]], shelf_rows: int | None) -> Iterator[list[_Shelf]]:
+def _repeats(sample: pa.RecordBatch | None, name: str) -> bool:
+    if sample is None or name not in sample.schema.names or pa.types.is_nested(sample.schema.field(name).type):
+        return True
+    values = sample.column(name).slice(0, ROW_GROUP_ROWS)
+    return bool(pc.count_distinct(values, mode="all").as_py() * _REPEATED <= len(values))
+
+
+def _shelve(files: Sequence[Sequence[int]], shelf_rows: int) -> Iterator[list[_Shelf]]:
     number = start = 0
     for groups in files:
         shelves: list[_Shelf] = []
         for rows in groups:
-            if not shelves or (shelf_rows is not None and sum(shelves[-1].groups) >= shelf_rows):
+            if not shelves or sum(shelves[-1].groups) >= shelf_rows:
                 shelves.append(_Shelf(number + len(shelves), start, []))
             shelves[-1].groups.append(rows)
             start += rows
@@ -154,36 +173,32 @@ def file_name(file: int) -> str:
     return f"urls-{file:05d}.parquet"
 
 
-def write_index(folder: Path, cut: Cut, layout: Layout, servers: Sequence[ServerRows]) -> None:
+def write_index(folder: Path, cut: Cut, layout: Layout, servers: ServerTable) -> None:
     """Write both index tables; ``servers`` are what the batches were cut from."""
-    batches, places = cut.batches, layout.places
-    columns: list[Sequence[str | int]] = [
-        range(len(batches)),
-        [batch.server_name for batch in batches],
-        [batch.group for batch in batches],
-        [batch.partition_id for batch in batches],
-        [file_name(place.file) for place in places],
-        [place.row_group for place in places],
-        [place.offset for place in places],
-        [batch.rows for batch in batches],
-        [place.first_row for place in places],
-    ]
-    _write_table(folder / BATCHES_NAME, columns, BATCHES_SCHEMA)
-    columns = [
-        [server.name for server in servers],
-        [server.group for server in servers],
-        [server.rows for server in servers],
-        cut.first_batch,
-        cut.batch_counts,
-    ]
-    _write_table(folder / SERVERS_NAME, columns, SERVERS_SCHEMA)
+    file_names = pa.array([file_name(file) for file in range(len(layout.files))], pa.string())
+    batches = {
+        "batch_id": np.arange(len(cut)),
+        "server_name": cut.server_names,
+        "group": cut.groups,
+        "partition_id": cut.partition_ids,
+        "file": file_names.take(layout.file),
+        "row_group": layout.row_group.astype(np.int32),
+        "offset": layout.offset.astype(np.int32),
+        "rows": cut.rows,
+        "first_row": layout.first_row,
+    }
+    _write_table(folder / BATCHES_NAME, pa.table(batches, schema=BATCHES_SCHEMA))
+    by_server = {
+        "server_name": servers.names,
+        "group": pc.coalesce(servers.groups, servers.names),
+        "rows": servers.rows,
+        "first_batch_id": cut.first_batch,
+        "batches": cut.batch_counts,
+    }
+    _write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
 
 
-def _write_table(path: Path, columns: Sequence[Sequence[str | int]], schema: pa.Schema) -> None:
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    table = pa.table(arrays, schema=schema)
-    if schema is SERVERS_SCHEMA:
-        table = table.sort_by("server_name")
+def _write_table(path: Path, table: pa.Table) -> None:
     new = NewFile(path.with_name(f".{path.name}.tmp"))
     try:
         pq.write_table(table, cast("IO[bytes]", new), compression="zstd")

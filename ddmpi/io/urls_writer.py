@@ -1,8 +1,9 @@
 """Stage one: an input table becomes the urls folder, clustered by server.
 
-Two steps, whatever the size: count the rows of each server, which decides where every row goes (``partition``); then
-carry the rows there. A table that fits the budget is kept in memory between the two, a larger one is read again and
-its rows wait in scratch files, one per output file. The output is the same either way.
+Two steps, whatever the size: count the rows of each server, which decides where every row goes (``partition``,
+``placement``); then carry the rows there. A table that fits the budget is kept in memory between the two. Of a larger
+one the first step reads only the URLs; the second reads all of it, and the rows wait in scratch files, some per output
+file. The output is the same either way.
 """
 
 from __future__ import annotations
@@ -13,30 +14,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ddmpi.errors import EXIT_PENDING, DdmpiError, InputError, StorageError
 from ddmpi.io.durable import make_folders, publish
-from ddmpi.io.server_tally import REFUSED, ServerTally
+from ddmpi.io.row_numbers import NumberFile
+from ddmpi.io.server_tally import REFUSED, Numbers, ServerTally
 from ddmpi.io.shelves import DiskShelves, MemoryShelves, Shelves
 from ddmpi.io.sources import one_line
 from ddmpi.io.tables import InputTable, RawRows
-from ddmpi.io.url_rows import BareRows
 from ddmpi.io.urls_files import PlacedRows, UrlsFiles, write_index
-from ddmpi.io.workers import Workers
-from ddmpi.partition import Cut, Destinations, IntArray, ServerRows, cut_batches, lay_out
+from ddmpi.io.workers import Workers, recycled_memory
+from ddmpi.partition import Cut, IntArray, ServerTable, cut_batches
+from ddmpi.placement import Destinations, lay_out
 
 DEFAULT_MEMORY_BYTES: Final = 1 << 30
-SHELF_ROWS: Final = 256 * 1024
+SHELF_ROWS: Final = 128 * 1024
 """Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
-
-
-_BATCHES_PER_RELEASE: Final = 4
-"""While batches are traded for pieces, the allocator (mimalloc) keeps what batches leave: 1.23 GB instead of 1.09 at
-the peak for 5 million rows that take 0.6. Every 4th time costs nothing that shows, every time doubles the step."""
 
 
 class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked for it
@@ -47,23 +45,16 @@ class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked f
 
 @dataclass(frozen=True, slots=True)
 class PartitionSummary:
-    """What the input was made of. ``rows`` counts all of its rows, ignored and refused ones too."""
+    """What the input was made of. ``rows`` counts refused rows too, but none that a filter left out."""
 
     rows: int
     servers: int
-    """Servers that have batches: not those ignored."""
     batches: int
     rejected: dict[str, int]
     """Refused rows by the first word of the reason (see ``urls.Rejected``)."""
-    ignored: dict[str, int]
-    """Rows left out, by server."""
     largest: list[tuple[str, int]]
     """The ten servers with the most rows, largest first."""
     seconds: float
-
-    @property
-    def ignored_rows(self) -> int:
-        return sum(self.ignored.values())
 
 
 def partition_input(
@@ -72,8 +63,7 @@ def partition_input(
     *,
     batch_size: int,
     small_rows: int,
-    group_of: Callable[[str], str],
-    ignored: Callable[[str], bool],
+    group_of: Callable[[str], str] | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_progress: Callable[[int], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -82,7 +72,8 @@ def partition_input(
 
     ``on_progress`` gets a number of rows that grows up to all rows: a row counts half when read, half when written.
     About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
-    ``group_of`` and ``ignored`` are asked once per server.
+    ``group_of`` says which pace group a server is in, its own name if it is on its own; it is asked once per server
+    (None: they all are).
 
     Raises:
         InputError: the input is damaged, or changed meanwhile.
@@ -92,14 +83,14 @@ def partition_input(
     started = time.monotonic()
     staging = folder.with_name(f".{folder.name}.partial")
     replaced = folder.with_name(f".{folder.name}.replaced")
-    job = _Job(table, staging, memory_bytes, ServerTally(group_of, ignored), on_progress, should_stop)
+    job = _Job(table, staging, memory_bytes, on_progress, should_stop)
     try:
         for leftover in (staging, replaced):
             if leftover.exists():
                 shutil.rmtree(leftover)
         make_folders(staging)
-        with Workers() as workers:
-            cut = job.run(workers, batch_size, small_rows)
+        with recycled_memory(), Workers() as workers:
+            cut = job.run(workers, batch_size, small_rows, group_of)
         if folder.exists():
             folder.rename(replaced)
         publish(staging, folder)
@@ -109,7 +100,25 @@ def partition_input(
         raise StorageError(f"cannot write {folder}: {one_line(error)}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # gone after success; after a failure the next start tries again
-    return _summary(job.tally, len(cut.batches), time.monotonic() - started)
+    return _summary(job.tally, len(cut), time.monotonic() - started)
+
+
+class _Counted(NamedTuple):
+    """A batch after the first step; ``rows`` are None where they are read again."""
+
+    rows: pa.RecordBatch | None
+    servers: pa.DictionaryArray[Any, Any]
+    rejects: pa.Array[Any]
+    row_count: int
+
+
+class _Placed(NamedTuple):
+    """A batch in the second step, as it was kept or as it was read again, and where its rows go."""
+
+    batch: pa.RecordBatch | RawRows
+    numbers: Numbers
+    rows: IntArray
+    positions: IntArray
 
 
 @dataclass(slots=True)
@@ -119,85 +128,112 @@ class _Job:
     table: InputTable
     staging: Path
     memory_bytes: int
-    tally: ServerTally
     on_progress: Callable[[int], None]
     should_stop: Callable[[], bool]
-    kept: deque[BareRows] | None = field(default_factory=deque)
-    """All rows, in input order, after the first pass; None if they do not fit."""
+    tally: ServerTally = field(default_factory=ServerTally)
+    kept: deque[pa.RecordBatch] | None = field(default_factory=deque)
+    """All rows, in input order, after the first step; None if they do not fit."""
+    _sample: pa.RecordBatch | None = None
+    _expected_bytes: int = 0
     _halves_done: int = 0
 
-    def run(self, workers: Workers, batch_size: int, small_rows: int) -> Cut:
-        self._count_servers(workers)
-        tally = self.tally
-        chosen = [n for n in range(len(tally.names)) if n != REFUSED and not tally.is_ignored[n]]
-        servers = [ServerRows(tally.names[n], tally.rows[n], tally.groups[n]) for n in chosen]
-        cut = cut_batches(servers, invalid_rows=tally.rows[REFUSED], batch_size=batch_size, small_rows=small_rows)
-        layout = lay_out(cut.batches)
-        # Numbers of the servers by position in the output, the refused rows last.
-        ranked = [*(chosen[index] for index in cut.order), REFUSED]
-        files = UrlsFiles(
-            self.staging,
-            layout,
-            self.table.schema,
-            [(None if n == REFUSED else tally.names[n], tally.rows[n]) for n in ranked],
-            SHELF_ROWS if self.kept is not None else None,
-        )
-        self._write_files(workers, files, self._fill_shelves(workers, ranked, files.shelf_starts))
+    def run(self, workers: Workers, batch_size: int, small_rows: int, group_of: Callable[[str], str] | None) -> Cut:
+        with NumberFile(self.staging / ".numbers") as numbers:
+            self._count_servers(workers, numbers)
+            servers = _server_table(self.tally, group_of)
+            refused = int(self.tally.rows[REFUSED])
+            cut = cut_batches(servers, invalid_rows=refused, batch_size=batch_size, small_rows=small_rows)
+            layout = lay_out(cut.rows)
+            # Numbers of the servers by position in the output, the refused rows last.
+            ranked = np.append(cut.order + 1, REFUSED)
+            names = pa.concat_arrays([servers.names.take(cut.order), pa.nulls(1, pa.string())])
+            shelf_rows = SHELF_ROWS if self.kept is not None else self._rows_per_shelf(workers.threads)
+            files = UrlsFiles(
+                self.staging,
+                layout=layout,
+                table=self.table,
+                names=names,
+                rows=self.tally.rows[ranked],
+                shelf_rows=shelf_rows,
+                sample=self._sample,
+            )
+            shelves = self._fill_shelves(workers, numbers, ranked, files.shelf_starts)
+        self._write_files(workers, files, shelves)
         write_index(self.staging, cut, layout, servers)
         return cut
 
-    def _count_servers(self, workers: Workers) -> None:
-        urls_only = self.table.expected_bytes > self.memory_bytes
-        if urls_only:
+    def _count_servers(self, workers: Workers, numbers: NumberFile) -> None:
+        self._sample = self.table.sample()
+        self._expected_bytes = self.table.expected_bytes(self._sample)
+        if self._expected_bytes > self.memory_bytes:
             self.kept = None
         kept_bytes = 0
-        for bare in self._read(workers, urls_only=urls_only):
-            self.tally.count(bare)
-            if self.kept is not None:
-                self.kept.append(bare)
-                kept_bytes += bare.rows.nbytes + bare.servers.nbytes
+        count = self._count_urls if self.kept is None else self._count_rows
+        for counted in workers.map(count, self.table.raw(urls_only=self.kept is None)):
+            self.tally.add(counted.servers, counted.rejects)
+            if self.kept is not None and counted.rows is not None:
+                self.kept.append(counted.rows)
+                kept_bytes += counted.rows.nbytes
                 if kept_bytes > self.memory_bytes:
                     self.kept = None
-            self._advance(bare.rows.num_rows)
+            if self.tally.is_full:
+                numbers.append_all(self.tally.fold())
+            self._advance(counted.row_count)
+        numbers.append_all(self.tally.fold())
+        numbers.rewind()
 
-    def _read(self, workers: Workers, *, urls_only: bool) -> Iterator[BareRows]:
-        def normalize(raw: RawRows) -> BareRows:
-            return self.table.bare(raw, urls_only=urls_only)
+    def _count_urls(self, raw: RawRows) -> _Counted:
+        servers, rejects = self.table.servers(raw)
+        return _Counted(None, servers, rejects, raw.rows.num_rows)
 
-        return workers.map(normalize, self.table.raw(urls_only=urls_only))
+    def _count_rows(self, raw: RawRows) -> _Counted:
+        bare = self.table.bare(raw)
+        return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), bare.rows.num_rows)
 
-    def _fill_shelves(self, workers: Workers, ranked: list[int], shelf_starts: IntArray) -> Shelves:
+    def _rows_per_shelf(self, threads: int) -> int:
+        """As many rows as may be in memory at once for each thread that writes a file."""
+        row_bytes = max(1, self._expected_bytes // max(1, int(self.tally.rows.sum())))
+        return max(SHELF_ROWS, self.memory_bytes // threads // 4 // row_bytes)
+
+    def _fill_shelves(self, workers: Workers, numbers: NumberFile, ranked: IntArray, shelf_starts: IntArray) -> Shelves:
         shelves: Shelves = MemoryShelves()
         if self.kept is None:
-            shelves = DiskShelves(self.staging, self.memory_bytes)
-        placed_rows = self._placed_rows(workers, ranked)
-        for done, pieces in enumerate(workers.map(lambda placed: placed.split(shelf_starts), placed_rows), start=1):
+            shelves = DiskShelves(self.staging, self.memory_bytes // 4, workers.start)
+
+        def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
+            batch = placed.batch
+            rows = batch if isinstance(batch, pa.RecordBatch) else self._normalized(batch, placed.numbers)
+            return PlacedRows(rows, placed.rows, placed.positions).split(shelf_starts)
+
+        for pieces in workers.map(split, self._placed_rows(numbers, ranked)):
             for shelf, piece in pieces:
                 shelves.put(shelf, piece)
-            if done % _BATCHES_PER_RELEASE == 0:
-                pa.default_memory_pool().release_unused()
             self._advance(0)
         shelves.finish()
         return shelves
 
-    def _placed_rows(self, workers: Workers, ranked: list[int]) -> Iterator[PlacedRows]:
-        """All rows that have a place in the output: the kept ones, which are let go one by one, or read again."""
-        ranks = np.full(len(self.tally.names), -1, dtype=np.int32)
+    def _normalized(self, raw: RawRows, numbers: Numbers) -> pa.RecordBatch:
+        return self.table.bare(raw, pa.array(numbers == REFUSED)).rows
+
+    def _placed_rows(self, numbers: NumberFile, ranked: IntArray) -> Iterator[_Placed]:
+        """All rows: the kept ones, which are let go one by one, or read again."""
+        ranks = np.empty(len(ranked), dtype=np.int32)
         ranks[ranked] = np.arange(len(ranked), dtype=np.int32)
-        destinations = Destinations([self.tally.rows[n] for n in ranked])
-        source = self._read(workers, urls_only=False) if self.kept is None else _drain(self.kept)
-        for bare in source:
-            numbers = self.tally.numbers(bare.servers)
-            if len(self.tally.names) != len(ranks):
+        destinations = Destinations(self.tally.rows[ranked])
+        source: Iterator[pa.RecordBatch | RawRows] = self.table.raw() if self.kept is None else _drain(self.kept)
+        for batch in source:
+            count = batch.num_rows if isinstance(batch, pa.RecordBatch) else batch.rows.num_rows
+            known = numbers.take(count)
+            if len(known) != count:
                 break
-            yield PlacedRows(bare.rows, *destinations.take(ranks[numbers]))
+            yield _Placed(batch, known, *destinations.take(ranks[known]))
         if not destinations.complete:
             raise InputError(f"{self.table.name}: changed while it was read: other rows the second time")
 
     def _write_files(self, workers: Workers, files: UrlsFiles, shelves: Shelves) -> None:
         for rows in workers.map(lambda file: files.write(file, shelves), range(files.count)):
             self._advance(rows)
-        self.on_progress(sum(self.tally.rows))
+        self.on_progress(int(self.tally.rows.sum()))
 
     def _advance(self, rows: int) -> None:
         if self.should_stop():
@@ -206,20 +242,34 @@ class _Job:
         self.on_progress(self._halves_done // 2)
 
 
-def _drain(kept: deque[BareRows]) -> Iterator[BareRows]:
+def _drain(kept: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     while kept:
         yield kept.popleft()
 
 
+def _server_table(tally: ServerTally, group_of: Callable[[str], str] | None) -> ServerTable:
+    names = tally.names.slice(1)
+    groups = pa.nulls(len(names), pa.string())
+    if group_of is not None:
+        pairs = ((name, group_of(name)) for name in map(str, names.to_pylist()))
+        groups = pa.array([None if group == name else group for name, group in pairs], pa.string())
+    return ServerTable(names, tally.rows[1:], groups)
+
+
 def _summary(tally: ServerTally, batches: int, seconds: float) -> PartitionSummary:
-    servers = range(REFUSED + 1, len(tally.names))
-    by_size = sorted((-tally.rows[n], tally.names[n]) for n in servers if not tally.is_ignored[n])
     return PartitionSummary(
-        rows=sum(tally.rows),
-        servers=len(by_size),
+        rows=int(tally.rows.sum()),
+        servers=len(tally.names) - 1,
         batches=batches,
         rejected=dict(sorted(tally.rejected.items())),
-        ignored={tally.names[n]: tally.rows[n] for n in servers if tally.is_ignored[n]},
-        largest=[(name, -negative) for negative, name in by_size[:10]],
+        largest=largest_servers(tally.names.slice(1), tally.rows[1:]),
         seconds=seconds,
     )
+
+
+def largest_servers(names: pa.Array[Any], rows: IntArray) -> list[tuple[str, int]]:
+    """The ten with the most rows, largest first; of equal ones the first by name."""
+    table = pa.table({"name": names, "rows": rows})
+    keys = [("rows", "descending"), ("name", "ascending")]
+    chosen = pc.select_k_unstable(table, k=10, sort_keys=keys)  # type: ignore[call-overload]  # the stubs forget tables
+    return [(row["name"], row["rows"]) for row in table.take(chosen).to_pylist()]

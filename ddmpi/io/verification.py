@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ddmpi.io.checkpoint import parts_of, read_completed
 from ddmpi.io.layout import PartName, parse_part_name
+from ddmpi.io.loading import is_on
 from ddmpi.io.result_tables import ROW_NUMBER
 
 if TYPE_CHECKING:
@@ -24,19 +25,23 @@ if TYPE_CHECKING:
 
     from ddmpi.io.checkpoint import BatchLike
     from ddmpi.io.layout import Layout
+    from ddmpi.io.loading import RowReader
+    from ddmpi.records import BatchRef
 
 
 @dataclass(frozen=True)
 class BatchCheck:
     """What the files say of one batch; all counts are rows of its input.
 
-    ``rows == successes + errors + pending`` always; the batch is completed if ``ok`` and nothing is pending.
+    ``rows == successes + errors + pending + ignored`` always; the batch is completed if ``ok`` and nothing is pending.
     """
 
     rows: int
     successes: int
     errors: int
     pending: int
+    ignored: int
+    """Rows on ignored servers without an outcome."""
     superseded: int
     """Older errors of rows that were fetched again; legitimate."""
     doubled: int
@@ -56,13 +61,36 @@ class BatchCheck:
         return not (self.doubled or self.unknown or self.unreadable or self.damaged or self.marker)
 
 
+def check_batch(
+    layout: Layout, reader: RowReader, batch: BatchRef, ignored_rows: int, *, rehash: str | None = None
+) -> BatchCheck:
+    """``verify_batch`` for a batch of the urls folder, of which so many rows are on ignored servers.
+
+    Raises:
+        StorageError: see there.
+        OutputError: the urls folder cannot be read.
+    """
+    rows = reader.read(batch, ["row_number", "server_name"] if batch.ignored else ["row_number"])
+    numbers = rows.column("row_number").to_numpy()
+    ignored = numbers if ignored_rows else numbers[:0]
+    if batch.ignored:
+        ignored = numbers[is_on(rows.column("server_name"), batch.ignored)]
+    return verify_batch(layout, batch, numbers, ignored=ignored, rehash=rehash)
+
+
 def verify_batch(
-    layout: Layout, batch: BatchLike, row_numbers: npt.NDArray[np.int64], *, rehash: str | None = None
+    layout: Layout,
+    batch: BatchLike,
+    row_numbers: npt.NDArray[np.int64],
+    *,
+    ignored: npt.NDArray[np.int64] | None = None,
+    rehash: str | None = None,
 ) -> BatchCheck:
     """Check one batch.
 
     Args:
         row_numbers: the batch's rows of the input.
+        ignored: those of them that are on ignored servers.
         rehash: a hash algorithm: read everything, check Parquet's page checksums and the images' digests.
 
     Raises:
@@ -76,11 +104,13 @@ def verify_batch(
         if problem:
             unreadable.append(f"{path}: {problem}")
     tally = outcomes.tally(row_numbers)
+    left_out = 0 if ignored is None else outcomes.count_missing(ignored)
     return BatchCheck(
         rows=int(row_numbers.size),
         successes=tally.successes,
         errors=tally.errors,
-        pending=int(row_numbers.size) - tally.successes - tally.errors,
+        pending=int(row_numbers.size) - tally.successes - tally.errors - left_out,
+        ignored=left_out,
         superseded=tally.superseded,
         doubled=tally.doubled,
         unknown=tally.unknown,
@@ -122,6 +152,10 @@ class _Outcomes:
         self._rows.append(rows)
         self._epochs.append(np.full(rows.size, part.epoch, np.int64))
         self._are_successes.append(np.full(rows.size, part.kind == "successes", np.bool_))
+
+    def count_missing(self, rows: npt.NDArray[np.int64]) -> int:
+        """How many of these rows have no outcome."""
+        return int(np.count_nonzero(~np.isin(rows, np.concatenate(self._rows))))
 
     def tally(self, expected_rows: npt.NDArray[np.int64]) -> _Tally:
         rows = np.concatenate(self._rows)
@@ -184,7 +218,7 @@ def _marker_problem(layout: Layout, batch: BatchLike, tally: _Tally, rows: int) 
     if marked is None:
         path = layout.completed(batch.server_name, batch.partition_id)
         return "the marker cannot be read" if path.exists() else ""
-    said = (marked.rows, marked.successes, marked.errors)
+    said = (marked.rows + marked.ignored, marked.successes, marked.errors)
     found = (rows, tally.successes, tally.errors)
     if said == found:
         return ""

@@ -179,9 +179,10 @@ class Coordinator:
         state = self.state
         limits = limits_by_group(state.config, state.profiles)
         plan = make_plan(
-            state.table, state.config, profiles=state.profiles, limits=limits, ref=state.ref, workers=self._workers
-        )
-        bound_s, slowest = lower_bound_s(plan, state.table.rows - state.successes - state.errors)
+            state.table, state.config, rows=state.rows, profiles=state.profiles, limits=limits, ref=state.ref,
+            workers=self._workers,
+        )  # fmt: skip
+        bound_s, slowest = lower_bound_s(plan, state.rows - state.successes - state.errors)
         self.bound = Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", now)
         self.ledger = Ledger(plan, state.successes, state.errors, state.parts)
         self.stage = Stage.DOWNLOADING
@@ -354,7 +355,7 @@ class Coordinator:
             stage += " {} of {} servers".format(*self._profiler.progress)
         return Snapshot(
             stage=stage,
-            rows=int(state.table.rows.sum()),
+            rows=int(state.rows.sum()),
             rows_done=self._rows_before + total.successes + total.errors,
             errors=self._errors_before + total.errors,
             bytes=total.bytes,
@@ -376,7 +377,7 @@ class Coordinator:
         state = self.state
         left = np.bincount(
             state.table.groups,
-            weights=state.table.rows - state.successes - state.errors,
+            weights=state.rows - state.successes - state.errors,
             minlength=len(state.table.group_names),
         )
         times = left * self.ledger.plan.row_times

@@ -12,8 +12,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from ddmpi.config import Config
@@ -148,29 +146,18 @@ def _reset_batched(layout: Layout, *, delete_results: bool) -> None:
 
 def _partition(config: Config, layout: Layout, table: InputTable, reporting: Reporting) -> dict[str, Any]:
     """Stage 1 itself; what the checkpoint keeps of it."""
-    ignored = _ignored_servers(layout.ignored)
     summary = partition_input(
         table,
         layout.urls,
         batch_size=config.downloader_parameters.batch_size,
         small_rows=min(config.profiling.min_rows, config.downloader_parameters.batch_size),
-        group_of=config.group_of,
-        ignored=lambda server: any(fnmatchcase(server, pattern) for pattern in ignored),
+        group_of=config.group_of if config.servers.grouping() else None,
         memory_bytes=config.initialization.memory_bytes,
         on_progress=reporting.on_rows,
         should_stop=reporting.should_stop,
     )
     reporting.on_partitioned(summary)
-    return {"rows": summary.rows, "servers": summary.servers, "ignored_rows": summary.ignored_rows}
-
-
-def _ignored_servers(path: Path) -> list[str]:
-    """The first column of the ignored table: server names or globs; a header ``server_name`` is skipped."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    names = [line.partition(",")[0].strip().strip('"') for line in lines]
-    return [name for name in names if name and name not in {"server_name", "ServerName"}]
+    return {"rows": summary.rows, "servers": summary.servers}
 
 
 def describe_environment(environment: Mapping[str, str]) -> str:

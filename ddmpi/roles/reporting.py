@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
+import pyarrow.compute as pc
 
 from ddmpi import __version__
 from ddmpi.console import Console, Snapshot, Summary, duration
@@ -20,7 +21,7 @@ from ddmpi.records import INVALID_SERVER, MANY_SERVERS
 from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, Timeline, render
 from ddmpi.roles.coordinator import Coordinator
 from ddmpi.roles.run_state import RunState
-from ddmpi.schedule import is_packed
+from ddmpi.schedule import PACKED_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,16 @@ class Reporter:
         largest = ", ".join(f"{name} {rows:,}" for name, rows in summary.largest[:5])
         self._console.say(
             f"Input: {summary.rows:,} rows on {summary.servers:,} servers in {summary.batches:,} batches, "
-            f"{sum(summary.rejected.values()):,} refused ({rejected or 'none'}), {summary.ignored_rows:,} ignored; "
+            f"{sum(summary.rejected.values()):,} refused ({rejected or 'none'}); "
             f"{duration(summary.seconds)}"
         )
         self._console.say(f"Largest servers: {largest}")
+
+    def on_ready(self, state: RunState) -> None:
+        """The run knows what there is to do."""
+        if state.ignored_rows:
+            servers, name = state.table.ignored_server_count, state.layout.ignored.name
+            self._console.say(f"Ignored: {state.ignored_rows:,} rows on {servers:,} servers, by {name}")
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; sums are made only when they are shown."""
@@ -103,6 +110,7 @@ class Reporter:
             successes=int(state.successes.sum()),
             errors=int(state.errors.sum()),
             pending=pending,
+            ignored=state.ignored_rows,
             kinds=state.error_kinds,
             fetched_bytes=total.bytes,
             fetched_rows=total.successes + total.errors,
@@ -138,7 +146,7 @@ def server_lines(state: RunState) -> tuple[list[ServerLine], ServerLine | None]:
     Packed batches are one line: their servers have limits of their own, and a batch says nothing about any of them.
     """
     table, names = state.table, state.table.group_names
-    packed = np.fromiter(map(is_packed, names), np.bool_, len(names))
+    packed = np.asarray(pc.starts_with(names.values, pattern=PACKED_PREFIX))
     line_of_group = np.where(packed, len(names), np.arange(len(names)))
     line_of_batch = line_of_group[table.groups]
     servers = np.bincount(line_of_batch[table.server_first_batch], minlength=len(names) + 1)

@@ -26,9 +26,9 @@ from ddmpi.io.checkpoint import (
     write_completed,
 )
 from ddmpi.io.layout import Layout
-from ddmpi.io.loading import RowReader
+from ddmpi.io.loading import RowReader, is_on
 from ddmpi.io.lock import OutputLock
-from ddmpi.io.outcomes import outcomes_of
+from ddmpi.io.outcomes import Outcomes, outcomes_of
 from ddmpi.io.profiles import Profile
 from ddmpi.protocol import PartReport
 from ddmpi.records import BatchRef, PaceState
@@ -61,6 +61,8 @@ class RunState:
     servers: dict[str, ServerState]
     saved_at: float
     profiles: dict[str, Profile]
+    rows: IntArray = field(init=False)
+    """(B,) rows of each batch that are, or are to become, final: all but those on ignored servers without outcome."""
     successes: IntArray = field(init=False)
     errors: IntArray = field(init=False)
     parts: dict[int, list[str]] = field(init=False)
@@ -72,24 +74,47 @@ class RunState:
     _retry: dict[int, tuple[str, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.rows = self.table.rows - self.table.ignored_rows
         self.successes = np.zeros(len(self.table), np.int64)
         self.errors = np.zeros(len(self.table), np.int64)
         self.parts, self.kinds, self.error_kinds = {}, {}, {}
         self._count_files()
 
     def _count_files(self) -> None:
-        """Markers say what completed batches hold; of the others the parts are read."""
-        refs = [self.table.ref(batch_id) for batch_id in range(len(self.table))]
-        for found in scan(self.layout, refs):
-            if found.counts is not None:
+        """Markers say what completed batches hold; of the others, and of those with ignored rows, the parts are read.
+
+        What was ignored then may not be so now: the marker of such a batch goes, and comes back if it is complete.
+        """
+        for found in scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist())):
+            parts = found.parts
+            if found.counts is not None and not found.counts.ignored:
+                self.rows[found.batch_id] = found.counts.rows
                 self._add(found.batch_id, found.counts.successes, found.counts.errors, found.counts.kinds)
-            elif found.parts:
-                outcomes = outcomes_of(self.layout, found.parts)
-                self.parts[found.batch_id] = list(found.parts)
-                self.kinds[found.batch_id] = outcomes.count_kinds()
-                self._add(found.batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds())
+                continue
+            if found.counts is not None:
+                ref = self.table.ref(found.batch_id)
+                parts = parts_of(self.layout, ref)
+                remove_completed(self.layout, ref)
+            if parts:
+                self._add_parts(found.batch_id, list(parts))
         for batch_id in [b for b in self.parts if not self.is_open(b)]:
             self.complete(batch_id)
+
+    def _add_parts(self, batch_id: int, parts: list[str]) -> None:
+        outcomes = outcomes_of(self.layout, parts)
+        self.parts[batch_id] = parts
+        self.kinds[batch_id] = outcomes.count_kinds()
+        self.rows[batch_id] = self.table.rows[batch_id] - self._ignored_without_outcome(batch_id, outcomes)
+        self._add(batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds())
+
+    def _ignored_without_outcome(self, batch_id: int, outcomes: Outcomes) -> int:
+        ignored = int(self.table.ignored_rows[batch_id])
+        if ignored in {0, int(self.table.rows[batch_id])}:
+            return ignored - len(outcomes.rows) if ignored else 0
+        ref = self.table.ref(batch_id)
+        rows = self.reader.read(ref, ["row_number", "server_name"])
+        is_final = np.isin(rows.column("row_number").to_numpy(), outcomes.rows)
+        return int(np.count_nonzero(is_on(rows.column("server_name"), ref.ignored) & ~is_final))
 
     def _add(self, batch_id: int, successes: int, errors: int, kinds: dict[str, int]) -> None:
         self.successes[batch_id], self.errors[batch_id] = successes, errors
@@ -123,7 +148,7 @@ class RunState:
             ref = self.table.ref(batch_id)
             parts = parts_of(self.layout, ref)
             outcomes = outcomes_of(self.layout, parts)
-            again = outcomes.to_retry(retry, self.epoch)
+            again = outcomes.to_retry(retry, self.epoch) & ~self._are_ignored(batch_id, outcomes)
             if not again.any():
                 continue
             remove_completed(self.layout, ref)
@@ -135,6 +160,15 @@ class RunState:
             self._retry[batch_id] = retry
             opened += rows
         return opened
+
+    def _are_ignored(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+        """(n,) which of the outcomes are of rows on ignored servers: those stay as they are."""
+        ref = self.table.ref(batch_id)
+        if not ref.ignored:
+            return np.full(len(outcomes.rows), bool(self.table.ignored_rows[batch_id]))
+        rows = self.reader.read(ref, ["row_number", "server_name"])
+        ignored = rows.column("row_number").to_numpy()[is_on(rows.column("server_name"), ref.ignored)]
+        return np.isin(outcomes.rows, ignored)
 
     def ref(self, batch_id: int) -> BatchRef:
         """Where the batch's rows are, and which of its errors are fetched again."""
@@ -148,7 +182,7 @@ class RunState:
 
     def is_open(self, batch_id: int) -> bool:
         """Whether the batch has rows without an outcome."""
-        return bool(self.successes[batch_id] + self.errors[batch_id] < self.table.rows[batch_id])
+        return bool(self.successes[batch_id] + self.errors[batch_id] < self.rows[batch_id])
 
     def complete(self, batch_id: int) -> None:
         """Write the marker of a batch whose rows are all final.
@@ -157,10 +191,11 @@ class RunState:
             StorageError: the marker cannot be written.
         """
         counts = BatchCounts(
-            int(self.table.rows[batch_id]),
+            int(self.rows[batch_id]),
             int(self.successes[batch_id]),
             int(self.errors[batch_id]),
             self.kinds.pop(batch_id, {}),
+            int(self.table.rows[batch_id] - self.rows[batch_id]),
         )
         write_completed(self.layout, self.table.ref(batch_id), counts)
         self.parts.pop(batch_id, None)
@@ -175,8 +210,13 @@ class RunState:
 
     @property
     def pending_rows(self) -> int:
-        """Rows without an outcome in a published part."""
-        return int(self.table.rows.sum() - self.successes.sum() - self.errors.sum())
+        """Rows without an outcome in a published part, but for those on ignored servers."""
+        return int(self.rows.sum() - self.successes.sum() - self.errors.sum())
+
+    @property
+    def ignored_rows(self) -> int:
+        """Rows that are left out: without an outcome, on a server that the ignored table names."""
+        return int(self.table.rows.sum() - self.rows.sum())
 
     def known_paces(self) -> dict[str, PaceState]:
         """What earlier runs learned; waits are what is left of them, byte counts end with their day."""
@@ -210,6 +250,7 @@ class RunState:
             "rows": int(self.table.rows.sum()),
             "successes": int(self.successes.sum()),
             "errors": int(self.errors.sum()),
+            "ignored": self.ignored_rows,
             **{f"errors.{kind}": count for kind, count in sorted(self.error_kinds.items())},
         }
         checkpoint = Checkpoint(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddmpi.io.checkpoint import parts_of
 from ddmpi.io.schedules import VerificationRow, last_number, verified_batches, write_verification
-from ddmpi.io.verification import BatchCheck, verify_batch
+from ddmpi.io.verification import BatchCheck, check_batch
 from ddmpi.roles.run_state import Reopened, RunState
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ class Verifier:
         """Batches that an earlier run completed and did not come to verify."""
         state = self._state
         verified = verified_batches(state.layout)
-        refs = [state.table.ref(b) for b in np.flatnonzero(state.successes + state.errors >= state.table.rows).tolist()]
+        final = state.successes + state.errors
+        refs = [state.table.ref(b) for b in np.flatnonzero((final >= state.rows) & (final > 0)).tolist()]
         missing = [ref.batch_id for ref in refs if (ref.server_name, ref.partition_id) not in verified]
         self.add_apart(missing)
 
@@ -104,15 +105,15 @@ class Verifier:
 
     def _check(self, batch_id: int) -> BatchCheck:
         ref = self._state.table.ref(batch_id)
-        numbers = self._state.reader.read(ref, ["row_number"]).column("row_number").to_numpy()
-        return verify_batch(self._state.layout, ref, numbers)
+        return check_batch(self._state.layout, self._state.reader, ref, int(self._state.table.ignored_rows[batch_id]))
 
     def _row(self, batch_id: int, check: BatchCheck) -> VerificationRow:
         ref = self._state.table.ref(batch_id)
         status = "damaged" if not check.ok else "pending" if check.pending else "completed"
         return VerificationRow(
-            ref.server_name, ref.partition_id, status, check.rows, check.successes, check.errors, check.pending
-        )
+            ref.server_name, ref.partition_id, status, check.rows - check.ignored, check.successes, check.errors,
+            check.pending,
+        )  # fmt: skip
 
 
 def describe(check: BatchCheck) -> str:

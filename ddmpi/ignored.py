@@ -1,0 +1,46 @@
+"""Servers that the user wants left out. Pure.
+
+Decides: which servers the patterns of the ignored table mean. Must not know what becomes of them.
+
+Invariant: a pattern means what it means in the ``servers`` rules: a name, or a glob over the whole name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_HEADERS = frozenset({"server_name", "servername"})
+
+
+def patterns_in(text: str) -> list[str]:
+    """The first column of a CSV file, in lower case: server names and globs. A header ``server_name`` is no name."""
+    names = [line.partition(",")[0].strip().strip('"').strip().lower() for line in text.splitlines()]
+    return [name for name in dict.fromkeys(names) if name and name not in _HEADERS and not name.startswith("#")]
+
+
+def ignored_servers(names: pa.Array[Any] | pa.ChunkedArray[Any], patterns: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """(n,) which of these canonical server names are meant.
+
+    Arrow looks for all plain names at once and for globs one by one; Python only for sets such as ``[ab]``.
+    """
+    wanted = list(patterns)
+    found = np.asarray(pc.is_in(names, value_set=pa.array(wanted, pa.string())))
+    for pattern in wanted:
+        if "[" in pattern:
+            found = found | np.fromiter((fnmatchcase(str(name), pattern) for name in names), np.bool_, len(names))
+        elif "*" in pattern or "?" in pattern:
+            found = found | np.asarray(pc.match_substring_regex(names, pattern=_as_regex(pattern)))
+    return found
+
+
+def _as_regex(glob: str) -> str:
+    """For RE2, which has no atomic groups as ``fnmatch.translate`` makes them."""
+    return "^" + re.escape(glob).replace(r"\*", ".*").replace(r"\?", ".") + "$"
