@@ -24,7 +24,8 @@ import ddmpi
 from ddmpi.config_text import describe_problem, read_yaml, section_of, shown
 from ddmpi.errors import ConfigError
 from ddmpi.records import Limits
-from ddmpi.setting_types import Text, Texts
+from ddmpi.row_filter import RowFilter, parse_filter
+from ddmpi.setting_types import RowFilterText, Text, Texts
 from ddmpi.settings import (
     RESULT_COLUMNS,
     Backoff,
@@ -67,6 +68,9 @@ class Keys(Section):
     )
     columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")
     keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
+    filter: RowFilterText | None = Field(
+        None, description="Which rows of the input to take, by a condition on its columns; null = all."
+    )
     output_structure: OutputStructure = Field(OutputStructure(), description="Names inside the output folder.")
     downloader_parameters: DownloaderParameters = Field(
         DownloaderParameters(), description="How files are fetched and stored."
@@ -144,6 +148,11 @@ class Config(Keys):
         rule = self.servers.find(server)
         return server if rule is None or rule.group is None else rule.group
 
+    @property
+    def row_filter(self) -> RowFilter | None:
+        """``filter``, parsed."""
+        return None if self.filter is None else parse_filter(self.filter)
+
     def max_lanes(self, batches: int) -> int:
         """How many ranks may work at once on a server with so many batches (1 or more)."""
         fitting = [threshold for threshold in self.schedule_rules if threshold <= batches]
@@ -175,8 +184,9 @@ class Config(Keys):
         parameters = self.downloader_parameters
         return {
             "path_to_input": self.path_to_input,
-            "columns": self.columns.model_dump(),
+            "columns": self.columns.plain(),
             "keep_columns": list(self.keep_columns),
+            "filter": self.filter,
             "downloader_parameters.batch_size": parameters.batch_size,
             "downloader_parameters.image_size": parameters.image_size,
             "downloader_parameters.hash_algorithm": parameters.hash_algorithm,

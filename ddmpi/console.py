@@ -17,6 +17,8 @@ from rich.table import Table
 LINE_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.25
 RATE_WINDOW_S = 10.0
+PARTITIONING = "clustering the table"
+"""The stage that fetches nothing yet: it has rows and no bytes."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Console:
 
     def _line(self, snapshot: Snapshot) -> str:
         if not snapshot.rows:
-            return f"{snapshot.stage}: {snapshot.rows_done:,} rows so far"
+            return f"{snapshot.stage}: {snapshot.rows_done:,} rows so far, {self._text(snapshot)}"
         done = 100 * snapshot.rows_done / snapshot.rows
         text = self._text(snapshot)
         return f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} rows ({done:.1f} %), {text}"
@@ -117,7 +119,7 @@ class Console:
             completed=snapshot.rows_done,
             description=snapshot.stage,
             of=f" of {snapshot.rows:,}" if snapshot.rows else "",
-            text=text if snapshot.rows else "",
+            text=text,
         )
 
     def _start_bar(self) -> Progress:
@@ -140,6 +142,8 @@ class Console:
         rows_per_s = (rows - rows_before) / seconds if last > first else 0.0
         megabytes_per_s = (size - bytes_before) / seconds / 1e6 if last > first else 0.0
         left = (snapshot.rows - snapshot.rows_done) / rows_per_s if rows_per_s > 0 else None
+        if snapshot.stage == PARTITIONING:
+            return f"{rows_per_s:,.0f} rows/s" + (f", ETA {duration(left)}" if snapshot.rows else "")
         return (
             f"{rows_per_s:,.0f} files/s, {megabytes_per_s:,.1f} MB/s, ETA {duration(left)}, "
             f"{snapshot.servers_active:,} servers active, {snapshot.errors:,} errors"

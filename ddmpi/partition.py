@@ -53,7 +53,7 @@ def servers_of(urls: pa.Array[Any]) -> Servers:
     Plain ones (see ``urls.PLAIN_URL``) are seen to by arrow: names are judged once per distinct name, and the
     characters of all URLs together.
     """
-    names = pc.extract_regex(urls, pattern="^https?://(?P<server>[^/]*)").field("server").cast(pa.string())
+    names = _before_path(urls)
     encoded = names.dictionary_encode()
     odd = _odd_rows(urls, encoded)
     if odd is None:
@@ -65,6 +65,17 @@ def servers_of(urls: pa.Array[Any]) -> Servers:
         pc.replace_with_mask(names, odd, odd_names).dictionary_encode(),
         pc.replace_with_mask(pa.nulls(len(urls), pa.string()), odd, odd_rejects),
     )
+
+
+def _before_path(urls: Any) -> Any:
+    """What stands between ``http://`` or ``https://`` and the next slash; null where a URL does not begin like that."""
+    try:
+        # Two thirds of the time of the regular expression.
+        names = pc.list_element(pc.split_pattern(urls, pattern="/", max_splits=3), 2).cast(pa.string())
+    except pa.ArrowInvalid:  # a text with fewer than two slashes
+        return pc.extract_regex(urls, pattern="^https?://(?P<server>[^/]*)").field("server").cast(pa.string())
+    begin = pc.or_(pc.starts_with(urls, pattern="https://"), pc.starts_with(urls, pattern="http://"))
+    return names if pc.all(begin, skip_nulls=False).as_py() else pc.if_else(begin, names, pa.scalar(None, pa.string()))
 
 
 def _odd_rows(urls: Any, names: pa.DictionaryArray[Any, Any]) -> Any:

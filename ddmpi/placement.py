@@ -20,7 +20,7 @@ from ddmpi.partition import IntArray
 ROW_GROUP_ROWS: Final = 10_000
 """A row group is closed once it has so many rows: what one read of a batch decodes at least."""
 FILE_ROWS: Final = 1_000_000
-"""About what a file has at most: few files for the metadata server, enough of them to write in parallel."""
+"""About what a file has: few files for the metadata server, enough of them to write in parallel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,13 @@ class Layout:
 def lay_out(batch_rows: IntArray) -> Layout:
     """Fill row groups and files with batches, in order; each is closed once it is full (see the constants).
 
-    There are at most ``rows / FILE_ROWS + 2`` files, of about the same size; an even number, for two threads to share.
+    The files are of about the same size. There is one per ``FILE_ROWS`` at most, and of several an even number, for two
+    threads to share.
     """
     batch_ends = np.cumsum(batch_rows, dtype=np.int64)
     total = int(batch_ends[-1]) if len(batch_ends) else 0
-    files = max(1, -(-total // FILE_ROWS))
-    full_rows = max(1, -(-total // (files + files % 2 if files > 1 else 1)))
+    files = max(1, total // FILE_ROWS)
+    full_rows = max(1, -(-total // (files - files % 2 if files > 1 else 1)))
     group_starts = _fill(batch_ends, ROW_GROUP_ROWS)
     group_ends = batch_ends[np.append(group_starts[1:], len(batch_rows)) - 1] if total else batch_ends
     file_starts = _fill(group_ends, full_rows)

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ddmpi.row_filter import parse_filter
+
 FORBIDDEN_HEADERS = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "range", "if-range"}
     | {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
@@ -121,6 +123,20 @@ def _checked_hash(name: str) -> str:
     return name
 
 
+def _text_or_texts(value: object) -> object:
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    texts = tuple(text for text in given if isinstance(text, str) and text)
+    if not texts or len(texts) < len(given):
+        msg = "text, not empty, or a list of such"
+        raise ValueError(msg)
+    return value if isinstance(value, str) else _each_once(texts)
+
+
+def _checked_filter(text: str) -> str:
+    parse_filter(text)  # its ValueError says what was expected
+    return text
+
+
 def _checked_pattern(pattern: str) -> str:
     if re.search(r"[/@\s]", pattern):
         msg = "a server name or glob without scheme, path or spaces, e.g. '*.archive.org'"
@@ -145,6 +161,9 @@ def _no_robots(robots: bool) -> bool:
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_each_once)]
 """A YAML list of texts, kept as a tuple."""
+TextOrTexts = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts)]
+"""One text, or a YAML list of some, kept as a tuple."""
+RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filter)]
 HeaderLines = Annotated[
     tuple[Annotated[str, AfterValidator(_checked_header)], ...], Field(strict=False), BeforeValidator(_header_lines)
 ]

@@ -28,6 +28,7 @@ from ddmpi.setting_types import (
     Proxy,
     ServerPattern,
     Text,
+    TextOrTexts,
 )
 
 MAX_FILE_BYTES = 2**31 - 1
@@ -50,16 +51,22 @@ class Section(BaseModel):
 
 
 class Columns(Section):
-    """Our column names and, as values, the names that the input uses."""
+    """Our column names and, as values, the names that the input uses; of a list the first value that is not null."""
 
-    identifier: Text = Field("identifier", description="Column with the URL. It must exist.")
-    uuid: Text = Field("uuid", description="Column with the row's id. Missing ids are derived.")
-    source_id: str = Field(
-        "source_id", min_length=1, description="Column with the id of the record that has the image."
-    )
-    license: Text = Field("license", description="Column with the license.")
-    source: Text = Field("source", description="Column with the name of the source.")
-    title: Text = Field("title", description="Column with the title.")
+    identifier: TextOrTexts = Field("identifier", description="Column with the URL. It, or one of a list, must exist.")
+    uuid: TextOrTexts = Field("uuid", description="Column with the row's id. Missing ids are derived.")
+    source_id: TextOrTexts = Field("source_id", description="Column with the id of the record that has the image.")
+    license: TextOrTexts = Field("license", description="Column with the license.")
+    source: TextOrTexts = Field("source", description="Column with the name of the source.")
+    title: TextOrTexts = Field("title", description="Column with the title.")
+
+    def as_lists(self) -> dict[str, list[str]]:
+        """The input's names by ours."""
+        return {name: [names] if isinstance(names, str) else list(names) for name, names in self}
+
+    def plain(self) -> dict[str, str | list[str]]:
+        """The same as JSON keeps it; a list of one name means the same as the name."""
+        return {name: names[0] if len(names) == 1 else names for name, names in self.as_lists().items()}
 
 
 class OutputStructure(Section):
@@ -72,7 +79,9 @@ class OutputStructure(Section):
     logs_folder: Name = Field("logs", description="Logs of all ranks.")
     schedules_folder: Name = Field("schedules", description="One folder per big batch.")
     profiles_table: Name = Field("profiles.csv", description="What profiling found, one line per server.")
-    ignored_table: Name = Field("ignored.csv", description="Servers to leave out: their rows are counted, not fetched.")
+    ignored_table: Name = Field(
+        "ignored.csv", description="Servers to leave out, names or globs, one a line: counted, not fetched."
+    )
     inner_checkpoint_file: Name = Field("checkpoint.json", description="State of the run.")
 
     @model_validator(mode="after")

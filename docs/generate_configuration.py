@@ -46,6 +46,36 @@ default. [configs/minimal.yaml](../configs/minimal.yaml) is the shortest one,
 """
 
 
+FILTER = """\
+A condition on columns of the input, which arrow evaluates; rows for which it is not true are left out, counted and
+told. They keep their row number: the numbers of the others do not depend on the filter.
+
+```yaml
+filter: >
+  gbifID is not null and identifier is not null
+  and (type == "StillImage" or (type is null and contains(format, "image")))
+```
+
+| form | meaning |
+|---|---|
+| `name`, `column("a name")` | a column of the input, under the input's own name |
+| `"text"`, `5`, `-1.5`, `true`, `false` | a value |
+| `==` `!=` `<` `<=` `>` `>=` | one comparison; `a < b < c` is refused |
+| `is null`, `is not null` | |
+| `in ["a", "b"]`, `not in ["a", "b"]` | |
+| `contains(name, "text")`, `starts_with(name, "text")`, `ends_with(name, "text")` | case counts |
+| `lower(name)` | the text in lower case |
+| `text(name)` | a number or truth value as text |
+| `number(name)` | the text as a number, null where it is none; columns of CSV files are texts |
+| `optional(name)` | null in all rows if the input has no such column, which is refused otherwise |
+| `and`, `or`, `not`, `( )` | |
+
+A comparison with null is neither true nor false, as in SQL: where rows without a value are wanted, say so
+(`kind is null or kind != "x"`). [configs/presets](../configs/presets) has filters for the tables of GBIF, the
+Encyclopedia of Life, LILA and FathomNet.
+"""
+
+
 RULES = """\
 A list of rules. The first one whose `match` fits the server's canonical name wins. That name is lowercase and punycode,
 without scheme, and has a port unless it is the default one. A server whose own name is the name of a group belongs to
@@ -65,6 +95,7 @@ def configuration_md() -> str:
     for name, field, section in sections:
         if section is not None:
             parts += [f"\n## {name}\n\n{field.description}\n", *_table(section)]
+    parts += ["\n## filter\n", FILTER]
     parts += [
         "\n## servers[]\n",
         RULES,

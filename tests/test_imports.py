@@ -14,8 +14,8 @@ import ddmpi
 PACKAGE = Path(ddmpi.__file__).parent
 PURE = (
     "actions", "addresses", "errors", "events", "frontier", "leases", "ledger", "outcome", "pace", "partition",
-    "placement", "protocol", "records", "retry", "schedule", "simulated_rank", "simulated_world", "simulation", "site",
-    "urls",
+    "ignored", "placement", "protocol", "records", "retry", "row_filter", "schedule", "simulated_rank",
+    "simulated_world", "simulation", "site", "urls",
 )  # fmt: skip
 SHELL = frozenset(
     {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pycurl
 import pytest
 from hypothesis import given, settings
@@ -186,3 +188,65 @@ def test_parsing_what_was_parsed_changes_nothing(url: str) -> None:
     parsed = parse_url(url)
     if isinstance(parsed, Parsed):
         assert parse_url(parsed.url) == parsed
+
+
+CONTACTED = "127.0.0.1"
+"""The address that libcurl is told for the server's own name; every other name has the next one."""
+OTHER = "127.0.0.2"
+
+
+def contacted(parsed: Parsed) -> tuple[str, int]:
+    """Address and port that libcurl wants to open for the URL. No name is looked up and nothing is connected."""
+    opened: list[tuple[str, int]] = []
+
+    def record(_purpose: int, address: tuple[int, int, int, tuple[str, int]]) -> int:
+        opened.append(address[3][:2])
+        return pycurl.SOCKET_BAD
+
+    host, port = host_and_port(parsed)
+    curl = pycurl.Curl()
+    curl.setopt(pycurl.URL, parsed.url.encode())
+    curl.setopt(pycurl.PROXY, "")
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    if not is_address(host):
+        others = [f"*:{other}:{OTHER}" for other in {port, 80, 443}]
+        curl.setopt(pycurl.RESOLVE, [f"{host}:{port}:{CONTACTED}", *others])
+    curl.setopt(pycurl.OPENSOCKETFUNCTION, record)
+    with pytest.raises(pycurl.error):
+        curl.perform()
+    curl.close()
+    assert len(opened) == 1
+    return opened[0]
+
+
+def is_address(host: str) -> bool:
+    return re.fullmatch(r"[0-9.]+", host) is not None
+
+
+def host_and_port(parsed: Parsed) -> tuple[str, int]:
+    """Of the server, without the brackets of an IPv6 address."""
+    default = 443 if parsed.url.startswith("https:") else 80
+    match = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d+))?", parsed.server)
+    assert match is not None
+    return match[1].strip("[]"), int(match[2] or default)
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(url_like)
+def test_libcurl_contacts_the_server_that_is_assigned(url: str) -> None:
+    assert_contacted(url)
+
+
+@pytest.mark.parametrize("url", ACCEPTED, ids=ascii)
+def test_libcurl_contacts_the_server_of_every_accepted_case(url: str) -> None:
+    assert_contacted(url)
+
+
+def assert_contacted(url: str) -> None:
+    parsed = parse_url(url)
+    if isinstance(parsed, Parsed):
+        host, port = host_and_port(parsed)
+        if ":" in host:  # libcurl asks for no such socket on a machine without IPv6
+            assert pycurl.CurlUrl(parsed.url).host == f"[{host}]"
+        else:
+            assert contacted(parsed) == (host if is_address(host) else CONTACTED, port)

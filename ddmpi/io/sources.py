@@ -23,8 +23,10 @@ import pyarrow.parquet as pq
 from ddmpi.errors import InputError
 from ddmpi.io.line_blocks import Compression, line_blocks, open_bytes, parse_json_block
 
-BATCH_ROWS: Final = 128 * 1024
+BATCH_ROWS: Final = 192 * 1024
 """Rows per record batch at most: large enough for arrow's kernels, some 20 MB of URLs."""
+BATCH_BYTES: Final = 64 << 20
+"""About what a record batch has at most, far below the 2 GB that 32-bit offsets reach: wide rows come in small ones."""
 _REPEATED_BYTES: Final = 1.7
 """Bytes per value, dictionary included, that tell a column with few values: up to some 4,000 in 500,000 rows."""
 _CSV_BLOCK_BYTES: Final = 8 << 20
@@ -105,17 +107,23 @@ class ParquetSource(SourceFile):
         with self._open(as_dictionary) as file:
             # Group by group: memory is then bounded by one group, and no later one is read ahead.
             for group in range(file.metadata.num_row_groups):
-                yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
+                rows = _batch_rows(file.metadata.row_group(group), columns)
+                yield from file.iter_batches(rows, row_groups=[group], columns=list(columns))
 
     def expected_bytes(self, columns: Sequence[str]) -> int:
         with naming(self.path), self._open() as file:
-            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-            return sum(
-                chunk.total_uncompressed_size
-                for group in groups
-                for chunk in map(group.column, range(group.num_columns))
-                if chunk.path_in_schema.partition(".")[0] in columns
-            )
+            metadata = file.metadata
+            return sum(_bytes_of(metadata.row_group(index), columns) for index in range(metadata.num_row_groups))
+
+
+def _bytes_of(group: pq.RowGroupMetaData, columns: Collection[str]) -> int:
+    chunks = map(group.column, range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns)
+
+
+def _batch_rows(group: pq.RowGroupMetaData, columns: Collection[str]) -> int:
+    row_bytes = _bytes_of(group, columns) / max(1, group.num_rows)
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))
 
 
 def _repeated_columns(metadata: pq.FileMetaData) -> set[str]:

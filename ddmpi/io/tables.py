@@ -7,6 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError, OutputError
+from ddmpi.io.shaping import Shaping, joined_name
 from ddmpi.io.sources import SourceFile, list_files, naming, one_line, open_source
 from ddmpi.io.url_rows import (
     BASE_COLUMNS,
@@ -26,19 +28,22 @@ from ddmpi.io.url_rows import (
     urls_schema,
 )
 from ddmpi.io.vocabulary import Vocabulary
-from ddmpi.partition import Servers
+from ddmpi.partition import IntArray, Servers
 from ddmpi.records import BatchRef
+from ddmpi.row_filter import RowFilter
 
 _OPEN_FILES: Final = 8
 """Files that one reader keeps open: the batches of a rank lie near each other, but not all in one file."""
 
 
 class RawRows(NamedTuple):
-    """Some rows as a file has them, and where they are in the input."""
+    """Some rows with the types that their file has, and where they stand in the input."""
 
     path: Path
-    first_row: int
     rows: pa.RecordBatch
+    row_numbers: IntArray
+    dropped: int
+    """Rows beside these that the filter left out."""
 
 
 class InputTable:
@@ -47,8 +52,17 @@ class InputTable:
     ``texts`` maps our names of columns to the input's, without those that the input does not have.
     """
 
-    def __init__(self, name: str, sources: Sequence[SourceFile], texts: Mapping[str, str], keep: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        sources: Sequence[SourceFile],
+        *,
+        texts: Mapping[str, str],
+        keep: Sequence[str],
+        shaping: Shaping,
+    ) -> None:
         self.name = name
+        self._shaping = shaping
         self._sources = sources
         self._texts = dict(texts)
         self._keep = list(keep)
@@ -62,7 +76,7 @@ class InputTable:
 
     @property
     def rows(self) -> int | None:
-        """The number of rows where it is known without reading (Parquet), else None."""
+        """The number of rows, before any filter, where it is known without reading (Parquet), else None."""
         counts = [source.row_count for source in self._sources]
         return None if None in counts else sum(count for count in counts if count is not None)
 
@@ -76,10 +90,11 @@ class InputTable:
 
         What a file says of itself is no more than a hint: values that repeat take next to nothing there.
         """
-        hint = sum(source.expected_bytes(self._columns()) for source in self._sources)
-        if sample is None or self.rows is None:
+        columns = self._shaping.sources_of(self._columns())
+        hint = sum(source.expected_bytes(columns) for source in self._sources)
+        if not sample or self.rows is None:
             return hint
-        return max(hint, self.rows * sample.nbytes // max(1, sample.num_rows))
+        return max(hint, self.rows * sample.nbytes // sample.num_rows)
 
     def fingerprint(self) -> str:
         """A digest of the files' names, sizes, modification times, columns and (Parquet) numbers of rows."""
@@ -96,12 +111,14 @@ class InputTable:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def raw(self, *, urls_only: bool = False) -> Iterator[RawRows]:
-        """All rows as they are, in order; with all columns that matter, or only with the URLs. Raises InputError."""
+        """All rows that are taken, in order; with all columns that matter, or only with the URLs. Raises InputError."""
         columns = [self._texts["identifier"]] if urls_only else self._columns()
+        as_dictionary = [] if urls_only else list(self._vocabularies)
         first_row = 0
         for source in self._sources:
-            for rows in source.batches(columns, [] if urls_only else list(self._vocabularies)):
-                yield RawRows(source.path, first_row, rows)
+            for rows in source.batches(self._shaping.sources_of(columns), as_dictionary):
+                with naming(source.path):
+                    yield RawRows(source.path, *self._shaping.shape(rows, first_row, columns))
                 first_row += rows.num_rows
 
     def servers(self, raw: RawRows) -> Servers:
@@ -113,7 +130,7 @@ class InputTable:
         """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
         with naming(raw.path):
             return bare_rows(
-                raw.rows, raw.first_row, self._texts, self._kept_fields, self._vocabularies, refused=refused
+                raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._vocabularies, refused=refused
             )
 
     def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
@@ -133,36 +150,71 @@ class InputTable:
         return list(dict.fromkeys([*self._texts.values(), *self._keep]))
 
 
-def open_input(path: str, columns: Mapping[str, str], keep_columns: Sequence[str]) -> InputTable:
-    """Open a file, folder or glob. ``columns`` maps our names (see ``TEXT_COLUMNS``) to the input's.
+def open_input(
+    path: str,
+    columns: Mapping[str, str | Sequence[str]],
+    keep_columns: Sequence[str],
+    row_filter: RowFilter | None = None,
+) -> InputTable:
+    """Open a file, folder or glob. ``columns`` maps our names (see ``TEXT_COLUMNS``) to the input's; of several names
+    the first value that is not null counts, and those that the input does not have are passed over.
 
     Only ``identifier`` must exist; a column that does not is null. ``keep_columns`` are carried along as they are.
 
     Raises:
         InputError: no file, an unknown kind, a damaged file, several schemas, missing columns or wrong types.
     """
-    named = {name: columns[name] for name in TEXT_COLUMNS if name in columns}
-    named.setdefault("identifier", "identifier")
-    sources = [open_source(file, named["identifier"], list(named.values())) for file in list_files(path)]
-    found = sources[0].schema
-    missing = [name for name in (named["identifier"], *keep_columns) if name not in found.names]
+    named = {name: _as_tuple(columns[name]) for name in TEXT_COLUMNS if name in columns}
+    named.setdefault("identifier", ("identifier",))
+    looked_at = () if row_filter is None else tuple(sorted(row_filter.columns))
+    may_come_late = [*chain.from_iterable(named.values()), *looked_at]
+    sources = [open_source(file, named["identifier"][0], may_come_late) for file in list_files(path)]
+    first = sources[0]
+    present = {name: _present(first, theirs) for name, theirs in named.items()}
+    missing = [] if present["identifier"] else [" or ".join(named["identifier"])]
+    missing += [name for name in keep_columns if name not in first.schema.names]
     if missing:
-        raise InputError(f"{sources[0].path}: no column {', '.join(missing)}; found: {', '.join(found.names)}")
-    guessed = sources[0].schema_is_guessed
-    texts = {ours: theirs for ours, theirs in named.items() if guessed or theirs in found.names}
-    _check_types(sources[0], texts, keep_columns)
+        raise InputError(f"{first.path}: no column {', '.join(missing)}; found: {', '.join(first.schema.names)}")
+    for name, theirs in present.items():
+        _check_types(first, theirs, must_be_text=name == "identifier")
+    _check_kept(keep_columns)
+    used = [*chain.from_iterable(present.values()), *keep_columns, *looked_at]
     for source in sources[1:]:
-        _check_same(sources[0], source, [*texts.values(), *keep_columns])
-    return InputTable(path, sources, texts, keep_columns)
+        _check_same(first, source, used)
+    shaping = Shaping(_full_schema(first, looked_at), _joined(present), row_filter)
+    texts = {name: joined_name(theirs) for name, theirs in present.items() if theirs}
+    return InputTable(path, sources, texts=texts, keep=keep_columns, shaping=shaping)
 
 
-def _check_types(source: SourceFile, texts: Mapping[str, str], keep: Sequence[str]) -> None:
-    type_ = source.schema.field(texts["identifier"]).type
-    if not is_text(type_):
-        raise InputError(f"{source.path}: column {texts['identifier']} must be text (URLs), but is {type_}")
-    for field in source.schema:
-        if field.name in texts.values() and pa.types.is_nested(field.type):
-            raise InputError(f"{source.path}: column {field.name} has no text form: {field.type}")
+def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _present(source: SourceFile, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the columns that the file has, or that may turn up later in it."""
+    return tuple(name for name in names if source.schema_is_guessed or name in source.schema.names)
+
+
+def _joined(present: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    return {joined_name(theirs): theirs for theirs in present.values() if len(theirs) > 1}
+
+
+def _full_schema(source: SourceFile, looked_at: Sequence[str]) -> pa.Schema:
+    """The file's columns, and those of the filter that may turn up later in it: they are text."""
+    late = [name for name in looked_at if source.schema_is_guessed and name not in source.schema.names]
+    return pa.schema([*source.schema, *(pa.field(name, pa.string()) for name in late)])
+
+
+def _check_types(source: SourceFile, columns: Sequence[str], *, must_be_text: bool) -> None:
+    for name in [name for name in columns if name in source.schema.names]:
+        type_ = source.schema.field(name).type
+        if must_be_text and not is_text(type_):
+            raise InputError(f"{source.path}: column {name} must be text (URLs), but is {type_}")
+        if pa.types.is_nested(type_):
+            raise InputError(f"{source.path}: column {name} has no text form: {type_}")
+
+
+def _check_kept(keep: Sequence[str]) -> None:
     taken = [name for name in keep if name in BASE_COLUMNS]
     if taken or len(set(keep)) != len(keep):
         raise InputError(f"keep_columns: {', '.join(taken or keep)}: each column once, and none of {BASE_COLUMNS}")

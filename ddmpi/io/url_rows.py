@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.io.row_uuids import fill_uuids, format_uuids
 from ddmpi.io.vocabulary import Vocabulary
-from ddmpi.partition import Servers, servers_of
+from ddmpi.partition import IntArray, Servers, servers_of
 
 Array: TypeAlias = "pa.Array[Any]"
 Field: TypeAlias = "pa.Field[Any]"
@@ -57,7 +56,7 @@ def url_servers(urls: Array) -> Servers:
 
 def bare_rows(
     raw: pa.RecordBatch,
-    first_row: int,
+    row_numbers: IntArray,
     texts: Mapping[str, str],
     keep: Sequence[Field],
     vocabularies: Mapping[str, Vocabulary],
@@ -73,7 +72,6 @@ def bare_rows(
     """
     identifier, broken = as_text(raw.column(texts["identifier"]))
     servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
-    row_numbers = np.arange(first_row, first_row + raw.num_rows, dtype=np.int64)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
         if name in texts:

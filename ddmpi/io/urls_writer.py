@@ -35,6 +35,8 @@ from ddmpi.placement import Destinations, lay_out
 DEFAULT_MEMORY_BYTES: Final = 1 << 30
 SHELF_ROWS: Final = 128 * 1024
 """Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
+SHELF_BYTES: Final = 1 << 28
+"""Wide rows are fewer: one array of strings cannot hold more than 2 GB."""
 
 
 class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked for it
@@ -45,9 +47,11 @@ class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked f
 
 @dataclass(frozen=True, slots=True)
 class PartitionSummary:
-    """What the input was made of. ``rows`` counts refused rows too, but none that a filter left out."""
+    """What the input was made of. ``rows`` counts refused rows too, but none that the filter left out."""
 
     rows: int
+    dropped: int
+    """Rows that the filter left out."""
     servers: int
     batches: int
     rejected: dict[str, int]
@@ -65,12 +69,12 @@ def partition_input(
     small_rows: int,
     group_of: Callable[[str], str] | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[PartitionProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> PartitionSummary:
     """Make ``folder`` from the table, whole or not at all; one that exists is replaced.
 
-    ``on_progress`` gets a number of rows that grows up to all rows: a row counts half when read, half when written.
+    ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
     About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
     ``group_of`` says which pace group a server is in, its own name if it is on its own; it is asked once per server
     (None: they all are).
@@ -100,7 +104,15 @@ def partition_input(
         raise StorageError(f"cannot write {folder}: {one_line(error)}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # gone after success; after a failure the next start tries again
-    return _summary(job.tally, len(cut), time.monotonic() - started)
+    return _summary(job, len(cut), time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """How far the stage is. ``rows`` of ``total`` are done; the total is None until it is known."""
+
+    rows: int
+    total: int | None
 
 
 class _Counted(NamedTuple):
@@ -109,7 +121,7 @@ class _Counted(NamedTuple):
     rows: pa.RecordBatch | None
     servers: pa.DictionaryArray[Any, Any]
     rejects: pa.Array[Any]
-    row_count: int
+    dropped: int
 
 
 class _Placed(NamedTuple):
@@ -128,14 +140,17 @@ class _Job:
     table: InputTable
     staging: Path
     memory_bytes: int
-    on_progress: Callable[[int], None]
+    on_progress: Callable[[PartitionProgress], None]
     should_stop: Callable[[], bool]
     tally: ServerTally = field(default_factory=ServerTally)
     kept: deque[pa.RecordBatch] | None = field(default_factory=deque)
     """All rows, in input order, after the first step; None if they do not fit."""
     _sample: pa.RecordBatch | None = None
     _expected_bytes: int = 0
+    dropped: int = 0
+    """Rows that the filter left out."""
     _halves_done: int = 0
+    _total: int | None = None
 
     def run(self, workers: Workers, batch_size: int, small_rows: int, group_of: Callable[[str], str] | None) -> Cut:
         with NumberFile(self.staging / ".numbers") as numbers:
@@ -147,14 +162,13 @@ class _Job:
             # Numbers of the servers by position in the output, the refused rows last.
             ranked = np.append(cut.order + 1, REFUSED)
             names = pa.concat_arrays([servers.names.take(cut.order), pa.nulls(1, pa.string())])
-            shelf_rows = SHELF_ROWS if self.kept is not None else self._rows_per_shelf(workers.threads)
             files = UrlsFiles(
                 self.staging,
                 layout=layout,
                 table=self.table,
                 names=names,
                 rows=self.tally.rows[ranked],
-                shelf_rows=shelf_rows,
+                shelf_rows=self._rows_per_shelf(workers.threads),
                 sample=self._sample,
             )
             shelves = self._fill_shelves(workers, numbers, ranked, files.shelf_starts)
@@ -167,6 +181,7 @@ class _Job:
         self._expected_bytes = self.table.expected_bytes(self._sample)
         if self._expected_bytes > self.memory_bytes:
             self.kept = None
+        self._total = self.table.rows
         kept_bytes = 0
         count = self._count_urls if self.kept is None else self._count_rows
         for counted in workers.map(count, self.table.raw(urls_only=self.kept is None)):
@@ -178,27 +193,32 @@ class _Job:
                     self.kept = None
             if self.tally.is_full:
                 numbers.append_all(self.tally.fold())
-            self._advance(counted.row_count)
+            self.dropped += counted.dropped
+            self._advance(len(counted.servers) + 2 * counted.dropped)
         numbers.append_all(self.tally.fold())
         numbers.rewind()
+        self._total = int(self.tally.rows.sum()) + self.dropped
 
     def _count_urls(self, raw: RawRows) -> _Counted:
         servers, rejects = self.table.servers(raw)
-        return _Counted(None, servers, rejects, raw.rows.num_rows)
+        return _Counted(None, servers, rejects, raw.dropped)
 
     def _count_rows(self, raw: RawRows) -> _Counted:
         bare = self.table.bare(raw)
-        return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), bare.rows.num_rows)
+        return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), raw.dropped)
 
     def _rows_per_shelf(self, threads: int) -> int:
-        """As many rows as may be in memory at once for each thread that writes a file."""
+        """Rows that are arranged at once: from scratch files as many as the budget has room for."""
         row_bytes = max(1, self._expected_bytes // max(1, int(self.tally.rows.sum())))
-        return max(SHELF_ROWS, self.memory_bytes // threads // 4 // row_bytes)
+        rows = SHELF_ROWS
+        if self.kept is None:
+            rows = max(rows, self.memory_bytes // threads // 4 // row_bytes)
+        return max(1, min(rows, SHELF_BYTES // row_bytes))
 
     def _fill_shelves(self, workers: Workers, numbers: NumberFile, ranked: IntArray, shelf_starts: IntArray) -> Shelves:
         shelves: Shelves = MemoryShelves()
         if self.kept is None:
-            shelves = DiskShelves(self.staging, self.memory_bytes // 4, workers.start)
+            shelves = DiskShelves(self.staging, self.memory_bytes // 3, workers.start)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
             batch = placed.batch
@@ -233,13 +253,12 @@ class _Job:
     def _write_files(self, workers: Workers, files: UrlsFiles, shelves: Shelves) -> None:
         for rows in workers.map(lambda file: files.write(file, shelves), range(files.count)):
             self._advance(rows)
-        self.on_progress(int(self.tally.rows.sum()))
 
     def _advance(self, rows: int) -> None:
         if self.should_stop():
             raise Interrupted("stopped while the input was being partitioned; run the same command again")
         self._halves_done += rows
-        self.on_progress(self._halves_done // 2)
+        self.on_progress(PartitionProgress(self._halves_done // 2, self._total))
 
 
 def _drain(kept: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -256,9 +275,11 @@ def _server_table(tally: ServerTally, group_of: Callable[[str], str] | None) -> 
     return ServerTable(names, tally.rows[1:], groups)
 
 
-def _summary(tally: ServerTally, batches: int, seconds: float) -> PartitionSummary:
+def _summary(job: _Job, batches: int, seconds: float) -> PartitionSummary:
+    tally = job.tally
     return PartitionSummary(
         rows=int(tally.rows.sum()),
+        dropped=job.dropped,
         servers=len(tally.names) - 1,
         batches=batches,
         rejected=dict(sorted(tally.rejected.items())),

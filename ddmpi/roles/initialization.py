@@ -24,7 +24,7 @@ from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock, acquire
 from ddmpi.io.profiles import read_profiles
 from ddmpi.io.tables import BatchReader, InputTable, open_input
-from ddmpi.io.urls_writer import PartitionSummary, partition_input
+from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary, partition_input
 from ddmpi.roles.run_state import RunState
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Orders:
 class Reporting:
     """How initialization tells what it does, and asks whether to go on."""
 
-    on_rows: Callable[[int], None]
+    on_rows: Callable[[PartitionProgress], None]
     on_partitioned: Callable[[PartitionSummary], None]
     should_stop: Callable[[], bool]
 
@@ -75,7 +75,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     checkpoint, warnings = load(layout)
     for warning in warnings:
         log.warning("%s", warning)
-    table = open_input(config.path_to_input, config.columns.model_dump(), config.keep_columns)
+    table = open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
     fingerprint = table.fingerprint()
     if orders.reset_batched:
         _reset_batched(layout, delete_results=orders.delete_results)
@@ -157,7 +157,7 @@ def _partition(config: Config, layout: Layout, table: InputTable, reporting: Rep
         should_stop=reporting.should_stop,
     )
     reporting.on_partitioned(summary)
-    return {"rows": summary.rows, "servers": summary.servers}
+    return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
 
 
 def describe_environment(environment: Mapping[str, str]) -> str:

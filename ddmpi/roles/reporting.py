@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ddmpi import __version__
-from ddmpi.console import Console, Snapshot, Summary, duration
+from ddmpi.console import PARTITIONING, Console, Snapshot, Summary, duration
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.io.batch_table import limits_by_group
 from ddmpi.io.durable import write_atomically
-from ddmpi.io.urls_writer import PartitionSummary
+from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
 from ddmpi.protocol import Exit
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS
 from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, Timeline, render
@@ -42,17 +42,19 @@ class Reporter:
         self.unreported: StorageError | None = None
         """Why report.html could not be written."""
 
-    def on_rows(self, rows: int) -> None:
-        """So many rows of the input are read."""
-        self._console.show(Snapshot("reading the table", 0, rows, 0, 0, 0, self._ranks), time.monotonic())
+    def on_rows(self, progress: PartitionProgress) -> None:
+        """So far the input is clustered."""
+        snapshot = Snapshot(PARTITIONING, progress.total or 0, progress.rows, 0, 0, 0, self._ranks)
+        self._console.show(snapshot, time.monotonic())
 
     def on_partitioned(self, summary: PartitionSummary) -> None:
         """The input is clustered by server."""
         rejected = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary.rejected.items()))
-        largest = ", ".join(f"{name} {rows:,}" for name, rows in summary.largest[:5])
+        largest = ", ".join(f"{name} {rows:,}" for name, rows in summary.largest)
+        filtered = f", {summary.dropped:,} more left out by the filter" if summary.dropped else ""
         self._console.say(
             f"Input: {summary.rows:,} rows on {summary.servers:,} servers in {summary.batches:,} batches, "
-            f"{sum(summary.rejected.values()):,} refused ({rejected or 'none'}); "
+            f"{sum(summary.rejected.values()):,} refused ({rejected or 'none'}){filtered}; "
             f"{duration(summary.seconds)}"
         )
         self._console.say(f"Largest servers: {largest}")

@@ -1,0 +1,61 @@
+"""What a person sees while the table is clustered and at the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ddmpi.console import PARTITIONING, Console, Snapshot, Summary
+from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
+from ddmpi.roles.reporting import Reporter
+
+
+def new_console() -> Console:
+    """One without a terminal; it keeps the stdout that it finds, which is only captured while a test runs."""
+    return Console(columns=None)
+
+
+def clustering(rows_done: int, rows: int) -> Snapshot:
+    return Snapshot(PARTITIONING, rows, rows_done, 0, 0, 0, 4)
+
+
+def test_clustering_shows_rows_per_second_and_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now, rows_done in ((0.0, 0), (5.0, 500_000), (10.0, 1_000_000)):
+        console.show(clustering(rows_done, 4_000_000), now)
+    assert capsys.readouterr().out.splitlines() == [
+        "clustering the table: 0 of 4,000,000 rows (0.0 %), 0 rows/s, ETA ?",
+        "clustering the table: 1,000,000 of 4,000,000 rows (25.0 %), 100,000 rows/s, ETA 30.0 s",
+    ]
+
+
+def test_of_text_files_the_end_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now, rows_done in ((0.0, 0), (5.0, 500_000), (10.0, 1_000_000)):
+        console.show(clustering(rows_done, 0), now)
+    assert capsys.readouterr().out.splitlines()[-1] == ("clustering the table: 1,000,000 rows so far, 100,000 rows/s")
+
+
+def test_the_reporter_tells_the_stage_and_its_result(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(new_console(), ranks=4, started_at=0.0)
+    reporter.on_rows(PartitionProgress(rows=5, total=None))
+    servers = [(f"s{number}.org", 1000 - number) for number in range(10)]
+    reporter.on_partitioned(PartitionSummary(5000, 7, 12, 3, {"empty": 2, "bad_host": 1}, servers, 61.0))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "clustering the table: 5 rows so far, 0 rows/s"
+    assert lines[1] == (
+        "Input: 5,000 rows on 12 servers in 3 batches, 3 refused (bad_host 1, empty 2), 7 more left out by the filter; "
+        "1 min 01 s"
+    )
+    assert lines[2] == "Largest servers: " + ", ".join(f"{name} {rows:,}" for name, rows in servers)
+
+
+def test_ignored_rows_are_in_the_summary_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = Summary(10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done.", ignored=4)
+    console = new_console()
+    console.finish(summary)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["ignored", "4", "40.00", "%"] in lines
+    console.finish(replace(summary, ignored=0))
+    assert "ignored" not in capsys.readouterr().out
