@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,11 @@ class Plan:
     """Batches of a group -> ranks that may work on it at once (``schedule_rules``)."""
     workers: Sequence[int]
     """Ranks that download."""
+
+    @cached_property
+    def group_batches(self) -> IntArray:
+        """(G,) batches of each group, complete ones included."""
+        return np.bincount(self.batch_group, minlength=len(self.group_names))
 
 
 def is_packed(group: str) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from ddmpi.ledger import PAUSE_NEWS_S
+from ddmpi.known_paces import PAUSE_NEWS_S
 from ddmpi.pace import BURST_S
 from ddmpi.protocol import Errand
 from ddmpi.records import Answer, Limits, Task
@@ -89,6 +89,7 @@ class Laws(Witness):
         ledger = self._simulation.ledger
         assert ledger.holder(lane_id) == rank, f"rank {rank} fetches from {server} under lane {lane_id}: not its own"
         served = ledger.lane_group(lane_id)
+        assert served is not None
         assert served == group or is_packed(served), f"rank {rank} fetches from {server} under a lane of {served}"
         self.holders.setdefault(group, set()).add(lane_id)
 

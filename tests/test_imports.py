@@ -13,9 +13,9 @@ import ddmpi
 
 PACKAGE = Path(ddmpi.__file__).parent
 PURE = (
-    "actions", "addresses", "errors", "events", "frontier", "leases", "ledger", "outcome", "pace", "partition",
-    "ignored", "placement", "protocol", "records", "retry", "row_filter", "schedule", "simulated_rank",
-    "simulated_world", "simulation", "site", "urls",
+    "actions", "addresses", "batch_accounts", "errors", "events", "frontier", "ignored", "known_paces", "leases",
+    "ledger", "outcome", "pace", "partition", "placement", "protocol", "records", "retry", "row_filter", "schedule",
+    "simulated_rank", "simulated_world", "simulation", "site", "stealing", "urls",
 )  # fmt: skip
 SHELL = frozenset(
     {

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
+from ddmpi.batch_accounts import MOST_FLOWS_PER_BATCH
 from ddmpi.errors import TransitionError
-from ddmpi.ledger import MOST_FLOWS_PER_BATCH, YIELD_TIMEOUT_S, Ledger
+from ddmpi.ledger import Ledger
 from ddmpi.protocol import (
     Assign,
     Counters,
@@ -28,6 +29,7 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import Limits, PaceState
 from ddmpi.simulated_world import BatchModel, ServerModel, World
+from ddmpi.stealing import YIELD_TIMEOUT_S
 from tests.worlds import table
 
 FAST = Limits(0.0, 8)
