@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import ddmpi
 from ddmpi.arguments import Arguments, parse_arguments
 from ddmpi.errors import EXIT_BUG, EXIT_SETUP, DdmpiError, SetupError
+from ddmpi.io.parent import die_with_launcher
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -25,7 +26,7 @@ LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRA
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    parent = os.getppid()
+    die_with_launcher(os.environ)
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     if arguments.is_local:
         return _run_local(arguments)
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     comm = MPI.COMM_WORLD
     try:
         refuse_wrong_launcher(os.environ, comm.Get_size())
-        return _run_rank(comm, arguments, parent)
+        return _run_rank(comm, arguments)
     except SetupError as error:
         # Found on every rank alike, before any message: each leaves by itself.
         if comm.Get_rank() == 0:
@@ -66,11 +67,11 @@ def refuse_wrong_launcher(environment: Mapping[str, str], size: int) -> None:
             )
 
 
-def _run_rank(comm: MPI.Intracomm, arguments: Arguments, parent: int) -> int:
+def _run_rank(comm: MPI.Intracomm, arguments: Arguments) -> int:
     from ddmpi import program  # noqa: PLC0415  # numpy, pyarrow and libcurl take their time to load
 
     _refuse_mixed_versions(comm)
-    return program.run(comm, arguments, os.environ, parent)
+    return program.run(comm, arguments, os.environ)
 
 
 def _refuse_mixed_versions(comm: MPI.Intracomm) -> None:

@@ -31,23 +31,20 @@ from ddmpi.roles.downloader import Downloader
 from ddmpi.roles.initialization import Orders, Reporting, describe_environment, initialize, own_output
 from ddmpi.roles.loop import Loop, leave
 from ddmpi.roles.reporting import Reporter
-from ddmpi.roles.signals import Signals, die_with_parent
+from ddmpi.roles.signals import Signals
 
 log = logging.getLogger(__name__)
 
 LOG_BYTES = 16 << 20
 LOG_FILES = 4
-LAUNCHED_BY = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_STEP_ID")
 
 
-def run(comm: MPI.Intracomm, arguments: Arguments, environment: Mapping[str, str], parent: int) -> int:
-    """Run this rank to its end. ``parent`` is the pid of the process that started it.
+def run(comm: MPI.Intracomm, arguments: Arguments, environment: Mapping[str, str]) -> int:
+    """Run this rank to its end.
 
     Raises:
         SetupError: on all ranks alike (a library is too old).
     """
-    if any(name in environment for name in LAUNCHED_BY):
-        die_with_parent(parent)
     check_libraries()
     signals = Signals()
     mailbox = Mailbox(comm)

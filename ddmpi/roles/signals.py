@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
 
 from ddmpi.protocol import StopReason
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -42,18 +40,3 @@ class Signals:
         """Sleep until a signal comes, at most so long."""
         if select.select([self._read_fd], [], [], max(0.0, timeout_s))[0]:
             self.drain()
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when the launcher's proxy dies: an orphan must not go on fetching.
-
-    Only for processes that an MPI launcher started; one that a shell started may outlive it (nohup).
-
-    Args:
-        parent: the pid of the parent when this process started: it may have died before the kernel was told.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
