@@ -1,0 +1,27 @@
+"""The chaos scripts, in the size that continuous integration can afford."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from tests.chaos import kill_loop
+
+pytestmark = pytest.mark.slow
+LOGGER = logging.getLogger(__name__)
+
+REPEATED_S = 10.0
+
+
+@pytest.mark.timeout(600)
+def test_fifty_kills_cost_seconds_and_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    code = kill_loop.main(["--kills", "50"])
+    printed = capsys.readouterr().out
+    LOGGER.info("%s", printed)
+    result = json.loads(printed.splitlines()[-1])
+    assert code == 0
+    assert result["kills"] >= 50
+    assert [result[key] for key in ("lost", "doubled", "unreadable", "wrong_bytes")] == [0, 0, 0, 0]
+    assert result["repeated_s_median"] < REPEATED_S
