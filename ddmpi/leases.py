@@ -12,7 +12,7 @@ Invariants, checked by ``validate``:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ddmpi.actions import Action, Send
@@ -36,8 +36,9 @@ class Lease:
     batch_ids: set[int]
     errands: list[Errand] = field(default_factory=list)
     version: int = 0
-    parked_until: float | None = None
     errand_rows: dict[int, int] = field(default_factory=dict)
+    ends_at: float = 0.0
+    """When it is predicted to be empty (s, monotonic)."""
 
     def held(self) -> Iterator[int]:
         """The batch of each hold that this lease has: one per own batch, one per errand."""
@@ -60,8 +61,10 @@ class RankAccount:
 
     lease_ids: set[int] = field(default_factory=set)
     load_s: float = 0.0
-    remaining_s: float = 0.0
+    ends_at: float = 0.0
+    """When its lanes are empty, as it has last said (s, monotonic)."""
     unstarted: int = 0
+    """Lanes that it could give back."""
 
 
 class Leases:
@@ -69,11 +72,14 @@ class Leases:
 
     def __init__(self, plan: Plan, batches: BatchAccounts, paces: KnownPaces) -> None:
         self.ranks = {rank: RankAccount() for rank in plan.workers}
+        self.on_more: Callable[[Lease], None] = lambda _: None
+        """Told of each lease that a rank gets, and that gets more."""
         self._plan = plan
         self._batches = batches
         self._paces = paces
         self._by_lane: dict[int, Lease] = {}
         self._by_group: dict[str, set[int]] = {}
+        self._parked: dict[int, float] = {}
         self._last_id = 0
 
     # ---- what there is
@@ -81,9 +87,6 @@ class Leases:
     def get(self, lane_id: int) -> Lease | None:
         """The lease of a lane, None if there is none."""
         return self._by_lane.get(lane_id)
-
-    def __iter__(self) -> Iterator[Lease]:
-        return iter(self._by_lane.values())
 
     def __len__(self) -> int:
         return len(self._by_lane)
@@ -106,6 +109,17 @@ class Leases:
         if whole.rate_per_s > 0:
             return lease.share.rate_per_s / whole.rate_per_s
         return lease.share.connections / whole.connections
+
+    def park(self, lease: Lease, until: float | None) -> None:
+        """Nothing of the lane can start before ``until`` (s, monotonic); None: it runs."""
+        if until is None:
+            self._parked.pop(lease.lane_id, None)
+        else:
+            self._parked[lease.lane_id] = until
+
+    def all_parked(self, until: float) -> bool:
+        """Whether every lane is parked beyond that time."""
+        return len(self._parked) == len(self._by_lane) and all(end > until for end in self._parked.values())
 
     # ---- leases begin
 
@@ -135,7 +149,8 @@ class Leases:
         account = self.ranks[rank]
         account.lease_ids.add(lease.lane_id)
         account.load_s += lease.cost_s
-        lease.parked_until = None
+        lease.ends_at = now + lease.time_s
+        self.on_more(lease)
         return Lane(
             lease.lane_id,
             lease.group,
@@ -157,12 +172,14 @@ class Leases:
             lease.share = joined(lease.share, added)
         time_s, cost_s = self._costs(lease.group, batch_ids, lease.share)
         lease.time_s += time_s
+        lease.ends_at += time_s
         lease.cost_s += cost_s
         self.ranks[lease.rank].load_s += cost_s
         lease.batch_ids.update(batch_ids)
         self._batches.hold(batch_ids)
         lease.errands += errands
         lease.version += 1
+        self.on_more(lease)
         refs = self._batches.open_refs(batch_ids)
         return Send(lease.rank, Extend(lease.lane_id, lease.version, added, refs, tuple(errands)))
 
@@ -174,12 +191,14 @@ class Leases:
         account.lease_ids.discard(lease.lane_id)
         account.load_s = max(0.0, account.load_s - lease.cost_s) if account.lease_ids else 0.0
         lease.rank = -1
+        self.park(lease, None)
 
     def cut(self, lease: Lease, batch_ids: list[int], share: Limits) -> Lease:
         """These batches and this share leave the lease, and are one of their own."""
         lease.share = without(lease.share, share)
         lease.batch_ids.difference_update(batch_ids)
         self._batches.pass_on(batch_ids)
+        self.on_more(lease)
         return self.new(lease.group, batch_ids, share)
 
     def join(self, own: Lease, other: Lease) -> Send:

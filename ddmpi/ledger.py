@@ -129,7 +129,7 @@ class Ledger:
     def on_progress(self, rank: int, message: Progress, now: float) -> list[Action]:
         """Count what is durable, note the rank's state, end drained leases."""
         account = self._leases.ranks[rank]
-        account.remaining_s = message.remaining_s
+        account.ends_at = now + message.remaining_s
         account.unstarted = message.unstarted
         actions: list[Action] = []
         for part in message.parts:
@@ -137,6 +137,7 @@ class Ledger:
         for report in message.lanes:
             actions += self._on_lane(rank, report, now)
         actions += self._flow_if_low(now)
+        actions += self._stealing.on_news(rank, now)
         return actions
 
     def on_part(self, part: PartReport) -> list[Action]:
@@ -152,12 +153,12 @@ class Ledger:
         if lease is None or lease.rank != rank:
             raise TransitionError(f"rank {rank} reports on lane {report.lane_id}, which it does not hold")
         actions = self._learn_from(lease, report.paces, now)
-        lease.parked_until = None
+        self._leases.park(lease, None)
         if report.version != lease.version:
             return actions
         lease.note_received()
         if report.state is LaneState.PARKED:
-            lease.parked_until = now + report.wait_s
+            self._leases.park(lease, now + report.wait_s)
         if report.state is LaneState.DRAINED:
             actions += self._leases.end(lease)
         return actions
@@ -261,7 +262,7 @@ class Ledger:
         """Nothing can become final before ``final_wait_s`` has passed: only parked lanes are out."""
         if self._batches.waiting or not self._stealing.is_idle:
             return False
-        return all(lease.parked_until is not None and lease.parked_until - now > final_wait_s for lease in self._leases)
+        return self._leases.all_parked(now + final_wait_s)
 
     def validate(self) -> None:
         """Check the invariants (tests call this after every step).

@@ -3,13 +3,11 @@
 A thief never takes: it asks rank 0, rank 0 asks a victim, who gives back only what it has not started (or cuts a
 running lane in two, share and batches together), and rank 0 leases that anew. Every request of a thief is answered
 once, by ``Assign`` or ``NoWork``; a victim is asked by one thief at a time, and what it gives back late goes to the
-thief all the same.
+thief all the same. A thief that was refused is remembered: as soon as a rank reports lanes to give, it gets some.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ddmpi.actions import Action, Send
@@ -17,12 +15,15 @@ from ddmpi.batch_accounts import BatchAccounts
 from ddmpi.errors import TransitionError
 from ddmpi.leases import Lease, Leases
 from ddmpi.protocol import Assign, NoWork, Yield, Yielded
-from ddmpi.records import INVALID_SERVER, Limits
-from ddmpi.schedule import SPLIT_ABOVE_PER_S, Plan, is_packed
+from ddmpi.records import Limits
+from ddmpi.schedule import Plan
+from ddmpi.victims import Victims
 
 REFUSED_WAIT_S = 2.0
 """A rank whose steal was refused asks again after this, doubled per refusal in a row up to ``REFUSED_WAIT_MOST_S``."""
 REFUSED_WAIT_MOST_S = 30.0
+REFUSED_WAIT_PER_RANK_S = 0.01
+"""With very many ranks that have nothing to do, they together ask at most a hundred times a second."""
 YIELD_TIMEOUT_S = 5.0
 """A victim that does not answer for so long is busy or stopped: the thief is told to ask again."""
 
@@ -52,9 +53,10 @@ class Stealing:
 
     def __init__(self, plan: Plan, leases: Leases, batches: BatchAccounts) -> None:
         self.steals = 0
-        self._plan = plan
         self._leases = leases
-        self._batches = batches
+        self._victims = Victims(plan, leases, batches)
+        self._refused_wait_most_s = max(REFUSED_WAIT_MOST_S, len(plan.workers) * REFUSED_WAIT_PER_RANK_S)
+        self._idle: dict[int, None] = {}
         self._accounts = {rank: _Account() for rank in plan.workers}
         self._transfers: dict[int, _Transfer] = {}
         self._last_id = 0
@@ -73,61 +75,49 @@ class Stealing:
         """The request that a message with work for this rank answers, 0 if none; it then no longer waits."""
         account = self._accounts[thief]
         request_id, account.asking = account.asking, 0
+        self._idle.pop(thief, None)
         if request_id:
             account.refusals = 0
         return request_id
 
     def ask_victim(self, thief: int, now: float) -> Send:
         """Ask the rank with the most time left for lanes, or refuse."""
-        ranks = self._leases.ranks
-        victims = [rank for rank in ranks if rank != thief and not self._accounts[rank].asked_to_yield]
-        queued = [rank for rank in victims if ranks[rank].unstarted]
-        if queued:
-            victim = max(queued, key=lambda rank: (ranks[rank].remaining_s, -rank))
-            split = 0
-        else:
-            found = max(
-                ((lease.time_s, lease.rank, lease.lane_id) for r in victims for lease in self._splittable(r, thief)),
-                default=None,
-            )
-            if found is None:
-                return self._refuse(thief)
-            _, victim, split = found
+        victim = self._victims.rank(thief, self._is_busy)
+        if victim is not None:
+            return self._ask(victim, thief, 0, now)
+        lane = self._victims.lane(thief, self._is_busy)
+        if lane is not None:
+            return self._ask(lane.rank, thief, lane.lane_id, now)
+        return self._refuse(thief)
+
+    def _is_busy(self, rank: int) -> bool:
+        return self._accounts[rank].asked_to_yield
+
+    def _ask(self, victim: int, thief: int, split_lane_id: int, now: float) -> Send:
+        self._idle.pop(thief, None)
         self._last_id += 1
-        asking = self._accounts[thief].asking
-        self._transfers[self._last_id] = _Transfer(thief, victim, asking, now + YIELD_TIMEOUT_S)
+        request_id = self._accounts[thief].asking
+        self._transfers[self._last_id] = _Transfer(thief, victim, request_id, now + YIELD_TIMEOUT_S)
         self._accounts[victim].asked_to_yield = True
-        ranks[victim].unstarted = 0
-        return Send(victim, Yield(self._last_id, max(1.0, ranks[victim].remaining_s / 2), split))
+        account = self._leases.ranks[victim]
+        account.unstarted = 0
+        return Send(victim, Yield(self._last_id, max(1.0, (account.ends_at - now) / 2), split_lane_id))
 
-    def _splittable(self, rank: int, thief: int) -> Iterable[Lease]:
-        """Lanes of the rank whose group may have one lane more, and which have enough batches for two."""
-        for lane_id in self._leases.ranks[rank].lease_ids:
-            lease = self._leases.get(lane_id)
-            if lease is None or self._is_indivisible(lease):
-                continue
-            holders = self._leases.ranks_with(lease.group)
-            unfinished = (batch_id for batch_id in lease.batch_ids if not self._batches.is_complete(batch_id))
-            two = list(itertools.islice(unfinished, 2))
-            if thief not in holders and len(two) == 2 and len(holders) < self._most_lanes(two[0]):
-                yield lease
-
-    def _most_lanes(self, batch_id: int) -> int:
-        """Ranks that may work at once on the group of this batch."""
-        return self._plan.max_lanes(int(self._plan.group_batches[self._plan.batch_group[batch_id]]))
-
-    def _is_indivisible(self, lease: Lease) -> bool:
-        """Whether a second rank could not help: the rate or the one connection is the limit, or nothing is fetched."""
-        if lease.share.connections < 2 or is_packed(lease.group) or lease.group == INVALID_SERVER:
-            return True
-        return 0 < self._leases.limits(lease.group).rate_per_s <= SPLIT_ABOVE_PER_S
+    def on_news(self, rank: int, now: float) -> list[Action]:
+        """A rank has reported: if it has lanes to give, those who asked in vain need not ask again."""
+        self._victims.note_rank(rank)
+        if not self._idle or not self._leases.ranks[rank].unstarted or self._is_busy(rank):
+            return []
+        thief = next((thief for thief in self._idle if thief != rank), None)
+        return [] if thief is None else [self._ask(rank, thief, 0, now)]
 
     def _refuse(self, thief: int) -> Send:
         account = self._accounts[thief]
-        wait_s = min(REFUSED_WAIT_MOST_S, REFUSED_WAIT_S * 2.0**account.refusals)
-        refusals = account.refusals + 1 if wait_s < REFUSED_WAIT_MOST_S else account.refusals
+        wait_s = min(self._refused_wait_most_s, REFUSED_WAIT_S * 2.0**account.refusals)
+        refusals = account.refusals + 1 if wait_s < self._refused_wait_most_s else account.refusals
         message = NoWork(self.answer(thief), wait_s)
         account.refusals = refusals
+        self._idle[thief] = None
         return Send(thief, message)
 
     # ---- the victim answers
@@ -138,6 +128,7 @@ class Stealing:
         if transfer is None or transfer.victim != rank:
             raise TransitionError(f"rank {rank} answers Yield {message.request_id}, which was not asked of it")
         self._accounts[rank].asked_to_yield = False
+        self._victims.note_rank(rank)
         stolen = [self._take_from(rank, lane_id) for lane_id in message.lane_ids]
         if message.split_share is not None:
             stolen.append(self._split(rank, message, message.split_share))

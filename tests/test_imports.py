@@ -15,7 +15,7 @@ PACKAGE = Path(ddmpi.__file__).parent
 PURE = (
     "actions", "addresses", "batch_accounts", "errors", "events", "frontier", "ignored", "known_paces", "leases",
     "ledger", "outcome", "pace", "partition", "placement", "protocol", "records", "retry", "row_filter", "schedule",
-    "simulated_rank", "simulated_world", "simulation", "site", "stealing", "urls",
+    "simulated_rank", "simulated_world", "simulation", "site", "stealing", "urls", "victims",
 )  # fmt: skip
 SHELL = frozenset(
     {

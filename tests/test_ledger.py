@@ -320,17 +320,40 @@ def test_lanes_that_were_not_started_move_to_the_thief(two: tuple[Ledger, list[L
     assert ledger.steals == 1
 
 
-def test_a_victim_with_nothing_to_give_lets_the_thief_wait_longer_each_time(two: tuple[Ledger, list[Lane]]) -> None:
+def test_a_victim_with_nothing_to_give_lets_the_thief_wait(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, _ = two
-    waits = []
-    for _ in range(6):
-        ledger.on_progress(0, progress(remaining_s=8.0, unstarted=2), 0.0)
-        request = asked(ledger, thief=1, victim=0)
-        (action,) = ledger.on_yielded(0, Yielded(request.request_id), 0.0)
-        assert isinstance(action, Send)
-        assert isinstance(action.message, NoWork)
-        waits.append(action.message.wait_s)
-    assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    request = asked(ledger, thief=1, victim=0)
+    assert ledger.on_yielded(0, Yielded(request.request_id), 0.0) == [Send(1, NoWork(1, 2.0))]
+
+
+def test_a_thief_that_is_refused_waits_longer_each_time(make: Make) -> None:
+    ledger = make(world({"a": 10}))
+    rank, _ = only_lane(ledger)
+    answers = [steal(ledger, 1 - rank, request_id).message for request_id in range(1, 7)]
+    assert [answer.wait_s for answer in answers if isinstance(answer, NoWork)] == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+def test_a_thief_that_was_refused_gets_work_as_soon_as_there_is_some(two: tuple[Ledger, list[Lane]]) -> None:
+    ledger, (first, *_) = two
+    request = asked(ledger, thief=1, victim=0)
+    ledger.on_yielded(0, Yielded(request.request_id), 0.0)
+    (news,) = ledger.on_progress(0, progress(remaining_s=8.0, unstarted=2), 1.0)
+    assert isinstance(news, Send)
+    assert isinstance(news.message, Yield)
+    assert news.rank == 0
+    actions = ledger.on_yielded(0, Yielded(news.message.request_id, (first.lane_id,)), 1.0)
+    assert actions == [Send(1, Assign((first,), 0))], "it answers no request"
+    assert ledger.on_progress(0, progress(remaining_s=8.0, unstarted=1), 2.0) == [], "the thief has work now"
+
+
+def test_the_victim_is_the_rank_that_ends_last_as_far_as_is_known(make: Make) -> None:
+    ledger = make(world({f"s{number}": 10 for number in range(9)}), ranks=4)
+    started(ledger)
+    for rank, remaining_s in ((0, 8.0), (1, 9.0), (2, 4.0), (1, 5.0)):
+        ledger.on_progress(rank, progress(remaining_s=remaining_s, unstarted=1), 0.0)
+    ledger.on_progress(2, progress(remaining_s=7.0, unstarted=1), 2.0)
+    assert [steal(ledger, 3, request_id).rank for request_id in (1, 2, 3)] == [2, 0, 1]
+    assert isinstance(steal(ledger, 3, 4).message, NoWork), "all of them are asked already"
 
 
 def test_refusals_without_number_do_not_overflow(make: Make) -> None:
