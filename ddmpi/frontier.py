@@ -43,6 +43,8 @@ TYPICAL_LATENCY_S = 0.25
 """Used only to guess how many connections a rate-limited lane keeps busy."""
 LONG_PAUSE_S = 5.0
 """A server that is left alone for longer counts as parked: other lanes take its place meanwhile."""
+ROWS_TO_MEASURE = 20
+"""A started lane's own speed counts from here on."""
 MOST_STARTED_LANES = 512
 """Bounds the loaded batches of a rank (about 1 MB each)."""
 
@@ -103,6 +105,9 @@ class _Lane:
     batch_ids: set[int] = field(default_factory=set)
     servers: set[str] = field(default_factory=set)
     row_time_s: float = 0.0
+    started_at: float = 0.0
+    settled: int = 0
+    """Rows that have left the lane since then."""
     counted: float = 0.0
     lent: dict[int, int] = field(default_factory=dict)
     """Rows of this lane that were redirected into other lanes of the rank, by lane."""
@@ -118,6 +123,12 @@ class _Lane:
     def rows_left(self) -> int:
         loaded = self.rows + sum(cursor.left for _, cursor in self.cursors)
         return loaded + sum(batch.rows for batch in self.batches)
+
+    def pace_s(self, now: float) -> float:
+        """Seconds per row: as predicted, or as measured where the rank or the server turns out to be slower."""
+        if self.settled < ROWS_TO_MEASURE:
+            return self.row_time_s
+        return max(self.row_time_s, (now - self.started_at) / self.settled)
 
     @property
     def demand(self) -> float:
@@ -263,6 +274,7 @@ class Frontier:
 
     def _start(self, held: _Lane, now: float) -> None:
         held.started = True
+        held.started_at = now
         self._started[held.lane.lane_id] = held
         self._count_demand(held)
         if not held.lane.packed:
@@ -477,6 +489,7 @@ class Frontier:
     def _settle(self, held: _Lane, task: Task) -> None:
         """The row has left this rank: it is final, pending or somebody else's."""
         held.rows -= 1
+        held.settled += 1
         if task.home_lane:
             self._give_back(held.lane.lane_id, task)
             self._check_ended(self._lanes[task.home_lane])
@@ -618,10 +631,10 @@ class Frontier:
         """Servers with a request in flight (one entry for all servers of a group)."""
         return len(set(self._in_flight.values()))
 
-    def remaining_s(self) -> float:
+    def remaining_s(self, now: float) -> float:
         """Predicted time until this rank's lanes are empty: the longest lane, since lanes run side by side."""
         lanes = itertools.chain(self._started.values(), self._queued)
-        return max((held.rows_left * held.row_time_s for held in lanes), default=0.0)
+        return max((held.rows_left * held.pace_s(now) for held in lanes), default=0.0)
 
     def validate(self) -> None:
         """Check the invariants (tests call this after every step).

@@ -26,6 +26,11 @@ SPLIT_ABOVE_PER_S = 500.0
 """A server that allows less than this is no work for two ranks: its rate is the limit, not a rank's capacity."""
 CONNECTIONS_PER_RANK = 256
 
+REPORT_INTERVAL_S = 0.5
+"""How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
+REPORTS_PER_S = 200.0
+"""With many ranks they report more rarely: rank 0 reads at most so many reports per second without urgent news."""
+
 PACKED_PREFIX = MANY_SERVERS + "/"
 """How the name of a group begins that is one packed batch."""
 
@@ -62,6 +67,11 @@ class Plan:
     def group_batches(self) -> IntArray:
         """(G,) batches of each group, complete ones included."""
         return np.bincount(self.batch_group, minlength=len(self.group_names))
+
+
+def report_interval_s(workers: int) -> float:
+    """How often each of so many ranks reports."""
+    return max(REPORT_INTERVAL_S, workers / REPORTS_PER_S)
 
 
 def is_packed(group: str) -> bool:

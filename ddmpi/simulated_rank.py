@@ -33,10 +33,9 @@ from ddmpi.protocol import (
     Yield,
 )
 from ddmpi.records import INVALID_SERVER, Answer, BatchRef, Task
+from ddmpi.schedule import REPORT_INTERVAL_S
 from ddmpi.simulated_world import Disk, Network, Part, World
 
-REPORT_INTERVAL_S = 0.5
-"""As in ``roles.downloader``."""
 MAX_REDIRECTS = 5
 COORDINATOR = -1
 """In place of a rank."""
@@ -343,7 +342,7 @@ class SimulatedRank:
         lanes = self.frontier.report(now) + self._drained
         frontier = self.frontier
         counters = Counters(requests=self.requests, in_flight=frontier.in_flight)
-        message = Progress(tuple(self._parts), tuple(lanes), frontier.remaining_s(), frontier.unstarted, counters)
+        message = Progress(tuple(self._parts), tuple(lanes), frontier.remaining_s(now), frontier.unstarted, counters)
         self._in.send(message)
         self._parts.clear()
         self._drained.clear()

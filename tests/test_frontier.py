@@ -563,7 +563,15 @@ def test_counts_for_people(frontier: Frontier) -> None:
     assert frontier.sites_active() == 1
     assert frontier.connection_limit(started[0]) == 4
     assert frontier.batch(0) == batch(0)
-    assert frontier.remaining_s() == pytest.approx(1.0)
+    assert frontier.remaining_s(0.0) == pytest.approx(1.0)
+
+
+def test_what_is_left_is_predicted_by_the_lanes_own_speed_where_that_is_slower(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 100)]))
+    for _ in range(10):
+        for task in tasks(frontier, 0.0):
+            frontier.finished(task, SUCCESS, 0.0, 0)
+    assert frontier.remaining_s(1.0) == pytest.approx(60 / 40), "it was to take 1 s, and has done 40 of 100 rows in it"
 
 
 # ---- sampling

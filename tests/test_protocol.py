@@ -18,7 +18,7 @@ LANE = protocol.Lane(7, "s", False, SHARE, (BATCH,), {"s": PaceState(1.0, 2.0, 3
 REPORT = protocol.LaneReport(7, 8, protocol.LaneState.PARKED, 9.0, {"s": PaceState(1.0)})
 
 MESSAGES = [
-    protocol.Begin(4),
+    protocol.Begin(4, 50.0),
     protocol.Assign((LANE,), 5),
     protocol.Extend(7, 9, SHARE, (BATCH,), (ERRAND,), 3.5),
     protocol.NoWork(5, 2.0),

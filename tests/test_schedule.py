@@ -21,6 +21,7 @@ from ddmpi.schedule import (
     lane_cost_s,
     lanes_for,
     lower_bound_s,
+    report_interval_s,
     row_time_s,
     without,
 )
@@ -163,3 +164,8 @@ def test_the_least_loaded_rank_is_taken_and_charged() -> None:
 def test_no_rank_is_left() -> None:
     with pytest.raises(IndexError):
         LeastLoaded({1: 0.0}).take(1.0, but_not={1})
+
+
+@pytest.mark.parametrize(("workers", "interval_s"), [(1, 0.5), (100, 0.5), (1_000, 5.0), (10_000, 50.0)])
+def test_all_ranks_together_report_at_most_two_hundred_times_a_second(workers: int, interval_s: float) -> None:
+    assert report_interval_s(workers) == interval_s

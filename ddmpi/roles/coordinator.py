@@ -47,7 +47,7 @@ from ddmpi.records import INVALID_SERVER
 from ddmpi.roles.profiling import Profiler, targets
 from ddmpi.roles.run_state import RunState
 from ddmpi.roles.verifying import Verifier
-from ddmpi.schedule import lower_bound_s
+from ddmpi.schedule import lower_bound_s, report_interval_s
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Coordinator:
     def start(self, now: float) -> None:
         """Tell the ranks to begin, and send the first lanes out."""
         for rank in self._workers:
-            self._send(rank, Begin(self.state.epoch))
+            self._send(rank, Begin(self.state.epoch, report_interval_s(len(self._workers))))
         self._checkpoint_at = now + CHECKPOINT_INTERVAL_S
         self._verifier.add_unverified()
         profiling = self.state.config.profiling

@@ -48,11 +48,10 @@ from ddmpi.protocol import (
     Yield,
 )
 from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
+from ddmpi.schedule import REPORT_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
-REPORT_INTERVAL_S = 0.5
-"""How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
 WRITER_STOP_S = 60.0
 
 
@@ -110,6 +109,8 @@ class Downloader:
         self._yields: list[ReadyToYield] = []
         self._counts: Counter[str] = Counter()
         self._reported: Counters | None = None
+        self.report_interval_s = REPORT_INTERVAL_S
+        """How often this rank reports when there is nothing urgent."""
         self._report_at = now
         self._close_at = now + self._close_interval_s
         self._closing: int | None = None  # the ticket of the last closing of all parts, until they are durable
@@ -318,7 +319,7 @@ class Downloader:
             self._send(StealRequest(self._request_id))
 
     def _send_progress(self, now: float) -> None:
-        self._report_at = now + REPORT_INTERVAL_S
+        self._report_at = now + self.report_interval_s
         if self._samples:
             self._send(Samples(tuple(self._samples)))
             self._samples.clear()
@@ -327,9 +328,8 @@ class Downloader:
         if not self._parts and not lanes and counters == self._reported:
             return
         self._reported = counters
-        message = Progress(
-            tuple(self._parts), tuple(lanes), self._frontier.remaining_s(), self._frontier.unstarted, counters
-        )
+        remaining_s = self._frontier.remaining_s(now)
+        message = Progress(tuple(self._parts), tuple(lanes), remaining_s, self._frontier.unstarted, counters)
         self._send(message)
         self._parts.clear()
         self._drained.clear()

@@ -96,8 +96,9 @@ class Loop:
         match message:
             case Exit():
                 self._exit = message
-            case Begin(epoch):
+            case Begin(epoch, report_interval_s):
                 self._downloader = self._make_downloader(epoch)
+                self._downloader.report_interval_s = report_interval_s
                 self._downloader.watch(self._signals.fd, self._signals.drain)
             case _ if isinstance(message, _TO_COORDINATOR):
                 if self._coordinator is None:
