@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
-from ddmpi.frontier import Fate, Frontier, Rules
+from ddmpi.frontier import Fate, Frontier
+from ddmpi.frontier_rules import Rules
 from ddmpi.outcome import classify
 from ddmpi.protocol import (
     Assign,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.errors import DdmpiError
-from ddmpi.frontier import CHUNK_ROWS, LOW_WATER_ROWS, Rules
+from ddmpi.frontier_rules import CHUNK_ROWS, LOW_WATER_ROWS, Rules
 from ddmpi.ledger import Ledger
 from ddmpi.pace import PacePolicy
 from ddmpi.protocol import (

@@ -11,7 +11,7 @@ import pycurl
 from ddmpi.addresses import address_rule
 from ddmpi.config import Config
 from ddmpi.errors import SetupError
-from ddmpi.frontier import Rules
+from ddmpi.frontier_rules import Rules
 from ddmpi.io.layout import Layout
 from ddmpi.io.tables import BatchReader
 from ddmpi.io.transfers import TransferOptions, Transfers

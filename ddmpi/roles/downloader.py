@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from ddmpi.config import Config
 from ddmpi.errors import StorageError
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
-from ddmpi.frontier import Fate, Frontier, Rules
+from ddmpi.frontier import Fate, Frontier
+from ddmpi.frontier_rules import Rules
 from ddmpi.io.layout import Layout
 from ddmpi.io.loading import Loaded, Loader, RowReader
 from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterFailed

@@ -1,0 +1,49 @@
+"""What a rank tells the ledger about its lanes: which are parked, and what their paces went through. Pure.
+
+Only news is told: a report per lane and half second would be a thousand messages a second on a large job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ddmpi.events import LaneEnded
+from ddmpi.lane_table import LaneTable
+from ddmpi.protocol import LaneReport, LaneState
+from ddmpi.records import PaceState
+from ddmpi.site import Site
+
+
+def running(lanes: LaneTable, touched: Iterable[Site], now: float) -> list[LaneReport]:
+    """The state of each started lane that is worth telling: parked ones, and those with ``touched`` sites."""
+    paces: dict[int, dict[str, PaceState]] = {}
+    for site in touched:
+        paces.setdefault(site.lane_id, {})[site.key] = site.pace.snapshot(now)
+    reports = []
+    for lane_id, held in lanes.started.items():
+        wait_s = held.rest_s(lanes.by_id.__getitem__, now)
+        state = LaneState.PARKED if wait_s else LaneState.RUNNING
+        if not wait_s and held.reported == (state, held.version) and lane_id not in paces:
+            continue
+        held.reported = (state, held.version)
+        reports.append(LaneReport(lane_id, held.version, state, wait_s, paces.get(lane_id, {})))
+    return reports
+
+
+def drained(lanes: LaneTable, ended: LaneEnded, now: float) -> LaneReport | None:
+    """The last report of a lane, once what it has fetched is committed.
+
+    None when it was extended meanwhile: then it has ended again since, with results that may not be committed yet, or
+    will end.
+    """
+    held = lanes.by_id.get(ended.lane_id)
+    if held is None or not held.ended or held.endings != ended.ending:
+        return None
+    paces = {key: site.pace.snapshot(now) for key, site in held.sites.items() if _matters(site, now)}
+    return LaneReport(ended.lane_id, held.version, LaneState.DRAINED, 0.0, paces)
+
+
+def _matters(site: Site, now: float) -> bool:
+    """Whether the next holder has to know: a pace without a state would let its first request start at once."""
+    state = site.pace.snapshot(now)
+    return bool(state.incidents or state.parkings or state.bytes_today or site.pace.ready_at(now) > now)
