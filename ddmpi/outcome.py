@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 
+from ddmpi.image_bytes import begins_like_image, image_is_cut_off
 from ddmpi.pace import RETRY_AFTER_MAX_S, Signal
 from ddmpi.records import Answer, ErrorKind, Failure, error_code
 
@@ -58,7 +59,8 @@ def classify(answer: Answer, accept: str, max_redirects: int) -> Verdict:
     """
     check_body = _BODY_CHECKS[accept]
     if answer.blocked:
-        return _failure(ErrorKind.BLOCKED_ADDRESS, answer.error or "address refused", Signal.LOCAL)
+        message = f"{answer.ip or 'the address'} is not public, and not in allow_private_addresses"
+        return _failure(ErrorKind.BLOCKED_ADDRESS, message, Signal.LOCAL)
     if answer.too_large:
         return _failure(ErrorKind.TOO_LARGE, answer.error or "body exceeds max_file_bytes", Signal.OK)
     if answer.curl_code:
@@ -122,6 +124,18 @@ _TRANSFERS: Final[dict[int, tuple[ErrorKind, bool, Signal]]] = {
     98: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # SSL_CLIENTCERT
     100: (ErrorKind.PROTOCOL, False, Signal.FAILED),  # TOO_LARGE: a header line
 }
+_VIOLATIONS: Final = (
+    # What libcurl 8.23 says with code 56 where the answer came, but is no answer: another try would get the same.
+    "Too large response headers",
+    "chunk hex-length",
+    "Illegal or missing hexadecimal sequence",
+    "Malformed encoding found in chunked-encoding",
+)
+_MESSAGES: Final = {
+    # Where libcurl 8.23 itself says nothing.
+    18: "the body ended early",
+    100: "a header is longer than 100 KB",
+}
 _UNKNOWN_TRANSFER: Final = (ErrorKind.NETWORK, True, Signal.FAILED)
 _TIMED_OUT: Final = 28  # OPERATION_TIMEDOUT
 
@@ -131,9 +145,12 @@ def _judge_transfer(answer: Answer) -> Verdict:
         kind, transient, signal = _judge_timeout(answer)
     else:
         kind, transient, signal = _TRANSFERS.get(answer.curl_code, _UNKNOWN_TRANSFER)
+        if kind is ErrorKind.NETWORK and answer.error.startswith(_VIOLATIONS):
+            kind, transient = ErrorKind.PROTOCOL, False
     if answer.status and signal is Signal.FAILED:
         signal = Signal.SERVER_ERROR  # it did answer, if not to the end
-    return _failure(kind, answer.error.strip() or f"libcurl error {answer.curl_code}", signal, transient=transient)
+    told = answer.error.strip() or _MESSAGES.get(answer.curl_code, "")
+    return _failure(kind, told or f"libcurl error {answer.curl_code}", signal, transient=transient)
 
 
 def _judge_timeout(answer: Answer) -> tuple[ErrorKind, bool, Signal]:
@@ -216,32 +233,22 @@ def _judge_body(answer: Answer, check_body: Callable[[Answer], str]) -> Verdict:
         message = f"{size_bytes} of {answer.content_length} bytes"
         return _failure(ErrorKind.NETWORK, message, Signal.SERVER_ERROR, transient=True)
     if size_bytes == 0:
-        # Without a length the headers themselves may have been cut off, which libcurl does not report (8.23).
-        cut_off = answer.content_length < 0
+        # Then the headers themselves may have been cut off, which libcurl does not report (8.23).
+        cut_off = answer.content_length < 0 and not answer.end_announced
         signal = Signal.SERVER_ERROR if cut_off else Signal.OK
         return _failure(ErrorKind.EMPTY_BODY, "status 200 with an empty body", signal, transient=cut_off)
     objection = check_body(answer)
-    return _failure(ErrorKind.WRONG_TYPE, objection, Signal.OK) if objection else SUCCESS
+    if objection:
+        return _failure(ErrorKind.WRONG_TYPE, objection, Signal.OK)
+    is_image = check_body is _image_objection or answer.content_type.lower().startswith("image/")
+    if is_image and answer.content_length < 0 and not answer.end_announced and image_is_cut_off(answer.body):
+        message = f"the image ends early, after {size_bytes} bytes, and no length was announced"
+        return _failure(ErrorKind.NETWORK, message, Signal.SERVER_ERROR, transient=True)
+    return SUCCESS
 
 
 _OPAQUE_TYPES: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 """What servers say that do not know; the last one is the default of S3."""
-_BMP_HEADER_BYTES: Final = frozenset({12, 40, 52, 56, 64, 108, 124})
-_FTYP_BRANDS: Final = frozenset(
-    {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-)
-_MAGIC: Final = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"II*\x00",  # TIFF, little and big endian, and BigTIFF
-    b"MM\x00*",
-    b"II+\x00",
-    b"MM\x00+",
-    b"\x00\x00\x00\x0cjP  \r\n\x87\n",  # JPEG 2000: file, code stream
-    b"\xff\x4f\xff\x51",
-)
 
 
 def _image_objection(answer: Answer) -> str:
@@ -251,20 +258,9 @@ def _image_objection(answer: Answer) -> str:
         essence = content_type.partition(";")[0].strip().lower()
         if not essence.startswith("image/") and essence not in _OPAQUE_TYPES:
             return f"content type {essence}"
-    if _is_image(answer.body):
+    if begins_like_image(answer.body):
         return ""
     return f"content type {content_type or 'missing'}, but the first bytes are {answer.body[:12].hex(' ')}"
-
-
-def _is_image(body: bytes) -> bool:
-    if body.startswith(_MAGIC):
-        return True
-    if body.startswith(b"RIFF"):
-        return body[8:12] == b"WEBP"
-    if body[4:8] == b"ftyp":
-        return body[8:12] in _FTYP_BRANDS
-    # Two letters are not enough: the next header has one of a few sizes.
-    return body.startswith(b"BM") and int.from_bytes(body[14:18], "little") in _BMP_HEADER_BYTES
 
 
 _BODY_CHECKS: Final[dict[str, Callable[[Answer], str]]] = {"image": _image_objection, "any": lambda _: ""}

@@ -126,6 +126,10 @@ class Answer:
     body: bytes = b""
     content_type: str = ""
     content_length: int = -1
+    """Of the body; -1 where the server did not say, or where the body came encoded."""
+    end_announced: bool = False
+    """The answer said where its body ends: by its length, by chunks, or by HTTP/2's frames. Otherwise a connection
+    that broke looks like the end of the body."""
     etag: str = ""
     last_modified: str = ""
     retry_after: str = ""

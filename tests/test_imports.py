@@ -24,6 +24,7 @@ PURE = (
     "frontier_rules",
     "held_lane",
     "ignored",
+    "image_bytes",
     "known_paces",
     "lane_reports",
     "lane_table",

@@ -85,9 +85,26 @@ def test_content_types_that_an_image_may_have(content_type: str) -> None:
     assert classify(replace(GOOD, content_type=content_type), "image", 5) is SUCCESS
 
 
-@pytest.mark.parametrize("content_length", [pytest.param(-1, id="unknown"), pytest.param(3, id="of the encoded body")])
-def test_a_body_that_is_not_shorter_than_its_length_is_whole(content_length: int) -> None:
-    assert classify(replace(GOOD, content_length=content_length), "image", 5) is SUCCESS
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(replace(GOOD, content_length=-1, end_announced=True), id="chunks"),
+        pytest.param(replace(GOOD, content_length=3), id="more than was announced"),
+    ],
+)
+def test_a_body_that_came_to_its_announced_end_is_whole(answer: Answer) -> None:
+    assert classify(answer, "image", 5) is SUCCESS
+
+
+@pytest.mark.parametrize("accept", ["image", "any"])
+def test_an_image_whose_end_nobody_announced_has_to_be_whole(accept: str) -> None:
+    expected = (ErrorKind.NETWORK, ERROR_CODE_NETWORK, True, Signal.SERVER_ERROR)
+    assert failure_of(replace(GOOD, content_length=-1), accept) == expected
+
+
+def test_what_is_no_image_cannot_be_told_to_be_whole() -> None:
+    answer = replace(GOOD, content_length=-1, content_type="application/octet-stream")
+    assert classify(answer, "any", 5) is SUCCESS
 
 
 # ---- bodies of a 200
@@ -132,6 +149,11 @@ HTML = b"<!doctype html><title>Not found</title>"
             replace(GOOD, body=b"", content_length=-1),
             (ErrorKind.EMPTY_BODY, ERROR_CODE_LOCAL, True, Signal.SERVER_ERROR),
             id="headers that were cut off look like an empty body without a length",
+        ),
+        pytest.param(
+            replace(GOOD, body=b"", content_length=-1, end_announced=True),
+            (ErrorKind.EMPTY_BODY, ERROR_CODE_LOCAL, False, Signal.OK),
+            id="no bytes, and then the last chunk",
         ),
         pytest.param(
             replace(GOOD, body=b"", content_length=0),
@@ -255,6 +277,19 @@ def test_a_row_is_redirected_so_often_and_no_more(redirects: int, outcome: Outco
 )
 def test_what_libcurl_gave_up(code: int, kind: ErrorKind, transient: bool, signal: Signal) -> None:
     assert failure_of(after_transfer_error(code)) == (kind, error_code(kind, 0), transient, signal)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Too large response headers: 307223 > 307200",
+        "chunk hex-length char not a hex digit: 0x7a",
+        "chunk hex-length longer than 17",
+    ],
+)
+def test_an_answer_that_breaks_the_rules_is_permanent_whatever_code_it_comes_with(text: str) -> None:
+    expected = (ErrorKind.PROTOCOL, ERROR_CODE_NETWORK, False, Signal.SERVER_ERROR)
+    assert failure_of(after_transfer_error(56, text, status=200)) == expected
 
 
 def test_a_transfer_that_broke_off_after_the_status_was_an_answer() -> None:

@@ -37,6 +37,8 @@ _EVENTS = {
     pycurl.POLL_OUT: select.EPOLLOUT,
     pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
 }
+_FRAMED_VERSIONS = frozenset({"2", "3"})
+"""Here each answer says where it ends, whether it has a Content-Length or not."""
 _HTTP_VERSIONS = {1: "1.0", 2: "1.1", 3: "2", 4: "2", 5: "2", 30: "3"}
 
 
@@ -60,14 +62,19 @@ class TransferOptions:
 class _Slot:
     """One easy handle and what belongs to the request that uses it."""
 
-    __slots__ = ("blocked", "chunks", "curl", "head", "task")
+    __slots__ = ("blocked", "chunks", "curl", "head", "opened", "size_bytes", "task", "too_large")
 
     def __init__(self) -> None:
         self.curl = pycurl.Curl()
         self.chunks: list[bytes] = []
+        self.size_bytes = 0
+        self.too_large = False
         self.head = io.BytesIO()
         self.task: Task | None = None
         self.blocked = ""
+        """The last address that was refused."""
+        self.opened = False
+        """An address was accepted: of several that a name has, one that is refused does not matter then."""
 
 
 class Transfers:
@@ -157,6 +164,8 @@ class Transfers:
     def _recycle(self, slot: _Slot) -> None:
         slot.task = None
         slot.blocked = ""
+        slot.opened = slot.too_large = False
+        slot.size_bytes = 0
         slot.chunks.clear()
         slot.head.seek(0)
         slot.head.truncate()
@@ -169,12 +178,21 @@ class Transfers:
         slot = _Slot()
         _set_transport(slot.curl, self._options)
         _set_limits(slot.curl, self._options)
-        slot.curl.setopt(pycurl.WRITEFUNCTION, slot.chunks.append)
+        slot.curl.setopt(pycurl.WRITEFUNCTION, lambda data: self._take(slot, data))
         slot.curl.setopt(pycurl.HEADERFUNCTION, slot.head.write)
         slot.curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda _purpose, address: self._open_socket(slot, address))
         slot.curl.setopt(pycurl.SOCKOPTFUNCTION, lambda fd, _purpose: self._note_connection(slot, fd))
         self._slots[slot.curl] = slot
         return slot
+
+    def _take(self, slot: _Slot, data: bytes) -> int | None:
+        """MAXFILESIZE counts what arrives; decoded bytes only from libcurl 8.20 on. Both end here."""
+        slot.size_bytes += len(data)
+        if slot.size_bytes > self._options.max_file_bytes:
+            slot.too_large = True
+            return 0
+        slot.chunks.append(data)
+        return None
 
     def _open_socket(self, slot: _Slot, address: tuple[int, int, int, tuple[object, ...]]) -> socket.socket | int:
         """The resolved address decides, at every connect: names and spellings of addresses can lie."""
@@ -183,6 +201,7 @@ class Transfers:
         if not self._may_connect(ip):
             slot.blocked = ip
             return pycurl.SOCKET_BAD
+        slot.opened = True
         return socket.socket(family, kind, protocol)
 
     def _note_connection(self, slot: _Slot, fd: int) -> int:
@@ -291,6 +310,8 @@ def _set_transport(curl: pycurl.Curl, options: TransferOptions) -> None:
     curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
     curl.setopt(pycurl.PATH_AS_IS, 1)
     curl.setopt(pycurl.HTTPHEADER, list(options.headers))
+    # Files are asked for as they are; what comes encoded nevertheless is decoded: it would be no file otherwise.
+    curl.setopt(pycurl.ACCEPT_ENCODING, "identity")
     curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
     curl.setopt(pycurl.PIPEWAIT, 1)
     curl.setopt(pycurl.TCP_NODELAY, 1)
@@ -331,8 +352,9 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
     answer.ttfb_s = get(pycurl.STARTTRANSFER_TIME)
     answer.total_s = get(pycurl.TOTAL_TIME)
     answer.fetched_at = time.time()
-    answer.blocked = bool(slot.blocked)
-    answer.too_large = code == pycurl.E_FILESIZE_EXCEEDED
+    answer.blocked = bool(slot.blocked) and not slot.opened
+    answer.too_large = slot.too_large or code == pycurl.E_FILESIZE_EXCEEDED
+    answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
     _read_headers(answer, slot.head.getvalue())
     if 300 <= answer.status < 400:
         answer.location = get(pycurl.REDIRECT_URL) or ""
@@ -342,6 +364,7 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
 def _read_headers(answer: Answer, head: bytes) -> None:
     """The headers that become columns, of the last response (interim and proxy responses come before it)."""
     start = head.rfind(_INTERIM_STATUS)
+    is_encoded = False
     for line in head[max(0, start) :].split(b"\r\n"):
         name, _, value = line.partition(b":")
         key = name.lower()
@@ -351,6 +374,14 @@ def _read_headers(answer: Answer, head: bytes) -> None:
             answer.last_modified = _text(value)
         elif key == b"retry-after":
             answer.retry_after = _text(value)
+        elif key == b"transfer-encoding":
+            answer.end_announced = True
+        elif key == b"content-encoding" and value.strip().lower() != b"identity":
+            is_encoded = True
+    if is_encoded:
+        # What was announced is the end of what was sent: libcurl 8.23 takes gzip that is cut off for whole.
+        answer.content_length = -1
+        answer.end_announced = False
 
 
 def _text(value: bytes) -> str:

@@ -1,0 +1,123 @@
+"""What the bytes of an image say about themselves: whether they are one, and whether its end is missing. Pure.
+
+No image is decoded here: that costs milliseconds, and is done where images are resized. Only the frame of the format
+is looked at. Invariant: no bytes raise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_JPEG: Final = b"\xff\xd8\xff"
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_END: Final = b"IEND\xaeB`\x82"
+_GIFS: Final = (b"GIF87a", b"GIF89a")
+_BMP_HEADER_BYTES: Final = frozenset({12, 40, 52, 56, 64, 108, 124})
+_FTYP_BRANDS: Final = frozenset(
+    {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+)
+_BOXES: Final = frozenset(
+    {b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid", b"idat", b"jumb", b"styp", b"sidx"}
+)
+_MAGIC: Final = (
+    _JPEG,
+    _PNG,
+    *_GIFS,
+    b"II*\x00",  # TIFF, little and big endian, and BigTIFF
+    b"MM\x00*",
+    b"II+\x00",
+    b"MM\x00+",
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n",  # JPEG 2000: file, code stream
+    b"\xff\x4f\xff\x51",
+)
+
+
+def begins_like_image(body: bytes) -> bool:
+    """Whether the first bytes are those of an image format that common readers know."""
+    if body.startswith(_MAGIC):
+        return True
+    if body.startswith(b"RIFF"):
+        return body[8:12] == b"WEBP"
+    if body[4:8] == b"ftyp":
+        return body[8:12] in _FTYP_BRANDS
+    # Two letters are not enough: the next header has one of a few sizes.
+    return body.startswith(b"BM") and int.from_bytes(body[14:18], "little") in _BMP_HEADER_BYTES
+
+
+def image_is_cut_off(body: bytes) -> bool:
+    """Whether the end of the image is missing. What stands behind the end does not matter.
+
+    False for formats that do not show it (TIFF, JPEG 2000) and for bytes that are no such image.
+    """
+    if body.startswith(_JPEG):
+        return _jpeg_is_cut_off(body)
+    if body.startswith(_PNG):
+        return _PNG_END not in body
+    if body.startswith(_GIFS):
+        return _gif_is_cut_off(body)
+    if body.startswith(b"RIFF"):
+        return len(body) < 8 + int.from_bytes(body[4:8], "little")
+    if body[4:8] == b"ftyp":
+        return _boxes_are_cut_off(body)
+    return body.startswith(b"BM") and len(body) < int.from_bytes(body[2:6], "little")
+
+
+def _jpeg_is_cut_off(body: bytes) -> bool:
+    """Walks over the segments to the pixels: a thumbnail before them has an end marker of its own."""
+    position = 2
+    while position + 4 <= len(body):
+        if body[position] != 0xFF:
+            return False  # no JPEG after all
+        marker = body[position + 1]
+        if marker == 0xDA:  # start of scan; in what follows, FF D9 is the end and nothing else
+            return body.find(b"\xff\xd9", position) < 0
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
+            position += 2
+        else:
+            position += 2 + int.from_bytes(body[position + 2 : position + 4], "big")
+    return True
+
+
+def _gif_is_cut_off(body: bytes) -> bool:
+    """Walks over the blocks (GIF89a specification, appendix B) to the trailer."""
+    if len(body) < 13:
+        return True
+    position = 13 + _color_table_bytes(body[10])
+    while position < len(body):
+        introducer = body[position]
+        if introducer == 0x3B:
+            return False
+        if introducer == 0x21:  # extension: label, sub-blocks
+            position += 2
+        elif introducer == 0x2C:  # image: descriptor, color table, code size, sub-blocks
+            flags = body[position + 9] if position + 9 < len(body) else 0
+            position += 11 + _color_table_bytes(flags)
+        else:
+            return False  # no GIF after all
+        while position < len(body) and body[position]:
+            position += 1 + body[position]
+        position += 1
+    return True
+
+
+def _color_table_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _boxes_are_cut_off(body: bytes) -> bool:
+    """Walks over the outermost boxes of an ISO base media file (AVIF, HEIC)."""
+    position = 0
+    while position + 8 <= len(body):
+        if body[position + 4 : position + 8] not in _BOXES:  # something that was appended
+            return False
+        size = int.from_bytes(body[position : position + 4], "big")
+        if size == 1:
+            size = int.from_bytes(body[position + 8 : position + 16], "big")
+        elif size == 0:  # up to the end of the file, wherever that was meant to be
+            return False
+        if size < 8:
+            return False  # no such file after all
+        position += size
+    return position > len(body)
