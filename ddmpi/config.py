@@ -61,7 +61,8 @@ class Keys(Section):
 
     path_to_input: Text = Field(
         examples=["urls.parquet"],
-        description="File, directory or glob: .parquet .csv .tsv .txt .jsonl, the text ones also .gz and .zst.",
+        description="File, directory or glob: .parquet .csv .tsv .txt .jsonl, the text ones also .gz and .zst. "
+        "Folders named name=value give a text column.",
     )
     path_to_output_folder: Text = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."

@@ -182,6 +182,62 @@ def test_no_rows(tmp_path: Path, name: str) -> None:
     assert rows_of(opened(path)).num_rows == 0
 
 
+@pytest.mark.parametrize("header", [b"identifier", BOM + b"identifier", b'"title","identifier"', b"identifier\r"])
+@pytest.mark.parametrize("packed", ["", "gz"])
+def test_a_header_without_a_line_feed_is_a_table_without_rows(tmp_path: Path, header: bytes, packed: str) -> None:
+    path = written(tmp_path / ".".join(filter(None, ["in", "csv", packed])), compress(header, packed))
+    assert rows_of(opened(path)).num_rows == 0
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.txt", "in.jsonl", "in.tsv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_other_encodings_than_utf8_are_told(tmp_path: Path, name: str, encoding: str) -> None:
+    text = "identifier\nhttp://a.com/\n".encode(encoding)
+    path = written(tmp_path / name, compress(text, name.rpartition(".")[2]))
+    with pytest.raises(InputError, match="is not in UTF-8, but in UTF-16 or UTF-32"):
+        opened(path)
+
+
+def hive(folder: Path) -> Path:
+    """Two files below folders whose names give them the columns ``kind`` and ``year``."""
+    for year, kind, url in (("2023", "a%2Fb", "http://a.com/1"), ("2024", "__HIVE_DEFAULT_PARTITION__", "x")):
+        below = folder / "in" / f"year={year}" / f"kind={kind}"
+        below.mkdir(parents=True)
+        parquet(below / "part.parquet", identifier=[url, url], n=[1, 2])
+    return folder / "in"
+
+
+def test_folders_named_name_and_value_give_columns(tmp_path: Path) -> None:
+    table = opened(hive(tmp_path), {"identifier": "identifier", "title": "kind"}, keep=["year", "n"])
+    rows = rows_of(table)
+    assert rows.column("title").to_pylist() == ["a/b", "a/b", None, None]
+    assert rows.column("year").to_pylist() == ["2023", "2023", "2024", "2024"]
+    assert rows.column("n").to_pylist() == [1, 2, 1, 2]
+    assert table.rows == 4
+
+
+def test_a_glob_gives_the_columns_of_the_folders_that_it_leaves_open(tmp_path: Path) -> None:
+    pattern = hive(tmp_path) / "year=*" / "*" / "*.parquet"
+    assert column(opened(pattern, keep=["year"]), "year") == ["2023", "2023", "2024", "2024"]
+    one = tmp_path / "in" / "year=2023" / "*" / "*.parquet"
+    with pytest.raises(InputError, match="no column year"):
+        opened(one, keep=["year"])
+
+
+def test_a_column_of_the_file_is_preferred_to_one_of_its_folder(tmp_path: Path) -> None:
+    below = tmp_path / "in" / "n=9"
+    below.mkdir(parents=True)
+    written(below / "in.csv", b"identifier,n\nhttp://a.com/,1\n")
+    assert column(opened(tmp_path / "in", keep=["n"]), "n") == ["1"]
+
+
+def test_the_fingerprint_follows_the_folders_names(tmp_path: Path) -> None:
+    folder = hive(tmp_path)
+    before = opened(folder).fingerprint()
+    (folder / "year=2023").rename(folder / "year=2022")
+    assert opened(folder).fingerprint() != before
+
+
 def test_missing_columns_are_told_with_those_found(tmp_path: Path) -> None:
     path = parquet(tmp_path / "in.parquet", url=URLS, size=[1, 2, 3])
     with pytest.raises(InputError, match=r"in\.parquet: no column identifier, kept; found: url, size"):

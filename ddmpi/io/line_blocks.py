@@ -40,6 +40,17 @@ def open_bytes(path: Path, compression: Compression | None) -> IO[bytes]:
     return cast("IO[bytes]", stream)
 
 
+def check_encoding(path: Path, compression: Compression | None) -> None:
+    """Refuse a file in UTF-16 or UTF-32, as spreadsheets write them: every row of it would be a bad URL.
+
+    Raises InputError, and OSError as it comes.
+    """
+    with open_bytes(path, compression) as stream:
+        first = stream.read(4)
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise InputError(f"{path}: is not in UTF-8, but in UTF-16 or UTF-32 by its first bytes; please convert it")
+
+
 def line_blocks(path: Path, compression: Compression | None) -> Iterator[LineBlock]:
     """The whole file in blocks of about ``BLOCK_BYTES``. Raises InputError on an endless line, OSError as it comes."""
     first_line = 0

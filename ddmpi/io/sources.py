@@ -7,7 +7,6 @@ Whatever is wrong with a file is an ``InputError`` that names it. Text files car
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import os
 from abc import ABC, abstractmethod
@@ -21,7 +20,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError
-from ddmpi.io.line_blocks import Compression, line_blocks, open_bytes, parse_json_block
+from ddmpi.io.input_files import InputFile
+from ddmpi.io.line_blocks import Compression, check_encoding, line_blocks, open_bytes, parse_json_block
 
 BATCH_ROWS: Final = 192 * 1024
 """Rows per record batch at most: large enough for arrow's kernels, some 20 MB of URLs."""
@@ -30,6 +30,7 @@ BATCH_BYTES: Final = 64 << 20
 _REPEATED_BYTES: Final = 1.7
 """Bytes per value, dictionary included, that tell a column with few values: up to some 4,000 in 500,000 rows."""
 _CSV_BLOCK_BYTES: Final = 8 << 20
+_HEADER_MAX_BYTES: Final = 1 << 20
 _COMPRESSIONS: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -40,9 +41,9 @@ class SourceFile(ABC):
     """Whether another file of the same table may show other columns, since only a part was looked at."""
 
     def __init__(
-        self, path: Path, compression: Compression | None, text_column: str, text_columns: Sequence[str]
+        self, file: InputFile, compression: Compression | None, text_column: str, text_columns: Sequence[str]
     ) -> None:
-        self.path = path
+        self.path = path = file.path
         self.compression = compression
         self.text_column = text_column
         self.text_columns = text_columns
@@ -52,7 +53,10 @@ class SourceFile(ABC):
         """Text columns that have few different values, as far as the file itself says so (Parquet)."""
         self.size_bytes, self.mtime_ns = self._stat()
         with naming(path):
-            self.schema = self._read_schema()
+            own = self._read_schema()
+        self.folder_columns = {name: value for name, value in file.folder_columns.items() if name not in own.names}
+        """Columns that the names of its folders give it; text, and null or the same in all rows."""
+        self.schema = pa.schema([*own, *((name, pa.string()) for name in self.folder_columns)])
         names = self.schema.names
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -64,16 +68,26 @@ class SourceFile(ABC):
         Raises InputError where the file is damaged or is no longer the one opened.
         """
         rows = 0
+        own = [name for name in columns if name not in self.folder_columns]
         with naming(self.path):
-            for batch in self._read(columns, as_dictionary):
+            for batch in self._read(own, as_dictionary):
                 rows += batch.num_rows
-                yield batch
+                yield batch if len(own) == len(columns) else self._with_folder_columns(batch, columns)
         if (self.size_bytes, self.mtime_ns) != self._stat() or self.row_count not in {None, rows}:
             raise InputError(f"{self.path}: changed while it was read")
 
     def expected_bytes(self, columns: Sequence[str]) -> int:
         """About how much memory these columns take."""
         return self.size_bytes * (1 if self.compression is None else 8) if columns else 0
+
+    def _with_folder_columns(self, rows: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+        arrays = [
+            pa.repeat(pa.scalar(self.folder_columns[name], pa.string()), rows.num_rows)
+            if name in self.folder_columns
+            else rows.column(name)
+            for name in columns
+        ]
+        return pa.record_batch(arrays, names=list(columns))
 
     def _stat(self) -> tuple[int, int]:
         with naming(self.path):
@@ -144,7 +158,7 @@ class CsvSource(SourceFile):
     def _open(self, columns: Sequence[str] | None) -> pyarrow.csv.CSVStreamingReader:
         types = {name: pa.binary() for name in columns or ()}
         return pyarrow.csv.open_csv(
-            open_bytes(self.path, self.compression),
+            self._header_alone() or open_bytes(self.path, self.compression),
             read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
             parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
@@ -156,7 +170,15 @@ class CsvSource(SourceFile):
             ),
         )
 
+    def _header_alone(self) -> io.BytesIO | None:
+        """The file, if it is one line without an end: arrow 26 reads a header only up to its line feed."""
+        with open_bytes(self.path, self.compression) as stream:
+            first = stream.read(_HEADER_MAX_BYTES)
+        is_line = 0 < len(first) < _HEADER_MAX_BYTES and b"\n" not in first and b"\r" not in first
+        return io.BytesIO(first + b"\n") if is_line else None
+
     def _read_schema(self) -> pa.Schema:
+        check_encoding(self.path, self.compression)
         with self._telling_the_line(), self._open(None) as reader:
             return pa.schema([(name, pa.string()) for name in reader.schema.names])
 
@@ -196,6 +218,7 @@ class LinesSource(SourceFile):
     """One URL per line; an empty line is a row too, so that row numbers are line numbers (from 0)."""
 
     def _read_schema(self) -> pa.Schema:
+        check_encoding(self.path, self.compression)
         return pa.schema([(self.text_column, pa.string())])
 
     def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
@@ -210,6 +233,7 @@ class JsonLinesSource(SourceFile):
     schema_is_guessed = True
 
     def _read_schema(self) -> pa.Schema:
+        check_encoding(self.path, self.compression)
         for block in line_blocks(self.path, self.compression):
             guessed = parse_json_block(self.path, block, None).schema
             return pa.schema([(field.name, _json_type(field.type)) for field in guessed])
@@ -228,7 +252,7 @@ def _json_type(inferred: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_null(inferred) or pa.types.is_timestamp(inferred) else inferred
 
 
-_KINDS: Final[dict[str, Callable[[Path, Compression | None, str, Sequence[str]], SourceFile]]] = {
+_KINDS: Final[dict[str, Callable[[InputFile, Compression | None, str, Sequence[str]], SourceFile]]] = {
     ".parquet": ParquetSource,
     ".csv": CsvSource,
     ".tsv": TsvSource,
@@ -237,16 +261,21 @@ _KINDS: Final[dict[str, Callable[[Path, Compression | None, str, Sequence[str]],
 }
 
 
-def open_source(path: Path, text_column: str, text_columns: Sequence[str]) -> SourceFile:
+def open_source(file: InputFile, text_column: str, text_columns: Sequence[str]) -> SourceFile:
     """Open one file by the ending of its name. ``text_column`` is the name that lines of a .txt file get.
 
     ``text_columns`` are the columns of a .jsonl file that are text where they are not seen at once.
     """
-    kind, compression = _kind_of(path)
+    kind, compression = _kind_of(file.path)
     if kind not in _KINDS or (compression and kind == ".parquet"):
         endings = ", ".join(_KINDS)
-        raise InputError(f"{path}: not a known kind of file (known: {endings}; text ones also with .gz or .zst)")
-    return _KINDS[kind](path, compression, text_column, text_columns)
+        raise InputError(f"{file.path}: not a known kind of file (known: {endings}; text ones also with .gz or .zst)")
+    return _KINDS[kind](file, compression, text_column, text_columns)
+
+
+def is_known_kind(path: Path) -> bool:
+    """Whether the name ends like one of the kinds of files that are read."""
+    return _kind_of(path)[0] in _KINDS
 
 
 def _kind_of(path: Path) -> tuple[str, Compression | None]:
@@ -254,29 +283,6 @@ def _kind_of(path: Path) -> tuple[str, Compression | None]:
     compression = _COMPRESSIONS.get(os.path.splitext(name)[1])  # noqa: PTH122  # of a text, not of a path
     stem = os.path.splitext(name)[0] if compression else name  # noqa: PTH122
     return os.path.splitext(stem)[1], compression  # noqa: PTH122
-
-
-def list_files(path: str) -> list[Path]:
-    """The input files behind a file name, a folder (searched through) or a glob, in name order.
-
-    In folders, names that begin with ``.`` or ``_`` and files of unknown kinds are passed over, as dataset readers do.
-    Raises InputError if there is none.
-    """
-    given = Path(path)
-    if given.is_dir():
-        found = [file for file in given.rglob("*") if file.is_file() and _is_data(file, given)]
-    elif given.exists():
-        found = [given]
-    else:
-        found = [Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file()]  # noqa: PTH207
-    if not found:
-        raise InputError(f"{path}: no such file, and no input file matches")
-    return sorted(found, key=str)
-
-
-def _is_data(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-    return not hidden and _kind_of(file)[0] in _KINDS
 
 
 @contextmanager

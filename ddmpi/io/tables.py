@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError, OutputError
+from ddmpi.io.input_files import list_files
 from ddmpi.io.shaping import Shaping, joined_name
-from ddmpi.io.sources import SourceFile, list_files, naming, one_line, open_source
+from ddmpi.io.sources import SourceFile, is_known_kind, naming, one_line, open_source
 from ddmpi.io.url_rows import (
     BASE_COLUMNS,
     TEXT_COLUMNS,
@@ -105,6 +106,7 @@ class InputTable:
                 source.mtime_ns,
                 source.row_count,
                 str(source.schema.remove_metadata()),
+                *([source.folder_columns] if source.folder_columns else []),
             ]
             for source in self._sources
         ]
@@ -168,7 +170,7 @@ def open_input(
     named.setdefault("identifier", ("identifier",))
     looked_at = () if row_filter is None else tuple(sorted(row_filter.columns))
     may_come_late = [*chain.from_iterable(named.values()), *looked_at]
-    sources = [open_source(file, named["identifier"][0], may_come_late) for file in list_files(path)]
+    sources = [open_source(file, named["identifier"][0], may_come_late) for file in list_files(path, is_known_kind)]
     first = sources[0]
     present = {name: _present(first, theirs) for name, theirs in named.items()}
     missing = [] if present["identifier"] else [" or ".join(named["identifier"])]
