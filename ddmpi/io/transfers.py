@@ -31,7 +31,7 @@ STALL_BYTES_PER_S = 100
 DNS_CACHE_S = 3600
 BUFFER_BYTES = 256 * 1024
 """Received per callback at most: fewer callbacks for large files; curl's default is 16 kB."""
-_INTERIM_STATUS = b"HTTP/"
+_STATUS_LINE = b"\nHTTP/"
 _EVENTS = {
     pycurl.POLL_IN: select.EPOLLIN,
     pycurl.POLL_OUT: select.EPOLLOUT,
@@ -62,7 +62,7 @@ class TransferOptions:
 class _Slot:
     """One easy handle and what belongs to the request that uses it."""
 
-    __slots__ = ("blocked", "chunks", "curl", "head", "opened", "size_bytes", "task", "too_large")
+    __slots__ = ("blocked", "chunks", "curl", "fresh", "head", "opened", "size_bytes", "task", "too_large")
 
     def __init__(self) -> None:
         self.curl = pycurl.Curl()
@@ -73,6 +73,8 @@ class _Slot:
         self.task: Task | None = None
         self.blocked = ""
         """The last address that was refused."""
+        self.fresh: socket.socket | None = None
+        """A socket on its way to libcurl."""
         self.opened = False
         """An address was accepted: of several that a name has, one that is refused does not matter then."""
 
@@ -202,9 +204,13 @@ class Transfers:
             slot.blocked = ip
             return pycurl.SOCKET_BAD
         slot.opened = True
-        return socket.socket(family, kind, protocol)
+        slot.fresh = socket.socket(family, kind, protocol)
+        return slot.fresh
 
     def _note_connection(self, slot: _Slot, fd: int) -> int:
+        if slot.fresh is not None:
+            slot.fresh.close()  # pycurl has made a duplicate
+            slot.fresh = None
         if slot.task is not None:
             self._connections.setdefault(slot.task.server, {})[fd] = os.fstat(fd).st_ino
         return 0
@@ -363,9 +369,9 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
 
 def _read_headers(answer: Answer, head: bytes) -> None:
     """The headers that become columns, of the last response (interim and proxy responses come before it)."""
-    start = head.rfind(_INTERIM_STATUS)
+    start = head.rfind(_STATUS_LINE) + 1  # 0 where there is one response only
     is_encoded = False
-    for line in head[max(0, start) :].split(b"\r\n"):
+    for line in head[start:].split(b"\r\n"):
         name, _, value = line.partition(b":")
         key = name.lower()
         if key == b"etag":

@@ -243,6 +243,12 @@ ENCODINGS: Final = (
         retried(ErrorKind.NETWORK),
     ),
     AnswerCase(
+        66,
+        "gzip that is cut off, and a header that holds a status line",
+        (Send(answer(gzip.compress(PICTURE)[:-_HALF], "Content-Encoding: gzip", "Via: HTTP/1.1 200 OK")),),
+        retried(ErrorKind.NETWORK),
+    ),
+    AnswerCase(
         66, "an unknown encoding", (Send(answer(PICTURE, "Content-Encoding: rot13")),), at_once(ErrorKind.PROTOCOL)
     ),
     AnswerCase(
