@@ -1,3 +1,26 @@
-"""ddmpi: turn a table of URLs into a Parquet dataset of the files behind them, as one MPI program."""
+"""ddmpi: turn a table of URLs into a Parquet dataset of the files behind them, as one MPI program.
+
+``download`` and ``open_results`` load what they need when they are first asked for: importing ddmpi costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ddmpi.api import download, open_results
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "download", "open_results"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ddmpi import api  # noqa: PLC0415  # pyarrow takes a second to load, "--help" must not
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

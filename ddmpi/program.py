@@ -13,8 +13,6 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from ddmpi import config as config_module
-from ddmpi.arguments import Arguments
 from ddmpi.config import Config
 from ddmpi.console import Console
 from ddmpi.errors import EXIT_PENDING, DdmpiError
@@ -39,22 +37,28 @@ LOG_BYTES = 16 << 20
 LOG_FILES = 4
 
 
-def run(comm: MPI.Intracomm, arguments: Arguments, environment: Mapping[str, str]) -> int:
-    """Run this rank to its end.
+def run(
+    comm: MPI.Intracomm,
+    read_config: Callable[[], Config],
+    orders: Orders,
+    environment: Mapping[str, str],
+    signals: Signals,
+) -> int:
+    """Run this rank to its end; gives the exit code, the same on all ranks. ``read_config`` is called on rank 0.
 
     Raises:
         SetupError: on all ranks alike (a library is too old).
     """
     check_libraries()
-    signals = Signals()
     mailbox = Mailbox(comm)
     if comm.Get_rank() == 0:
-        ending = _Conductor(comm, mailbox, signals, arguments, environment).run()
+        ending = _Conductor(comm, mailbox, signals, read_config, orders, environment).run()
     else:
         ending = _follow(comm, mailbox, signals)
     if not leave(mailbox, signals):
         sys.stderr.flush()
         comm.Abort(ending.code or EXIT_PENDING)
+    mailbox.close()
     return ending.code
 
 
@@ -103,7 +107,8 @@ class _Conductor:
     comm: MPI.Intracomm
     mailbox: Mailbox
     signals: Signals
-    arguments: Arguments
+    read_config: Callable[[], Config]
+    orders: Orders
     environment: Mapping[str, str]
     console: Console = field(default_factory=lambda: Console(terminal_columns()))
     _lock: OutputLock | None = None
@@ -129,7 +134,7 @@ class _Conductor:
         return ending
 
     def _set_up(self) -> tuple[Config, Layout]:
-        config = config_module.load(self.arguments.config)
+        config = self.read_config()
         layout = Layout(Path(config.path_to_output_folder), config.output_structure)
         self._own(layout)
         for notice in config.notices:
@@ -150,13 +155,9 @@ class _Conductor:
         return list(range(1, self.mailbox.size)) or [0]
 
     def _conduct(self, config: Config, layout: Layout) -> Exit:
-        arguments = self.arguments
-        orders = Orders(
-            arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
-        )
         reporter = Reporter(self.console, self.mailbox.size, self._started_at)
         reporting = Reporting(reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None)
-        state = initialize(config, layout, self._own(layout), orders, reporting)
+        state = initialize(config, layout, self._own(layout), self.orders, reporting)
         reporter.on_ready(state)
         _log_to_file(layout, 0)
         log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)

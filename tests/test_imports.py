@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,7 +144,23 @@ def test_only_the_transfers_make_requests() -> None:
 
 
 def test_only_the_mailbox_and_the_program_itself_know_mpi() -> None:
-    assert files_importing("mpi4py") == {"__main__.py", "io/mailbox.py", "program.py"}
+    assert files_importing("mpi4py") == {"__main__.py", "api.py", "io/mailbox.py", "launching.py", "program.py"}
+
+
+@pytest.mark.parametrize("command", [["-c", "import ddmpi"], ["-m", "ddmpi", "--help"]], ids=["import", "help"])
+def test_a_start_that_only_says_what_there_is_loads_nothing_heavy(command: list[str]) -> None:
+    """Python tells each module that it loads on stderr; ``--help`` would else take seconds on a network file system."""
+    run = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
+    assert "ddmpi" in loaded
+    assert not loaded & {"mpi4py", "numpy", "pyarrow", "pycurl", "pydantic", "rich", "yaml"}
+
+
+def test_the_names_of_the_interface_are_there() -> None:
+    assert {"download", "open_results", "__version__"} <= set(dir(ddmpi))
+    assert ddmpi.download.__module__ == ddmpi.open_results.__module__ == "ddmpi.api"
+    with pytest.raises(AttributeError, match="no attribute 'downlaod'"):
+        _ = ddmpi.downlaod
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "io").glob("*.py")), ids=lambda path: str(path.stem))

@@ -81,21 +81,45 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
     )
 
 
+def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
+    """By epoch, the row numbers of one batch's outcomes that a later epoch has replaced; parts as for ``outcomes_of``.
+
+    Opens no part where all are of one epoch, since a run gives a row one outcome.
+
+    Raises:
+        StorageError: a part is missing or cannot be read.
+    """
+    of_parts = [_epoch(part) for part in parts]
+    if len(set(of_parts)) < 2:
+        return {}
+    numbers = [_read_columns(layout, part, [ROW_NUMBER]).column(ROW_NUMBER).to_numpy() for part in parts]
+    rows = np.concatenate(numbers)
+    epochs = np.repeat(of_parts, [len(each) for each in numbers]).astype(np.int64)
+    order = np.lexsort((epochs, rows))
+    rows, epochs = rows[order], epochs[order]
+    newest = epochs[np.searchsorted(rows, rows, side="right") - 1]
+    old = epochs < newest
+    return {int(epoch): rows[old & (epochs == epoch)] for epoch in np.unique(epochs[old])}
+
+
 def _read(layout: Layout, part: str) -> tuple[IntArray, list[str], IntArray]:
     """Row numbers, kinds and codes of one part."""
-    path = layout.root / part
     is_errors = _name(part).kind == "errors"
-    columns = [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER]
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(columns)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise StorageError(f"cannot read part {path}: {error}") from error
+    table = _read_columns(layout, part, [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER])
     rows: IntArray = table.column(ROW_NUMBER).to_numpy()
     if not is_errors:
         return rows, [""] * len(rows), np.zeros(len(rows), np.int64)
     kinds = [str(kind) for kind in table.column("error_kind").to_pylist()]
     return rows, kinds, table.column("error_code").to_numpy().astype(np.int64)
+
+
+def _read_columns(layout: Layout, part: str, columns: list[str]) -> pa.Table:
+    path = layout.root / part
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise StorageError(f"cannot read part {path}: {error}") from error
 
 
 def _name(part: str) -> PartName:

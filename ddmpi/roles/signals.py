@@ -17,12 +17,20 @@ class Signals:
     def __init__(self) -> None:
         self.stop: StopReason | None = None
         self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._on_signal)
+        self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self._handlers_before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self.stop = StopReason.SIGNAL
+
+    def restore(self) -> None:
+        """Give the signals back to the program that had them before."""
+        for number, handler in self._handlers_before.items():
+            # None: it was not Python that had set it, and Python cannot give it back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._read_fd)
+        os.close(self._write_fd)
 
     @property
     def fd(self) -> int:

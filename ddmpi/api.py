@@ -1,0 +1,113 @@
+"""What other Python programs call; ``ddmpi.download`` and ``ddmpi.open_results`` are these.
+
+Nothing here decides anything: it finds the config, and hands over to what the command line uses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddmpi.config import Config, load, parse
+from ddmpi.io.current import current_outcomes
+from ddmpi.io.layout import Layout
+from ddmpi.launching import refuse_wrong_launcher, run_together
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+    from mpi4py import MPI
+
+ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
+"""A config, its keys as plain data, or the path of its YAML file."""
+
+
+def download(config: ConfigLike, comm: MPI.Intracomm | None = None) -> int:
+    """Start or resume the job of a config on all ranks of a communicator, as ``python -m ddmpi`` does.
+
+    Collective: each rank calls it, on its main thread, since TERM, INT and USR1 stop it softly (their handlers are
+    given back at the end). Only rank 0 reads ``config``; it prints progress and, on stderr, what is wrong.
+
+    Args:
+        comm: the ranks that take part; all of them by default. Messages go over duplicates of it.
+
+    Returns:
+        The exit code, on all ranks alike: 0 every row is final, 75 call it again, 2 nothing was started.
+
+    Raises:
+        Exception: a bug; it also ends all ranks (``MPI_Abort``), as none can go on without the others.
+    """
+    from mpi4py import MPI  # noqa: PLC0415  # MPI starts at import; open_results needs none
+
+    ranks = MPI.COMM_WORLD if comm is None else comm
+
+    def run() -> int:
+        refuse_wrong_launcher(os.environ, MPI.COMM_WORLD.Get_size())
+        from ddmpi import program  # noqa: PLC0415  # libcurl; imports mpi4py
+        from ddmpi.roles.initialization import Orders  # noqa: PLC0415
+        from ddmpi.roles.signals import Signals  # noqa: PLC0415
+
+        signals = Signals()
+        try:
+            with _logging_as_before():
+                return program.run(ranks, _reader(config), Orders(), os.environ, signals)
+        finally:
+            signals.restore()
+
+    return run_together(ranks, run)
+
+
+def open_results(results: ConfigLike) -> ds.Dataset:
+    """The rows of an output folder that have an outcome, each once, as a pyarrow dataset.
+
+    Nothing but names and schemas is read before the dataset is; of batches with parts of several runs also the row
+    numbers. Its columns are those of docs/output.md, with ``outcome`` (success or error), ``server_name``,
+    ``partition_id`` and ``epoch`` (the run that the outcome is from).
+
+    Args:
+        results: the output folder, or the config (a YAML file, keys or a Config) of the job that wrote it: needed
+            where ``output_structure`` renames the folders in it.
+
+    Raises:
+        SetupError: there is no such folder, or the config is wrong.
+        StorageError: a part cannot be read.
+    """
+    return current_outcomes(layout_of(results))
+
+
+def layout_of(results: ConfigLike) -> Layout:
+    """Where the results lie, for ``open_results`` and the export.
+
+    Raises:
+        ConfigError: ``results`` is a config, and a wrong one.
+    """
+    if isinstance(results, (str, os.PathLike)) and not Path(results).is_file():
+        return Layout(Path(results))
+    config = _reader(results)()
+    return Layout(Path(config.path_to_output_folder), config.output_structure)
+
+
+def _reader(config: ConfigLike) -> Callable[[], Config]:
+    if isinstance(config, Config):
+        return lambda: config
+    if isinstance(config, Mapping):
+        return lambda: parse(config, "the config")
+    return lambda: load(Path(config))
+
+
+@contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """A run logs to files of its own; the caller's logging comes back after it."""
+    root = logging.getLogger()
+    handlers, level, raises = list(root.handlers), root.level, logging.raiseExceptions
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+        logging.raiseExceptions = raises

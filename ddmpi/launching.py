@@ -1,0 +1,79 @@
+"""What every start of ranks has in common: no wrong launcher, no mixed versions, one end for all.
+
+Whatever escapes on one rank ends all of them: a rank that dies silently would leave the others waiting for its
+messages.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import ddmpi
+from ddmpi.errors import EXIT_BUG, EXIT_SETUP, SetupError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
+"""Variables in which launchers say how many ranks they started (Hydra and Intel, Open MPI, PMIx, Hydra, Slurm)."""
+
+
+def run_together(comm: MPI.Intracomm, run: Callable[[], int]) -> int:
+    """``run`` on all ranks of ``comm``; gives its exit code, 2 for a SetupError that all ranks raised alike.
+
+    Any other exception is reported with its rank, ends all ranks (``MPI_Abort``) and is raised again.
+    """
+    try:
+        _refuse_mixed_versions(comm)
+        return run()
+    except SetupError as error:
+        # Found on every rank alike, before any message: each leaves by itself.
+        if comm.Get_rank() == 0:
+            complain(str(error))
+        return EXIT_SETUP
+    except BaseException as error:  # not swallowed: it ends the whole job, with its traceback
+        _report_crash(comm, error)
+        comm.Abort(EXIT_BUG)
+        raise
+
+
+def refuse_wrong_launcher(environment: Mapping[str, str], size: int) -> None:
+    """A launcher of another MPI starts N programs that each believe to be alone: N times the load on every server.
+
+    ``size`` is that of COMM_WORLD.
+
+    Raises:
+        SetupError: MPI knows of one rank, the launcher of several.
+    """
+    if size != 1:
+        return
+    for name in LAUNCHER_SIZES:
+        value = environment.get(name, "")
+        if value.isdigit() and int(value) > 1:
+            raise SetupError(
+                f"the launcher started {value} processes ({name}), but MPI sees only one: mpiexec or srun belongs to "
+                "another MPI than mpi4py's; use the mpiexec of the MPI that mpi4py loads, or srun --mpi=pmi2"
+            )
+
+
+def complain(text: str) -> None:
+    """One message for the person who runs the program."""
+    print(f"ddmpi: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _refuse_mixed_versions(comm: MPI.Intracomm) -> None:
+    versions = set(comm.allgather(ddmpi.__version__))
+    if len(versions) > 1:
+        raise SetupError(f"the ranks run different versions of ddmpi: {', '.join(sorted(versions))}")
+
+
+def _report_crash(comm: MPI.Intracomm, error: BaseException) -> None:
+    """One readable message, written at once: Abort flushes nothing."""
+    place = f"rank {comm.Get_rank()} of {comm.Get_size()} on {os.uname().nodename}"
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write(f"ddmpi: {place} failed; all ranks are ended\n{text}")
+    sys.stderr.flush()
