@@ -33,6 +33,7 @@ from ddmpi.settings import (
     Columns,
     DownloaderParameters,
     Initialization,
+    Metrics,
     OutputStructure,
     Profiling,
     ScheduleRules,
@@ -99,6 +100,7 @@ class Keys(Section):
         le=86_400,
         description="Seconds to wait at the end for parked servers before ending with rows pending (exit 75).",
     )
+    metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")
     walltime: Walltime = Field(Walltime(), description="The end of the job's allocation.")
 
     @field_validator("keep_columns")

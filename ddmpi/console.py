@@ -14,6 +14,8 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ddmpi.formats import duration, share, size
+
 LINE_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.25
 RATE_WINDOW_S = 10.0
@@ -176,42 +178,16 @@ def _summary_table(summary: Summary) -> Table:
     table.add_column(justify="right")
     table.add_column()
     table.add_row("rows", f"{summary.rows:,}")
-    table.add_row("successes", f"{summary.successes:,}", _share(summary.successes, summary.rows))
-    table.add_row("errors", f"{summary.errors:,}", _share(summary.errors, summary.rows))
+    table.add_row("successes", f"{summary.successes:,}", share(summary.successes, summary.rows))
+    table.add_row("errors", f"{summary.errors:,}", share(summary.errors, summary.rows))
     for kind, count in sorted(summary.kinds.items(), key=lambda item: (-item[1], item[0])):
         if count:
             table.add_row(f"  {kind}", f"{count:,}")
-    table.add_row("pending", f"{summary.pending:,}", _share(summary.pending, summary.rows))
+    table.add_row("pending", f"{summary.pending:,}", share(summary.pending, summary.rows))
     if summary.ignored:
-        table.add_row("ignored", f"{summary.ignored:,}", _share(summary.ignored, summary.rows))
+        table.add_row("ignored", f"{summary.ignored:,}", share(summary.ignored, summary.rows))
     speed = summary.fetched_rows / max(1e-9, summary.seconds)
     table.add_row("this run", f"{summary.fetched_rows:,}", f"rows in {duration(summary.seconds)}, {speed:,.1f} rows/s")
     table.add_row("requests", f"{summary.requests:,}", f"{size(summary.fetched_bytes)} received")
     table.add_row("results", "", summary.output)
     return table
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else ""
-
-
-def duration(seconds: float | None) -> str:
-    """Such as ``1 h 02 min``; ``?`` for None."""
-    if seconds is None:
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} d"
-
-
-def size(size_bytes: float) -> str:
-    """Such as ``1.5 GB`` (powers of 1,000)."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size_bytes < 1000 or unit == "TB":
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    raise AssertionError("unreachable")

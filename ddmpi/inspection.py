@@ -16,8 +16,8 @@ from rich.table import Table
 from ddmpi import config as config_module
 from ddmpi.arguments import Arguments
 from ddmpi.config import Config
-from ddmpi.console import duration, size
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
+from ddmpi.formats import duration, size
 from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.io.checkpoint import Checkpoint, load, scan
 from ddmpi.io.layout import Layout

@@ -181,6 +181,8 @@ class Counters(msgspec.Struct, frozen=True):
     bytes: int = 0
     in_flight: int = 0
     servers_active: int = 0
+    memory_bytes: int = 0
+    """Resident memory now."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

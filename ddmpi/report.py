@@ -17,13 +17,14 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from typing import Final
 from urllib.parse import quote
 
-from ddmpi.console import Summary, duration, size
+from ddmpi.console import Summary
 from ddmpi.errors import EXIT_DONE
+from ddmpi.formats import duration, size
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--page:#f7f6f3;--card:#fff;--ink:#1c1c1a;--dim:#65645e;--rule:#e3e1da;
@@ -66,8 +67,6 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 MOST_SERVERS: Final = 1_000
 """Lines of the table of servers; the rest is one sentence."""
-MOST_POINTS: Final = 600
-"""Points of a chart: more than a screen has columns for it."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +76,6 @@ class Point:
     seconds: float
     rows: int
     bytes: int
-
-
-@dataclass
-class Timeline:
-    """At most ``MOST_POINTS`` points of a run of any length: whenever they are too many, every second one goes."""
-
-    points: list[Point] = field(default_factory=lambda: [Point(0.0, 0, 0)])
-    interval_s: float = 1.0
-
-    def is_due(self, seconds: float) -> bool:
-        """Whether a point at this time is wanted."""
-        return seconds >= self.points[-1].seconds + self.interval_s
-
-    def add(self, point: Point) -> None:
-        """Keep a point; times must not go back."""
-        if len(self.points) == MOST_POINTS:
-            self.points = self.points[::2]
-            self.interval_s *= 2
-        self.points.append(point)
 
 
 @dataclass(frozen=True)

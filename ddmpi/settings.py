@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, field_validator, model_validator
@@ -270,6 +271,19 @@ class Initialization(Section):
         le=2**50,
         description="Bytes of rank 0's memory for clustering; beyond, disk is used.",
     )
+
+
+class Metrics(Section):
+    """Numbers for machines, while the run goes on; logs/metrics.jsonl holds them all."""
+
+    interval_s: float = Field(10.0, ge=1, le=86_400, description="Seconds between two measurements.")
+    prometheus_file: Text | None = Field(
+        None, description="Path of the newest measurement in the Prometheus text format; null = ddmpi.prom in the logs."
+    )
+
+    def prometheus_path(self, logs: Path) -> Path:
+        """Where the Prometheus file goes."""
+        return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
 
 
 class Walltime(Section):

@@ -31,7 +31,7 @@ MESSAGES = [
         (REPORT,),
         11.0,
         2,
-        protocol.Counters(1, 2, 3, 4, 5, 6),
+        protocol.Counters(1, 2, 3, 4, 5, 6, 7),
     ),
     protocol.StealRequest(5),
     protocol.Yielded(6, (8,), 7, (3,), SHARE),

@@ -9,19 +9,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ddmpi import config as config_module
 from ddmpi.console import Summary
+from ddmpi.history import MOST_POINTS
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile
-from ddmpi.report import MOST_POINTS, MOST_SERVERS, Point, Report, ServerLine, Timeline, render
+from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, render
 from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
 from ddmpi.roles.reporting import server_lines
 from ddmpi.roles.run_state import RunState
@@ -184,40 +181,6 @@ def test_hostile_names_stay_text() -> None:
     assert page.rows[1][0] == HOSTILE
     # title, ending, origin, results, a place and what it is, least time, most time left, error kind, server
     assert "".join(page.texts).count(HOSTILE) == 10
-
-
-# ---- the chart's points
-
-
-@given(st.lists(st.floats(0.0, 50.0), max_size=3 * MOST_POINTS))
-def test_a_timeline_stays_small_and_in_order(gaps: list[float]) -> None:
-    timeline = Timeline()
-    for seconds in np.cumsum(gaps).tolist():
-        if timeline.is_due(seconds):
-            timeline.add(Point(seconds, 0, 0))
-        assert len(timeline.points) <= MOST_POINTS
-    times = [point.seconds for point in timeline.points]
-    assert times[0] == 0.0
-    assert all(later - earlier >= timeline.interval_s - 1e-6 for earlier, later in pairwise(times))
-
-
-def test_a_timeline_thins_evenly() -> None:
-    timeline = Timeline()
-    for second in range(86_400):
-        if timeline.is_due(second):
-            timeline.add(Point(second, second, 0))
-    times = np.array([point.seconds for point in timeline.points])
-    assert MOST_POINTS / 2 <= len(times) <= MOST_POINTS
-    assert set(np.diff(times).tolist()) == {timeline.interval_s}
-    assert times[-1] > 86_400 - timeline.interval_s - 1
-
-
-def test_a_short_run_keeps_a_point_per_second() -> None:
-    timeline = Timeline()
-    for tenth in range(1, 5_000):
-        if timeline.is_due(tenth / 10):
-            timeline.add(Point(tenth / 10, 0, 0))
-    assert [point.seconds for point in timeline.points] == list(range(500))
 
 
 # ---- the table's lines

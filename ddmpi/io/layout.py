@@ -125,6 +125,11 @@ class Layout:
         return self.root / "report.html"
 
     @property
+    def metrics(self) -> Path:
+        """One line per interval, over all runs."""
+        return self.logs / "metrics.jsonl"
+
+    @property
     def checkpoint(self) -> Path:
         return self.root / self.structure.inner_checkpoint_file
 

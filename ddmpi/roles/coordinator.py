@@ -94,6 +94,7 @@ class Tally:
             sum(c.bytes for c in all_counters),
             sum(c.in_flight for c in all_counters),
             sum(c.servers_active for c in all_counters),
+            sum(c.memory_bytes for c in all_counters),
         )
 
 

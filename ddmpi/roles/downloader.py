@@ -22,6 +22,7 @@ from ddmpi.frontier import Fate, Frontier
 from ddmpi.frontier_rules import Rules
 from ddmpi.io.layout import Layout
 from ddmpi.io.loading import Loaded, Loader, RowReader
+from ddmpi.io.memory import resident_bytes
 from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.transfers import Transfers
 from ddmpi.outcome import Verdict, classify
@@ -53,6 +54,7 @@ from ddmpi.schedule import REPORT_INTERVAL_S
 
 log = logging.getLogger(__name__)
 
+MEMORY_INTERVAL_S = 5.0
 WRITER_STOP_S = 60.0
 
 
@@ -112,6 +114,8 @@ class Downloader:
         self._reported: Counters | None = None
         self.report_interval_s = REPORT_INTERVAL_S
         """How often this rank reports when there is nothing urgent."""
+        self._memory_bytes = resident_bytes(os.getpid())
+        self._memory_at = now + MEMORY_INTERVAL_S
         self._report_at = now
         self._close_at = now + self._close_interval_s
         self._closing: int | None = None  # the ticket of the last closing of all parts, until they are durable
@@ -321,6 +325,9 @@ class Downloader:
 
     def _send_progress(self, now: float) -> None:
         self._report_at = now + self.report_interval_s
+        if now >= self._memory_at:
+            self._memory_at = now + MEMORY_INTERVAL_S
+            self._memory_bytes = resident_bytes(os.getpid())
         if self._samples:
             self._send(Samples(tuple(self._samples)))
             self._samples.clear()
@@ -344,6 +351,7 @@ class Downloader:
             counts["bytes"],
             self._frontier.in_flight,
             self._frontier.sites_active(),
+            self._memory_bytes,
         )
 
     # ---- the end

@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ddmpi import __version__
-from ddmpi.console import PARTITIONING, Console, Snapshot, Summary, duration
+from ddmpi.console import PARTITIONING, Console, Snapshot, Summary
 from ddmpi.errors import EXIT_DONE, StorageError
+from ddmpi.formats import duration
 from ddmpi.io.batch_table import limits_by_group
 from ddmpi.io.durable import write_atomically
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
 from ddmpi.protocol import Exit
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS
-from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, Timeline, render
+from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, render
 from ddmpi.roles.coordinator import Coordinator
+from ddmpi.roles.measuring import Recorder
 from ddmpi.roles.run_state import RunState
 from ddmpi.schedule import PACKED_PREFIX
 
@@ -38,7 +40,7 @@ class Reporter:
         self._console = console
         self._ranks = ranks
         self._started_at = started_at
-        self._timeline = Timeline()
+        self._recorder: Recorder | None = None
         self.unreported: StorageError | None = None
         """Why report.html could not be written."""
 
@@ -61,6 +63,7 @@ class Reporter:
 
     def on_ready(self, state: RunState) -> None:
         """The run knows what there is to do."""
+        self._recorder = Recorder(state, self._ranks, time.monotonic())
         if state.ignored_rows:
             servers, name = state.table.ignored_server_count, state.layout.ignored.name
             self._console.say(f"Ignored: {state.ignored_rows:,} rows on {servers:,} servers, by {name}")
@@ -69,17 +72,22 @@ class Reporter:
         """Called in each turn of the loop; sums are made only when they are shown."""
         if self._console.is_due(now):
             self._console.show(coordinator.snapshot(), now)
-        if self._timeline.is_due(now - self._started_at):
-            self._timeline.add(self._point(coordinator, now))
+        if self._recorder is not None:
+            self._recorder.on_turn(coordinator, now)
 
-    def _point(self, coordinator: Coordinator, now: float) -> Point:
-        total = coordinator.tally.total()
-        return Point(now - self._started_at, total.successes + total.errors, total.bytes)
+    def _points(self) -> list[Point]:
+        """Of this run, from its first measurement on."""
+        lines = [] if self._recorder is None else self._recorder.history.lines
+        return [
+            Point(line.unix_s - lines[0].unix_s, line.fetched_rows - lines[0].fetched_rows, line.bytes - lines[0].bytes)
+            for line in lines
+        ]
 
     def write_report(self, coordinator: Coordinator, ending: Exit, now: float) -> None:
         """A disk that does not take the report changes nothing about how the run ends: rows count, not pages."""
         state, bound = coordinator.state, coordinator.bound
-        self._timeline.add(self._point(coordinator, now))
+        if self._recorder is not None:
+            self._recorder.on_end(coordinator, ending.code, now)
         servers, rest = server_lines(state)
         page = render(
             Report(
@@ -88,7 +96,7 @@ class Reporter:
                 origin=f"Run {state.epoch} over {state.config.path_to_input}; ranks: {self._ranks}; "
                 f"ended {datetime.now().astimezone().isoformat(' ', 'seconds')}; ddmpi {__version__}",
                 places=_places(state),
-                points=self._timeline.points,
+                points=self._points(),
                 bound_s=None if bound is None else bound.seconds,
                 bound_by="" if bound is None else bound.group,
                 download_s=0.0 if bound is None else now - bound.began_at,
