@@ -1,8 +1,9 @@
 """The config: one frozen tree, loaded from YAML, checked as a whole before anything starts.
 
 Decides which config is acceptable, and what follows from it alone: the limits and the pace group of a server, how many
-lanes it may have, which keys must not change between two runs. It reads the config file and nothing else: no
-environment, no clock; whether the input, a CA bundle or OpenCV exist is the caller's question.
+lanes it may have, which keys must not change between two runs. It reads the config file and, through ``rule_files``,
+those that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is
+the caller's question.
 
 Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``; keys that are not in
 ``semantic()`` may change between two runs over the same output folder.
@@ -17,14 +18,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 import ddmpi
-from ddmpi.config_text import describe_problem, read_yaml, section_of, shown
+from ddmpi.config_text import describe_problem, section_of, shown
 from ddmpi.errors import ConfigError
 from ddmpi.records import Limits
 from ddmpi.row_filter import RowFilter, parse_filter
+from ddmpi.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
 from ddmpi.setting_types import RowFilterText, Text, Texts
 from ddmpi.settings import (
     RESULT_COLUMNS,
@@ -81,6 +82,13 @@ class Keys(Section):
     servers: ServerRules = Field(
         ServerRules(()), description="Limits of single servers or groups; the first rule that matches wins."
     )
+    servers_from: Texts = Field(
+        (KNOWN_HOSTS,),
+        description=(
+            f"Files with more rules, which count after those of `servers`; {KNOWN_HOSTS} = what well-known hosts ask "
+            "for, a file that comes with ddmpi."
+        ),
+    )
     schedule_rules: ScheduleRules = Field(
         {1: 1},
         description=(
@@ -132,10 +140,11 @@ class Config(Keys):
     """The keys, and what follows from them. Made by ``load`` and ``parse``, whose messages are meant for users."""
 
     notices: Texts = Field((), description="What the user should know although it is no error.")
+    rules: ServerRules = Field(ServerRules(()), description="Those of ``servers``, then those of ``servers_from``.")
 
     def limits_for(self, server: str) -> Limits:
         """What the pace group of a canonical server name allows, over all ranks."""
-        parameters, rule = self.downloader_parameters, self.servers.find(server)
+        parameters, rule = self.downloader_parameters, self.rules.find(server)
         rate, connections = parameters.default_rate_limit, parameters.max_connections_per_server
         if rule is None:
             return Limits(rate_per_s=rate, connections=connections)
@@ -148,8 +157,13 @@ class Config(Keys):
 
     def group_of(self, server: str) -> str:
         """The pace group of a canonical server name: its rule's group, or the server itself."""
-        rule = self.servers.find(server)
+        rule = self.rules.find(server)
         return server if rule is None or rule.group is None else rule.group
+
+    def is_known_host(self, server: str) -> bool:
+        """Whether the server's limits come from a file of ``servers_from``."""
+        rule = self.rules.find(server)
+        return any(rule is shared for shared in self.rules.root[len(self.servers.root) :])
 
     @property
     def row_filter(self) -> RowFilter | None:
@@ -181,8 +195,8 @@ class Config(Keys):
     def semantic(self) -> dict[str, object]:
         """The keys that decide what the output holds, by dotted name. They must not change between two runs.
 
-        ``servers.groups`` is there because servers of one group are packed into batches of their own: every rule up to
-        the last one with a group takes part in that.
+        ``servers.groups`` is there because servers of one group are packed into batches of their own; the files of
+        ``servers_from`` take part in that.
         """
         parameters = self.downloader_parameters
         return {
@@ -194,7 +208,7 @@ class Config(Keys):
             "downloader_parameters.image_size": parameters.image_size,
             "downloader_parameters.hash_algorithm": parameters.hash_algorithm,
             "downloader_parameters.accept": parameters.accept,
-            "servers.groups": self.servers.grouping(),
+            "servers.groups": self.rules.grouping(),
         }
 
     def identity_hash(self) -> str:
@@ -216,14 +230,7 @@ def load(path: Path) -> Config:
 
     Raises: ConfigError for a file that cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
     """
-    try:
-        data, doubled = read_yaml(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2030-02-31 is a ValueError
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    data, doubled = read_yaml_file(path)
     return _checked(data, str(path), doubled)
 
 
@@ -244,10 +251,15 @@ def _checked(data: object, source: str, problems: list[str]) -> Config:
         keys = Keys.model_validate(kept)
     except ValidationError as error:
         problems = [*problems, *(describe_problem(found, Keys, LEGACY_KEYS) for found in error.errors())]
+    else:
+        try:
+            rules = keys.servers.followed_by(rules_from(keys.servers_from))
+        except ConfigError as error:
+            problems = [*problems, f"servers_from: {error}"]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
-    return Config(**dict(keys), notices=tuple(notices))
+    return Config(**dict(keys), notices=tuple(notices), rules=rules)
 
 
 def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:

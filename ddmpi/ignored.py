@@ -1,8 +1,6 @@
-"""Servers that the user wants left out. Pure.
+"""Which of many servers are meant by patterns: those of the ignored table, or of the ``servers`` rules. Pure.
 
-Decides: which servers the patterns of the ignored table mean. Must not know what becomes of them.
-
-Invariant: a pattern means what it means in the ``servers`` rules: a name, or a glob over the whole name.
+Must not know what becomes of the servers. Invariant: a pattern is a name, or a glob over the whole name.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_WILD = re.compile(r"[*?]")
 _HEADERS = frozenset({"server_name", "servername"})
 
 
@@ -26,17 +25,19 @@ def patterns_in(text: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name and name not in _HEADERS and not name.startswith("#")]
 
 
-def ignored_servers(names: pa.Array[Any] | pa.ChunkedArray[Any], patterns: Iterable[str]) -> npt.NDArray[np.bool_]:
+def matching_servers(names: pa.Array[Any] | pa.ChunkedArray[Any], patterns: Iterable[str]) -> npt.NDArray[np.bool_]:
     """(n,) which of these canonical server names are meant.
 
     Arrow looks for all plain names at once and for globs one by one; Python only for sets such as ``[ab]``.
     """
-    wanted = list(patterns)
+    wanted = list(dict.fromkeys(patterns))
     found = np.asarray(pc.is_in(names, value_set=pa.array(wanted, pa.string())))
     for pattern in wanted:
         if "[" in pattern:
             found = found | np.fromiter((fnmatchcase(str(name), pattern) for name in names), np.bool_, len(names))
-        elif "*" in pattern or "?" in pattern:
+        elif pattern.startswith("*") and not _WILD.search(pattern, 1):
+            found = found | np.asarray(pc.ends_with(names, pattern=pattern[1:]))
+        elif _WILD.search(pattern):
             found = found | np.asarray(pc.match_substring_regex(names, pattern=_as_regex(pattern)))
     return found
 

@@ -9,6 +9,7 @@ each check here is one that would otherwise fail hours into a run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -216,7 +217,7 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
 
         A server whose own name is the name of a group belongs to that group: it could not have limits of its own.
         """
-        if not self.root:
+        if not server.endswith(self._tails):
             return None
         cache = self._cache
         if server not in cache:
@@ -227,16 +228,56 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
             )
         return cache[server]
 
+    def followed_by(self, others: ServerRules) -> ServerRules:
+        """These rules, then the others. A group of theirs that is named here has the limits that it has here."""
+        own = {rule.group: rule for rule in self.root if rule.group is not None}
+        adapted = (
+            own[rule.group].model_copy(update={"match": rule.match}) if rule.group in own else rule
+            for rule in others.root
+        )
+        return ServerRules((*self.root, *adapted))
+
+    @property
+    def patterns(self) -> list[str]:
+        """A server that none of these means has no rule."""
+        return [*(rule.match for rule in self.root), *self._groups]
+
+    @property
+    def grouped(self) -> list[str]:
+        """A server that none of these patterns means is in no group."""
+        return [*(rule.match for rule in self.root if rule.group is not None), *self._groups]
+
+    @property
+    def _groups(self) -> list[str]:
+        return list(dict.fromkeys(rule.group for rule in self.root if rule.group is not None))
+
     def grouping(self) -> list[list[str | None]]:
-        """``[match, group]`` of all rules up to the last one with a group: what decides who belongs together."""
-        pairs = [[rule.match, rule.group] for rule in self.root]
-        while pairs and pairs[-1][1] is None:
-            pairs.pop()
-        return pairs
+        """``[match, group]`` of what decides who belongs together: the rules with a group, and those without one that
+        may take a server away from a group's rule that follows them."""
+        pairs: list[list[str | None]] = []
+        grouped_ends: list[str] = []
+        for rule in reversed(self.root):
+            end = _end_of(rule.match)
+            if rule.group is not None:
+                grouped_ends.append(end)
+            elif not any(end.endswith(other) or other.endswith(end) for other in grouped_ends):
+                continue
+            pairs.append([rule.match, rule.group])
+        return pairs[::-1]
+
+    @cached_property
+    def _tails(self) -> tuple[str, ...]:
+        """How the name of a server that has a rule ends: the quickest way to see that one of a million has none."""
+        return tuple(map(_end_of, self.patterns))
 
     @cached_property
     def _cache(self) -> dict[str, ServerRule | None]:
         return {}
+
+
+def _end_of(pattern: str) -> str:
+    """How all names end that a glob means: what follows its last special character."""
+    return re.split(r"[*?\]]", pattern)[-1]
 
 
 class Backoff(Section):

@@ -38,8 +38,8 @@ default. [configs/minimal.yaml](../configs/minimal.yaml) is the shortest one,
   problems too.
 - Limits are totals over all ranks, redirects and retries included.
 - These keys decide what the output holds and must not change between two runs over the same output folder; the
-  program refuses to start if they do (`servers.groups` means the pairs of `match` and `group` of the `servers` rules);
-  all other keys may change:
+  program refuses to start if they do (`servers.groups` means who is in which group by the rules of `servers` and
+  `servers_from`); all other keys may change:
 {semantic}
 - Config files of distributed-downloader load. Keys that mean nothing here are ignored, with one notice:
 {legacy}
@@ -80,6 +80,11 @@ RULES = """\
 A list of rules. The first one whose `match` fits the server's canonical name wins. That name is lowercase and punycode,
 without scheme, and has a port unless it is the default one. A server whose own name is the name of a group belongs to
 that group.
+
+After these rules those of the files in `servers_from` count. Such a file is YAML with the one key `servers`. The one
+that comes with ddmpi, [known-hosts](../ddmpi/presets/known-hosts.yaml), has the limits that well-known hosts state. To
+change some of them, put a rule of your own into `servers`, or name a changed copy of the file. A group that `servers`
+names has the limits that it has there, whatever the files say.
 """
 
 

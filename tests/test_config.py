@@ -349,7 +349,7 @@ def test_rules_are_found_again_from_a_bounded_cache(monkeypatch: pytest.MonkeyPa
 def test_a_copy_with_other_rules_does_not_keep_the_old_answers() -> None:
     config = make(servers=[{"match": "a", "rate_limit": 1}])
     assert config.limits_for("a").rate_per_s == 1
-    other = config.model_copy(update={"servers": make().servers})
+    other = config.model_copy(update={"rules": make().rules})
     assert other.limits_for("a").rate_per_s == 10
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ddmpi.config import parse
 from ddmpi.errors import OutputError
-from ddmpi.ignored import ignored_servers, patterns_in
+from ddmpi.ignored import matching_servers, patterns_in
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.layout import Layout
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS
@@ -40,7 +40,7 @@ names = st.text("ab.*?[]!-:", max_size=6)
 @given(st.lists(names, max_size=6), st.lists(names.filter(bool), max_size=3))
 def test_patterns_mean_what_they_mean_in_server_rules(servers: list[str], patterns: list[str]) -> None:
     expected = [any(name == p or fnmatchcase(name, p) for p in patterns) for name in servers]
-    assert ignored_servers(pa.array(servers, pa.string()), patterns).tolist() == expected
+    assert matching_servers(pa.array(servers, pa.string()), patterns).tolist() == expected
 
 
 def start(tmp_path: Path, ignored: str | None = None) -> RunState:
@@ -70,7 +70,7 @@ def by_server(state: RunState) -> dict[str, int]:
     return dict(rows)
 
 
-def test_rows_of_ignored_servers_are_counted_apart(tmp_path: Path) -> None:
+def test_rows_of_matching_servers_are_counted_apart(tmp_path: Path) -> None:
     state = start(tmp_path, "server_name\nlarge.org\n*.net\nabsent.org\n")
     assert by_server(state) == {"large.org": 0, MANY_SERVERS: 2, INVALID_SERVER: 2}
     assert (state.ignored_rows, state.pending_rows, state.table.ignored_server_count) == (31, 4, 4)

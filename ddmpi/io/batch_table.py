@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ddmpi.config import Config
 from ddmpi.errors import OutputError
-from ddmpi.ignored import ignored_servers, patterns_in
+from ddmpi.ignored import matching_servers, patterns_in
 from ddmpi.io.checkpoint import servers_present
 from ddmpi.io.layout import Layout
 from ddmpi.io.name_column import NameColumn
@@ -53,7 +53,7 @@ class BatchTable:
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
         self._server_batches: IntArray = servers.column("batches").to_numpy().astype(np.int64)
-        self._is_ignored = ignored_servers(self.server_names.values, _ignored_patterns(layout))
+        self._is_ignored = matching_servers(self.server_names.values, _ignored_patterns(layout))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -228,10 +228,8 @@ def make_plan(
 
 def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:
     """The groups that may differ from a server without rule and profile: of a million servers most do not."""
-    if config.servers.root:
-        yield from enumerate(names)
-        return
     special = pc.starts_with(names.values, "__")
     known = pc.is_in(names.values, value_set=pa.array(list(profiles), pa.string()))
-    for index in np.flatnonzero(np.asarray(pc.or_(special, known))).tolist():
+    ruled = matching_servers(names.values, config.rules.patterns)
+    for index in np.flatnonzero(np.asarray(pc.or_(special, known)) | ruled).tolist():
         yield index, names[index]

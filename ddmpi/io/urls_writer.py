@@ -11,8 +11,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.errors import EXIT_PENDING, DdmpiError, InputError, StorageError
+from ddmpi.ignored import matching_servers
 from ddmpi.io.durable import make_folders, publish
 from ddmpi.io.row_numbers import NumberFile
 from ddmpi.io.server_tally import REFUSED, Numbers, ServerTally
@@ -68,6 +70,7 @@ def partition_input(
     batch_size: int,
     small_rows: int,
     group_of: Callable[[str], str] | None = None,
+    grouped: Sequence[str] = ("*",),
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_progress: Callable[[PartitionProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -76,8 +79,8 @@ def partition_input(
 
     ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
     About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
-    ``group_of`` says which pace group a server is in, its own name if it is on its own; it is asked once per server
-    (None: they all are).
+    ``group_of`` says which pace group a server is in, its own name if it is on its own (None: they all are); it is
+    asked once per server of those that the patterns ``grouped`` mean, the others are on their own.
 
     Raises:
         InputError: the input is damaged, or changed meanwhile.
@@ -94,7 +97,7 @@ def partition_input(
                 shutil.rmtree(leftover)
         make_folders(staging)
         with recycled_memory(), Workers() as workers:
-            cut = job.run(workers, batch_size, small_rows, group_of)
+            cut = job.run(workers, batch_size, small_rows, partial(_groups, group_of, grouped))
         if folder.exists():
             folder.rename(replaced)
         publish(staging, folder)
@@ -152,10 +155,17 @@ class _Job:
     _halves_done: int = 0
     _total: int | None = None
 
-    def run(self, workers: Workers, batch_size: int, small_rows: int, group_of: Callable[[str], str] | None) -> Cut:
+    def run(
+        self,
+        workers: Workers,
+        batch_size: int,
+        small_rows: int,
+        groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
+    ) -> Cut:
         with NumberFile(self.staging / ".numbers") as numbers:
             self._count_servers(workers, numbers)
-            servers = _server_table(self.tally, group_of)
+            known = self.tally.names.slice(1)
+            servers = ServerTable(known, self.tally.rows[1:], groups_of(known))
             refused = int(self.tally.rows[REFUSED])
             cut = cut_batches(servers, invalid_rows=refused, batch_size=batch_size, small_rows=small_rows)
             layout = lay_out(cut.rows)
@@ -266,13 +276,16 @@ def _drain(kept: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield kept.popleft()
 
 
-def _server_table(tally: ServerTally, group_of: Callable[[str], str] | None) -> ServerTable:
-    names = tally.names.slice(1)
-    groups = pa.nulls(len(names), pa.string())
-    if group_of is not None:
-        pairs = ((name, group_of(name)) for name in map(str, names.to_pylist()))
-        groups = pa.array([None if group == name else group for name, group in pairs], pa.string())
-    return ServerTable(names, tally.rows[1:], groups)
+def _groups(group_of: Callable[[str], str] | None, grouped: Sequence[str], names: pa.Array[Any]) -> pa.Array[Any]:
+    """(n,) the groups of these servers, null for those on their own."""
+    if group_of is None or not grouped:
+        return pa.nulls(len(names), pa.string())
+    is_asked = matching_servers(names, grouped)
+    asked = (str(name) for name in names.filter(pa.array(is_asked)))
+    groups = [None if (group := group_of(name)) == name else group for name in asked]
+    alone = pa.nulls(len(names), pa.string())
+    answer: pa.Array[Any] = pc.replace_with_mask(alone, pa.array(is_asked), pa.array(groups, pa.string()))
+    return answer
 
 
 def _summary(job: _Job, batches: int, seconds: float) -> PartitionSummary:

@@ -14,6 +14,7 @@ from ddmpi import __version__
 from ddmpi.console import PARTITIONING, Console, Snapshot, Summary
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.formats import duration
+from ddmpi.ignored import matching_servers
 from ddmpi.io.batch_table import limits_by_group
 from ddmpi.io.durable import write_atomically
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
@@ -26,6 +27,8 @@ from ddmpi.roles.run_state import RunState
 from ddmpi.schedule import PACKED_PREFIX
 
 log = logging.getLogger(__name__)
+
+MOST_KNOWN_HOSTS = 10
 
 
 class Reporter:
@@ -67,6 +70,10 @@ class Reporter:
         if state.ignored_rows:
             servers, name = state.table.ignored_server_count, state.layout.ignored.name
             self._console.say(f"Ignored: {state.ignored_rows:,} rows on {servers:,} servers, by {name}")
+        if hosts := known_hosts(state):
+            named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
+            more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
+            self._console.say(f"Limits of known hosts (servers_from) hold for {named}{more}")
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; sums are made only when they are shown."""
@@ -148,6 +155,13 @@ def _places(state: RunState) -> dict[str, str]:
     places |= {"what was measured of each server": layout.profiles} if state.profiles else {}
     places |= {"one per rank": layout.logs}
     return {what: layout.relative(path) for what, path in places.items()}
+
+
+def known_hosts(state: RunState) -> list[str]:
+    """The servers and groups of the table whose limits no rule of the user's decides."""
+    config, names = state.config, state.table.server_names
+    ruled = np.flatnonzero(matching_servers(names.values, config.rules.patterns)).tolist()
+    return sorted({config.group_of(names[index]) for index in ruled if config.is_known_host(names[index])})
 
 
 def server_lines(state: RunState) -> tuple[list[ServerLine], ServerLine | None]:
