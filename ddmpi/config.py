@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -42,6 +41,7 @@ from ddmpi.settings import (
     ServerRules,
     Walltime,
 )
+from ddmpi.user_agent import names_contact
 
 LEGACY_KEYS = (
     "account",
@@ -184,8 +184,13 @@ class Config(Keys):
 
     @property
     def contact_missing(self) -> bool:
-        """Whether the User-Agent names nobody whom a server's operator could ask: no URL, no mail address."""
-        return not any(re.search(r"https?://|\S@\S", line) for line in self.header_list() if _is_user_agent(line))
+        """Whether the User-Agent names nobody whom a server's operator could ask."""
+        return not names_contact(self.user_agent)
+
+    @property
+    def user_agent(self) -> str:
+        """The value of the User-Agent header; of several the first."""
+        return next(line.partition(":")[2].strip() for line in self.header_list() if _is_user_agent(line))
 
     @property
     def allowed_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

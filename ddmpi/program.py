@@ -141,8 +141,8 @@ class _Conductor:
             self.console.say(f"Notice: {notice}")
         if config.contact_missing:
             self.console.say(
-                "Warning: the User-Agent names no contact; set downloader_parameters.header so that the servers' "
-                "operators can reach you."
+                "Warning: the User-Agent names no contact, no URL and no mail address (those under .example are "
+                "nobody's). Set downloader_parameters.header so that the servers' operators can reach you."
             )
         return config, layout
 

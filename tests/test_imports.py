@@ -52,6 +52,7 @@ PURE = (
     "site",
     "stealing",
     "urls",
+    "user_agent",
     "victims",
 )
 SHELL = frozenset(

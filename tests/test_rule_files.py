@@ -111,16 +111,17 @@ def test_a_rule_is_found_exactly_where_a_pattern_matches(patterns: list[str], se
     assert rules.find(server) is next(iter([*by_name, *matching]), None)
 
 
-def test_users_are_told_which_limits_they_did_not_set(tmp_path: Path) -> None:
+def test_users_are_told_which_limits_they_did_not_set_and_that_no_contact_is_named(tmp_path: Path) -> None:
     rows = ["http://upload.wikimedia.org/a.png", "https://a.archive.org/b.png", "http://example.org/c.png"]
     (tmp_path / "urls.txt").write_text("\n".join(rows) + "\n")
     # The proxy refuses everything: nothing is sent anywhere.
     job = make_job(
         tmp_path / "job",
         tmp_path / "urls.txt",
-        downloader_parameters={"proxy": "http://127.0.0.1:1", "max_attempts": 1},
+        downloader_parameters={"proxy": "http://127.0.0.1:1", "max_attempts": 1, "header": "User-Agent: me/1"},
         profiling={"mode": "uniform"},
         final_wait_s=0,
     )
     _, printed = job.run(1)
+    assert printed.count("Warning: the User-Agent names no contact") == 1
     assert "Limits of known hosts (servers_from) hold for internet-archive, upload.wikimedia.org\n" in printed
