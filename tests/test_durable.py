@@ -82,13 +82,26 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(
 def test_a_failed_fsync_is_final_for_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = NewFile(tmp_path / "part")
     new.write(b"bytes that the kernel lost")
-    faults = Faults(monkeypatch, fail_at=1, code=errno.EIO)
+    faults = Faults(monkeypatch, fail_at=2, code=errno.EIO)
     with pytest.raises(StorageError, match="EIO"):
         new.commit(tmp_path / "target")
+    assert faults.names()[:2] == ["os_write", "os_fsync"]
     assert faults.names().count("os_fsync") == 1
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="closed"):
         new.commit(tmp_path / "target")
+
+
+def test_small_writes_go_to_disk_together_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults(monkeypatch)
+    new = NewFile(tmp_path / "part")
+    pieces = [bytes([i]) * size for i, size in enumerate([1, 2, 3, 1_000_000, 4, 200_000, 100_000, 5])]
+    for piece in pieces:
+        new.write(piece)
+    assert new.tell() == sum(map(len, pieces))
+    new.commit(tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"".join(pieces)
+    assert faults.names().count("os_write") == 4  # three small ones, the large one, two that fit together, the rest
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ddmpi.io.layout import Layout
 
 _FENCED_PREFIX: Final = "fenced-"
+_BUFFER_BYTES: Final = 256 << 10
+"""Parquet writers hand over page headers and small columns one by one: a hundred calls for a part of a few rows."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -81,6 +83,7 @@ class NewFile(io.RawIOBase):
         self.path = path
         self._fd: int | None = None
         self._position = 0
+        self._buffer = bytearray()
         try:
             self._fd = os_open(path, _NEW_FILE)
         except OSError as error:
@@ -90,26 +93,31 @@ class NewFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
+        """Bytes that were handed over; the last of them may still be in memory."""
         return self._position
 
     def write(self, data: object, /) -> int:
-        """Write all of ``data``, a bytes-like object: Parquet writers do not look at short counts."""
+        """Take all of ``data``, a bytes-like object: Parquet writers do not look at short counts."""
         if self._fd is None:
             raise ValueError(f"{self.path} is closed")
-        with memoryview(data) as view, view.cast("B") as rest:  # type: ignore[arg-type]
-            done = 0
-            while done < rest.nbytes:
-                done += os_write(self._fd, rest[done:])
-            self._position += done
-            return done
+        with memoryview(data) as view, view.cast("B") as taken:  # type: ignore[arg-type]
+            if len(self._buffer) + taken.nbytes > _BUFFER_BYTES:
+                self._write_buffer(self._fd)
+            if taken.nbytes > _BUFFER_BYTES:
+                _write_all(self._fd, taken)
+            else:
+                self._buffer += taken
+            self._position += taken.nbytes
+            return taken.nbytes
 
     def commit(self, final: Path) -> None:
-        """fsync, close, rename to ``final``, fsync its folder; makes missing folders, durable as well."""
+        """Write the rest, fsync, close, rename to ``final``, fsync its folder; missing folders are made, durably."""
         fd, self._fd = self._fd, None
         if fd is None:
             raise ValueError(f"{self.path} is closed")
         try:
             try:
+                self._write_buffer(fd)
                 os_fsync(fd)
             finally:
                 os_close(fd)
@@ -131,6 +139,11 @@ class NewFile(io.RawIOBase):
             os_unlink(self.path)
         self.close()
 
+    def _write_buffer(self, fd: int) -> None:
+        with memoryview(self._buffer) as rest:
+            _write_all(fd, rest)
+        self._buffer.clear()
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data``, durably; a reader sees the old bytes or the new ones.
@@ -149,6 +162,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         new.discard()
         raise _storage_error("cannot write", path, error) from error
     new.commit(path)
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    done = 0
+    while done < data.nbytes:
+        done += os_write(fd, data[done:])
 
 
 def publish(tmp: Path, final: Path) -> None:
