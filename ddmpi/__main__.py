@@ -33,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         orders = Orders(
             arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
         )
-        return program.run(MPI.COMM_WORLD, lambda: config.load(arguments.config), orders, os.environ, Signals())
+        signals = Signals()
+        code = program.run(MPI.COMM_WORLD, lambda: config.load(arguments.config), orders, os.environ, signals)
+        signals.ignore()
+        return code
 
     return run_together(MPI.COMM_WORLD, run)
 

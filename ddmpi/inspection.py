@@ -18,8 +18,9 @@ from ddmpi.arguments import Arguments
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.formats import duration, size
+from ddmpi.io.batch_files import scan
 from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
-from ddmpi.io.checkpoint import Checkpoint, load, scan
+from ddmpi.io.checkpoint import Checkpoint, load
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import Holder
 from ddmpi.io.profiles import Profile, read_profiles

@@ -15,8 +15,9 @@ from mpi4py import MPI
 
 from ddmpi.config import Config
 from ddmpi.console import Console
-from ddmpi.errors import EXIT_PENDING, DdmpiError
+from ddmpi.errors import EXIT_PENDING, DdmpiError, StorageError
 from ddmpi.io import slurm
+from ddmpi.io.disk_errors import machine_faults
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock
 from ddmpi.io.mailbox import Mailbox
@@ -117,20 +118,22 @@ class _Conductor:
     def run(self) -> Exit:
         """From the config to the summary."""
         try:
-            config, layout = self._set_up()
+            with machine_faults():
+                config, layout = self._set_up()
         except DdmpiError as error:
             self.comm.bcast(None, root=0)
+            self._release()
             return self._refuse(error, workers=[])
         self.comm.bcast(config.to_json(), root=0)
         try:
-            ending = self._conduct(config, layout)
+            with machine_faults():
+                ending = self._conduct(config, layout)
         except Interrupted:
             ending = self._dismiss(Exit(EXIT_PENDING))
             self.console.say("Stopped while the input was partitioned; run the same command again.")
         except DdmpiError as error:
             ending = self._refuse(error, self._workers())
-        if self._lock is not None:
-            self._lock.release()
+        self._release()
         return ending
 
     def _set_up(self) -> tuple[Config, Layout]:
@@ -176,6 +179,14 @@ class _Conductor:
         return ending
 
     # ---- endings
+
+    def _release(self) -> None:
+        """A lock that the disk does not let go is found stale by the next run: its owner has ended."""
+        try:
+            if self._lock is not None:
+                self._lock.release()
+        except StorageError as error:
+            self._complain(error)
 
     def _refuse(self, error: DdmpiError, workers: list[int]) -> Exit:
         self._complain(error)

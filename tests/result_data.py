@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ddmpi.io.durable import open_epoch
-from ddmpi.io.layout import Layout
+from ddmpi.io.fence import open_epoch
+from ddmpi.io.layout import Layout, PartKind
 from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterEvent, WriterFailed
 from ddmpi.records import Answer, BatchRef, ErrorKind, Failure, Task
 
@@ -147,3 +147,11 @@ def write_outcomes(
         writer.error(batch, row, make_failure(), make_answer(row, b""), attempts=3)
     writer.stop()
     return committed(writer.events())
+
+
+def touch_part(layout: Layout, name: str, server_name: str = "s", partition_id: int = 0) -> None:
+    """A part by name only, without content."""
+    kind: PartKind = "successes" if name.startswith("successes") else "errors"
+    folder = layout.parts_folder(kind, server_name, partition_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()

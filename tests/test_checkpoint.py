@@ -1,9 +1,8 @@
-"""Checkpoint and markers: damage costs one generation, a kill at any call costs none, and the scan is quick."""
+"""The checkpoint: damage costs one generation, a fault at any call costs none."""
 
 from __future__ import annotations
 
 import errno
-import time
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddmpi.errors import StorageError
-from ddmpi.io import checkpoint as checkpoint_module
-from ddmpi.io.checkpoint import (
-    BatchCounts,
-    BatchState,
-    Checkpoint,
-    ServerState,
-    highest_epoch,
-    load,
-    parts_of,
-    read_completed,
-    remove_completed,
-    save,
-    scan,
-    write_completed,
-)
-from ddmpi.io.durable import open_epoch
-from ddmpi.io.layout import Layout, PartKind, part_name
-from ddmpi.records import BatchRef
+from ddmpi.io.checkpoint import Checkpoint, ServerState, load, save
+from ddmpi.io.layout import Layout
 from tests.faults import Faults
-from tests.result_data import make_batch
 
 CHECKPOINT = Checkpoint(
     epoch=3,
@@ -147,117 +129,3 @@ def test_a_fault_at_any_call_leaves_a_usable_generation(
             break
     assert failed > 10
     assert load(layout) == (at_epoch(3), [])
-
-
-def touch_part(layout: Layout, name: str, server_name: str = "s", partition_id: int = 0) -> None:
-    kind: PartKind = "successes" if name.startswith("successes") else "errors"
-    folder = layout.parts_folder(kind, server_name, partition_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).touch()
-
-
-def test_the_epoch_never_repeats(layout: Layout) -> None:
-    assert highest_epoch(layout) == 0
-    open_epoch(layout, 4)
-    assert highest_epoch(layout) == 4
-    open_epoch(layout, 12345)
-    assert highest_epoch(layout) == 12345
-
-
-def test_the_epoch_is_in_the_parts_if_the_temporary_folder_was_deleted(layout: Layout) -> None:
-    touch_part(layout, part_name("successes", 2, 0, 0))
-    touch_part(layout, part_name("errors", 7, 0, 0), "t", 3)
-    touch_part(layout, "errors-e9999-r00000-0000.parquet.bak")
-    (layout.images / "README").touch()
-    (layout.images / "server_name=s" / "notes").touch()
-    assert highest_epoch(layout) == 7
-
-
-def test_markers_round_trip_and_go(layout: Layout) -> None:
-    batch = make_batch(3)
-    counts = BatchCounts(10, 7, 3, {"dns": 2, "timeout": 1})
-    assert read_completed(layout, batch) is None
-    write_completed(layout, batch, counts)
-    assert read_completed(layout, batch) == counts
-    remove_completed(layout, batch)
-    remove_completed(layout, batch)
-    assert read_completed(layout, batch) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b'{"rows": 3}', b'{"rows":3,"successes":1,"errors":1}', b"\x00\xff"])
-def test_a_marker_that_says_nothing_sound_is_none(layout: Layout, content: bytes) -> None:
-    batch = make_batch()
-    write_completed(layout, batch, BatchCounts(1, 1, 0))
-    touch_part(layout, part_name("errors", 1, 0, 0), batch.server_name, batch.partition_id)
-    layout.completed(batch.server_name, batch.partition_id).write_bytes(content)
-    assert read_completed(layout, batch) is None
-    (state,) = scan(layout, [batch])
-    assert state.counts is None
-    assert len(state.parts) == 1
-
-
-def test_parts_are_listed_oldest_epoch_first(layout: Layout) -> None:
-    batch = make_batch()
-    names = [
-        part_name("successes", 2, 0, 0),
-        part_name("successes", 10, 0, 3),
-        part_name("successes", 12345, 0, 0),
-        part_name("errors", 1, 1, 0),
-    ]
-    for name in (*reversed(names), "successes-e0001-r00000-0000.parquet.tmp", "_SUCCESS"):
-        touch_part(layout, name, batch.server_name, batch.partition_id)
-    found = parts_of(layout, batch)
-    assert [path.rpartition("/")[2] for path in found] == names
-    assert all((layout.root / path).exists() for path in found)
-
-
-def test_scan_tells_completed_begun_and_untouched_batches_apart(layout: Layout) -> None:
-    batches = [make_batch(i) for i in range(4)]
-    write_completed(layout, batches[0], BatchCounts(100, 90, 10))
-    touch_part(layout, part_name("successes", 1, 0, 0), batches[0].server_name, 0)
-    touch_part(layout, part_name("successes", 1, 0, 1), batches[2].server_name, 2)
-    touch_part(layout, part_name("errors", 1, 0, 2), batches[2].server_name, 2)
-    states = scan(layout, iter(batches))
-    assert states[0] == BatchState(0, BatchCounts(100, 90, 10))
-    assert states[1] == BatchState(1, None)
-    assert states[2] == BatchState(2, None, parts_of(layout, batches[2]))
-    assert len(states[2].parts) == 2
-    assert states[3] == BatchState(3, None)
-
-
-def test_scan_of_a_new_folder_lists_each_tree_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed: list[Path] = []
-    names = checkpoint_module._names
-
-    def recorded(folder: Path) -> list[str]:
-        listed.append(folder)
-        return names(folder)
-
-    monkeypatch.setattr(checkpoint_module, "_names", recorded)
-    states = scan(layout, [make_batch(i) for i in range(1000)])
-    assert len(states) == 1000
-    assert listed == [layout.batches, layout.images, layout.errors]
-
-
-def test_a_folder_that_cannot_be_listed_is_an_error_and_not_an_empty_one(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stale(folder: Path) -> None:
-        raise OSError(errno.ESTALE, "Stale file handle")
-
-    monkeypatch.setattr("os.scandir", stale)
-    with pytest.raises(StorageError, match="cannot list"):
-        scan(layout, [])
-
-
-def test_scan_of_20000_completed_batches_takes_less_than_2_s(layout: Layout) -> None:
-    batches = [BatchRef(i, f"server-{i % 50}.example", i // 50, "f", 0, 0, 10) for i in range(20_000)]
-    for batch in batches:
-        marker = layout.completed(batch.server_name, batch.partition_id)
-        marker.parent.mkdir(parents=True)
-        marker.write_bytes(b'{"rows":10,"successes":9,"errors":1,"kinds":{"dns":1}}')
-    started = time.process_time()  # a busy machine must not fail the test
-    states = scan(layout, batches)
-    elapsed_s = time.process_time() - started
-    assert all(state.counts is not None for state in states)
-    assert elapsed_s < 2.0

@@ -10,8 +10,7 @@ import pytest
 
 from ddmpi.errors import StorageError
 from ddmpi.io import durable
-from ddmpi.io.durable import NewFile, make_folders, open_epoch, publish, write_atomically
-from ddmpi.io.layout import Layout
+from ddmpi.io.durable import NewFile, make_folders, publish, write_atomically
 from tests.faults import Faults
 
 MORE_CALLS_THAN_ANY_COMMIT = 40
@@ -23,7 +22,16 @@ def leftovers(folder: Path) -> list[str]:
 
 def test_write_atomically_makes_folders_and_replaces(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "target"
+    write_atomically(target, b"old", tmp_path / "tmp")
+    write_atomically(target, b"new", tmp_path / "tmp")
+    assert target.read_bytes() == b"new"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_file_that_is_written_beside_its_place_leaves_nothing_there(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "target"
     write_atomically(target, b"old")
+    (tmp_path / "a" / ".target.tmp").write_bytes(b"half of what a killed run wr")
     write_atomically(target, b"new")
     assert target.read_bytes() == b"new"
     assert leftovers(tmp_path) == []
@@ -60,7 +68,7 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(
         with monkeypatch.context() as patch:
             faults = Faults(patch, fail_at, code, lasting=lasting)
             try:
-                write_atomically(target, b"new")
+                write_atomically(target, b"new", folder / "tmp")
             except StorageError as error:
                 failed += 1
                 assert str(folder) in str(error)
@@ -72,7 +80,7 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(
                     break
         if not lasting:
             assert leftovers(folder) == []
-        write_atomically(target, b"later")  # whatever was left does not stand in the way
+        write_atomically(target, b"later", folder / "tmp")  # whatever was left does not stand in the way
         assert target.read_bytes() == b"later"
     else:
         pytest.fail("the commit never came to an end")
@@ -119,8 +127,19 @@ def test_a_rename_that_worked_although_nfs_says_enoent(tmp_path: Path, monkeypat
         raise FileNotFoundError(errno.ENOENT, "lost reply")
 
     monkeypatch.setattr(durable, "os_rename", resent)
-    write_atomically(tmp_path / "target", b"x")
+    (tmp_path / "target").write_bytes(b"old")
+    write_atomically(tmp_path / "target", b"x", tmp_path / "tmp")
     assert (tmp_path / "target").read_bytes() == b"x"
+
+
+def test_a_file_that_was_taken_away_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    new = NewFile(tmp_path / "part")
+    new.write(b"new")
+    (tmp_path / "part").unlink()  # as the fence of a later run does
+    with pytest.raises(StorageError, match="ENOENT"):
+        new.commit(tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"old"
 
 
 def test_a_rename_that_failed_is_not_taken_for_one_that_worked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +149,7 @@ def test_a_rename_that_failed_is_not_taken_for_one_that_worked(tmp_path: Path, m
     (tmp_path / "target").write_bytes(b"old")
     monkeypatch.setattr(durable, "os_rename", refused)
     with pytest.raises(StorageError, match="ENOENT"):
-        write_atomically(tmp_path / "target", b"new")
+        write_atomically(tmp_path / "target", b"new", tmp_path / "tmp")
     assert (tmp_path / "target").read_bytes() == b"old"
 
 
@@ -144,7 +163,7 @@ def test_a_file_system_without_fsync_of_folders_is_accepted(
         os.fsync(fd)
 
     monkeypatch.setattr(durable, "os_fsync", only_files)
-    write_atomically(tmp_path / "a" / "target", b"x")
+    write_atomically(tmp_path / "a" / "target", b"x", tmp_path / "tmp")
     assert (tmp_path / "a" / "target").read_bytes() == b"x"
 
 
@@ -174,26 +193,3 @@ def test_a_file_in_the_place_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot create folder"):
         make_folders(tmp_path / "a" / "b")
-
-
-def test_an_orphan_of_an_earlier_epoch_can_commit_no_more(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    open_epoch(layout, 1)
-    orphan = NewFile(layout.epoch_temporary(1) / "part")
-    orphan.write(b"too late")
-    open_epoch(layout, 2)
-    with pytest.raises(StorageError, match="ENOENT"):
-        orphan.commit(layout.images / "part")
-    with pytest.raises(StorageError, match="ENOENT"):
-        NewFile(layout.epoch_temporary(1) / "next")
-    assert [path.name for path in layout.temporary.iterdir()] == ["e0002"]
-    assert not (layout.images / "part").exists()
-
-
-def test_an_interrupted_cleaning_is_finished_by_the_next_run(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    (layout.temporary / "fenced-17-e0001").mkdir(parents=True)
-    (layout.temporary / "fenced-17-e0001" / "part").write_bytes(b"x")
-    (layout.temporary / "stray").write_bytes(b"x")
-    open_epoch(layout, 5)
-    assert [path.name for path in layout.temporary.iterdir()] == ["e0005"]

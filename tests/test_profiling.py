@@ -97,5 +97,5 @@ def test_a_profile_summarizes_the_samples_and_survives_its_file(tmp_path: Path) 
     assert (profile.ttfb_s, profile.total_s, profile.bytes) == (0.2, 0.4, 100)
     assert (profile.status_counts, profile.retry_after_s) == ("200:3 429:1", 17.0)
     silent = profile_of("b, quoted", 1, 0.0, ())
-    write_profiles(tmp_path / "profiles.csv", {"b": silent, "a": profile})
+    write_profiles(tmp_path / "profiles.csv", {"b": silent, "a": profile}, tmp_path / "tmp")
     assert read_profiles(tmp_path / "profiles.csv") == {"a": profile, "b, quoted": silent}

@@ -207,7 +207,7 @@ def test_a_soft_stop_loses_nothing(tmp_path: Path, new_job: MakeJob, number: sig
 
 def test_a_second_run_over_the_same_folder_is_refused(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(5), 500) as fleet:
-        job = new_job(fleet.table_path, downloader_parameters={"default_rate_limit": 20})
+        job = new_job(fleet.table_path, downloader_parameters={"default_rate_limit": 2})
         first = job.start(2)
         wait_until((job.output / "checkpoint.json").exists, first)
         code, printed = job.run(2)

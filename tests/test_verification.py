@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddmpi.io.checkpoint import BatchCounts, write_completed
+from ddmpi.io.batch_files import BatchCounts, write_completed
 from ddmpi.io.layout import Layout, PartKind, PartName, part_name
 from ddmpi.io.verification import BatchCheck, _Outcomes, verify_batch
 from tests.result_data import committed, make_answer, make_batch, make_image, open_writer, row_numbers, write_outcomes

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ddmpi.config import Config
 from ddmpi.errors import OutputError
 from ddmpi.ignored import matching_servers, patterns_in
-from ddmpi.io.checkpoint import servers_present
+from ddmpi.io.batch_files import servers_present
 from ddmpi.io.layout import Layout
 from ddmpi.io.name_column import NameColumn
 from ddmpi.io.profiles import Profile

@@ -14,10 +14,8 @@ What is assumed of the file system (ext4, XFS, Btrfs, Lustre, GPFS and NFS hold 
 
 Nothing is assumed of locks, of the order of two writes without an fsync between them, or of file time stamps.
 
-The fence: parts are written in a folder of their run's epoch (``Layout.epoch_temporary``) and renamed out of it.
-``open_epoch`` takes that folder from all earlier runs by one rename. An orphan of an earlier run that still lives
-(its mpiexec was killed, it was not) can no longer commit: its next rename or open fails with ENOENT. Whatever it
-committed before is there for the scan that follows.
+Everything is written below ``Layout.temporary`` and renamed out of it: what a killed run has left unfinished is there,
+and nowhere else. ``fence`` takes it away from the run that follows.
 
 All system calls go through the ``os_`` functions, so that tests can make the n-th call fail.
 """
@@ -28,16 +26,12 @@ import contextlib
 import errno
 import io
 import os
-import shutil
+import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ddmpi.errors import StorageError
+from ddmpi.io.disk_errors import storage_error
 
-if TYPE_CHECKING:
-    from ddmpi.io.layout import Layout
-
-_FENCED_PREFIX: Final = "fenced-"
 _BUFFER_BYTES: Final = 256 << 10
 """Parquet writers hand over page headers and small columns one by one: a hundred calls for a part of a few rows."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -87,7 +81,7 @@ class NewFile(io.RawIOBase):
         try:
             self._fd = os_open(path, _NEW_FILE)
         except OSError as error:
-            raise _storage_error("cannot create", path, error) from error
+            raise storage_error("cannot create", path, error) from error
 
     def writable(self) -> bool:
         return True
@@ -119,12 +113,13 @@ class NewFile(io.RawIOBase):
             try:
                 self._write_buffer(fd)
                 os_fsync(fd)
+                inode = os.fstat(fd).st_ino
             finally:
                 os_close(fd)
-            _rename_durably(self.path, final)
+            _rename_durably(self.path, final, inode)
         except OSError as error:
             self.discard()
-            raise _storage_error("cannot commit", final, error) from error
+            raise storage_error("cannot commit", final, error) from error
         finally:
             self.close()
 
@@ -145,23 +140,41 @@ class NewFile(io.RawIOBase):
         self._buffer.clear()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, temporary: Path | None = None) -> None:
     """Replace ``path`` by ``data``, durably; a reader sees the old bytes or the new ones.
+
+    Args:
+        temporary: where it is written first (``Layout.temporary``), made if missing; None: beside ``path``, for files
+            that may be on another file system, or that no run has to be fenced off from.
 
     Raises:
         StorageError: with path and reason; ``path`` is then as it was, or (where only the last fsync failed) new.
     """
-    make_folders(path.parent)
-    # The process id keeps apart an orphan and its successor, who would else write into one file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    remove_leftover(temporary)
-    new = NewFile(temporary)
+    # A name of its own: an orphan and its successor must never write into one file.
+    new = NewFile(_beside(path) if temporary is None else _made(temporary) / f"{path.name}.{uuid.uuid4().hex}")
     try:
         new.write(data)
     except OSError as error:
         new.discard()
-        raise _storage_error("cannot write", path, error) from error
+        raise storage_error("cannot write", path, error) from error
     new.commit(path)
+
+
+def _made(folder: Path) -> Path:
+    make_folders(folder)
+    return folder
+
+
+def _beside(path: Path) -> Path:
+    """A name beside ``path``, the same each time, so that a killed run's file does not stay."""
+    temporary = _made(path.parent) / f".{path.name}.tmp"
+    try:
+        os_unlink(temporary)
+    except FileNotFoundError:
+        return temporary
+    except OSError as error:
+        raise storage_error("cannot remove", temporary, error) from error
+    return temporary
 
 
 def _write_all(fd: int, data: memoryview) -> None:
@@ -180,9 +193,9 @@ def publish(tmp: Path, final: Path) -> None:
     """
     try:
         fsync_path(tmp)
-        _rename_durably(tmp, final)
+        _rename_durably(tmp, final, tmp.stat().st_ino)
     except OSError as error:
-        raise _storage_error("cannot commit", final, error) from error
+        raise storage_error("cannot commit", final, error) from error
 
 
 def make_folders(folder: Path) -> None:
@@ -194,35 +207,7 @@ def make_folders(folder: Path) -> None:
     try:
         _make_folders(folder)
     except OSError as error:
-        raise _storage_error("cannot create folder", folder, error) from error
-
-
-def open_epoch(layout: Layout, epoch: int) -> None:
-    """Fence off all earlier runs and make this one's temporary folder; rank 0 calls it before it scans the parts.
-
-    Raises:
-        StorageError: with path and reason.
-    """
-    own = layout.epoch_temporary(epoch)
-    # Own folder first: its name tells the next run the highest epoch, whatever happens to the rest.
-    make_folders(own)
-    try:
-        for entry in sorted(layout.temporary.iterdir()):
-            if entry != own:
-                _remove_fenced(entry)
-    except OSError as error:
-        raise _storage_error("cannot clean", layout.temporary, error) from error
-
-
-def _remove_fenced(entry: Path) -> None:
-    if not entry.name.startswith(_FENCED_PREFIX):  # an interrupted cleaning leaves such names
-        fenced = entry.with_name(f"{_FENCED_PREFIX}{os.getpid()}-{entry.name}")
-        os_rename(entry, fenced)
-        entry = fenced
-    if entry.is_dir():
-        shutil.rmtree(entry)
-    else:
-        os_unlink(entry)
+        raise storage_error("cannot create folder", folder, error) from error
 
 
 def fsync_path(path: Path) -> None:
@@ -238,26 +223,13 @@ def fsync_path(path: Path) -> None:
         os_close(fd)
 
 
-def remove_leftover(path: Path) -> None:
-    """Remove a temporary file of a killed predecessor, if there is one.
-
-    Raises:
-        StorageError: with path and reason.
-    """
-    try:
-        os_unlink(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _storage_error("cannot remove", path, error) from error
-
-
-def _rename_durably(source: Path, target: Path) -> None:
+def _rename_durably(source: Path, target: Path, inode: int) -> None:
     _make_folders(target.parent)
     try:
         os_rename(source, target)
     except FileNotFoundError:
-        if source.exists() or not target.exists():
+        # Only the inode tells the new file from one that the name had before.
+        if not target.exists() or target.stat().st_ino != inode:
             raise
     fsync_path(target.parent)
 
@@ -275,8 +247,3 @@ def _make_folders(folder: Path) -> None:
                 raise
         # Also when another rank was first: it may not have come to its fsync yet.
         fsync_path(new.parent)
-
-
-def _storage_error(what: str, path: Path, error: OSError) -> StorageError:
-    code = errno.errorcode.get(error.errno, "?") if error.errno is not None else "?"
-    return StorageError(f"{what} {path}: {error.strerror or error} ({code})")

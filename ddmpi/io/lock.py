@@ -104,6 +104,7 @@ def acquire(path: Path, *, job_id: str, since: str, job_is_gone: JobIsGone) -> O
     holder = _this_process(job_id, since)
     try:
         _hold(path, holder, job_is_gone)
+        _clean_up(path)
     except OSError as error:
         raise OutputError(f"cannot write to the output folder: {path}: {error.strerror or error}") from error
     return OutputLock(path, holder)
@@ -115,6 +116,12 @@ def _hold(path: Path, own: Holder, job_is_gone: JobIsGone) -> None:
             return
         _remove_if_stale(path, own, job_is_gone)
     raise OutputError(f"several runs want {path} at once; start one of them again")
+
+
+def _clean_up(path: Path) -> None:
+    """Remove what killed takeovers have left. One that is under way fails there, as it has to: the lock is held."""
+    for left in path.parent.glob(f"{path.name}.*"):
+        left.unlink(missing_ok=True)
 
 
 def _create(path: Path, data: bytes) -> bool:
@@ -165,7 +172,7 @@ def _remove_as_only_successor(path: Path, data: bytes, own: Holder, job_is_gone:
     except FileNotFoundError:
         return  # the faster one has finished, and released its lock already
     finally:
-        removal.unlink()
+        removal.unlink(missing_ok=True)  # the new owner cleans up
 
 
 def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobIsGone) -> str:
@@ -190,7 +197,7 @@ def _server_now(path: Path, token: str) -> float:
     try:
         return probe.stat().st_mtime
     finally:
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # the new owner cleans up
 
 
 def _this_process(job_id: str, since: str) -> Holder:

@@ -69,8 +69,8 @@ def _quantile(values: list[float], q: float) -> float:
     return round(float(np.quantile(values, q)), 6) if values else 0.0
 
 
-def write_profiles(path: Path, profiles: Mapping[str, Profile]) -> None:
-    """Write all profiles, sorted by server.
+def write_profiles(path: Path, profiles: Mapping[str, Profile], temporary: Path) -> None:
+    """Write all profiles, sorted by server; first into the folder ``temporary``.
 
     Raises:
         StorageError: the file cannot be written.
@@ -81,7 +81,7 @@ def write_profiles(path: Path, profiles: Mapping[str, Profile]) -> None:
     writer.writerow(names)
     for _, profile in sorted(profiles.items()):
         writer.writerow([getattr(profile, name) for name in names])
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode(), temporary)
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:

@@ -34,7 +34,7 @@ def write_schedule(layout: Layout, number: int, rows: Iterable[ScheduleRow]) -> 
     Raises:
         StorageError: the file cannot be written.
     """
-    write_atomically(layout.schedule(number) / "schedule.csv", _csv(_SCHEDULE, rows))
+    write_atomically(layout.schedule(number) / "schedule.csv", _csv(_SCHEDULE, rows), layout.temporary)
 
 
 def write_verification(layout: Layout, number: int, rows: Iterable[VerificationRow]) -> None:
@@ -43,7 +43,7 @@ def write_verification(layout: Layout, number: int, rows: Iterable[VerificationR
     Raises:
         StorageError: the file cannot be written.
     """
-    write_atomically(layout.schedule(number) / "verification.csv", _csv(_VERIFICATION, rows))
+    write_atomically(layout.schedule(number) / "verification.csv", _csv(_VERIFICATION, rows), layout.temporary)
 
 
 def last_number(layout: Layout) -> int:

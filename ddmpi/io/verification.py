@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddmpi.io.checkpoint import parts_of, read_completed
+from ddmpi.io.batch_files import parts_of, read_completed
 from ddmpi.io.layout import PartName, parse_part_name
 from ddmpi.io.loading import is_on
 from ddmpi.io.result_tables import ROW_NUMBER
@@ -23,7 +23,7 @@ from ddmpi.io.result_tables import ROW_NUMBER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ddmpi.io.checkpoint import BatchLike
+    from ddmpi.io.batch_files import BatchLike
     from ddmpi.io.layout import Layout
     from ddmpi.io.loading import RowReader
     from ddmpi.records import BatchRef

@@ -167,7 +167,7 @@ class Coordinator:
     def _end_profiling(self, profiler: Profiler, now: float) -> None:
         state = self.state
         state.profiles.update(profiler.profiles(state.config.downloader_parameters.rate_multiplier))
-        write_profiles(state.layout.profiles, state.profiles)
+        write_profiles(state.layout.profiles, state.profiles, state.layout.temporary)
         state.stages["profiled"] = True
         self._save(now)
         done = [batch_id for batch_id in state.parts if not state.is_open(batch_id)]

@@ -258,15 +258,18 @@ class Downloader:
                     if report is not None:
                         self._drained.append(report)
                 case WriterFailed(error):
-                    self._fail(error)
+                    self.fail(error)
                 case _:
                     raise TypeError(f"unknown event {event!r}")
 
-    def _fail(self, error: Exception) -> None:
-        """The disk does not take more: nothing that is fetched from now on could be kept."""
+    def fail(self, error: Exception) -> None:
+        """The disk does not take or give more: nothing that is fetched from now on could be kept.
+
+        Raises any ``error`` that is no StorageError: a bug.
+        """
         if not isinstance(error, StorageError):
             raise error
-        log.error("cannot write results: %s", error)
+        log.error("stopping: %s", error)
         self._failed = True
         self._frontier.stop()
         self._send(Failed(str(error)))
@@ -366,7 +369,7 @@ class Downloader:
             try:
                 self._writer.stop(WRITER_STOP_S)
             except StorageError as error:
-                self._fail(error)
+                self.fail(error)
         self._take_writer_events(now)
         self._send_progress(now)
         self._send(Finished())

@@ -18,8 +18,9 @@ from ddmpi.config import Config
 from ddmpi.errors import OutputError
 from ddmpi.io import slurm
 from ddmpi.io.batch_table import BatchTable
-from ddmpi.io.checkpoint import Checkpoint, highest_epoch, load
-from ddmpi.io.durable import make_folders, open_epoch
+from ddmpi.io.checkpoint import Checkpoint, load
+from ddmpi.io.durable import make_folders
+from ddmpi.io.fence import highest_epoch, open_epoch
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock, acquire
 from ddmpi.io.profiles import read_profiles

@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from ddmpi.errors import EXIT_PENDING, StorageError
+from ddmpi.errors import EXIT_PENDING, OutputError, StorageError
+from ddmpi.io.disk_errors import machine_faults
 from ddmpi.io.mailbox import Mailbox
 from ddmpi.protocol import (
     Begin,
@@ -69,7 +70,8 @@ class Loop:
     def run(self) -> Exit:
         """Until the coordinator says ``Exit``; gives that message."""
         if self._coordinator is not None:
-            self._coordinator.start(time.monotonic())
+            now = time.monotonic()
+            self._guarded(self._coordinator, lambda coordinator: coordinator.start(now), now)
         while self._exit is None or self._mailbox.unsent:
             self._turn()
         if self._downloader is not None:
@@ -87,7 +89,7 @@ class Loop:
             self._step_coordinator(self._coordinator, now)
             self._exit = self._coordinator.exit
         if self._downloader is not None:
-            self._downloader.step(now)
+            self._step_downloader(self._downloader, now)
         if self._on_turn is not None:
             self._on_turn(now)
         self._wait(now)
@@ -114,12 +116,21 @@ class Loop:
 
     @staticmethod
     def _guarded(coordinator: Coordinator, action: Callable[[Coordinator], None], now: float) -> None:
-        """A disk that does not take rank 0's files stops the run softly, as on any other rank."""
+        """A disk that does not take or give rank 0's files stops the run softly, as on any other rank."""
         try:
-            action(coordinator)
-        except StorageError as error:
-            log.exception("rank 0 cannot write")
+            with machine_faults():
+                action(coordinator)
+        except (StorageError, OutputError) as error:
+            log.exception("rank 0 cannot go on")
             coordinator.fail(str(error), now)
+
+    @staticmethod
+    def _step_downloader(downloader: Downloader, now: float) -> None:
+        try:
+            with machine_faults():
+                downloader.step(now)
+        except (StorageError, OutputError) as error:
+            downloader.fail(StorageError(str(error)))
 
     def _pass_signal_on(self, now: float) -> None:
         if self._signals.stop is None or self._asked_to_stop:

@@ -113,7 +113,7 @@ class Reporter:
         )
         try:
             # A path may hold bytes that are no UTF-8.
-            write_atomically(state.layout.report, page.encode(errors="replace"))
+            write_atomically(state.layout.report, page.encode(errors="replace"), state.layout.temporary)
         except StorageError as error:
             log.exception("rank 0 cannot write the report")
             self.unreported = error

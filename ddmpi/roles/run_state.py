@@ -14,17 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ddmpi.config import Config
+from ddmpi.io.batch_files import BatchCounts, parts_of, remove_completed, scan, write_completed
 from ddmpi.io.batch_table import BatchTable
-from ddmpi.io.checkpoint import (
-    BatchCounts,
-    Checkpoint,
-    ServerState,
-    parts_of,
-    remove_completed,
-    save,
-    scan,
-    write_completed,
-)
+from ddmpi.io.checkpoint import Checkpoint, ServerState, save
 from ddmpi.io.layout import Layout
 from ddmpi.io.loading import RowReader, is_on
 from ddmpi.io.lock import OutputLock

@@ -32,6 +32,11 @@ class Signals:
         os.close(self._read_fd)
         os.close(self._write_fd)
 
+    def ignore(self) -> None:
+        """The run is over. Python gives the signals their default meaning back while it ends, which is to kill it."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     @property
     def fd(self) -> int:
         """Readable after a signal."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ddmpi.io.checkpoint import parts_of
+from ddmpi.io.batch_files import parts_of
 from ddmpi.io.schedules import VerificationRow, last_number, verified_batches, write_verification
 from ddmpi.io.verification import BatchCheck, check_batch
 from ddmpi.roles.run_state import Reopened, RunState

@@ -1,0 +1,55 @@
+"""Which errors of the operating system are the machine's fault, and what the person who runs the program is told.
+
+A full disk, a failing one, or a lack of file descriptors may meet any call, also one that only reads. They end a run
+in order, with a message and the exit code of a run that is to be started again. All other errors of the operating
+system are bugs where nobody expects them, and keep their tracebacks.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ddmpi.errors import StorageError
+
+MACHINE_FAULTS: Final = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENXIO, errno.ENODEV, errno.EMFILE,
+        errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EREMOTEIO, errno.EACCES,
+        errno.EPERM,
+    }
+)  # fmt: skip
+"""What a disk, its server or the limits of this machine answer; no call of a sound program causes one of them."""
+
+
+def storage_error(what: str, path: Path | str, error: OSError) -> StorageError:
+    """``what`` could not be done to ``path``: the text has the reason in words and as its errno's name."""
+    code = errno.errorcode.get(error.errno, "?") if error.errno is not None else "?"
+    return StorageError(f"{what} {path}: {error.strerror or error} ({code})")
+
+
+@contextmanager
+def named_disk_errors(what: str, path: Path) -> Iterator[None]:
+    """Whatever the operating system refuses in here becomes a StorageError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(what, path, error) from error
+
+
+@contextmanager
+def machine_faults() -> Iterator[None]:
+    """A fault of the machine, at a call that names no error of its own, becomes a StorageError; others pass.
+
+    Raises:
+        StorageError: with the path, where the operating system has named one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in MACHINE_FAULTS:
+            raise
+        raise storage_error("cannot use", error.filename or "the disk", error) from error
