@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from tests.chaos import kill_loop
+from tests.chaos import io_faults, kill_loop
 
 pytestmark = pytest.mark.slow
 LOGGER = logging.getLogger(__name__)
@@ -25,3 +25,11 @@ def test_fifty_kills_cost_seconds_and_no_row(capsys: pytest.CaptureFixture[str])
     assert result["kills"] >= 50
     assert [result[key] for key in ("lost", "doubled", "unreadable", "wrong_bytes")] == [0, 0, 0, 0]
     assert result["repeated_s_median"] < REPEATED_S
+
+
+@pytest.mark.timeout(600)
+def test_no_fault_of_the_disk_costs_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    code = io_faults.main(["--sample", "60"])
+    printed = capsys.readouterr().out
+    LOGGER.info("%s", printed)
+    assert code == 0, printed
