@@ -172,6 +172,15 @@ def test_bytes_that_are_not_utf8_refuse_their_row_alone(tmp_path: Path) -> None:
     assert column(opened(csv), "server_name") == [None, "b.org"]
 
 
+def test_credentials_are_not_kept(tmp_path: Path) -> None:
+    urls = ["http://me:pw@a.com/x", "ftp://me:pw@a.com/", "http:/me@a.com", "http://a.com/x@y", "mailto:me@a.com", None]
+    rows = rows_of(opened(parquet(tmp_path / "in.parquet", identifier=urls)))
+    kept = ["http://a.com/x", "ftp://a.com/", "http:/a.com", "http://a.com/x@y", "mailto:a.com", None]
+    assert rows.column("identifier").to_pylist() == kept
+    assert rows.column("server_name").to_pylist() == [None, None, None, "a.com", None, None]
+    assert rows.column("reject")[0].as_py() == "credentials"
+
+
 @pytest.mark.parametrize("name", ["in.parquet", "in.csv", "in.jsonl", "in.csv.gz", "in.jsonl.zst", "in.txt"])
 def test_no_rows(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -23,7 +23,6 @@ from ddmpi.io.tables import BatchReader, InputTable, open_input
 from ddmpi.io.url_rows import TEXT_COLUMNS
 from ddmpi.io.urls_writer import Interrupted, PartitionProgress, PartitionSummary, partition_input
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS, BatchRef
-from ddmpi.urls import Parsed, parse_url
 
 ROWS = 3000
 REFUSED = ["", "x", "ftp://a.org/", "http://u:p@a.org/", None]
@@ -167,9 +166,9 @@ def test_the_index_of_servers(table: InputTable, tmp_path: Path) -> None:
 
 def test_the_summary(table: InputTable, tmp_path: Path) -> None:
     summary = run(table, tmp_path / "urls")
-    answers = [parse_url(url) for batch in table.batches() for url in batch.column("identifier").to_pylist()]
-    servers = Counter(answer.server for answer in answers if isinstance(answer, Parsed))
-    rejected = Counter(answer.reason.partition(":")[0] for answer in answers if not isinstance(answer, Parsed))
+    rows = [row for batch in table.batches() for row in batch.select(["server_name", "reject"]).to_pylist()]
+    servers = Counter(row["server_name"] for row in rows if row["reject"] is None)
+    rejected = Counter(row["reject"].partition(":")[0] for row in rows if row["reject"] is not None)
     assert summary.rejected == rejected
     assert set(rejected) == {"empty", "bad_scheme", "credentials", "null_url"}
     assert (summary.rows, summary.servers) == (ROWS, len(servers))

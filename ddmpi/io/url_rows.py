@@ -22,6 +22,8 @@ Field: TypeAlias = "pa.Field[Any]"
 
 TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
 """The columns of an input that have a meaning here; the keys of ``columns`` in the config."""
+_CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
+"""Where a URL has a user name and a password, for RE2."""
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
 
 _BASE_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
@@ -72,6 +74,7 @@ def bare_rows(
     """
     identifier, broken = as_text(raw.column(texts["identifier"]))
     servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
+    identifier = _without_credentials(identifier, rejects)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
         if name in texts:
@@ -82,6 +85,15 @@ def bare_rows(
         is_string = pa.types.is_string(field.type)
         columns[field.name] = _text_or_codes(raw, field.name, vocabularies) if is_string else raw.column(field.name)
     return BareRows(pa.RecordBatch.from_pydict(columns), servers)
+
+
+def _without_credentials(urls: Array, rejects: Array) -> Array:
+    """URLs as they are kept: those that are refused lose what may be a password. Accepted ones have none."""
+    is_refused = pc.is_valid(rejects)
+    if not pc.any(is_refused, min_count=0).as_py():
+        return urls
+    cleaned = pc.replace_substring_regex(urls.filter(is_refused), pattern=_CREDENTIALS, replacement=r"\1")
+    return cast("Array", pc.replace_with_mask(urls, is_refused, cleaned))
 
 
 def _text_or_codes(raw: pa.RecordBatch, column: str, vocabularies: Mapping[str, Vocabulary]) -> Array:

@@ -1,0 +1,39 @@
+"""The catalog is whole: every number has a title, and a case or a test that exists."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.answers import ANSWERS
+from tests.hostile.catalog import ELSEWHERE, LAST_NUMBER, TITLES
+from tests.hostile.tables import FILES, URLS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_number_is_covered() -> None:
+    cases = {case.number for case in ANSWERS} | {case.number for case in URLS} | {case.number for case in FILES}
+    numbers = set(range(1, LAST_NUMBER + 1))
+    assert set(TITLES) == numbers
+    assert cases | set(ELSEWHERE) == numbers
+    assert cases <= numbers
+
+
+def test_names_of_cases_tell_them_apart() -> None:
+    for names in (
+        [(case.number, case.name) for case in ANSWERS],
+        [(case.number, case.name) for case in URLS],
+        [(case.number, case.name) for case in FILES],
+    ):
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("number", sorted(ELSEWHERE))
+def test_tests_that_are_named_exist(number: int) -> None:
+    for place in ELSEWHERE[number]:
+        path, _, function = place.partition("::")
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assert function in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, place
