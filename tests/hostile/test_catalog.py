@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from ddmpi.records import ErrorKind
+from docs.generate_errors import EXPLANATIONS
 from tests.hostile.answers import ANSWERS
 from tests.hostile.catalog import ELSEWHERE, LAST_NUMBER, TITLES
 from tests.hostile.tables import FILES, URLS
@@ -37,3 +41,16 @@ def test_tests_that_are_named_exist(number: int) -> None:
         path, _, function = place.partition("::")
         tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         assert function in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, place
+
+
+def test_the_page_of_errors_is_current() -> None:
+    command = [sys.executable, "-m", "docs.generate_errors", "--check"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_every_kind_is_explained_and_most_have_a_case() -> None:
+    assert set(EXPLANATIONS) == set(ErrorKind)
+    shown = {case.expected.kind for case in ANSWERS}
+    # Shown by refused URLs, and by images that are resized.
+    assert set(ErrorKind) - shown <= {ErrorKind.BAD_URL, ErrorKind.DECODE}
