@@ -1,4 +1,4 @@
-"""What one process can say about a job without MPI and without network: ``--status``, ``--verify``, ``--plan``."""
+"""What one process can say about a job without MPI and without network: ``--status`` and ``--verify``."""
 
 from __future__ import annotations
 
@@ -17,23 +17,20 @@ from ddmpi import config as config_module
 from ddmpi.arguments import Arguments
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
-from ddmpi.formats import duration, size
 from ddmpi.io.batch_files import scan
-from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
+from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.checkpoint import Checkpoint, load
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import Holder
-from ddmpi.io.profiles import Profile, read_profiles
+from ddmpi.io.profiles import read_profiles
 from ddmpi.io.tables import BatchReader
 from ddmpi.io.verification import BatchCheck, check_batch
+from ddmpi.planning import plan_beside_run, show_plan
 from ddmpi.records import UNDECODABLE
-from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
 from ddmpi.roles.verifying import describe
-from ddmpi.schedule import CPU_PER_ROW_S, IntArray, lower_bound_s
+from ddmpi.schedule import IntArray
 
 MOST_PROBLEMS = 20
-TYPICAL_FILE_BYTES = 100_000
-"""Used for predictions where nothing was profiled."""
 
 
 def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
@@ -46,24 +43,28 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
     layout = Layout(Path(config.path_to_output_folder), config.output_structure)
     out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
     if arguments.plan:
-        return _plan(config, layout, environment, arguments.ranks, out)
+        return show_plan(config, layout, environment, arguments.ranks, out)
     if not layout.batches_table.exists():
         raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
     if arguments.status:
-        return _status(layout, out)
+        return _status(config, layout, out)
     return _verify(config, layout, rehash=arguments.rehash, out=out)
 
 
 # ---- status
 
 
-def _status(layout: Layout, out: RichConsole) -> int:
+def _status(config: Config, layout: Layout, out: RichConsole) -> int:
     table = BatchTable(layout)
     checkpoint, warnings = load(layout)
     for warning in warnings:
         out.print(warning, markup=False)
     counts = _count(layout, table)
-    out.print(_status_table(layout, table, checkpoint, counts))
+    grid = _status_table(layout, table, checkpoint, counts)
+    if checkpoint is not None and not counts.is_complete.all():
+        left = np.where(counts.is_complete, 0, table.rows - counts.ignored - counts.done)
+        grid.add_row("plan", plan_beside_run(config, layout, table, left, checkpoint))
+    out.print(grid)
     _print_servers(table, counts.done, counts.errors, out)
     return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
 
@@ -166,47 +167,3 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
         f"{bad:,} of {len(table):,} batches damaged" + (f"; digests ({algorithm}) recomputed" if rehash else "")
     )
     return EXIT_DONE if not bad and not pending else EXIT_PENDING
-
-
-# ---- plan
-
-
-def _plan(config: Config, layout: Layout, environment: Mapping[str, str], ranks: int | None, out: RichConsole) -> int:
-    """Partition the input if that has not been done, then predict."""
-    if not layout.batches_table.exists():
-        lock = own_output(layout, environment)
-        try:
-            initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
-        finally:
-            lock.release()
-    table = BatchTable(layout)
-    rows = table.rows - table.ignored_rows
-    profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}
-    plan = make_plan(
-        table, config, rows=rows, profiles=profiles, limits=limits_by_group(config, profiles), ref=table.ref,
-        workers=[0],
-    )  # fmt: skip
-    bound_s, worst = lower_bound_s(plan, rows)
-    work_s = float(rows.sum()) * CPU_PER_ROW_S
-    advised = max(1, int(np.ceil(work_s / bound_s))) if bound_s > 0 else 1
-    workers = max(1, ranks - 1) if ranks is not None else advised
-    grid = Table(show_header=False, box=None, pad_edge=False)
-    grid.add_column(style="bold")
-    grid.add_column()
-    grid.add_row("rows", f"{int(rows.sum()):,} in {len(table):,} batches, {int(table.ignored_rows.sum()):,} ignored")
-    grid.add_row("servers", f"{len(table.server_names):,} in {len(table.group_names):,} groups")
-    grid.add_row("lower bound", f"{duration(bound_s)}, set by {plan.group_names[worst] if worst >= 0 else '-'}")
-    # The servers' bound or the ranks' capacity, whichever is later.
-    predicted_s = max(bound_s, work_s / workers)
-    grid.add_row("predicted", f"{duration(predicted_s)} with {workers + 1} ranks")
-    grid.add_row("advised", f"{advised + 1} ranks: more would only wait for the servers")
-    grid.add_row("size", f"about {size(_expected_bytes(rows, profiles))}")
-    out.print(grid)
-    if not profiles:
-        out.print("Nothing is profiled yet: rates are the config's, latencies and sizes are assumed.")
-    return EXIT_DONE
-
-
-def _expected_bytes(rows: IntArray, profiles: Mapping[str, Profile]) -> float:
-    known = [profile.bytes for profile in profiles.values() if profile.bytes]
-    return float(rows.sum()) * (float(np.mean(known)) if known else TYPICAL_FILE_BYTES)

@@ -11,6 +11,7 @@ when a rank cannot write. Accounting goes by published parts alone.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -185,6 +186,12 @@ class Coordinator:
         )  # fmt: skip
         bound_s, slowest = lower_bound_s(plan, state.rows - state.successes - state.errors)
         self.bound = Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", now)
+        state.stages["downloading"] = {
+            "began_at": time.time(),
+            "workers": len(self._workers),
+            "bound_s": bound_s,
+            "bound_by": self.bound.group,
+        }
         self.ledger = Ledger(plan, state.successes, state.errors, state.parts)
         self.stage = Stage.DOWNLOADING
         paces = state.known_paces()
