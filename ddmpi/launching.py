@@ -13,19 +13,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import ddmpi
-from ddmpi.errors import EXIT_BUG, EXIT_SETUP, SetupError
+from ddmpi.errors import EXIT_BUG, EXIT_SETUP, SetupError, StorageError
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    from ddmpi.ranks import Ranks
 
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 """Variables in which launchers say how many ranks they started (Hydra and Intel, Open MPI, PMIx, Hydra, Slurm)."""
 
 
-def run_together(comm: MPI.Intracomm, run: Callable[[], int]) -> int:
+def run_together(comm: Ranks, run: Callable[[], int]) -> int:
     """``run`` on all ranks of ``comm``; gives its exit code, 2 for a SetupError that all ranks raised alike.
 
-    Any other exception is reported with its rank, ends all ranks (``MPI_Abort``) and is raised again.
+    A StorageError of one rank ends all with its text and code, any other exception with a traceback (``MPI_Abort``).
     """
     try:
         _refuse_mixed_versions(comm)
@@ -35,6 +35,10 @@ def run_together(comm: MPI.Intracomm, run: Callable[[], int]) -> int:
         if comm.Get_rank() == 0:
             complain(str(error))
         return EXIT_SETUP
+    except StorageError as error:
+        complain(f"rank {comm.Get_rank()}: {error}")
+        comm.Abort(error.exit_code)
+        raise
     except BaseException as error:  # not swallowed: it ends the whole job, with its traceback
         _report_crash(comm, error)
         comm.Abort(EXIT_BUG)
@@ -65,13 +69,13 @@ def complain(text: str) -> None:
     print(f"ddmpi: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _refuse_mixed_versions(comm: MPI.Intracomm) -> None:
+def _refuse_mixed_versions(comm: Ranks) -> None:
     versions = set(comm.allgather(ddmpi.__version__))
     if len(versions) > 1:
         raise SetupError(f"the ranks run different versions of ddmpi: {', '.join(sorted(versions))}")
 
 
-def _report_crash(comm: MPI.Intracomm, error: BaseException) -> None:
+def _report_crash(comm: Ranks, error: BaseException) -> None:
     """One readable message, written at once: Abort flushes nothing."""
     place = f"rank {comm.Get_rank()} of {comm.Get_size()} on {os.uname().nodename}"
     text = "".join(traceback.format_exception(error))

@@ -37,7 +37,7 @@ _FOLDER_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
 )
 
 
-class _Part:
+class Part:
     """A published part, and what its path says."""
 
     def __init__(self, path: Path, server_name: str, partition_id: int, name: PartName) -> None:
@@ -67,7 +67,7 @@ def current_outcomes(layout: Layout) -> ds.Dataset:
     """
     if not layout.root.is_dir():
         raise OutputError(f"{layout.root}: no such folder")
-    parts = [part for kind in PART_KINDS for part in _parts(layout, kind)]
+    parts = [part for kind in PART_KINDS for part in published_parts(layout, kind)]
     schema = _schema(parts)
     file_format = ds.ParquetFileFormat()
     files = pyarrow.fs.LocalFileSystem()
@@ -77,8 +77,12 @@ def current_outcomes(layout: Layout) -> ds.Dataset:
     return dataset if superseded is None else dataset.filter(~superseded)
 
 
-def _parts(layout: Layout, kind: PartKind) -> Iterator[_Part]:
-    """The parts of one tree, in the order of their paths."""
+def published_parts(layout: Layout, kind: PartKind) -> Iterator[Part]:
+    """The parts of one tree, in the order of their paths.
+
+    Raises:
+        StorageError: a folder cannot be listed.
+    """
     for server in _folders(layout.parts_tree(kind)):
         server_name = server_of_folder(server.name)
         if server_name is None:
@@ -90,7 +94,7 @@ def _parts(layout: Layout, kind: PartKind) -> Iterator[_Part]:
             for entry in _entries(Path(partition.path)):
                 name = parse_part_name(entry.name)
                 if name is not None and name.kind == kind:
-                    yield _Part(Path(entry.path), server_name, int(number), name)
+                    yield Part(Path(entry.path), server_name, int(number), name)
 
 
 def _folders(folder: Path) -> list[os.DirEntry[str]]:
@@ -107,7 +111,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise StorageError(f"cannot list {folder}: {error.strerror}") from error
 
 
-def _schema(parts: Sequence[_Part]) -> pa.Schema:
+def _schema(parts: Sequence[Part]) -> pa.Schema:
     """Kept columns are the same in all parts of a kind: the first one tells."""
     schemas: dict[PartKind, pa.Schema] = {"successes": success_schema(), "errors": error_schema()}
     for kind in PART_KINDS:
@@ -117,14 +121,14 @@ def _schema(parts: Sequence[_Part]) -> pa.Schema:
     return pa.unify_schemas([*schemas.values(), pa.schema(_FOLDER_FIELDS)])
 
 
-def _schema_of(part: _Part) -> pa.Schema:
+def _schema_of(part: Part) -> pa.Schema:
     try:
         return pq.read_schema(part.path)
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read part {part.path}: {error}") from error
 
 
-def _superseded(layout: Layout, parts: Sequence[_Part]) -> pc.Expression | None:
+def _superseded(layout: Layout, parts: Sequence[Part]) -> pc.Expression | None:
     """Which outcomes no longer count; None where all do. A run gives a row one outcome: row and epoch identify it."""
     batches: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for part in parts:

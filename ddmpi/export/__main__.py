@@ -1,0 +1,50 @@
+"""``python -m ddmpi.export OUT TARGET --to webdataset|files|parquet``, alone or under mpiexec."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ddmpi.errors import EXIT_DONE
+from ddmpi.export.options import Order, parse_order
+from ddmpi.io.parent import LAUNCHED_BY, die_with_launcher
+from ddmpi.launching import refuse_wrong_launcher, run_together
+from ddmpi.ranks import Alone
+
+if TYPE_CHECKING:
+    from ddmpi.ranks import Ranks
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    die_with_launcher(os.environ)
+    order = parse_order(sys.argv[1:] if argv is None else argv)
+    ranks = _ranks()
+    return run_together(ranks, lambda: _run(order, ranks))
+
+
+def _ranks() -> Ranks:
+    """One process needs no MPI, not even an installed one."""
+    if not any(name in os.environ for name in LAUNCHED_BY):
+        return Alone()
+    from mpi4py import MPI  # noqa: PLC0415  # MPI starts at import
+
+    return MPI.COMM_WORLD
+
+
+def _run(order: Order, ranks: Ranks) -> int:
+    refuse_wrong_launcher(os.environ, ranks.Get_size())
+    from ddmpi.export.work import export  # noqa: PLC0415  # pyarrow
+
+    export(order, ranks, _say, os.environ)
+    return EXIT_DONE
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

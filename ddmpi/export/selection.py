@@ -1,0 +1,103 @@
+"""Which rows are exported: decided from a row group's columns before any image is read, then from the image.
+
+Invariant: each row is exported, or left out for exactly one reason; the first one in the order of ``REASONS`` counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ddmpi.io.images import DecodeError, make_shrink
+from ddmpi.io.result_tables import ROW_NUMBER
+
+if TYPE_CHECKING:
+    from ddmpi.export.options import Options
+    from ddmpi.io.images import Shrunk
+
+Mask = npt.NDArray[np.bool_]
+REASONS: Final = ("too_few_bytes", "too_many_bytes", "unknown_size", "too_small", "duplicate", "damaged", "undecodable")
+_LARGEST_SIDE: Final = 65_535
+"""Of a JPEG; with it nothing is ever shrunk: decoding is what is wanted."""
+
+
+def choose(rows: pa.Table, options: Options, duplicates: npt.NDArray[np.int64]) -> tuple[Mask, dict[str, int]]:
+    """(n,) which rows to export as far as their columns tell, and how many are left out by reason.
+
+    ``rows`` need not have the image; ``duplicates`` are sorted row numbers.
+    """
+    kept = np.ones(rows.num_rows, np.bool_)
+    left_out: dict[str, int] = {}
+    for reason, applies in _objections(rows, options, duplicates):
+        found = kept & applies
+        if found.any():
+            left_out[reason] = int(np.count_nonzero(found))
+        kept &= ~applies
+    return kept, left_out
+
+
+def _objections(rows: pa.Table, options: Options, duplicates: npt.NDArray[np.int64]) -> list[tuple[str, Mask]]:
+    found: list[tuple[str, Mask]] = []
+    size_bytes = rows.column("bytes").to_numpy()
+    if options.min_bytes:
+        found.append(("too_few_bytes", size_bytes < options.min_bytes))
+    if options.max_bytes:
+        found.append(("too_many_bytes", size_bytes > options.max_bytes))
+    if options.min_side:
+        shortest = _shortest_side(rows)
+        found += [("unknown_size", shortest < 0), ("too_small", shortest < options.min_side)]
+    if duplicates.size:
+        numbers = rows.column(ROW_NUMBER).to_numpy()
+        places = np.minimum(np.searchsorted(duplicates, numbers), duplicates.size - 1)
+        found.append(("duplicate", duplicates[places] == numbers))
+    return found
+
+
+def _shortest_side(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """(n,) pixels of the stored image, -1 where its header was not understood."""
+    sizes = pc.coalesce(rows.column("resized_size"), rows.column("original_size")).to_pylist()
+    return np.array([min(size) if size else -1 for size in sizes], np.int64)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as it is exported; sizes and digest are None where it is the stored one."""
+
+    body: bytes
+    resized_size: tuple[int, int] | None = None
+    digest: str | None = None
+
+
+def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Picture | str]:
+    """A function of a body and the digest that it must have: the image to export, or the reason to leave it out.
+
+    Raises:
+        SetupError: images are to be decoded, and OpenCV is not installed.
+    """
+    shrink = make_shrink(options.resize or _LARGEST_SIDE) if options.resize or options.check else None
+
+    def look(body: bytes, stated: str) -> Picture | str:
+        if options.check and _digest(body, algorithm) != stated:
+            return "damaged"
+        if shrink is None:
+            return Picture(body)
+        try:
+            shrunk: Shrunk = shrink(body)
+        except DecodeError:
+            return "undecodable"
+        if not options.resize:
+            return Picture(body)
+        return Picture(shrunk.image, shrunk.resized_size, _digest(shrunk.image, algorithm))
+
+    return look
+
+
+def _digest(body: bytes, algorithm: str) -> str:
+    return hashlib.new(algorithm, body, usedforsecurity=False).hexdigest()
