@@ -24,7 +24,7 @@ class Agenda:
 
     def enter(self, site: Site, now: float) -> None:
         """Look at the site again when both a row and its pace are ready."""
-        if site.dead is not None:
+        if site.dead is not None or site.on_hold:
             return
         at = max(site.next_due(now), site.pace.ready_at(now))
         if at < site.scheduled_at:

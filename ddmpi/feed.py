@@ -42,10 +42,12 @@ class Feed:
         """The lane's site of that name, made if it is missing."""
         site = held.sites.get(key)
         if site is None:
-            limits = self._rules.limits_for(key) if held.lane.packed else held.share
-            pace = Pace(limits, self._rules.pace, held.lane.paces.get(key), self._rng, now)
+            planned = self._rules.limits_for(key) if held.lane.packed else held.share
+            allowed = held.allowed(key, planned)
+            pace = Pace(allowed or planned, self._rules.pace, held.lane.paces.get(key), self._rng, now)
             pace.rest(now, max(0.0, held.rest_until - now))
             site = held.sites[key] = Site(key, held.lane_id, pace)
+            site.planned, site.on_hold = planned, allowed is None
             self._sites[key] = site
         return site
 
@@ -63,7 +65,7 @@ class Feed:
 
     def load_more(self, held: HeldLane) -> None:
         """Ask for the next batch when few loaded rows are left. Rows of a batch leave with the cursor."""
-        if held.batches and not held.loading and held.loaded_rows < self._rules.low_water_rows:
+        if held.batches and not held.loading and not held.on_hold and held.loaded_rows < self._rules.low_water_rows:
             held.loading += 1
             self._events.append(LoadBatch(held.lane_id, held.batches.popleft()))
 

@@ -27,6 +27,7 @@ from enum import Enum
 
 from ddmpi import lane_reports
 from ddmpi.agenda import Agenda
+from ddmpi.control import NO_CONTROL, Control
 from ddmpi.events import BatchEnded, Event, LaneEnded, ReadyToYield, RowRedirected, RowsFailed
 from ddmpi.feed import Feed
 from ddmpi.frontier_rules import Rules
@@ -65,6 +66,7 @@ class Frontier:
         self._in_flight: dict[Task, Site] = {}
         self._touched: dict[str, Site] = {}
         self._stopped = False
+        self._control = NO_CONTROL
         self.events: deque[Event] = deque()
         self._feed = Feed(rules, rng, self.events)
 
@@ -75,6 +77,7 @@ class Frontier:
         waiting = []
         for lane in lanes:
             held = HeldLane.of(lane)
+            held.set_control(self._control, now)
             if lane.errands or lane.sampling:
                 self._lanes.add(held)
                 self._lanes.start(held, now)
@@ -94,6 +97,7 @@ class Frontier:
             return
         if message.added is not None:
             held.set_share(joined(held.share, message.added), now)
+            self._look_again(held, now)
         if message.wait_s > 0:
             held.rest(message.wait_s, now)
         held.batches.extend(message.batches)
@@ -108,6 +112,21 @@ class Frontier:
         if held.started:
             self._load_more(held)
             self._check_ended(held)
+
+    def set_control(self, control: Control, now: float) -> None:
+        """Other rules hold from now on. What is in flight goes on; what is on hold stays with its lane."""
+        self._control = control
+        for held in list(self._lanes.by_id.values()):
+            held.set_control(control, now)
+            self._look_again(held, now)
+            if held.started:
+                self._load_more(held)
+                self._check_ended(held)
+
+    def _look_again(self, held: HeldLane, now: float) -> None:
+        """The limits of its sites have changed."""
+        for site in list(held.sites.values()):
+            self._look_after(held, site, now)
 
     def release(self, lane_ids: Iterable[int]) -> None:
         """Forget lanes that have ended.
@@ -182,7 +201,7 @@ class Frontier:
         """What becomes of the rows that wait at the site."""
         if site.dead is not None:
             self._bury(held, site, site.dead)
-        elif held.gave_up:
+        elif held.gave_up or (held.lane.sampling and site.on_hold):
             self._postpone(held, site)
         else:
             self._agenda.enter(site, now)
@@ -195,7 +214,7 @@ class Frontier:
         The caller starts it: its token and its connection are taken.
         """
         while not self._stopped and (site := self._agenda.pop(now)) is not None:
-            if site.next_due(now) <= now and site.pace.ready_at(now) <= now:
+            if not site.on_hold and site.next_due(now) <= now and site.pace.ready_at(now) <= now:
                 task = site.pop(now)
                 if task is not None:
                     self._launch(site, task, now)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ddmpi.control import HOLD_S, NO_CONTROL, Control
 from ddmpi.protocol import Lane, LaneState, Yielded
 from ddmpi.records import BatchRef, Limits
 from ddmpi.site import Site
@@ -69,6 +70,9 @@ class HeldLane:
     gave_up: bool = False
     """Sampling only: the server asked for a pause or cannot be reached."""
     reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
+    control: Control = NO_CONTROL
+    on_hold: bool = False
+    """Whether control rules leave the lane nothing. In a packed lane each site may be on hold by itself."""
 
     @classmethod
     def of(cls, lane: Lane) -> HeldLane:
@@ -127,7 +131,29 @@ class HeldLane:
         """What the lane may use from now on."""
         self.share = share
         for site in self.sites.values():
-            site.pace.set_limits(share, now)
+            site.planned = share
+        self._limit_sites(now)
+
+    def set_control(self, control: Control, now: float) -> None:
+        """These rules hold from now on."""
+        self.control = control
+        self._limit_sites(now)
+
+    def _limit_sites(self, now: float) -> None:
+        # Samples are not waited for: those on hold are put off, see Frontier._look_after.
+        by_site = self.lane.packed or self.lane.sampling
+        self.on_hold = not by_site and self.allowed(self.lane.group, self.share) is None
+        for site in self.sites.values():
+            allowed = self.allowed(site.key, site.planned)
+            site.on_hold = allowed is None
+            if allowed is not None:
+                site.pace.set_limits(allowed, now)
+
+    def allowed(self, key: str, planned: Limits) -> Limits | None:
+        """What the site of that name may use of what was planned for it; None: nothing."""
+        if self.lane.packed:
+            return self.control.limits(key, planned)
+        return self.control.share(key, self.lane.whole or planned, planned)
 
     def rest(self, wait_s: float, now: float) -> None:
         """Another lane of the group was asked for a pause of so many seconds: this one keeps it too."""
@@ -142,6 +168,8 @@ class HeldLane:
         """
         if self.loading or self.ended or not self.started:
             return 0.0
+        if self.on_hold:
+            return 0.0 if self.in_flight else HOLD_S
         busy = [site for site in self.sites.values() if site.waiting or site.in_flight]
         waits = [_site_rest_s(site, now) for site in busy]
         if not busy:
@@ -150,5 +178,7 @@ class HeldLane:
 
 
 def _site_rest_s(site: Site, now: float) -> float:
+    if site.on_hold:
+        return 0.0 if site.in_flight else HOLD_S
     wait_s = site.pace.wait_s(now)
     return wait_s if not site.in_flight and (site.pace.parked(now) or wait_s > LONG_PAUSE_S) else 0.0

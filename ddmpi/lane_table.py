@@ -52,11 +52,18 @@ class LaneTable:
 
     def start_next(self, now: float) -> HeldLane | None:
         """Start the next queued lane, unless the connections of the rank are all spoken for."""
-        if not self.queued or self._demand >= self._connections or len(self.started) >= MOST_STARTED_LANES:
+        if not self.queued or self._demand >= self._connections or self._is_full:
             return None
         held = self.queued.popleft()
         self.start(held, now)
         return held
+
+    @property
+    def _is_full(self) -> bool:
+        """Lanes on hold load nothing, and must not keep others from starting."""
+        if len(self.started) < MOST_STARTED_LANES:
+            return False
+        return sum(not held.on_hold for held in self.started.values()) >= MOST_STARTED_LANES
 
     def end(self, held: HeldLane) -> None:
         """Nothing of the lane is left."""

@@ -162,6 +162,7 @@ class Leases:
             False,
             lease.version,
             tuple(lease.errands),
+            self.limits(lease.group),
         )
 
     def extend(

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from mpi4py import MPI
@@ -25,6 +24,7 @@ from ddmpi.io.terminal import terminal_columns
 from ddmpi.io.urls_writer import Interrupted
 from ddmpi.protocol import Exit
 from ddmpi.roles.assembly import check_libraries, make_downloader
+from ddmpi.roles.controlling import Controller
 from ddmpi.roles.coordinator import Coordinator
 from ddmpi.roles.downloader import Downloader
 from ddmpi.roles.initialization import Orders, Reporting, describe_environment, initialize, own_output
@@ -166,12 +166,18 @@ class _Conductor:
         log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)
         left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
         deadline = None if left_s is None else time.monotonic() + left_s
+        controller = Controller(layout, self.console.say)
         coordinator = Coordinator(
             state, self._workers(), self.mailbox.send, self.mailbox.scatter, deadline,
+            control=controller.first_rules(),
             on_end=lambda ending: reporter.write_report(coordinator, ending, time.monotonic()),
         )  # fmt: skip
         factory = _downloader_factory(config, layout, self.mailbox)
-        on_turn = partial(reporter.on_turn, coordinator)
+
+        def on_turn(now: float) -> None:
+            controller.on_turn(coordinator, now)
+            reporter.on_turn(coordinator, now)
+
         ending = Loop(self.mailbox, self.signals, factory, coordinator, on_turn).run()
         self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
         if reporter.unreported is not None:

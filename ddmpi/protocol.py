@@ -14,6 +14,7 @@ from enum import Enum, IntEnum
 
 import msgspec
 
+from ddmpi.control import ControlRule
 from ddmpi.records import BatchRef, Limits, PaceState
 
 
@@ -31,6 +32,7 @@ class StopReason(str, Enum):
     SIGNAL = "signal"
     WALLTIME = "walltime"
     FAILURE = "failure"
+    CONTROL = "control file"
 
 
 class LaneState(str, Enum):
@@ -72,6 +74,8 @@ class Lane(msgspec.Struct, frozen=True):
     sampling: bool = False
     version: int = 0
     errands: tuple[Errand, ...] = ()
+    whole: Limits | None = None
+    """The limits that ``share`` is a share of; None: all of it."""
 
 
 # ---- coordinator -> downloader
@@ -108,6 +112,12 @@ class Extend(msgspec.Struct, frozen=True, tag=True):
     batches: tuple[BatchRef, ...] = ()
     errands: tuple[Errand, ...] = ()
     wait_s: float = 0.0
+
+
+class SetControl(msgspec.Struct, frozen=True, tag=True):
+    """These rules hold from now on, instead of those before."""
+
+    rules: tuple[ControlRule, ...]
 
 
 class NoWork(msgspec.Struct, frozen=True, tag=True):
@@ -256,7 +266,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     """Answers ``Stop``: all parts are closed and reported."""
 
 
-ToDownloader = Begin | Assign | Extend | NoWork | Yield | Release | Stop | Exit
+ToDownloader = Begin | Assign | Extend | SetControl | NoWork | Yield | Release | Stop | Exit
 ToCoordinator = Progress | StealRequest | Yielded | Redirected | Samples | StopRequested | Failed | Finished
 Message = ToDownloader | ToCoordinator
 

@@ -88,10 +88,11 @@ class OutputStructure(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> OutputStructure:
-        names = [*self.model_dump().values(), "report.html"]
+        names = [*self.model_dump().values(), "report.html", "control.yaml"]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            msg = f"different names for different things ({', '.join(doubled)} is used twice; report.html is taken)"
+            used = ", ".join(doubled)
+            msg = f"different names for different things ({used} is used twice; report.html, control.yaml are taken)"
             raise ValueError(msg)
         return self
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ddmpi.control import Control
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
 from ddmpi.frontier import Fate, Frontier
 from ddmpi.frontier_rules import Rules
@@ -28,6 +29,7 @@ from ddmpi.protocol import (
     Progress,
     Redirected,
     Release,
+    SetControl,
     StealRequest,
     Stop,
     ToCoordinator,
@@ -155,6 +157,8 @@ class SimulatedRank:
             case NoWork(request_id, wait_s):
                 self._note_answer(request_id)
                 self._steal_at = now + wait_s
+            case SetControl(rules):
+                self.frontier.set_control(Control(rules), now)
             case Extend():
                 self.frontier.extend(message, now)
             case Release(lane_ids):

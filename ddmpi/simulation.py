@@ -13,10 +13,11 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
+from ddmpi.control import ControlRule
 from ddmpi.errors import DdmpiError
 from ddmpi.frontier_rules import CHUNK_ROWS, LOW_WATER_ROWS, Rules
 from ddmpi.ledger import Ledger
@@ -27,6 +28,7 @@ from ddmpi.protocol import (
     Message,
     Progress,
     Redirected,
+    SetControl,
     StealRequest,
     Stop,
     StopReason,
@@ -77,6 +79,8 @@ class Cluster:
     """A soft stop at this time."""
     grace_s: float = GRACE_S
     """What requests in flight get then."""
+    controls: Sequence[tuple[float, Sequence[ControlRule]]] = ()
+    """(time in s, the rules that hold from then on)."""
     kill_at_s: float = math.inf
     """SIGKILL for all ranks at this time."""
 
@@ -192,6 +196,8 @@ class Simulation:
             actions.append(Scatter({}))
         self._perform(actions)
         self._tick(self.now)
+        for at_s, rules in self.cluster.controls:
+            self._control_at(at_s, SetControl(tuple(rules)))
         while self._heap and not self._ended:
             at, _, call = heapq.heappop(self._heap)
             if at >= self.cluster.kill_at_s:
@@ -202,6 +208,13 @@ class Simulation:
             if self._events > most:
                 raise SimulationError(f"no end after {most} events, at {at} s: {self.ledger!r} {self.ranks!r}")
         return self._report(was_killed=False)
+
+    def _control_at(self, at_s: float, message: SetControl) -> None:
+        def tell(_: float) -> None:
+            for rank in range(self.cluster.ranks):
+                self._send_down(rank, message)
+
+        self._at(at_s, tell)
 
     def _report(self, *, was_killed: bool) -> RunReport:
         return RunReport(

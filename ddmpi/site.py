@@ -17,7 +17,19 @@ from ddmpi.records import Failure, Task
 class Site:
     """The tasks of one pace group in one lane."""
 
-    __slots__ = ("_retries", "_sequence", "dead", "in_flight", "key", "lane_id", "pace", "queue", "scheduled_at")
+    __slots__ = (
+        "_retries",
+        "_sequence",
+        "dead",
+        "in_flight",
+        "key",
+        "lane_id",
+        "on_hold",
+        "pace",
+        "planned",
+        "queue",
+        "scheduled_at",
+    )
 
     def __init__(self, key: str, lane_id: int, pace: Pace) -> None:
         self.key = key
@@ -25,6 +37,10 @@ class Site:
         self.pace = pace
         self.queue: deque[Task] = deque()
         self.in_flight = 0
+        self.planned = pace.limits
+        """What the site may use where no control rule says otherwise."""
+        self.on_hold = False
+        """Whether a control rule lets nothing start here."""
         self.dead: Failure | None = None
         """Set when the server is given up: what its last probe failed with."""
         self.scheduled_at = math.inf

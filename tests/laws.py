@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from ddmpi.control import Control
 from ddmpi.known_paces import PAUSE_NEWS_S
 from ddmpi.pace import BURST_S
 from ddmpi.protocol import Errand
@@ -79,11 +80,22 @@ class Laws(Witness):
         group = self.world.group_of(task.server)
         self._check_lease(rank, lane_id, task.server, group)
         self._check_pauses(now, rank, group)
-        limits = self.world.limits_for(group)
+        limits = self._limits_at(now, group)
         self.in_flight[group] += 1
         self.starts[group] += 1
         assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
         self._check_rate(now, group, limits)
+
+    def _limits_at(self, now: float, group: str) -> Limits:
+        """The loosest of the limits by which a rank may still go: news of others take their time."""
+        planned = self.world.limits_for(group)
+        controls = [(-math.inf, ()), *self._simulation.cluster.controls]
+        ends = [*(at for at, _ in controls[1:]), math.inf]
+        valid = [rules for (at, rules), end in zip(controls, ends, strict=True) if at <= now < end + NEWS_S]
+        found = [limits for rules in valid if (limits := Control(rules).limits(group, planned)) is not None]
+        assert found, f"{group} is paused, and asked at {now}"
+        rates = [limits.rate_per_s for limits in found]
+        return Limits(max(rates) if min(rates) > 0 else 0.0, max(limits.connections for limits in found))
 
     def _check_lease(self, rank: int, lane_id: int, server: str, group: str) -> None:
         ledger = self._simulation.ledger

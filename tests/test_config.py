@@ -139,7 +139,11 @@ def test_downloader_parameters_refused(keys: Mapping[str, object], line: str) ->
         pytest.param({"output_structure": {"urls_folder": ".."}}, "expected a plain name", id="parent folder"),
         pytest.param({"output_structure": {"urls_folder": "/abs"}}, "expected a plain name", id="absolute folder"),
         pytest.param({"output_structure": {"urls_folder": "errors"}}, "(errors is used twice", id="one name for two"),
-        pytest.param({"output_structure": {"urls_folder": "report.html"}}, "report.html is taken", id="name is taken"),
+        pytest.param(
+            {"output_structure": {"urls_folder": "report.html"}},
+            "report.html, control.yaml are taken",
+            id="name is taken",
+        ),
         pytest.param({"backoff": {"base_s": 10, "cap_s": 5}}, "backoff.cap_s: 5: expected at least base_s", id="cap"),
         pytest.param({"walltime": {"end_time": "tomorrow"}}, "expected a date with time zone", id="no date"),
         pytest.param({"walltime": {"end_time": "2030-01-31T18:00:00"}}, "expected a date with time zone", id="local"),

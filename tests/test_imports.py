@@ -20,6 +20,7 @@ PURE = (
     "agenda",
     "batch_accounts",
     "coarse_rank",
+    "control",
     "errors",
     "events",
     "feed",

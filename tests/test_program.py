@@ -65,6 +65,36 @@ def test_every_row_is_fetched_once_and_no_limit_is_exceeded(tmp_path: Path, new_
     assert "Done: every row is final." in printed
 
 
+def test_limits_change_and_servers_pause_while_a_run_is_on(tmp_path: Path, new_job: MakeJob) -> None:
+    rows = 400
+    with running_fleet(tmp_path / "fleet", plain_fleet(2, latency_s=0.002), rows) as fleet:
+        paused, hastened = (spec.name(fleet.port) for spec in fleet.specs)
+        # At this rate the run would take more than the time that a test has.
+        job = new_job(
+            fleet.table_path,
+            downloader_parameters={"default_rate_limit": 1},
+            profiling={"mode": "uniform"},
+            final_wait_s=0,
+        )
+        process = job.start(2)
+        wait_until(lambda: bool(parts(job)), process)
+        control = job.output / "control.yaml"
+        control.write_text(
+            f"servers: [{{match: '{paused}', pause: true}}, {{match: '{hastened}', rate_limit: 0, max_connections: 8}}]"
+        )
+        code, printed = finish(process)
+        assert code == 75, printed
+        assert f"Control: {paused}: paused" in printed
+        assert f"Control: {hastened}: now unlimited requests/s, 8 connections" in printed
+        final = rows_of(job.output / "images", ["server_name"]).column("server_name").to_pylist()
+        assert final.count(hastened) == rows // 2
+        assert final.count(paused) < rows // 2
+        control.unlink()
+        job.config["downloader_parameters"]["default_rate_limit"] = 0
+        assert job.run(2)[0] == 0
+    assert_every_row_once(job, rows)
+
+
 def test_the_output_folder_has_the_files_of_the_contract(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(4), 200) as fleet:
         job = new_job(fleet.table_path)

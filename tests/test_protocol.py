@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ddmpi import protocol
+from ddmpi.control import ControlRule
 from ddmpi.protocol import Message, Tag, decode, encode
 from ddmpi.records import BatchRef, Limits, PaceState
 
@@ -21,6 +22,7 @@ MESSAGES = [
     protocol.Begin(4, 50.0),
     protocol.Assign((LANE,), 5),
     protocol.Extend(7, 9, SHARE, (BATCH,), (ERRAND,), 3.5),
+    protocol.SetControl((ControlRule("*.org", True, 0.5, 2, 1e6, 1e9),)),
     protocol.NoWork(5, 2.0),
     protocol.Yield(6, 10.0, 7),
     protocol.Release((7, 8)),

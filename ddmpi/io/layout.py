@@ -125,6 +125,11 @@ class Layout:
         return self.root / "report.html"
 
     @property
+    def control(self) -> Path:
+        """What the person who watches a run asks for."""
+        return self.root / "control.yaml"
+
+    @property
     def metrics(self) -> Path:
         """One line per interval, over all runs."""
         return self.logs / "metrics.jsonl"

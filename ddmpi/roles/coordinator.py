@@ -20,6 +20,7 @@ import numpy as np
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.console import Snapshot
+from ddmpi.control import ControlRule
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING
 from ddmpi.io.batch_table import limits_by_group, make_plan
 from ddmpi.io.profiles import write_profiles
@@ -36,6 +37,7 @@ from ddmpi.protocol import (
     Redirected,
     Release,
     Samples,
+    SetControl,
     StealRequest,
     Stop,
     StopReason,
@@ -107,6 +109,7 @@ class Coordinator:
         workers: ranks that download.
         send, scatter: the mailbox.
         deadline: when to stop for the walltime (s, monotonic).
+        control: rules that hold from the beginning.
         on_end: told how the run ends before the other ranks are: those wait only seconds for one that still works then.
     """
 
@@ -119,6 +122,7 @@ class Coordinator:
         deadline: float | None = None,
         *,
         on_end: Callable[[Exit], None] = lambda _: None,
+        control: tuple[ControlRule, ...] = (),
     ) -> None:
         self.state = state
         self.tally = Tally()
@@ -131,6 +135,7 @@ class Coordinator:
         self._scatter = scatter
         self._deadline = deadline
         self._on_end = on_end
+        self._control = control
         self._profiler: Profiler | None = None
         self._verifier = Verifier(state)
         self._finished: set[int] = set()
@@ -148,6 +153,8 @@ class Coordinator:
         """Tell the ranks to begin, and send the first lanes out."""
         for rank in self._workers:
             self._send(rank, Begin(self.state.epoch, report_interval_s(len(self._workers))))
+        if self._control:
+            self.set_control(self._control)
         self._checkpoint_at = now + CHECKPOINT_INTERVAL_S
         self._verifier.add_unverified()
         profiling = self.state.config.profiling
@@ -274,6 +281,11 @@ class Coordinator:
         """While the run stops, no rank gets new work."""
         if self.stage is not Stage.STOPPING or not isinstance(message, Assign):
             self._send(rank, message)
+
+    def set_control(self, rules: tuple[ControlRule, ...]) -> None:
+        """These rules hold from now on, on all ranks."""
+        for rank in self._workers:
+            self._send(rank, SetControl(rules))
 
     # ---- one turn of the loop
 

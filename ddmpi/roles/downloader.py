@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ddmpi.config import Config
+from ddmpi.control import Control
 from ddmpi.errors import StorageError
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
 from ddmpi.frontier import Fate, Frontier
@@ -41,6 +42,7 @@ from ddmpi.protocol import (
     Release,
     Sample,
     Samples,
+    SetControl,
     StealRequest,
     Stop,
     StopReason,
@@ -144,6 +146,8 @@ class Downloader:
             case NoWork(request_id, wait_s):
                 self._note_answer(request_id)
                 self._steal_at = now + wait_s
+            case SetControl(rules):
+                self._frontier.set_control(Control(rules), now)
             case Extend():
                 self._frontier.extend(message, now)
             case Release(lane_ids):
