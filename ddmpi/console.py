@@ -6,8 +6,6 @@ Output is a courtesy: when nobody reads any more (closed pipe, full disk) the ru
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
@@ -15,45 +13,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 
 from ddmpi.formats import duration, share, size
+from ddmpi.summary import Snapshot, Summary
 
 LINE_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.25
 RATE_WINDOW_S = 10.0
 PARTITIONING = "clustering the table"
 """The stage that fetches nothing yet: it has rows and no bytes."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of the run at one moment."""
-
-    stage: str
-    rows: int
-    rows_done: int
-    errors: int
-    bytes: int
-    servers_active: int
-    ranks: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The end of a run."""
-
-    rows: int
-    successes: int
-    errors: int
-    pending: int
-    kinds: Mapping[str, int]
-    fetched_bytes: int
-    fetched_rows: int
-    requests: int
-    seconds: float
-    slowest: Sequence[tuple[str, float]]
-    output: str
-    ending: str
-    ignored: int = 0
-    """Rows on servers that the ignored table names: neither successes nor errors nor pending."""
 
 
 class Console:

@@ -37,7 +37,7 @@ from ddmpi.lending import give_back, lend
 from ddmpi.outcome import Outcome, Verdict
 from ddmpi.pace import Signal
 from ddmpi.protocol import Errand, Extend, Lane, LaneReport, Yield, Yielded
-from ddmpi.records import BatchRef, ErrorKind, Failure, Task, error_code
+from ddmpi.records import MANY_SERVERS, BatchRef, ErrorKind, Failure, Task, error_code
 from ddmpi.schedule import divide, joined
 from ddmpi.site import Site
 
@@ -362,6 +362,11 @@ class Frontier:
     def lane_of(self, task: Task) -> int:
         """The lane under whose share a task is in flight."""
         return self._in_flight[task].lane_id
+
+    def group_of_task(self, task: Task) -> str:
+        """The pace group under whose limits a task is in flight; all packed servers together are one."""
+        lane = self._lanes.by_id[self._in_flight[task].lane_id].lane
+        return MANY_SERVERS if lane.packed else lane.group
 
     def is_sampling(self, task: Task) -> bool:
         """Whether a task in flight belongs to a profiling lane."""

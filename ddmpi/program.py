@@ -172,6 +172,7 @@ class _Conductor:
             control=controller.first_rules(),
             on_end=lambda ending: reporter.write_report(coordinator, ending, time.monotonic()),
         )  # fmt: skip
+        reporter.watch(coordinator)
         factory = _downloader_factory(config, layout, self.mailbox)
 
         def on_turn(now: float) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from ddmpi.control import ControlRule
 from ddmpi.records import BatchRef, Limits, PaceState
+from ddmpi.usage import Usage
 
 
 class Tag(IntEnum):
@@ -250,6 +251,12 @@ class Samples(msgspec.Struct, frozen=True, tag=True):
     samples: tuple[Sample, ...]
 
 
+class ServersUsed(msgspec.Struct, frozen=True, tag=True):
+    """What this rank has asked of servers since its last such message."""
+
+    usages: tuple[Usage, ...]
+
+
 class StopRequested(msgspec.Struct, frozen=True, tag=True):
     """This rank got a signal: the whole job should stop softly."""
 
@@ -267,7 +274,9 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 
 ToDownloader = Begin | Assign | Extend | SetControl | NoWork | Yield | Release | Stop | Exit
-ToCoordinator = Progress | StealRequest | Yielded | Redirected | Samples | StopRequested | Failed | Finished
+ToCoordinator = (
+    Progress | StealRequest | Yielded | Redirected | Samples | ServersUsed | StopRequested | Failed | Finished
+)
 Message = ToDownloader | ToCoordinator
 
 _encoder = msgspec.msgpack.Encoder()

@@ -22,9 +22,9 @@ from html import escape
 from typing import Final
 from urllib.parse import quote
 
-from ddmpi.console import Summary
 from ddmpi.errors import EXIT_DONE
 from ddmpi.formats import duration, size
+from ddmpi.summary import Summary
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--page:#f7f6f3;--card:#fff;--ink:#1c1c1a;--dim:#65645e;--rule:#e3e1da;

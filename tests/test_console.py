@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ddmpi.console import PARTITIONING, Console, Snapshot, Summary
+from ddmpi.console import PARTITIONING, Console
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
 from ddmpi.roles.reporting import Reporter
+from ddmpi.summary import Snapshot, Summary
 
 
 def new_console() -> Console:

@@ -55,7 +55,9 @@ PURE = (
     "simulation",
     "site",
     "stealing",
+    "summary",
     "urls",
+    "usage",
     "user_agent",
     "victims",
 )

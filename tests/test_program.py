@@ -105,7 +105,7 @@ def test_the_output_folder_has_the_files_of_the_contract(tmp_path: Path, new_job
     out = job.output
     for name in ("urls/batches.parquet", "profiles.csv", "schedules/0001/schedule.csv", "report.html",
                  "schedules/0001/verification.csv", "checkpoint.json", "logs/rank-00000.log", "logs/metrics.jsonl",
-                 "logs/ddmpi.prom"):  # fmt: skip
+                 "logs/ddmpi.prom", "logs/servers.parquet"):  # fmt: skip
         assert (out / name).is_file(), name
     server = fleet.specs[0].name(fleet.port)
     folder = f"server_name={server.replace(':', '%3A')}/partition_id=0"

@@ -11,6 +11,7 @@ from ddmpi import protocol
 from ddmpi.control import ControlRule
 from ddmpi.protocol import Message, Tag, decode, encode
 from ddmpi.records import BatchRef, Limits, PaceState
+from ddmpi.usage import Usage
 
 BATCH = BatchRef(3, "s", 1, "urls/0.parquet", 2, 100, 10, ("images/a.parquet",), 0)
 ERRAND = protocol.Errand(BATCH, 4, "http://t/x", "t", "t", 2, 1)
@@ -39,6 +40,7 @@ MESSAGES = [
     protocol.Yielded(6, (8,), 7, (3,), SHARE),
     protocol.Redirected((ERRAND,)),
     protocol.Samples((protocol.Sample("s", True, 200, "", "127.0.0.1", "1.1", 0.1, 0.2, 0.3, 100, 4.0),)),
+    protocol.ServersUsed((Usage("a", 3, 1, 1000, 5.0, 0.5, {2: 2, 7: 1}),)),
     protocol.StopRequested(protocol.StopReason.SIGNAL),
     protocol.Failed("disk full"),
     protocol.Finished(),

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from ddmpi import config as config_module
-from ddmpi.console import Summary
 from ddmpi.history import MOST_POINTS
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile
@@ -22,6 +21,7 @@ from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, render
 from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
 from ddmpi.roles.reporting import server_lines
 from ddmpi.roles.run_state import RunState
+from ddmpi.summary import Summary
 
 MakeState = Callable[..., RunState]
 

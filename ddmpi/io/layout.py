@@ -135,6 +135,11 @@ class Layout:
         return self.logs / "metrics.jsonl"
 
     @property
+    def usage(self) -> Path:
+        """How each server was asked, over all runs."""
+        return self.logs / "servers.parquet"
+
+    @property
     def checkpoint(self) -> Path:
         return self.root / self.structure.inner_checkpoint_file
 

@@ -19,7 +19,6 @@ from enum import Enum
 import numpy as np
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
-from ddmpi.console import Snapshot
 from ddmpi.control import ControlRule
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING
 from ddmpi.io.batch_table import limits_by_group, make_plan
@@ -37,6 +36,7 @@ from ddmpi.protocol import (
     Redirected,
     Release,
     Samples,
+    ServersUsed,
     SetControl,
     StealRequest,
     Stop,
@@ -50,7 +50,9 @@ from ddmpi.records import INVALID_SERVER
 from ddmpi.roles.profiling import Profiler, targets
 from ddmpi.roles.run_state import RunState
 from ddmpi.roles.verifying import Verifier
-from ddmpi.schedule import lower_bound_s, report_interval_s
+from ddmpi.schedule import is_packed, lower_bound_s, report_interval_s
+from ddmpi.summary import Snapshot
+from ddmpi.usage import UsageTable
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Tally:
     """What people want to know about the run, from the ranks' reports."""
 
     counters: dict[int, Counters] = field(default_factory=dict)
+    usage: UsageTable = field(default_factory=UsageTable)
 
     def total(self) -> Counters:
         """Sum over the ranks."""
@@ -221,6 +224,8 @@ class Coordinator:
             case Samples(samples):
                 if self._profiler is not None:
                     self._profiler.on_samples(samples)
+            case ServersUsed(usages):
+                self.tally.usage.add(usages, now)
             case StopRequested(reason):
                 self.stop(reason, now)
             case Failed(text):
@@ -250,6 +255,7 @@ class Coordinator:
         if self.ledger is not None:
             for part in message.parts:
                 self.state.note_part(part)
+            self._note_pauses(self.ledger, message, now)
             self._perform(self.ledger.on_progress(rank, message, now))
             return
         for part in message.parts:
@@ -258,6 +264,14 @@ class Coordinator:
             released = tuple(report.lane_id for report in message.lanes if self._profiler.on_lane(report))
             if released:
                 self._send(rank, Release(released))
+
+    def _note_pauses(self, ledger: Ledger, message: Progress, now: float) -> None:
+        """Of packed servers none is told apart, and what one of them asked for is no pause of all."""
+        for report in message.lanes:
+            group = ledger.lane_group(report.lane_id) if report.paces else None
+            if group is not None and not is_packed(group):
+                for pace in report.paces.values():
+                    self.tally.usage.note_pause(group, pace.wait_s, now)
 
     def _perform(self, actions: Iterable[Action]) -> None:
         """Do what the ledger has decided, in order."""

@@ -27,6 +27,7 @@ from ddmpi.io.memory import resident_bytes
 from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.transfers import Transfers
 from ddmpi.outcome import Verdict, classify
+from ddmpi.pace import Signal
 from ddmpi.protocol import (
     Assign,
     Counters,
@@ -42,6 +43,7 @@ from ddmpi.protocol import (
     Release,
     Sample,
     Samples,
+    ServersUsed,
     SetControl,
     StealRequest,
     Stop,
@@ -53,10 +55,12 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.schedule import REPORT_INTERVAL_S
+from ddmpi.usage import UsageCounter
 
 log = logging.getLogger(__name__)
 
 MEMORY_INTERVAL_S = 5.0
+USAGE_INTERVAL_S = 10.0
 WRITER_STOP_S = 60.0
 
 
@@ -113,6 +117,8 @@ class Downloader:
         self._samples: list[Sample] = []
         self._yields: list[ReadyToYield] = []
         self._counts: Counter[str] = Counter()
+        self._usage = UsageCounter()
+        self._usage_at = now + USAGE_INTERVAL_S
         self._reported: Counters | None = None
         self.report_interval_s = REPORT_INTERVAL_S
         """How often this rank reports when there is nothing urgent."""
@@ -227,6 +233,8 @@ class Downloader:
         if self._frontier.is_sampling(task):
             self._samples.append(_sample(answer, verdict))
         size_bytes = len(answer.body)
+        throttled = verdict.signal is Signal.THROTTLED
+        self._usage.add(self._frontier.group_of_task(task), task.started_at, now, size_bytes, throttled=throttled)
         self._counts["bytes"] += size_bytes
         fate, failure = self._frontier.finished(task, verdict, now, size_bytes)
         if fate is Fate.SUCCESS:
@@ -325,10 +333,17 @@ class Downloader:
             self._errands.clear()
         if self._parts or self._drained or now >= self._report_at:
             self._send_progress(now)
+        if now >= self._usage_at:
+            self._send_usage(now)
         if self._frontier.is_hungry and not self._asking and now >= self._steal_at:
             self._request_id += 1
             self._asking = True
             self._send(StealRequest(self._request_id))
+
+    def _send_usage(self, now: float) -> None:
+        self._usage_at = now + USAGE_INTERVAL_S
+        if usages := self._usage.take(now):
+            self._send(ServersUsed(usages))
 
     def _send_progress(self, now: float) -> None:
         self._report_at = now + self.report_interval_s
@@ -376,6 +391,7 @@ class Downloader:
                 self.fail(error)
         self._take_writer_events(now)
         self._send_progress(now)
+        self._send_usage(now)
         self._send(Finished())
         self._finished = True
 

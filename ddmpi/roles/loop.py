@@ -22,6 +22,7 @@ from ddmpi.protocol import (
     Progress,
     Redirected,
     Samples,
+    ServersUsed,
     StealRequest,
     StopReason,
     StopRequested,
@@ -37,7 +38,7 @@ POLL_LEAST_S = 0.0005
 POLL_MOST_S = 0.02
 LONGEST_WAIT_S = 1.0
 LEAVE_TIMEOUT_S = 5.0
-_TO_COORDINATOR = (Progress, StealRequest, Yielded, Redirected, Samples, StopRequested, Failed, Finished)
+_TO_COORDINATOR = (Progress, StealRequest, Yielded, Redirected, Samples, ServersUsed, StopRequested, Failed, Finished)
 
 
 class Loop:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ddmpi import __version__
-from ddmpi.console import PARTITIONING, Console, Snapshot, Summary
+from ddmpi.console import PARTITIONING, Console
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.formats import duration
 from ddmpi.ignored import matching_servers
@@ -25,6 +25,7 @@ from ddmpi.roles.coordinator import Coordinator
 from ddmpi.roles.measuring import Recorder
 from ddmpi.roles.run_state import RunState
 from ddmpi.schedule import PACKED_PREFIX
+from ddmpi.summary import Snapshot, Summary
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ class Reporter:
             named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
             more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
             self._console.say(f"Limits of known hosts (servers_from) hold for {named}{more}")
+
+    def watch(self, coordinator: Coordinator) -> None:
+        """The run begins; how servers are asked is added to what earlier runs have counted."""
+        if self._recorder is not None:
+            coordinator.tally.usage = self._recorder.usage
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; sums are made only when they are shown."""
