@@ -153,6 +153,7 @@ class Config(Keys):
             connections=connections if rule.max_connections is None else rule.max_connections,
             bytes_per_s=rule.bytes_per_second,
             bytes_per_day=rule.bytes_per_day,
+            bytes_per_hour=rule.bytes_per_hour,
         )
 
     def group_of(self, server: str) -> str:

@@ -246,7 +246,7 @@ class Frontier:
         held = self._lanes.by_id[site.lane_id]
         site.in_flight -= 1
         site.pace.finish(now, task.started_at, verdict.signal, verdict.retry_after_s, body_bytes)
-        if verdict.signal is not Signal.OK:
+        if verdict.signal is not Signal.OK or site.pace.has_byte_budget:
             self._touched[site.key] = site
         fate, failure = self._judge(held, site, task, verdict, now)
         if site.pace.dead:

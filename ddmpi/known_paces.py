@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from ddmpi.byte_budget import Spent
 from ddmpi.records import PaceState
 
 PAUSE_NEWS_S = 0.01
@@ -55,11 +56,23 @@ class KnownPaces:
         return {name: state for group in self._by_group for name, state in self._of(group, now).items()}
 
     def _of(self, group: str, now: float) -> dict[str, PaceState]:
-        return {
-            name: msgspec.structs.replace(state, wait_s=max(0.0, state.wait_s - (now - learned_at)))
-            for name, (state, learned_at) in self._by_group.get(group, {}).items()
-        }
+        return {name: _aged(state, now - at) for name, (state, at) in self._by_group.get(group, {}).items()}
+
+
+def _aged(state: PaceState, age_s: float) -> PaceState:
+    """The same ``age_s`` later: less to wait for, and bytes that count no longer."""
+    return msgspec.structs.replace(
+        state,
+        wait_s=max(0.0, state.wait_s - age_s),
+        spent_hour=_left(state.spent_hour, age_s),
+        spent_day=_left(state.spent_day, age_s),
+    )
+
+
+def _left(spent: Spent, age_s: float) -> Spent:
+    return tuple((left_s - age_s, size_bytes) for left_s, size_bytes in spent if left_s > age_s)
 
 
 def _scaled(state: PaceState, factor: float) -> PaceState:
-    return msgspec.structs.replace(state, rate_per_s=state.rate_per_s * factor, bytes_today=state.bytes_today * factor)
+    """Bytes are not shared: a group with a byte budget has one lane."""
+    return msgspec.structs.replace(state, rate_per_s=state.rate_per_s * factor)

@@ -11,7 +11,7 @@ Invariants, whatever the order of calls:
    sum of two holders in succession as well.
 2. At most ``connections`` requests are in flight, and at most one while the breaker is half-open.
 3. The bodies of the requests that start within ``w`` seconds are at most ``bytes_per_s * w`` bytes, plus one body for
-   each connection: a body's size is known only at its end.
+   each connection: a body's size is known only at its end. The same holds for the budgets of an hour and of a day.
 4. A pause is never shortened, and jitter only lengthens it.
 5. One incident is one step: answers to requests that started before the last step belong to that incident.
 
@@ -27,6 +27,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 
+from ddmpi.byte_budget import DAY_S, HOUR_S, ByteBudget
 from ddmpi.errors import TransitionError
 from ddmpi.records import Limits, PaceState
 
@@ -40,9 +41,8 @@ CEILING_SHARE = 0.9
 """The rate that was throttled is not tried again before incidents are forgiven: each try would double the pause."""
 MEASURE_S = 2.0
 """Time constant of the estimate of how fast a server without a limit is being asked."""
-RETRY_AFTER_MAX_S = 86_400.0
+RETRY_AFTER_MAX_S = DAY_S
 """A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
-DAY_S = 86_400.0
 
 
 class Signal(Enum):
@@ -106,11 +106,10 @@ class Pace:
 
     __slots__ = (
         "_budget_until",
+        "_budgets",
         "_bytes_at",
-        "_bytes_today",
         "_ceiling_per_s",
         "_climbed_at",
-        "_day_ends",
         "_failures",
         "_first_start_at",
         "_good_rate_per_s",
@@ -150,9 +149,10 @@ class Pace:
         self._started_at = now
 
         self._bytes_at = now  # when the bodies so far are paid for
-        self._bytes_today = 0.0
-        self._day_ends = -math.inf  # no day has begun
+        self._budgets: tuple[ByteBudget, ByteBudget] | None = None
         self._budget_until = -math.inf
+        if limits.has_byte_budget:
+            self._open_budgets(state or PaceState(), now)
 
         self._paused_until = now
         self._incidents = 0  # throttle incidents that are not forgiven: the exponent of the back-off
@@ -173,11 +173,6 @@ class Pace:
         self._incidents = self._throttles = state.incidents
         # One probe more, also for a server that was dead: whoever starts it again wants to know.
         self._parkings = min(state.parkings, self._policy.breaker_probes)
-        if state.bytes_today > 0:
-            self._bytes_today = state.bytes_today
-            exhausted = 0 < self._limits.bytes_per_day <= state.bytes_today
-            self._day_ends = self._paused_until if exhausted and state.wait_s > 0 else now + DAY_S
-            self._check_budget()
 
     def __repr__(self) -> str:
         rate = f"{self._rate_per_s:g}/s" if self._rate_per_s else "no limit"
@@ -221,6 +216,10 @@ class Pace:
         return self._rate_per_s
 
     @property
+    def has_byte_budget(self) -> bool:
+        return self._limits.has_byte_budget
+
+    @property
     def limits(self) -> Limits:
         return self._limits
 
@@ -229,10 +228,11 @@ class Pace:
         self._forgive(now)
         return PaceState(
             rate_per_s=self._rate_per_s,
-            wait_s=self.wait_s(now),
+            wait_s=max(self._paused_until - now, self._bytes_at - now, 0.0),
             incidents=self._incidents,
             parkings=self._parkings,
-            bytes_today=self._bytes_today if now < self._day_ends else 0.0,
+            spent_hour=self._budgets[0].spent(now) if self._budgets else (),
+            spent_day=self._budgets[1].spent(now) if self._budgets else (),
         )
 
     # ---- what the caller reports
@@ -250,7 +250,6 @@ class Pace:
             interval_s = 1 / self._rate_per_s
             unused_since = now - max(BURST_S - interval_s, 0.0)
             self._token_at = max(self._token_at, unused_since) + interval_s
-        self._turn_day(now)
 
     def finish(
         self, now: float, started_at: float, signal: Signal, retry_after_s: float | None = None, body_bytes: int = 0
@@ -294,7 +293,8 @@ class Pace:
         if self._bytes_at > now and old.bytes_per_s != limits.bytes_per_s:
             debt_bytes = (self._bytes_at - now) * old.bytes_per_s
             self._bytes_at = now + (debt_bytes / limits.bytes_per_s if limits.bytes_per_s else 0.0)
-        self._check_budget()
+        if self._budgets is not None or limits.has_byte_budget:
+            self._open_budgets(self.snapshot(now), now)
 
     # ---- rate
 
@@ -402,16 +402,17 @@ class Pace:
         if self._limits.bytes_per_s:
             # From its start: the time in which a body came in has paid for it already.
             self._bytes_at = max(self._bytes_at, started_at) + body_bytes / self._limits.bytes_per_s
-        if self._limits.bytes_per_day:
-            self._turn_day(now)
-            self._bytes_today += body_bytes
-            self._check_budget()
+        if self._budgets is not None:
+            for budget in self._budgets:
+                budget.charge(now, body_bytes)
+            self._check_budgets(now, self._budgets)
 
-    def _turn_day(self, now: float) -> None:
-        if now >= self._day_ends:
-            self._bytes_today = 0.0
-            self._day_ends = now + DAY_S
+    def _open_budgets(self, state: PaceState, now: float) -> None:
+        """Begin to count bytes by hour and day, or go on with other limits."""
+        hour = ByteBudget(self._limits.bytes_per_hour, HOUR_S, state.spent_hour, now)
+        day = ByteBudget(self._limits.bytes_per_day, DAY_S, state.spent_day, now)
+        self._budgets = (hour, day)
+        self._check_budgets(now, self._budgets)
 
-    def _check_budget(self) -> None:
-        exhausted = 0 < self._limits.bytes_per_day <= self._bytes_today
-        self._budget_until = self._day_ends if exhausted else -math.inf
+    def _check_budgets(self, now: float, budgets: tuple[ByteBudget, ByteBudget]) -> None:
+        self._budget_until = max(budget.blocked_until(now) for budget in budgets)

@@ -66,16 +66,26 @@ class Limits(msgspec.Struct, frozen=True):
     connections: int = 8
     bytes_per_s: float = 0.0
     bytes_per_day: float = 0.0
+    bytes_per_hour: float = 0.0
+
+    @property
+    def has_byte_budget(self) -> bool:
+        """Whether all bytes have to be counted in one place: such a group has one lane."""
+        return self.bytes_per_hour > 0 or self.bytes_per_day > 0
 
 
 class PaceState(msgspec.Struct, frozen=True):
-    """What is worth keeping of a pace when its lane moves or the run ends. ``wait_s`` counts from the message."""
+    """What is worth keeping of a pace when its lane moves or the run ends. All durations count from the message.
+
+    ``spent_hour`` and ``spent_day`` are (seconds left, bytes) as in ``byte_budget``.
+    """
 
     rate_per_s: float = 0.0
     wait_s: float = 0.0
     incidents: int = 0
     parkings: int = 0
-    bytes_today: float = 0.0
+    spent_hour: tuple[tuple[float, float], ...] = ()
+    spent_day: tuple[tuple[float, float], ...] = ()
 
 
 class BatchRef(msgspec.Struct, frozen=True, array_like=True):

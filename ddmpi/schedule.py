@@ -132,9 +132,14 @@ def lanes_for(plan: Plan, group: str, batches: int, total_batches: int) -> int:
     if is_packed(group) or group == INVALID_SERVER:
         return 1
     limits = plan.limits(group)
-    if 0 < limits.rate_per_s <= SPLIT_ABOVE_PER_S:
+    if is_held_by_one(limits):
         return 1
     return max(1, min(plan.max_lanes(total_batches), limits.connections, batches, len(plan.workers)))
+
+
+def is_held_by_one(limits: Limits) -> bool:
+    """Whether a group with these limits has one lane at most: a second rank could not help, or bytes are counted."""
+    return 0 < limits.rate_per_s <= SPLIT_ABOVE_PER_S or limits.has_byte_budget
 
 
 def divide(limits: Limits, parts: int) -> list[Limits]:
@@ -152,6 +157,7 @@ def divide(limits: Limits, parts: int) -> list[Limits]:
             each + (1 if i < extra else 0),
             limits.bytes_per_s / parts,
             limits.bytes_per_day / parts,
+            limits.bytes_per_hour / parts,
         )
         for i in range(parts)
     ]
@@ -164,6 +170,7 @@ def joined(share: Limits, other: Limits) -> Limits:
         share.connections + other.connections,
         share.bytes_per_s + other.bytes_per_s,
         share.bytes_per_day + other.bytes_per_day,
+        share.bytes_per_hour + other.bytes_per_hour,
     )
 
 
@@ -174,6 +181,7 @@ def without(share: Limits, part: Limits) -> Limits:
         share.connections - part.connections,
         share.bytes_per_s - part.bytes_per_s,
         share.bytes_per_day - part.bytes_per_day,
+        share.bytes_per_hour - part.bytes_per_hour,
     )
 
 

@@ -184,7 +184,8 @@ class ServerRule(Section):
         None, ge=1, le=10_000, description="Connections at the same time, over all ranks."
     )
     bytes_per_second: float = Field(0.0, ge=0, description="Bytes per second, over all ranks; 0 = no limit.")
-    bytes_per_day: float = Field(0.0, ge=0, description="Bytes in 24 hours, over all ranks; 0 = no limit.")
+    bytes_per_hour: float = Field(0.0, ge=0, description="Bytes in any hour, over all ranks; 0 = no limit.")
+    bytes_per_day: float = Field(0.0, ge=0, description="Bytes in any 24 hours, over all ranks; 0 = no limit.")
     robots: NoRobots = Field(
         default=False, description="Obey robots.txt: not supported by this version, must be false."
     )
@@ -194,9 +195,9 @@ class ServerRule(Section):
         return self.match == server or fnmatchcase(server, self.match)
 
     @property
-    def limits(self) -> tuple[float | None, int | None, float, float]:
+    def limits(self) -> tuple[float | None, ...]:
         """What the rules of one group must agree on."""
-        return self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_day
+        return self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_hour, self.bytes_per_day
 
 
 class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False)]]):

@@ -17,7 +17,7 @@ import numpy as np
 from ddmpi.batch_accounts import BatchAccounts
 from ddmpi.leases import Lease, Leases
 from ddmpi.records import INVALID_SERVER
-from ddmpi.schedule import SPLIT_ABOVE_PER_S, Plan, is_packed
+from ddmpi.schedule import Plan, is_held_by_one, is_packed
 
 MOST_LANES_LOOKED_AT = 32
 """Lanes that one steal looks at: those that end last. A thief that finds none among them asks again."""
@@ -53,10 +53,10 @@ class Victims:
             heapq.heappush(self._lanes, (-lease.ends_at, lease.lane_id))
 
     def _is_indivisible(self, lease: Lease) -> bool:
-        """Whether a second rank could not help: the rate or the one connection is the limit, or nothing is fetched."""
+        """Whether a second rank could not help or must not: ``is_held_by_one``, one connection, or nothing to fetch."""
         if lease.share.connections < 2 or is_packed(lease.group) or lease.group == INVALID_SERVER:
             return True
-        return 0 < self._leases.limits(lease.group).rate_per_s <= SPLIT_ABOVE_PER_S
+        return is_held_by_one(self._leases.limits(lease.group))
 
     # ---- choices
 

@@ -19,6 +19,7 @@ PURE = (
     "addresses",
     "agenda",
     "batch_accounts",
+    "byte_budget",
     "coarse_rank",
     "control",
     "errors",

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddmpi.byte_budget import DAY_S, HOUR_S, SLOTS
 from ddmpi.errors import TransitionError
-from ddmpi.pace import BURST_S, DAY_S, RATE_FLOOR_PER_S, Pace, PacePolicy, Signal
+from ddmpi.pace import BURST_S, RATE_FLOOR_PER_S, Pace, PacePolicy, Signal
 from ddmpi.records import Limits, PaceState
 
 UNLIMITED = Limits(rate_per_s=0, connections=0)
@@ -120,48 +121,40 @@ def test_the_time_in_which_a_body_came_in_has_paid_for_it() -> None:
     assert pace.ready_at(6.0) == 6.0
 
 
-def test_the_bytes_of_a_day_park_the_server_until_the_day_ends() -> None:
-    pace = new_pace(Limits(bytes_per_day=100))
+@pytest.mark.parametrize(
+    ("limits", "window_s"),
+    [
+        pytest.param(Limits(bytes_per_hour=100), HOUR_S, id="an hour"),
+        pytest.param(Limits(bytes_per_day=100), DAY_S, id="a day"),
+        pytest.param(Limits(bytes_per_hour=100, bytes_per_day=100), DAY_S, id="the longer one of both"),
+    ],
+)
+def test_a_spent_byte_budget_parks_the_server_until_bytes_are_out_of_the_window(
+    limits: Limits, window_s: float
+) -> None:
+    pace = new_pace(limits)
     pace.start(10.0)
     pace.finish(11.0, 10.0, Signal.OK, body_bytes=60)
     assert not pace.parked(11.0)
     pace.start(12.0)
     pace.finish(13.0, 12.0, Signal.OK, body_bytes=60)
     assert pace.parked(13.0)
-    assert pace.ready_at(13.0) == 10.0 + DAY_S
-    assert not pace.parked(10.0 + DAY_S)
-    pace.start(10.0 + DAY_S)
-    pace.finish(11.0 + DAY_S, 10.0 + DAY_S, Signal.OK, body_bytes=60)
-    assert pace.snapshot(11.0 + DAY_S).bytes_today == 60
+    free_at = pace.ready_at(13.0)
+    assert 11.0 + window_s <= free_at <= 11.0 + window_s * (1 + 1 / SLOTS)
+    assert not pace.parked(free_at)
 
 
-def test_an_exhausted_day_ends_at_the_same_time_for_the_next_holder() -> None:
+def test_a_spent_budget_is_spent_for_the_next_holder_too() -> None:
     limits = Limits(bytes_per_day=100)
     pace = new_pace(limits)
     pace.start(0.0)
     pace.finish(1.0, 0.0, Signal.OK, body_bytes=100)
+    free_at = pace.ready_at(400.0)
     heir = Pace(limits, PLAIN, pace.snapshot(400.0), random.Random(1), now=0.0)
     assert heir.parked(0.0)
-    assert heir.ready_at(0.0) == pytest.approx(DAY_S - 400)
-    heir.start(DAY_S)
-    assert heir.snapshot(DAY_S).bytes_today == 0
-
-
-def test_a_body_that_ends_after_the_day_counts_for_the_next_one() -> None:
-    pace = new_pace(Limits(bytes_per_day=100))
-    for started_at, ended_at in ((0.0, 1.0), (DAY_S - 1, DAY_S + 1)):
-        pace.start(started_at)
-        pace.finish(ended_at, started_at, Signal.OK, body_bytes=60)
-    assert not pace.parked(DAY_S + 1)
-    assert pace.snapshot(DAY_S + 1).bytes_today == 60
-
-
-def test_the_bytes_of_a_day_that_is_over_are_not_handed_on() -> None:
-    pace = new_pace(Limits(bytes_per_day=100))
-    pace.start(0.0)
-    pace.finish(1.0, 0.0, Signal.OK, body_bytes=60)
-    assert pace.snapshot(DAY_S - 1).bytes_today == 60
-    assert pace.snapshot(DAY_S).bytes_today == 0
+    assert heir.ready_at(0.0) == pytest.approx(free_at - 400)
+    heir.start(free_at - 400)
+    assert heir.snapshot(free_at - 400).spent_day == ()
 
 
 def test_a_larger_budget_ends_the_parking() -> None:
@@ -170,6 +163,7 @@ def test_a_larger_budget_ends_the_parking() -> None:
     pace.finish(1.0, 0.0, Signal.OK, body_bytes=100)
     pace.set_limits(Limits(bytes_per_day=200), 2.0)
     assert pace.ready_at(2.0) == 2.0
+    assert pace.snapshot(2.0).spent_day[0][1] == 100
 
 
 # ---- throttling
@@ -509,7 +503,7 @@ def test_who_takes_over_a_dead_server_may_probe_it_once() -> None:
 
 def test_a_snapshot_keeps_everything_that_the_next_holder_needs() -> None:
     limits = Limits(rate_per_s=10, bytes_per_day=1e9)
-    state = PaceState(rate_per_s=2.5, wait_s=40.0, incidents=3, parkings=2, bytes_today=1e6)
+    state = PaceState(rate_per_s=2.5, wait_s=40.0, incidents=3, parkings=2, spent_day=((50.0, 1e6),))
     assert new_pace(limits, state).snapshot(0.0) == state
     assert new_pace(limits, state).snapshot(10.0).wait_s == 30.0
 

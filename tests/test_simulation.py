@@ -138,6 +138,19 @@ def test_a_long_retry_after_parks_a_server_at_the_first_answer() -> None:
     assert report.ended_at_s < 10.0
 
 
+def test_a_byte_budget_holds_over_all_ranks_and_over_a_restart() -> None:
+    budget = Limits(0.0, 4, bytes_per_hour=50_000)
+    world = one_server(100, limits=budget, server=ServerModel(body_bytes=1000))
+    disk = Disk()
+    first = simulate(world, Cluster(3, schedule_rules={1: 3}), disk, 1)
+    assert first.was_stuck
+    again = simulate(world, Cluster(2, schedule_rules={1: 3}), disk, 2, first)
+    assert again.requests == 0
+    assert 50 <= final_rows(disk) <= 50 + budget.connections
+    simulate(world, Cluster(2), disk, 3, replace(again, ended_at_s=3700.0, paces={}))
+    assert final_rows(disk) == 100
+
+
 def moved(world: World, target: str) -> World:
     """The same world with every row of "s" redirected."""
     redirects = {

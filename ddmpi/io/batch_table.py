@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -186,7 +187,7 @@ def _limits(config: Config, group: str, profile: Profile | None) -> Limits:
         return limits
     multiplied = limits.rate_per_s * config.downloader_parameters.rate_multiplier
     rates = [rate for rate in (multiplied, profile.rate_limit) if rate]
-    return Limits(min(rates, default=0.0), limits.connections, limits.bytes_per_s, limits.bytes_per_day)
+    return msgspec.structs.replace(limits, rate_per_s=min(rates, default=0.0))
 
 
 def make_plan(

@@ -30,7 +30,9 @@ class ServerState(msgspec.Struct, frozen=True):
     not_before: float = 0.0
     incidents: int = 0
     parkings: int = 0
-    bytes_today: float = 0.0
+    bytes_of_hour: tuple[tuple[float, float], ...] = ()
+    bytes_of_day: tuple[tuple[float, float], ...] = ()
+    """Bytes that count against a budget until so many seconds since 1970: (time, bytes)."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -39,7 +41,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     epoch: int
     version: int = VERSION
     saved_at: float = 0.0
-    """Wall clock, seconds since 1970: which day ``bytes_today`` is about."""
+    """Wall clock, seconds since 1970."""
     stages: dict[str, Any] = {}
     input_fingerprint: str = ""
     config_hash: str = ""

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ddmpi.byte_budget import Spent
 from ddmpi.config import Config
 from ddmpi.io.batch_files import BatchCounts, parts_of, remove_completed, scan, write_completed
 from ddmpi.io.batch_table import BatchTable
@@ -211,16 +212,16 @@ class RunState:
         return int(self.table.rows.sum() - self.rows.sum())
 
     def known_paces(self) -> dict[str, PaceState]:
-        """What earlier runs learned; waits are what is left of them, byte counts end with their day."""
+        """What earlier runs learned; waits are what is left of them, and so are the bytes that still count."""
         now = time.time()
-        is_same_day = now - self.saved_at < 86_400
         return {
             name: PaceState(
                 server.rate_per_s,
                 max(0.0, server.not_before - now),
                 server.incidents,
                 server.parkings,
-                server.bytes_today if is_same_day else 0.0,
+                _moved(server.bytes_of_hour, -now),
+                _moved(server.bytes_of_day, -now),
             )
             for name, server in self.servers.items()
         }
@@ -235,7 +236,12 @@ class RunState:
         for name, pace in paces.items():
             not_before = now + pace.wait_s if pace.wait_s > 0 else 0.0
             self.servers[name] = ServerState(
-                pace.rate_per_s, not_before, pace.incidents, pace.parkings, pace.bytes_today
+                pace.rate_per_s,
+                not_before,
+                pace.incidents,
+                pace.parkings,
+                _moved(pace.spent_hour, now),
+                _moved(pace.spent_day, now),
             )
         self.saved_at = now
         counters = {
@@ -257,3 +263,8 @@ class RunState:
         )
         save(self.layout, checkpoint)
         self.lock.touch()
+
+
+def _moved(spent: Spent, by_s: float) -> Spent:
+    """Durations as times, or times as durations; what no longer counts is left out."""
+    return tuple((at + by_s, size_bytes) for at, size_bytes in spent if at + by_s > 0)
