@@ -58,11 +58,8 @@ def classify(answer: Answer, accept: str, max_redirects: int) -> Verdict:
     Raises KeyError for another ``accept``.
     """
     check_body = _BODY_CHECKS[accept]
-    if answer.blocked:
-        message = f"{answer.ip or 'the address'} is not public, and not in allow_private_addresses"
-        return _failure(ErrorKind.BLOCKED_ADDRESS, message, Signal.LOCAL)
-    if answer.too_large:
-        return _failure(ErrorKind.TOO_LARGE, answer.error or "body exceeds max_file_bytes", Signal.OK)
+    if answer.blocked or answer.refused or answer.too_large:
+        return _judge_our_own(answer)
     if answer.curl_code:
         return _judge_transfer(answer)
     if answer.status == 200:
@@ -70,6 +67,16 @@ def classify(answer: Answer, accept: str, max_redirects: int) -> Verdict:
     if answer.status in _REDIRECTS:
         return _judge_redirect(answer, max_redirects)
     return _judge_status(answer)
+
+
+def _judge_our_own(answer: Answer) -> Verdict:
+    """What this side has ended, whatever libcurl says of it."""
+    if answer.blocked:
+        message = f"{answer.ip or 'the address'} is not public, and not in allow_private_addresses"
+        return _failure(ErrorKind.BLOCKED_ADDRESS, message, Signal.LOCAL)
+    if answer.refused:
+        return _failure(ErrorKind.ROBOTS, answer.refused, Signal.OK)
+    return _failure(ErrorKind.TOO_LARGE, answer.error or "body exceeds max_file_bytes", Signal.OK)
 
 
 def _failure(

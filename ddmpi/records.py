@@ -34,6 +34,7 @@ class ErrorKind(str, Enum):
     BLOCKED_ADDRESS = "blocked_address"
     BAD_URL = "bad_url"
     DECODE = "decode"
+    ROBOTS = "robots"
 
 
 ERROR_CODE_NETWORK = -1
@@ -48,6 +49,7 @@ _LOCAL_KINDS = frozenset(
         ErrorKind.BLOCKED_ADDRESS,
         ErrorKind.BAD_URL,
         ErrorKind.DECODE,
+        ErrorKind.ROBOTS,
     }
 )
 
@@ -155,6 +157,8 @@ class Answer:
     error: str = ""
     blocked: bool = False
     too_large: bool = False
+    refused: str = ""
+    """Why the body must not be kept: the transfer was cut off after the head."""
 
 
 @dataclass(slots=True, frozen=True)

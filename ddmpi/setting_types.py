@@ -47,6 +47,13 @@ def _checked_header(line: str) -> str:
     return line
 
 
+def _checked_directive(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", text) or text.lower() == "none":
+        msg = "one directive such as noai, noimageai, noindex or noimageindex (none means noindex and nofollow)"
+        raise ValueError(msg)
+    return text.lower()
+
+
 def _checked_network(text: str) -> str:
     try:
         ipaddress.ip_network(text)
@@ -167,6 +174,10 @@ RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filt
 HeaderLines = Annotated[
     tuple[Annotated[str, AfterValidator(_checked_header)], ...], Field(strict=False), BeforeValidator(_header_lines)
 ]
+Directives = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_directive)], ...], Field(strict=False), AfterValidator(_each_once)
+]
+"""Lower case."""
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_checked_network)], ...], Field(strict=False)]
 ConnectTo = Annotated[tuple[Annotated[str, AfterValidator(_checked_connect_to)], ...], Field(strict=False)]
 Proxy = Annotated[str, AfterValidator(_checked_proxy)]

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, fi
 
 from ddmpi.setting_types import (
     ConnectTo,
+    Directives,
     EndTime,
     GroupName,
     HashName,
@@ -146,6 +147,10 @@ class DownloaderParameters(Section):
     )
     accept: Literal["image", "any"] = Field(
         "image", description="What a 200 must be to count as success: content type and magic bytes, or any body."
+    )
+    respect_x_robots_tag: Directives = Field(
+        (),
+        description="Directives of X-Robots-Tag for which a file is not stored, such as [noai, noimageai].",
     )
     memory_budget_bytes: int = Field(
         268_435_456, ge=4_096, le=2**50, description="Bytes of bodies that one rank holds in memory at most."

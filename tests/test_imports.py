@@ -49,6 +49,7 @@ PURE = (
     "protocol",
     "records",
     "retry",
+    "robots_tag",
     "row_filter",
     "schedule",
     "simulated_rank",

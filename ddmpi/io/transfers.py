@@ -62,7 +62,7 @@ class TransferOptions:
 class _Slot:
     """One easy handle and what belongs to the request that uses it."""
 
-    __slots__ = ("blocked", "chunks", "curl", "fresh", "head", "opened", "size_bytes", "task", "too_large")
+    __slots__ = ("blocked", "chunks", "curl", "fresh", "head", "opened", "refused", "size_bytes", "task", "too_large")
 
     def __init__(self) -> None:
         self.curl = pycurl.Curl()
@@ -73,6 +73,8 @@ class _Slot:
         self.task: Task | None = None
         self.blocked = ""
         """The last address that was refused."""
+        self.refused = ""
+        """Why the body must not be kept."""
         self.fresh: socket.socket | None = None
         """A socket on its way to libcurl."""
         self.opened = False
@@ -84,11 +86,19 @@ class Transfers:
 
     Args:
         may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
+        objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None: nobody
+            is asked.
     """
 
-    def __init__(self, options: TransferOptions, may_connect: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        options: TransferOptions,
+        may_connect: Callable[[str], bool],
+        objection: Callable[[bytes], str] | None = None,
+    ) -> None:
         self._options = options
         self._may_connect = may_connect
+        self._objection = objection
         self._free: list[_Slot] = []
         self._slots: dict[pycurl.Curl, _Slot] = {}
         self._busy: dict[pycurl.Curl, _Slot] = {}
@@ -165,7 +175,7 @@ class Transfers:
 
     def _recycle(self, slot: _Slot) -> None:
         slot.task = None
-        slot.blocked = ""
+        slot.blocked = slot.refused = ""
         slot.opened = slot.too_large = False
         slot.size_bytes = 0
         slot.chunks.clear()
@@ -181,7 +191,11 @@ class Transfers:
         _set_transport(slot.curl, self._options)
         _set_limits(slot.curl, self._options)
         slot.curl.setopt(pycurl.WRITEFUNCTION, lambda data: self._take(slot, data))
-        slot.curl.setopt(pycurl.HEADERFUNCTION, slot.head.write)
+        if self._objection is None:
+            slot.curl.setopt(pycurl.HEADERFUNCTION, slot.head.write)
+        else:
+            objection = self._objection
+            slot.curl.setopt(pycurl.HEADERFUNCTION, lambda line: _take_head(slot, line, objection))
         slot.curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda _purpose, address: self._open_socket(slot, address))
         slot.curl.setopt(pycurl.SOCKOPTFUNCTION, lambda fd, _purpose: self._note_connection(slot, fd))
         self._slots[slot.curl] = slot
@@ -283,6 +297,19 @@ class Transfers:
         self._epoll.close()
 
 
+def _take_head(slot: _Slot, line: bytes, objection: Callable[[bytes], str]) -> int:
+    """Another count than the line's makes libcurl cut the transfer off."""
+    slot.head.write(line)
+    if not line.strip():
+        slot.refused = objection(_last_head(slot.head.getvalue()))
+    return 0 if slot.refused else len(line)
+
+
+def _last_head(received: bytes) -> bytes:
+    """The head of the last response: interim and proxy responses come before it."""
+    return received[received.rfind(_STATUS_LINE) + 1 :]
+
+
 def _action(mask: int) -> int:
     action = 0
     if mask & (select.EPOLLIN | select.EPOLLHUP):
@@ -360,6 +387,7 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
     answer.fetched_at = time.time()
     answer.blocked = bool(slot.blocked) and not slot.opened
     answer.too_large = slot.too_large or code == pycurl.E_FILESIZE_EXCEEDED
+    answer.refused = slot.refused
     answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
     _read_headers(answer, slot.head.getvalue())
     if 300 <= answer.status < 400:
@@ -368,10 +396,9 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
 
 
 def _read_headers(answer: Answer, head: bytes) -> None:
-    """The headers that become columns, of the last response (interim and proxy responses come before it)."""
-    start = head.rfind(_STATUS_LINE) + 1  # 0 where there is one response only
+    """The headers that become columns, of the last response."""
     is_encoded = False
-    for line in head[start:].split(b"\r\n"):
+    for line in _last_head(head).split(b"\r\n"):
         name, _, value = line.partition(b":")
         key = name.lower()
         if key == b"etag":

@@ -18,8 +18,10 @@ from ddmpi.io.transfers import TransferOptions, Transfers
 from ddmpi.pace import PacePolicy
 from ddmpi.protocol import ToCoordinator
 from ddmpi.retry import RetryPolicy
+from ddmpi.robots_tag import TagRule
 from ddmpi.roles.downloader import Downloader, Tools
 from ddmpi.urls import Rejected, parse_url
+from ddmpi.user_agent import product_token
 
 RESERVED_DESCRIPTORS = 256
 """Open files that are not connections: parts, urls files, MPI, logs."""
@@ -41,7 +43,7 @@ def make_downloader(
         layout=layout,
         reader=BatchReader(layout.urls),
         rules=_rules(config, connections),
-        transfers=Transfers(_options(config, connections), address_rule(config.allowed_networks)),
+        transfers=Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
         epoch=epoch,
         rank=rank,
         send=send,
@@ -95,6 +97,11 @@ def _rules(config: Config, connections: int) -> Rules:
 def _locate(location: str) -> tuple[str, str] | str:
     parsed = parse_url(location)
     return parsed.reason if isinstance(parsed, Rejected) else (parsed.url, parsed.server)
+
+
+def _tag_rule(config: Config) -> TagRule | None:
+    directives = config.downloader_parameters.respect_x_robots_tag
+    return TagRule(frozenset(directives), product_token(config.user_agent)) if directives else None
 
 
 def _options(config: Config, connections: int) -> TransferOptions:

@@ -21,12 +21,14 @@ from tests.fleet.wire import (
     END_OF_HEAD,
     GARBAGE,
     MAX_HEAD_BYTES,
+    ROBOTS_PATH,
     Answer,
     BadRequestError,
     Request,
     answer_of,
     make_answer,
     parse_head,
+    robots_of,
     too_many_requests,
 )
 
@@ -54,6 +56,8 @@ class Site:
         admission = self._limiter.admit(now)
         if admission is not Admission.PASSED:
             return admission, Mode.OK, too_many_requests(self._limiter.retry_after_s(now))
+        if path == ROBOTS_PATH and self.spec.robots is not None:
+            return admission, Mode.OK, robots_of(self.spec)
         self._tries[path] += 1
         mode, status = verdict_of(self.spec, path, self._tries[path])
         return admission, mode, answer_of(self.spec, path, mode, status, self._location + path)

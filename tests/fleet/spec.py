@@ -81,6 +81,13 @@ class ServerSpec:
     mode: Mode = Mode.OK
     mode_share: float = 1.0
     """Share of tries to which ``mode`` applies, by hash of path and try number; the others are ``ok``."""
+    x_robots_tag: str = ""
+    """Value of that header of each image; lines of several such headers have a line feed between them."""
+    robots: str | None = None
+    """Body of /robots.txt; None: it is a path like any other."""
+    robots_status: int = 200
+    robots_location: str = ""
+    """Location of /robots.txt, for a ``robots_status`` that is a redirect."""
     size: Size = Size.SMALL
     row_weight: float = 1.0
     """How many rows of a table this server has, relative to the others."""

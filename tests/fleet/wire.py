@@ -14,6 +14,7 @@ from tests.fleet.images import body_of, format_of
 from tests.fleet.spec import Mode, ServerSpec
 
 MAX_HEAD_BYTES = 65_536
+ROBOTS_PATH = "/robots.txt"
 END_OF_HEAD = b"\r\n\r\n"
 GARBAGE = b"\x00\x01 this is not HTTP\r\n\r\n"
 """What a server of mode ``garbage`` sends."""
@@ -73,7 +74,14 @@ def answer_of(spec: ServerSpec, path: str, mode: Mode, status: int, location: st
         f"Content-Type: {format_of(path).content_type}\r\n"
         f'Last-Modified: {_LAST_MODIFIED}\r\nETag: "{crc32(path.encode()):08x}"\r\n'
     )
+    image_fields += "".join(f"X-Robots-Tag: {value}\r\n" for value in spec.x_robots_tag.splitlines())
     return make_answer(200, b"" if mode is Mode.EMPTY else body_of(spec, path), image_fields)
+
+
+def robots_of(spec: ServerSpec) -> Answer:
+    """What a server with a robots.txt has there."""
+    location = f"Location: {spec.robots_location}\r\n" if spec.robots_location else ""
+    return make_answer(spec.robots_status, (spec.robots or "").encode(), f"Content-Type: text/plain\r\n{location}")
 
 
 def too_many_requests(retry_after_s: int) -> Answer:
