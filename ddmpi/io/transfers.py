@@ -376,7 +376,8 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
     get = slot.curl.getinfo
     answer = Answer(task, code, get(pycurl.RESPONSE_CODE), error=message)
     answer.body = slot.chunks[0] if len(slot.chunks) == 1 else b"".join(slot.chunks)
-    answer.content_type = get(pycurl.CONTENT_TYPE) or ""
+    # Raw: getinfo fails where a server's bytes are not UTF-8.
+    answer.content_type = _text(slot.curl.getinfo_raw(pycurl.CONTENT_TYPE) or b"")
     answer.content_length = int(get(pycurl.CONTENT_LENGTH_DOWNLOAD_T))
     answer.final_url = task.url
     answer.ip = get(pycurl.PRIMARY_IP) or slot.blocked
@@ -391,7 +392,7 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
     answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
     _read_headers(answer, slot.head.getvalue())
     if 300 <= answer.status < 400:
-        answer.location = get(pycurl.REDIRECT_URL) or ""
+        answer.location = (slot.curl.getinfo_raw(pycurl.REDIRECT_URL) or b"").decode("utf-8", "surrogateescape")
     return answer
 
 

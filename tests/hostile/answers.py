@@ -201,6 +201,18 @@ HEADERS: Final = (
         (Send(answer(PICTURE, 'ETag: "\x1b[2J\x07\x80"', "X-Folded: a\r\n b", "Last-Modified: \x9b1m")),),
         SUCCESS,
     ),
+    AnswerCase(
+        61,
+        "a content type that is not UTF-8",
+        (Send(answer(content_type="image/jpeg; name=\x9a\xff")),),
+        SUCCESS,
+    ),
+    AnswerCase(
+        61,
+        "a Location that is not UTF-8",
+        (Send(answer(b"", "Location: http://\x9a\xff/\xfe", status="302 Found")),),
+        at_once(ErrorKind.REDIRECT),
+    ),
     AnswerCase(62, "HTTP/0.9", (Send(PICTURE),), at_once(ErrorKind.PROTOCOL)),
     AnswerCase(
         62, "bytes that are no HTTP", (Send(b"\x00\x01 this is not HTTP\r\n\r\n"),), at_once(ErrorKind.PROTOCOL)
@@ -239,20 +251,23 @@ ENCODINGS: Final = (
     AnswerCase(
         66,
         "gzip that is cut off",
-        (Send(answer(gzip.compress(PICTURE)[:-_HALF], "Content-Encoding: gzip")),),
+        (Send(answer(gzip.compress(PICTURE, mtime=0)[:-_HALF], "Content-Encoding: gzip")),),
         retried(ErrorKind.NETWORK),
     ),
     AnswerCase(
         66,
         "gzip that is cut off, and a header that holds a status line",
-        (Send(answer(gzip.compress(PICTURE)[:-_HALF], "Content-Encoding: gzip", "Via: HTTP/1.1 200 OK")),),
+        (Send(answer(gzip.compress(PICTURE, mtime=0)[:-_HALF], "Content-Encoding: gzip", "Via: HTTP/1.1 200 OK")),),
         retried(ErrorKind.NETWORK),
     ),
     AnswerCase(
         66, "an unknown encoding", (Send(answer(PICTURE, "Content-Encoding: rot13")),), at_once(ErrorKind.PROTOCOL)
     ),
     AnswerCase(
-        67, "gzip, not asked for: decoded", (Send(answer(gzip.compress(PICTURE), "Content-Encoding: gzip")),), SUCCESS
+        67,
+        "gzip, not asked for: decoded",
+        (Send(answer(gzip.compress(PICTURE, mtime=0), "Content-Encoding: gzip")),),
+        SUCCESS,
     ),
     AnswerCase(67, "identity", (Send(answer(PICTURE, "Content-Encoding: identity")),), SUCCESS),
 )
