@@ -55,11 +55,11 @@ def image_is_cut_off(body: bytes) -> bool:
         return _PNG_END not in body
     if body.startswith(_GIFS):
         return _gif_is_cut_off(body)
-    if body.startswith(b"RIFF"):
+    if body.startswith(b"RIFF") and body[8:12] == b"WEBP":
         return len(body) < 8 + int.from_bytes(body[4:8], "little")
-    if body[4:8] == b"ftyp":
+    if body[4:8] == b"ftyp" and body[8:12] in _FTYP_BRANDS:
         return _boxes_are_cut_off(body)
-    return body.startswith(b"BM") and len(body) < int.from_bytes(body[2:6], "little")
+    return body.startswith(b"BM") and begins_like_image(body) and len(body) < int.from_bytes(body[2:6], "little")
 
 
 def _jpeg_is_cut_off(body: bytes) -> bool:
@@ -67,7 +67,7 @@ def _jpeg_is_cut_off(body: bytes) -> bool:
     position = 2
     while position + 4 <= len(body):
         if body[position] != 0xFF:
-            return False  # no JPEG after all
+            return b"\xff\xd9" not in body  # damaged; without an end marker anywhere it is cut off too
         marker = body[position + 1]
         if marker == 0xDA:  # start of scan; in what follows, FF D9 is the end and nothing else
             return body.find(b"\xff\xd9", position) < 0

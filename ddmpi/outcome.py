@@ -247,8 +247,7 @@ def _judge_body(answer: Answer, check_body: Callable[[Answer], str]) -> Verdict:
     objection = check_body(answer)
     if objection:
         return _failure(ErrorKind.WRONG_TYPE, objection, Signal.OK)
-    is_image = check_body is _image_objection or answer.content_type.lower().startswith("image/")
-    if is_image and answer.content_length < 0 and not answer.end_announced and image_is_cut_off(answer.body):
+    if answer.content_length < 0 and not answer.end_announced and image_is_cut_off(answer.body):
         message = f"the image ends early, after {size_bytes} bytes, and no length was announced"
         return _failure(ErrorKind.NETWORK, message, Signal.SERVER_ERROR, transient=True)
     return SUCCESS

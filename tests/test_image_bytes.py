@@ -64,7 +64,9 @@ def test_a_progressive_jpeg_and_an_animated_gif() -> None:
     assert image_is_cut_off(body[:-1])
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xd8\xff\xe0\x00\x10JFIF" + b"x" * 99, b"II*\x00"])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"\xff\xd8\xff\xe0\x00\x10JFIF" + b"x" * 99 + b"\xff\xd9", b"II*\x00"]
+)
 def test_what_shows_no_end_is_not_called_cut_off(body: bytes) -> None:
     assert not image_is_cut_off(body)
 

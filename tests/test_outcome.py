@@ -103,7 +103,7 @@ def test_an_image_whose_end_nobody_announced_has_to_be_whole(accept: str) -> Non
 
 
 def test_what_is_no_image_cannot_be_told_to_be_whole() -> None:
-    answer = replace(GOOD, content_length=-1, content_type="application/octet-stream")
+    answer = replace(GOOD, content_length=-1, body=b"BMW drivers of the world, unite")
     assert classify(answer, "any", 5) is SUCCESS
 
 
