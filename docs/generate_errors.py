@@ -108,6 +108,11 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         _NO,
         "Correct the table. User names and passwords in URLs are cut out of the output.",
     ),
+    ErrorKind.ROBOTS: Explanation(
+        "The server asks not to be used that way, and the config says to honor it (see docs/configuration.md).",
+        _NO,
+        "Respect it, or ask the people who run the server.",
+    ),
     ErrorKind.DECODE: Explanation(
         "The image cannot be decoded (only where `image_size` asks for it).",
         _NO,
