@@ -168,11 +168,14 @@ def _no_robots(robots: bool) -> bool:
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_each_once)]
 """A YAML list of texts, kept as a tuple."""
-TextOrTexts = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts)]
+_OneOrMore = Text | Annotated[list[Text], Field(min_length=1)]
+TextOrTexts = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts, json_schema_input_type=_OneOrMore)]
 """One text, or a YAML list of some, kept as a tuple."""
 RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filter)]
 HeaderLines = Annotated[
-    tuple[Annotated[str, AfterValidator(_checked_header)], ...], Field(strict=False), BeforeValidator(_header_lines)
+    tuple[Annotated[str, AfterValidator(_checked_header)], ...],
+    Field(strict=False),
+    BeforeValidator(_header_lines, json_schema_input_type=str | list[str]),
 ]
 Directives = Annotated[
     tuple[Annotated[str, AfterValidator(_checked_directive)], ...], Field(strict=False), AfterValidator(_each_once)
@@ -187,5 +190,7 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 ServerPattern = Annotated[str, Field(min_length=1), AfterValidator(_checked_pattern)]
 GroupName = Annotated[str, Field(min_length=1), AfterValidator(_checked_group)]
 NoRobots = Annotated[bool, AfterValidator(_no_robots)]
-EndTime = Annotated[float | None, Field(gt=0), BeforeValidator(_epoch_seconds)]
+EndTime = Annotated[
+    float | None, Field(gt=0), BeforeValidator(_epoch_seconds, json_schema_input_type=str | float | None)
+]
 """Seconds since 1970-01-01 UTC."""
