@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddmpi.records import Limits
+from ddmpi.records import Answer, Limits
 from ddmpi.simulated_rank import RankModel
 from ddmpi.simulated_world import BatchModel, Disk, ServerModel, World
 from ddmpi.simulation import Cluster, RunReport, Simulation
@@ -190,6 +190,40 @@ def test_a_stalled_victim_that_answers_late_loses_nothing(seed: int) -> None:
 
 def stalled(rank: int, at_s: float) -> dict[int, RankModel]:
     return {rank: RankModel(stall_at_s=at_s, stall_s=9.0)}
+
+
+class Timed(Laws):
+    """Knows when each rank's answers came."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        super().__init__(world, disk)
+        self.answers: list[tuple[float, int]] = []
+
+    def answered(self, now: float, rank: int, answer: Answer) -> None:
+        super().answered(now, rank, answer)
+        self.answers.append((now, rank))
+
+
+def test_a_rank_that_is_stopped_for_30_s_holds_up_nobody_and_gives_its_work_away_after_that() -> None:
+    sizes = {f"s{number}": 40 for number in range(60)}
+    world = World(table(sizes, {}, batch_size=40, small_rows=0), {name: ServerModel() for name in sizes})
+    cluster = Cluster(3, connections_per_rank=8, models={0: RankModel(stall_at_s=2.0, stall_s=30.0)})
+    laws = Timed(world, Disk())
+    report = run(Simulation(world, cluster, laws.disk, laws, seed=3), laws)
+    meanwhile = [at for at, rank in laws.answers if rank != 0 and at < 32.0]
+    assert len(meanwhile) >= 40 * 40, "a third of the servers were the stopped rank's"
+    assert max(meanwhile) < 26.0, "the others have ended their own"
+    assert sum(rank != 0 for at, rank in laws.answers if at >= 32.0) >= 6 * 40, "and take some of its servers then"
+    assert report.ended_at_s < 32.0 + 0.6 * 18.0, "alone it would take 18 s more"
+
+
+def test_servers_move_away_from_a_rank_that_is_busy_with_large_images() -> None:
+    sizes = {f"s{number}": 20 for number in range(60)}
+    world = World(table(sizes, {}, batch_size=20, small_rows=0), {name: ServerModel() for name in sizes})
+    cluster = Cluster(3, connections_per_rank=8, models={0: RankModel(cpu_per_answer_s=0.3)})
+    report = simulate(world, cluster, Disk(), 1)
+    assert report.steals > 0
+    assert report.ended_at_s < 0.5 * 20 * 20 * 0.3, "with a third of the servers it would take 120 s"
 
 
 def test_a_stop_with_no_grace_leaves_what_is_in_flight_pending() -> None:
