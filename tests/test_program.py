@@ -345,3 +345,41 @@ def test_an_empty_table_gives_an_empty_result(tmp_path: Path, new_job: MakeJob) 
     code, printed = job.run(2)
     assert code == 0, printed
     assert not outcomes(job)
+
+
+UNLIKE = """
+import os, sys
+import ddmpi
+from ddmpi.__main__ import main
+rank = os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]
+"""
+MIXED_VERSIONS = (
+    UNLIKE
+    + """
+ddmpi.__version__ += "+" + rank
+sys.exit(main())
+"""
+)
+ONE_CONFIG = (
+    UNLIKE
+    + """
+sys.exit(main() if rank == "0" else main(["absent.yaml"]))
+"""
+)
+
+
+def test_ranks_of_different_versions_are_refused(tmp_path: Path, new_job: MakeJob) -> None:
+    job = new_job(tmp_path / "absent.parquet")
+    code, printed = job.run(3, program=("-c", MIXED_VERSIONS))
+    assert code == 2
+    assert "the ranks run different versions of ddmpi: " in printed
+    assert printed.count("different versions") == 1
+    assert not job.output.exists()
+
+
+def test_all_ranks_work_with_the_config_that_rank_0_has_read(tmp_path: Path, new_job: MakeJob) -> None:
+    with running_fleet(tmp_path / "fleet", plain_fleet(4), 200) as fleet:
+        job = new_job(fleet.table_path)
+        code, printed = job.run(3, program=("-c", ONE_CONFIG))
+    assert code == 0, printed
+    assert_every_row_once(job, 200)
