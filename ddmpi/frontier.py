@@ -240,12 +240,18 @@ class Frontier:
         """When ``next_task`` may have something (s, monotonic); inf = only after another event."""
         return math.inf if self._stopped else self._agenda.next_at
 
-    def finished(self, task: Task, verdict: Verdict, now: float, body_bytes: int) -> tuple[Fate, Failure | None]:
-        """What becomes of the row, after this verdict on one attempt at it."""
+    def finished(
+        self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0
+    ) -> tuple[Fate, Failure | None]:
+        """What becomes of the row, after this verdict on one attempt at it.
+
+        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's pace.
+        """
         site = self._in_flight.pop(task)
         held = self._lanes.by_id[site.lane_id]
         site.in_flight -= 1
-        site.pace.finish(now, task.started_at, verdict.signal, verdict.retry_after_s, body_bytes)
+        signal, retry_after_s = verdict.signal, verdict.retry_after_s
+        site.pace.finish(now, task.started_at, signal, retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
         if verdict.signal is not Signal.OK or site.pace.has_byte_budget:
             self._touched[site.key] = site
         fate, failure = self._judge(held, site, task, verdict, now)

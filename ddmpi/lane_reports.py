@@ -46,4 +46,10 @@ def drained(lanes: LaneTable, ended: LaneEnded, now: float) -> LaneReport | None
 def _matters(site: Site, now: float) -> bool:
     """Whether the next holder has to know: a pace without a state would let its first request start at once."""
     state = site.pace.snapshot(now)
-    return bool(state.incidents or state.parkings or site.pace.has_byte_budget or site.pace.ready_at(now) > now)
+    return bool(
+        state.incidents
+        or state.rate_per_s
+        or state.parkings
+        or site.pace.has_byte_budget
+        or site.pace.ready_at(now) > now
+    )

@@ -178,7 +178,8 @@ _THROTTLED: Final = frozenset({420, 429})
 """420 is not registered; GBIF sends it for 429."""
 _TRANSIENT: Final = frozenset({408, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
 """What ``curl --retry`` tries again, 509 (bandwidth exceeded) and 520 to 524 (a CDN that cannot reach the origin)."""
-_UNWELCOME: Final = frozenset({401, 403, 408, 451})
+_FORBIDDEN: Final = 403
+_UNWELCOME: Final = frozenset({401, 408, 451})
 """Permanent or not, more of these faster is not what the server wants."""
 
 
@@ -197,6 +198,8 @@ def _judge_status(answer: Answer) -> Verdict:
     if status in _THROTTLED or (status == 503 and answer.retry_after.strip()):
         retry_after_s = retry_after_seconds(answer.retry_after, answer.fetched_at)
         return _http(status, Signal.THROTTLED, transient=True, retry_after_s=retry_after_s)
+    if status == _FORBIDDEN:
+        return _http(status, Signal.FORBIDDEN, transient=False)
     unwell = status >= 500 or status in _UNWELCOME
     return _http(status, Signal.SERVER_ERROR if unwell else Signal.OK, transient=status in _TRANSIENT)
 

@@ -1,8 +1,9 @@
 """One server's pace: when its next request may start, learned from how the ones before it ended.
 
-Decides: admission (requests per second, connections, bytes), pauses, the learned rate, and when a server counts as
-dead. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a pace group or the share
-of it that one lane holds; every time is monotonic seconds of one process and comes in as ``now``.
+Decides: admission (requests per second, connections, bytes), pauses, and when a server counts as dead. The rate itself
+comes from ``learned_rate``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
+pace group or the share of it that one lane holds; every time is monotonic seconds of one process and comes in as
+``now``.
 
 Invariants, whatever the order of calls:
 
@@ -29,18 +30,16 @@ from enum import Enum
 
 from ddmpi.byte_budget import DAY_S, HOUR_S, ByteBudget
 from ddmpi.errors import TransitionError
+from ddmpi.learned_rate import LearnedRate
 from ddmpi.records import Limits, PaceState
+from ddmpi.strain import Strain
 
 BURST_S = 0.1
 """Requests that were not used may be caught up for so long: a loop that polls every 10 ms still reaches the rate."""
-RATE_FLOOR_PER_S = 0.05
-"""However often it throttles, a server is asked every 20 s (or at its limit, where that is less)."""
-CLIMB_PER_S = 0.05
-"""Share of the limit that each second of well-answered traffic adds: from half to full speed in 10 s."""
-CEILING_SHARE = 0.9
-"""The rate that was throttled is not tried again before incidents are forgiven: each try would double the pause."""
-MEASURE_S = 2.0
-"""Time constant of the estimate of how fast a server without a limit is being asked."""
+LEARNED_BURST_S = 0.01
+"""A rate that was learned is caught up by so much less: a server that counts strictly must not see a faster one."""
+FORBIDDEN_PER_FAILURE = 4
+"""So many answers 403 in a row count as much as one request without an answer: some files may really be forbidden."""
 RETRY_AFTER_MAX_S = DAY_S
 """A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
 
@@ -53,7 +52,9 @@ class Signal(Enum):
     THROTTLED = "throttled"
     """The server asks for fewer requests: 429, 420, or 503 with Retry-After."""
     SERVER_ERROR = "server_error"
-    """It answered, but that is no reason to go faster: 5xx, 401, 403, an answer that was cut off."""
+    """It answered, but that is no reason to go faster: 5xx, 401, an answer that was cut off."""
+    FORBIDDEN = "forbidden"
+    """403: one file that nobody may have, or, many in a row, a server that will not have us."""
     CONNECT_FAILED = "connect_failed"
     """No connection: name, connect or TLS handshake failed, or took too long."""
     FAILED = "failed"
@@ -67,7 +68,10 @@ class Signal(Enum):
 class PacePolicy:
     """How to back off. Raises ValueError for values that would pause for no time or for ever."""
 
+    backoff_brief_s: float = 1.0
+    """First pause without Retry-After, when the server has answered well: the rate is cut at the same time."""
     backoff_base_s: float = 60.0
+    """Pause when throttling goes on in spite of shorter ones, and of a server that cannot be reached."""
     backoff_cap_s: float = 86_400.0
     """Longest pause without Retry-After, before jitter."""
     jitter: float = 0.1
@@ -80,6 +84,8 @@ class PacePolicy:
     """After so many failed probes, each one back-off after the other, the server is dead."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.backoff_brief_s < math.inf:
+            raise ValueError(f"need 0 < backoff_brief_s < inf, got {self}")
         if not 0 < self.backoff_base_s <= self.backoff_cap_s < math.inf:
             raise ValueError(f"need 0 < backoff_base_s <= backoff_cap_s < inf, got {self}")
         if not 0 <= self.jitter <= 1 or self.forgive_after_s < 0:
@@ -88,9 +94,18 @@ class PacePolicy:
             raise ValueError(f"need breaker_failures >= 1 and breaker_probes >= 1, got {self}")
 
     def backoff_s(self, count: int, rng: random.Random) -> float:
-        """The pause of the ``count``-th incident (from 1) in seconds: doubled each time, capped, then jittered."""
+        """The ``count``-th pause (from 1) of a server that cannot be reached, in seconds: doubled each time, capped,
+        then jittered."""
         doublings = min(count - 1, 64)  # beyond any cap, and far from the range of a float
         return min(self.backoff_cap_s, math.ldexp(self.backoff_base_s, doublings)) * (1 + self.jitter * rng.random())
+
+    def throttle_pause_s(self, count: int, rng: random.Random) -> float:
+        """The pause of the ``count``-th incident (from 1) in a row without a good answer, in seconds: brief at first,
+        four times as long each time until it is the base, from then on as ``backoff_s``."""
+        shorter = max(0, math.ceil(math.log(self.backoff_base_s / self.backoff_brief_s, 4)))
+        if count > shorter:
+            return self.backoff_s(count - shorter, rng)
+        return self.backoff_brief_s * 4.0 ** (count - 1) * (1 + self.jitter * rng.random())
 
 
 class Pace:
@@ -108,11 +123,8 @@ class Pace:
         "_budget_until",
         "_budgets",
         "_bytes_at",
-        "_ceiling_per_s",
-        "_climbed_at",
         "_failures",
-        "_first_start_at",
-        "_good_rate_per_s",
+        "_forbidden",
         "_in_flight",
         "_incidents",
         "_limits",
@@ -120,12 +132,11 @@ class Pace:
         "_parkings",
         "_paused_until",
         "_policy",
-        "_rate_per_s",
-        "_recent_starts",
+        "_rate",
         "_rng",
         "_slots",
-        "_started_at",
         "_stepped_at",
+        "_strain",
         "_throttles",
         "_token_at",
     )
@@ -139,14 +150,9 @@ class Pace:
         self._slots = limits.connections or sys.maxsize
         self._in_flight = 0
 
-        self._rate_per_s = limits.rate_per_s  # the learned rate; 0: no limit, and none learned
+        self._rate = LearnedRate(limits.rate_per_s, state.rate_per_s if state else 0.0, now)
+        self._strain = Strain()
         self._token_at = now  # when the next token is whole; never before the end of a pause
-        self._ceiling_per_s = math.inf  # the learned rate climbs no higher until incidents are forgiven
-        self._good_rate_per_s = limits.rate_per_s  # what a climb is a share of where there is no limit
-        self._climbed_at = now  # until when well-answered traffic has been credited
-        self._first_start_at = math.inf
-        self._recent_starts = 0.0  # decaying count of starts, as of _started_at
-        self._started_at = now
 
         self._bytes_at = now  # when the bodies so far are paid for
         self._budgets: tuple[ByteBudget, ByteBudget] | None = None
@@ -155,8 +161,9 @@ class Pace:
             self._open_budgets(state or PaceState(), now)
 
         self._paused_until = now
-        self._incidents = 0  # throttle incidents that are not forgiven: the exponent of the back-off
-        self._throttles = 0  # throttle incidents since the last good answer
+        self._incidents = 0  # throttle incidents that are not forgiven
+        self._throttles = 0  # those since the last good answer: the exponent of the back-off
+        self._forbidden = 0  # answers 403 in a row
         self._stepped_at = -math.inf
         self._failures = 0  # requests that got no answer since the last one that did
         self._parkings = 0  # > 0: the breaker is open or half-open
@@ -165,17 +172,14 @@ class Pace:
             self._restore(state, now)
 
     def _restore(self, state: PaceState, now: float) -> None:
-        if state.rate_per_s > 0:
-            self._rate_per_s = min(state.rate_per_s, self._limits.rate_per_s or math.inf)
-            self._good_rate_per_s = self._rate_per_s
         self._paused_until = now + max(state.wait_s, 0.0)
-        self._token_at = self._paused_until + (1 / self._rate_per_s if self._rate_per_s else 0.0)
-        self._incidents = self._throttles = state.incidents
+        self._token_at = self._paused_until + (1 / self.rate_per_s if self.rate_per_s else 0.0)
+        self._incidents, self._throttles = state.incidents, state.throttles
         # One probe more, also for a server that was dead: whoever starts it again wants to know.
         self._parkings = min(state.parkings, self._policy.breaker_probes)
 
     def __repr__(self) -> str:
-        rate = f"{self._rate_per_s:g}/s" if self._rate_per_s else "no limit"
+        rate = f"{self.rate_per_s:g}/s" if self.rate_per_s else "no limit"
         return (
             f"<Pace {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._failures} failures, "
             f"{self._parkings} parkings{', dead' if self.dead else ''}>"
@@ -213,7 +217,7 @@ class Pace:
     @property
     def rate_per_s(self) -> float:
         """The learned rate; 0 means no limit, and none learned."""
-        return self._rate_per_s
+        return self._rate.per_s
 
     @property
     def has_byte_budget(self) -> bool:
@@ -227,9 +231,10 @@ class Pace:
         """What the next holder has to know; times become durations from ``now``."""
         self._forgive(now)
         return PaceState(
-            rate_per_s=self._rate_per_s,
+            rate_per_s=self._rate.learned_per_s,
             wait_s=max(self._paused_until - now, self._bytes_at - now, 0.0),
             incidents=self._incidents,
+            throttles=self._throttles,
             parkings=self._parkings,
             spent_hour=self._budgets[0].spent(now) if self._budgets else (),
             spent_day=self._budgets[1].spent(now) if self._budgets else (),
@@ -243,18 +248,26 @@ class Pace:
         if ready_at > now:
             raise TransitionError(f"request started at {now}, allowed at {ready_at}: {self!r}")
         self._in_flight += 1
-        self._first_start_at = min(self._first_start_at, now)
-        self._recent_starts = self._recent_starts * math.exp((self._started_at - now) / MEASURE_S) + 1
-        self._started_at = now
-        if self._rate_per_s:
-            interval_s = 1 / self._rate_per_s
-            unused_since = now - max(BURST_S - interval_s, 0.0)
-            self._token_at = max(self._token_at, unused_since) + interval_s
+        self._rate.started(now)
+        if self._rate.per_s:
+            interval_s = 1 / self._rate.per_s
+            unused_s = max(0.0, BURST_S - interval_s)
+            if self._rate.is_learned:
+                unused_s = min(unused_s, LEARNED_BURST_S)
+            self._token_at = max(self._token_at, now - unused_s) + interval_s
 
     def finish(
-        self, now: float, started_at: float, signal: Signal, retry_after_s: float | None = None, body_bytes: int = 0
+        self,
+        now: float,
+        started_at: float,
+        signal: Signal,
+        retry_after_s: float | None = None,
+        *,
+        body_bytes: int = 0,
+        ttfb_s: float = 0.0,
     ) -> None:
-        """The request that started at ``started_at`` has ended, and took ``body_bytes`` from the server.
+        """The request that started at ``started_at`` has ended, and took ``body_bytes`` from the server, of which the
+        first came after ``ttfb_s``.
 
         ``retry_after_s`` counts for THROTTLED only; None, negative or NaN means that the server did not say. Raises
         TransitionError when nothing is in flight.
@@ -264,20 +277,35 @@ class Pace:
         self._in_flight -= 1
         if body_bytes:
             self._charge(now, started_at, body_bytes)
+        if signal is not Signal.LOCAL:
+            before_per_s = self._rate.per_s
+            self._learn(now, started_at, signal, retry_after_s)
+            if signal is not Signal.THROTTLED and started_at > self._stepped_at:
+                self._look_for_strain(now, ttfb_s, is_bad=signal is not Signal.OK)
+            self._wait_anew(now, before_per_s)
+
+    def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None) -> None:
         if signal is Signal.OK:
-            self._answered(started_at)
-            if started_at > self._stepped_at:
-                self._throttles = 0
-                self._climb(now)
-        elif signal is Signal.THROTTLED:
+            self._good(now, started_at)
+            return
+        self._rate.not_good(now)
+        if signal is Signal.THROTTLED:
             self._answered(started_at)
             self._throttled(now, started_at, retry_after_s)
         elif signal is Signal.SERVER_ERROR:
             self._answered(started_at)
-            self._climbed_at = now
-        elif signal is not Signal.LOCAL:
+        elif signal is Signal.FORBIDDEN:
+            self._turned_away(now, started_at)
+        else:
             self._unanswered(now, started_at)
-            self._climbed_at = now
+
+    def _good(self, now: float, started_at: float) -> None:
+        self._answered(started_at)
+        self._forbidden = 0
+        if started_at > self._stepped_at:
+            self._throttles = 0
+            self._forgive(now)
+            self._rate.good(now, started_at)
 
     def rest(self, now: float, pause_s: float) -> None:
         """The server asked another holder for a pause: leave it alone for so long from now on, at least."""
@@ -289,7 +317,9 @@ class Pace:
         old, self._limits = self._limits, limits
         self._slots = limits.connections or sys.maxsize
         if old.rate_per_s != limits.rate_per_s:
-            self._share_rate(old.rate_per_s, limits.rate_per_s, now)
+            before_per_s = self._rate.per_s
+            self._rate.set_limit(limits.rate_per_s)
+            self._wait_anew(now, before_per_s)
         if self._bytes_at > now and old.bytes_per_s != limits.bytes_per_s:
             debt_bytes = (self._bytes_at - now) * old.bytes_per_s
             self._bytes_at = now + (debt_bytes / limits.bytes_per_s if limits.bytes_per_s else 0.0)
@@ -298,82 +328,39 @@ class Pace:
 
     # ---- rate
 
-    def _share_rate(self, old_per_s: float, new_per_s: float, now: float) -> None:
-        if old_per_s and new_per_s:
-            share = new_per_s / old_per_s
-            self._ceiling_per_s *= share
-            learned = self._rate_per_s < old_per_s
-            self._set_rate(min(self._rate_per_s * share, new_per_s) if learned else new_per_s, now)
-        elif new_per_s:
-            self._set_rate(min(self._rate_per_s or new_per_s, new_per_s), now)
-        elif self._rate_per_s == old_per_s:
-            self._set_rate(0.0, now)  # nothing was learned under the limit that is gone
-        else:
-            self._good_rate_per_s = self._rate_per_s
-
-    def _set_rate(self, rate_per_s: float, now: float) -> None:
-        """Change the rate; the missing part of the next token is waited for at the new rate."""
+    def _wait_anew(self, now: float, before_per_s: float) -> None:
+        """The rate has changed: the missing part of the next token is waited for at the new one."""
         free_at = max(now, self._paused_until)
-        if self._token_at > free_at:
-            scale = self._rate_per_s / rate_per_s if rate_per_s else 0.0
+        if self._token_at > free_at and self._rate.per_s != before_per_s:
+            scale = before_per_s / self._rate.per_s if self._rate.per_s else 0.0
             self._token_at = free_at + (self._token_at - free_at) * scale
-        self._rate_per_s = rate_per_s
 
-    def _climb(self, now: float) -> None:
-        """Additive increase. A gap between answers of more than a second counts as one second of traffic."""
-        credit_s = min(now - self._climbed_at, 1.0)
-        self._climbed_at = now
-        limit_per_s = self._limits.rate_per_s
-        rate_per_s = self._rate_per_s
-        if rate_per_s in (limit_per_s, 0.0):
-            return
-        if limit_per_s == 0 and rate_per_s > 2 * self._measured_per_s():
-            return  # a rate that is not used proves nothing
-        if rate_per_s >= self._ceiling_per_s:
-            self._forgive(now)
-        top_per_s = min(limit_per_s or math.inf, self._ceiling_per_s)
-        if rate_per_s < top_per_s:
-            step_per_s = CLIMB_PER_S * (limit_per_s or self._good_rate_per_s) * credit_s
-            self._rate_per_s = min(top_per_s, rate_per_s + step_per_s)
-
-    def _measured_per_s(self) -> float:
-        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish.
-
-        A count that decays with time constant M and began T ago has seen M * (1 - exp(-T / M)) seconds.
-        """
-        elapsed_s = max(MEASURE_S / 8, self._started_at - self._first_start_at)
-        return self._recent_starts / (MEASURE_S * (1 - math.exp(-elapsed_s / MEASURE_S)))
+    def _look_for_strain(self, now: float, ttfb_s: float, *, is_bad: bool) -> None:
+        if self._strain.note(ttfb_s, is_bad=is_bad) and not self._parkings:
+            self._rate.strained(now)
+            self._stepped_at = now
 
     # ---- throttling
 
     def _throttled(self, now: float, started_at: float, retry_after_s: float | None) -> None:
-        self._climbed_at = now
-        stepping = started_at > self._stepped_at
-        if stepping:
+        is_told = retry_after_s is not None and retry_after_s >= 0
+        pause_s = min(retry_after_s or 0.0, RETRY_AFTER_MAX_S) if is_told else 0.0
+        if started_at > self._stepped_at:
             self._forgive(now)
-            self._slow_down(now)
-            self._stepped_at = now
             self._incidents += 1
             self._throttles += 1
-        if retry_after_s is not None and retry_after_s >= 0:
-            self._pause(now, min(retry_after_s, RETRY_AFTER_MAX_S))
-        elif stepping:
-            self._pause(now, self._policy.backoff_s(self._incidents, self._rng))
-
-    def _slow_down(self, now: float) -> None:
-        """Multiplicative decrease. Only a rate that had good answers before tells where the server's limit is."""
-        before_per_s = self._rate_per_s or self._measured_per_s()
-        if self._throttles == 0:
-            self._ceiling_per_s = CEILING_SHARE * before_per_s
-            self._good_rate_per_s = before_per_s
-        floor_per_s = min(RATE_FLOOR_PER_S, self._limits.rate_per_s or math.inf)
-        self._set_rate(max(floor_per_s, before_per_s / 2), now)
+            if not is_told:
+                pause_s = self._policy.throttle_pause_s(self._throttles, self._rng)
+            self._rate.throttled(now, started_at, pause_s, in_a_row=self._throttles > 1)
+            self._stepped_at = now
+            self._strain.forget()
+        self._pause(now, pause_s)
 
     def _forgive(self, now: float) -> None:
         """Forget incidents after quiet time. A pause is not quiet time: it may be longer than that itself."""
-        if now - max(self._stepped_at, self._paused_until) >= self._policy.forgive_after_s:
+        if self._incidents and now - max(self._stepped_at, self._paused_until) >= self._policy.forgive_after_s:
             self._incidents = self._throttles = 0
-            self._ceiling_per_s = math.inf
+            self._rate.forgive()
 
     def _pause(self, now: float, pause_s: float) -> None:
         self._paused_until = max(self._paused_until, now + pause_s)
@@ -387,11 +374,23 @@ class Pace:
             self._failures = 0
             self._parkings = 0
 
+    def _turned_away(self, now: float, started_at: float) -> None:
+        """One 403 is an answer; many of them in a row are none."""
+        self._forbidden += 1
+        if self._parkings or self._forbidden >= FORBIDDEN_PER_FAILURE * self._policy.breaker_failures:
+            self._park(now, started_at)
+        else:
+            self._answered(started_at)
+
     def _unanswered(self, now: float, started_at: float) -> None:
         if started_at <= self._parked_at:
             return
         self._failures += 1
         if self._parkings or self._failures >= self._policy.breaker_failures:
+            self._park(now, started_at)
+
+    def _park(self, now: float, started_at: float) -> None:
+        if started_at > self._parked_at:
             self._parkings += 1
             self._parked_at = now
             self._pause(now, self._policy.backoff_s(self._parkings, self._rng))

@@ -86,6 +86,7 @@ class PaceState(msgspec.Struct, frozen=True):
     wait_s: float = 0.0
     incidents: int = 0
     parkings: int = 0
+    throttles: int = 0
     spent_hour: tuple[tuple[float, float], ...] = ()
     spent_day: tuple[tuple[float, float], ...] = ()
 

@@ -288,9 +288,20 @@ def _end_of(pattern: str) -> str:
 
 
 class Backoff(Section):
-    """The pause after a 429 or 503 without Retry-After; it doubles with each incident."""
+    """Pauses of a server that asks for fewer requests (429, 503) without Retry-After, or that cannot be reached."""
 
-    base_s: float = Field(60.0, gt=0, le=86_400, description="First pause in seconds.")
+    brief_s: float = Field(
+        1.0,
+        gt=0,
+        le=86_400,
+        description="Seconds of the first pause of a server that answers well otherwise; then four times as long.",
+    )
+    base_s: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="Seconds of the pause when shorter ones did not help, and of a server out of reach; then doubled.",
+    )
     cap_s: float = Field(86_400.0, gt=0, le=604_800, description="Longest pause in seconds.")
 
     @field_validator("cap_s")

@@ -21,7 +21,7 @@ CHECKPOINT = Checkpoint(
     input_fingerprint="f",
     config_hash="c",
     config_semantic={"batch_size": 10_000, "columns": {"uuid": "id"}},
-    servers={"ü.example:80": ServerState(2.5, 1_700_000_060.0, 2, 1, ((1_700_000_090.0, 1e9),), ())},
+    servers={"ü.example:80": ServerState(2.5, 1_700_000_060.0, 2, 1, 3, ((1_700_000_090.0, 1e9),), ())},
     counters={"rows": 10**12},
 )
 

@@ -192,7 +192,8 @@ def test_other_answers_of_a_healthy_server_are_permanent(status: int) -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 451, 501, 505])
 def test_refusals_are_permanent_and_no_reason_to_go_faster(status: int) -> None:
-    assert failure_of(replace(GOOD, status=status)) == (ErrorKind.HTTP_STATUS, status, False, Signal.SERVER_ERROR)
+    signal = Signal.FORBIDDEN if status == 403 else Signal.SERVER_ERROR
+    assert failure_of(replace(GOOD, status=status)) == (ErrorKind.HTTP_STATUS, status, False, signal)
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524])

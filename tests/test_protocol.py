@@ -16,7 +16,7 @@ from ddmpi.usage import Usage
 BATCH = BatchRef(3, "s", 1, "urls/0.parquet", 2, 100, 10, ("images/a.parquet",), 0)
 ERRAND = protocol.Errand(BATCH, 4, "http://t/x", "t", "t", 2, 1)
 SHARE = Limits(2.5, 3, 1e6, 1e9)
-PACE = PaceState(1.0, 2.0, 3, 4, ((5.0, 6.0),), ((7.0, 8.0), (9.0, 10.0)))
+PACE = PaceState(1.0, 2.0, 3, 4, 5, ((5.0, 6.0),), ((7.0, 8.0), (9.0, 10.0)))
 LANE = protocol.Lane(7, "s", False, SHARE, (BATCH,), {"s": PACE}, 6.0, True, 8, (ERRAND,))
 REPORT = protocol.LaneReport(7, 8, protocol.LaneState.PARKED, 9.0, {"s": PaceState(1.0)})
 

@@ -30,6 +30,7 @@ class ServerState(msgspec.Struct, frozen=True):
     not_before: float = 0.0
     incidents: int = 0
     parkings: int = 0
+    throttles: int = 0
     bytes_of_hour: tuple[tuple[float, float], ...] = ()
     bytes_of_day: tuple[tuple[float, float], ...] = ()
     """Bytes that count against a budget until so many seconds since 1970: (time, bytes)."""

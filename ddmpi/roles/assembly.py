@@ -84,6 +84,7 @@ def _rules(config: Config, connections: int) -> Rules:
         group_of=config.group_of,
         locate=_locate,
         pace=PacePolicy(
+            backoff_brief_s=config.backoff.brief_s,
             backoff_base_s=config.backoff.base_s,
             backoff_cap_s=config.backoff.cap_s,
             breaker_failures=config.breaker.failures,

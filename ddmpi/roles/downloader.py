@@ -236,7 +236,7 @@ class Downloader:
         throttled = verdict.signal is Signal.THROTTLED
         self._usage.add(self._frontier.group_of_task(task), task.started_at, now, size_bytes, throttled=throttled)
         self._counts["bytes"] += size_bytes
-        fate, failure = self._frontier.finished(task, verdict, now, size_bytes)
+        fate, failure = self._frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
         if fate is Fate.SUCCESS:
             self._counts["successes"] += 1
             self._writer.success(self._frontier.batch(task.batch_id), task.row, answer)

@@ -220,6 +220,7 @@ class RunState:
                 max(0.0, server.not_before - now),
                 server.incidents,
                 server.parkings,
+                server.throttles,
                 _moved(server.bytes_of_hour, -now),
                 _moved(server.bytes_of_day, -now),
             )
@@ -240,6 +241,7 @@ class RunState:
                 not_before,
                 pace.incidents,
                 pace.parkings,
+                pace.throttles,
                 _moved(pace.spent_hour, now),
                 _moved(pace.spent_day, now),
             )
