@@ -365,6 +365,15 @@ class Frontier:
         """The last report of a lane, once what it has fetched is committed; None if it has been extended meanwhile."""
         return lane_reports.drained(self._lanes, ended, now)
 
+    def site_key(self, task: Task) -> str:
+        """The pace group of a task in flight."""
+        return self._in_flight[task].key
+
+    def pause_s(self, key: str, now: float) -> float:
+        """For how long a pace group is left alone by this rank, in seconds; 0 if it is not."""
+        site = self._feed.find(key, key)
+        return 0.0 if site is None else site.pace.wait_s(now)
+
     def lane_of(self, task: Task) -> int:
         """The lane under whose share a task is in flight."""
         return self._in_flight[task].lane_id

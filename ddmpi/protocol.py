@@ -14,6 +14,7 @@ from enum import Enum, IntEnum
 
 import msgspec
 
+from ddmpi.audit import Asked
 from ddmpi.control import ControlRule
 from ddmpi.records import BatchRef, Limits, PaceState
 from ddmpi.usage import Usage
@@ -255,6 +256,7 @@ class ServersUsed(msgspec.Struct, frozen=True, tag=True):
     """What this rank has asked of servers since its last such message."""
 
     usages: tuple[Usage, ...]
+    asked: tuple[Asked, ...] = ()
 
 
 class StopRequested(msgspec.Struct, frozen=True, tag=True):

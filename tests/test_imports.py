@@ -18,6 +18,7 @@ PURE = (
     "actions",
     "addresses",
     "agenda",
+    "audit",
     "batch_accounts",
     "byte_budget",
     "coarse_rank",

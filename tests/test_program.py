@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
+from ddmpi.io.audit_file import read_audit
+from tests.fleet.log import EventKind, highest_rate, most_connections, now_s
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_address, plain_fleet
 from tests.job import (
+    ARRIVAL_SLACK_S,
     Job,
     assert_bodies_as_served,
     assert_every_row_once,
@@ -233,6 +237,43 @@ def test_a_soft_stop_loses_nothing(tmp_path: Path, new_job: MakeJob, number: sig
     assert code == 0, printed
     assert_every_row_once(job, rows)
     assert repeated_fetches(log) == 0
+
+
+def test_the_audit_agrees_with_the_servers_own_log(tmp_path: Path, new_job: MakeJob) -> None:
+    specs = [
+        *plain_fleet(6, 30.0, latency_s=0.005),
+        ServerSpec("127.20.0.1", rate_limit_per_s=5.0, burst=3, retry_after_s=1),
+        ServerSpec("127.20.0.2", redirect_to="127.16.0.1"),
+    ]
+    with running_fleet(tmp_path / "fleet", specs, 700) as fleet:
+        job = new_job(fleet.table_path, downloader_parameters={"default_rate_limit": 20})
+        process = job.start(3)
+        wait_until(lambda: len(parts(job)) >= 8, process)
+        signal_run(process, signal.SIGTERM)
+        assert finish(process)[0] == 75
+        restarted_at = now_s()
+        code, printed = job.run(2)
+        log = fleet.finished_log()
+    assert code == 0, printed
+    runs = [
+        [event for event in log if event.time_s < restarted_at],
+        [event for event in log if event.time_s >= restarted_at],
+    ]
+    table = read_audit(job.output / "logs" / "politeness.csv")
+    requests = [event for event in log if event.kind is EventKind.REQUEST]
+    throttled = Counter(event.server for event in log if event.kind is EventKind.ANSWER and event.status == 429)
+    assert {name: row.requests for name, row in table.items()} == Counter(event.server for event in requests)
+    for server, row in table.items():
+        assert row.throttled == throttled[server]
+        assert bool(row.pauses) == bool(throttled[server])
+        # Requests arrive up to some tens of milliseconds after they have started.
+        for window_s, highest in ((1.0, row.highest_1s), (60.0, row.highest_60s)):
+            least, most = (
+                max(highest_rate(run, server, window_s + slack_s) for run in runs)
+                for slack_s in (-ARRIVAL_SLACK_S, ARRIVAL_SLACK_S)
+            )
+            assert least <= highest <= most
+        assert 1 <= row.connections <= most_connections(log, server) <= 8
 
 
 def test_a_second_run_over_the_same_folder_is_refused(tmp_path: Path, new_job: MakeJob) -> None:

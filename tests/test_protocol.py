@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ddmpi import protocol
+from ddmpi.audit import Asked
 from ddmpi.control import ControlRule
 from ddmpi.protocol import Message, Tag, decode, encode
 from ddmpi.records import BatchRef, Limits, PaceState
@@ -41,7 +42,9 @@ MESSAGES = [
     protocol.Yielded(6, (8,), 7, (3,), SHARE),
     protocol.Redirected((ERRAND,)),
     protocol.Samples((protocol.Sample("s", True, 200, "", "127.0.0.1", "1.1", 0.1, 0.2, 0.3, 100, 4.0),)),
-    protocol.ServersUsed((Usage("a", 3, 1, 1000, 5.0, 0.5, {2: 2, 7: 1}),)),
+    protocol.ServersUsed(
+        (Usage("a", 3, 1, 1000, 5.0, 0.5, {2: 2, 7: 1}),), (Asked("a", 1.7e9, b"\0\0\0\0", 1000, 1, 2, 1, 60.0),)
+    ),
     protocol.StopRequested(protocol.StopReason.SIGNAL),
     protocol.Failed("disk full"),
     protocol.Finished(),

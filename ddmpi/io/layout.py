@@ -140,6 +140,11 @@ class Layout:
         return self.logs / "servers.parquet"
 
     @property
+    def audit(self) -> Path:
+        """What each server was really sent, over all runs."""
+        return self.logs / "politeness.csv"
+
+    @property
     def checkpoint(self) -> Path:
         return self.root / self.structure.inner_checkpoint_file
 

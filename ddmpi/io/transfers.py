@@ -19,7 +19,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pycurl
@@ -103,6 +103,7 @@ class Transfers:
         self._slots: dict[pycurl.Curl, _Slot] = {}
         self._busy: dict[pycurl.Curl, _Slot] = {}
         self._connections: dict[str, dict[int, int]] = {}
+        self._opened: set[str] = set()
         self._timer_at: float | None = None
         self._epoll = select.epoll()
         self._registered: set[int] = set()
@@ -227,6 +228,7 @@ class Transfers:
             slot.fresh = None
         if slot.task is not None:
             self._connections.setdefault(slot.task.server, {})[fd] = os.fstat(fd).st_ino
+            self._opened.add(slot.task.server)
         return 0
 
     # ---- connections
@@ -240,6 +242,13 @@ class Transfers:
             if _inode(fd) != inode:
                 del known[fd]
         return len(known)
+
+    def take_opened(self) -> Collection[str]:
+        """Servers to which connections were opened since the last call."""
+        if not self._opened:
+            return frozenset()
+        opened, self._opened = self._opened, set()
+        return opened
 
     def has_more_connections(self, server: str, limit: int) -> bool:
         """Whether more than ``limit`` connections to the server are open.

@@ -19,6 +19,7 @@ from enum import Enum
 import numpy as np
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
+from ddmpi.audit import Audit
 from ddmpi.control import ControlRule
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING
 from ddmpi.io.batch_table import limits_by_group, make_plan
@@ -89,6 +90,7 @@ class Tally:
 
     counters: dict[int, Counters] = field(default_factory=dict)
     usage: UsageTable = field(default_factory=UsageTable)
+    audit: Audit = field(default_factory=Audit)
 
     def total(self) -> Counters:
         """Sum over the ranks."""
@@ -224,8 +226,9 @@ class Coordinator:
             case Samples(samples):
                 if self._profiler is not None:
                     self._profiler.on_samples(samples)
-            case ServersUsed(usages):
+            case ServersUsed(usages, asked):
                 self.tally.usage.add(usages, now)
+                self.tally.audit.add(asked)
             case StopRequested(reason):
                 self.stop(reason, now)
             case Failed(text):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ddmpi.audit import AskedNotes
 from ddmpi.config import Config
 from ddmpi.control import Control
 from ddmpi.errors import StorageError
@@ -118,6 +119,9 @@ class Downloader:
         self._yields: list[ReadyToYield] = []
         self._counts: Counter[str] = Counter()
         self._usage = UsageCounter()
+        self._asked = AskedNotes()
+        self._group_of = tools.rules.group_of
+        self._servers_of: dict[str, set[str]] = {}  # by pace group: those that a connection was opened to
         self._usage_at = now + USAGE_INTERVAL_S
         self._reported: Counters | None = None
         self.report_interval_s = REPORT_INTERVAL_S
@@ -215,6 +219,7 @@ class Downloader:
         while free > 0 and (task := self._frontier.next_task(now)) is not None:
             surplus = self._transfers.has_more_connections(task.server, self._frontier.connection_limit(task))
             self._transfers.start(task, last_on_connection=surplus)
+            self._asked.started(self._frontier.site_key(task), time.time())
             self._counts["requests"] += 1
             free -= 1
 
@@ -235,14 +240,27 @@ class Downloader:
         size_bytes = len(answer.body)
         throttled = verdict.signal is Signal.THROTTLED
         self._usage.add(self._frontier.group_of_task(task), task.started_at, now, size_bytes, throttled=throttled)
+        key = self._frontier.site_key(task)
         self._counts["bytes"] += size_bytes
         fate, failure = self._frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
+        self._note_asked(key, verdict, size_bytes, now)
         if fate is Fate.SUCCESS:
             self._counts["successes"] += 1
             self._writer.success(self._frontier.batch(task.batch_id), task.row, answer)
         elif failure is not None:
             self._counts["errors"] += 1
             self._writer.error(self._frontier.batch(task.batch_id), task.row, failure, answer, task.attempt)
+
+    def _note_asked(self, key: str, verdict: Verdict, size_bytes: int, now: float) -> None:
+        """For the audit: what the answer brought, and the pause that follows from it."""
+        self._asked.answered(key, size_bytes, throttled=verdict.signal is Signal.THROTTLED)
+        if verdict.signal is not Signal.OK and (wait_s := self._frontier.pause_s(key, now)) > 0:
+            self._asked.paused(key, time.time(), wait_s)
+        for server in self._transfers.take_opened():
+            group = self._group_of(server)
+            servers = self._servers_of.setdefault(group, set())
+            servers.add(server)
+            self._asked.connected(group, sum(self._transfers.connections(it) for it in servers))
 
     # ---- what others have done
 
@@ -342,8 +360,9 @@ class Downloader:
 
     def _send_usage(self, now: float) -> None:
         self._usage_at = now + USAGE_INTERVAL_S
-        if usages := self._usage.take(now):
-            self._send(ServersUsed(usages))
+        usages, asked = self._usage.take(now), self._asked.take(time.time())
+        if usages or asked:
+            self._send(ServersUsed(usages, asked))
 
     def _send_progress(self, now: float) -> None:
         self._report_at = now + self.report_interval_s

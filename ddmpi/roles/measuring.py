@@ -8,7 +8,10 @@ from datetime import datetime
 
 import msgspec
 
+from ddmpi.audit import Audit
 from ddmpi.history import History
+from ddmpi.io.audit_file import read_audit, write_audit
+from ddmpi.io.batch_table import limits_by_group
 from ddmpi.io.memory import resident_bytes
 from ddmpi.io.metrics_files import MetricsFile, PrometheusFile
 from ddmpi.io.usage_file import read_usage, write_usage
@@ -42,6 +45,7 @@ class Recorder:
         self._usage_path = layout.usage
         self._usage_at = now + USAGE_INTERVAL_S
         self.usage = read_usage(layout.usage)
+        self.audit = Audit(read_audit(layout.audit))
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; measures only what is due."""
@@ -64,6 +68,8 @@ class Recorder:
         self.history.add(now, line)
         self._write(line)
         write_usage(self._usage_path, self.usage, now)
+        state = coordinator.state
+        write_audit(state.layout.audit, self.audit.rows(), limits_by_group(state.config, state.profiles))
 
     def _write(self, line: Measurement) -> None:
         line = with_rates(line, self._last)

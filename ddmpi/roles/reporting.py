@@ -80,6 +80,7 @@ class Reporter:
         """The run begins; how servers are asked is added to what earlier runs have counted."""
         if self._recorder is not None:
             coordinator.tally.usage = self._recorder.usage
+            coordinator.tally.audit = self._recorder.audit
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; sums are made only when they are shown."""
