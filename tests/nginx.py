@@ -115,11 +115,21 @@ def running_nginx(folder: Path, hosts: Sequence[Host], rows: int) -> Iterator[Ng
     Raises NginxError where it does not start.
     """
     folder.mkdir(parents=True)
-    server = Nginx(folder, _free_port(hosts[0].address), tuple(hosts))
+    server = Nginx(folder, free_port(hosts[0].address), tuple(hosts))
     _write_files(server, rows)
     if any(host.tls for host in hosts):
-        _make_certificates(folder, [host.address for host in hosts])
-    (folder / "nginx.conf").write_text(_configuration(server))
+        make_certificates(folder, [host.address for host in hosts])
+    with started_nginx(folder, _configuration(server), [(host.address, server.port) for host in hosts]):
+        yield server
+
+
+@contextmanager
+def started_nginx(folder: Path, configuration: str, places: Sequence[tuple[str, int]]) -> Iterator[None]:
+    """An nginx with this configuration, from when it listens at all places (address, port) until the end of the block.
+
+    Raises NginxError where it does not start.
+    """
+    (folder / "nginx.conf").write_text(configuration)
     command = [
         _program("nginx", "nginx"),
         "-p",
@@ -132,8 +142,8 @@ def running_nginx(folder: Path, hosts: Sequence[Host], rows: int) -> Iterator[Ng
     with (folder / "printed").open("wb") as printed:
         process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
     try:
-        _await_listening(process, server)
-        yield server
+        _await_listening(process, folder, places)
+        yield
     finally:
         # QUIT would wait for idle connections; TERM ends master and workers at once.
         process.send_signal(signal.SIGTERM)
@@ -166,10 +176,7 @@ def _configuration(server: Nginx) -> str:
     folder = server.folder
     types = "".join(f"{one.content_type} {suffix}; " for suffix, one in FORMATS.items())
     lines = [
-        f"user {pwd.getpwuid(os.geteuid()).pw_name};" if os.geteuid() == 0 else "",
-        "daemon off;",
-        "worker_processes 1;",
-        f"pid {folder}/nginx.pid;",
+        *common_directives(folder),
         f"error_log {folder}/error.log info;",
         "events { worker_connections 512; }",
         "http {",
@@ -178,11 +185,23 @@ def _configuration(server: Nginx) -> str:
         f"access_log {folder}/access.log test;",
         "limit_req_status 429;",
         "ssl_protocols TLSv1.2 TLSv1.3;",
-        *(f"{kind}_temp_path {folder}/unused.{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")),
+        *temporary_paths(folder),
         *(line for number, host in enumerate(server.hosts) for line in _server_block(server, number, host)),
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def common_directives(folder: Path) -> list[str]:
+    """One worker in the foreground, as the user who runs this, with its files in ``folder``."""
+    user = f"user {pwd.getpwuid(os.geteuid()).pw_name};" if os.geteuid() == 0 else ""
+    return [user, "daemon off;", "worker_processes 1;", f"pid {folder}/nginx.pid;"]
+
+
+def temporary_paths(folder: Path) -> list[str]:
+    """Directives of the http block: nothing is made outside of ``folder``."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return [f"{kind}_temp_path {folder}/unused.{kind};" for kind in kinds]
 
 
 def _server_block(server: Nginx, number: int, host: Host) -> Iterator[str]:
@@ -201,7 +220,8 @@ def _server_block(server: Nginx, number: int, host: Host) -> Iterator[str]:
     yield "}"
 
 
-def _make_certificates(folder: Path, addresses: Sequence[str]) -> None:
+def make_certificates(folder: Path, addresses: Sequence[str]) -> None:
+    """``server.pem`` and ``server.key`` for these addresses, signed by ``ca.pem``."""
     names = ",".join(f"IP:{address}" for address in addresses)
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     _openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority")
@@ -217,18 +237,19 @@ def _openssl(folder: Path, *arguments: str) -> None:
         raise NginxError(f"{' '.join(command)}:\n{result.stderr}")
 
 
-def _free_port(address: str) -> int:
+def free_port(address: str) -> int:
+    """A port of this address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
-def _await_listening(process: subprocess.Popen[bytes], server: Nginx) -> None:
+def _await_listening(process: subprocess.Popen[bytes], folder: Path, places: Sequence[tuple[str, int]]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    for host in server.hosts:
-        while not _accepts(host.address, server.port):
+    for address, port in places:
+        while not _accepts(address, port):
             if process.poll() is not None or time.monotonic() > deadline:
-                printed = (server.folder / "printed").read_text() + (server.folder / "error.log").read_text()
+                printed = (folder / "printed").read_text() + (folder / "error.log").read_text()
                 raise NginxError(f"nginx did not start:\n{printed}")
             time.sleep(_POLL_INTERVAL_S)
 
