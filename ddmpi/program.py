@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +17,11 @@ from ddmpi.config import Config
 from ddmpi.console import Console
 from ddmpi.errors import EXIT_PENDING, DdmpiError, StorageError
 from ddmpi.io import slurm
+from ddmpi.io.cores import share_of_cores
 from ddmpi.io.disk_errors import machine_faults
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock
-from ddmpi.io.mailbox import Mailbox
+from ddmpi.io.mailbox import Mailbox, cores_of_downloaders
 from ddmpi.io.terminal import terminal_columns
 from ddmpi.io.urls_writer import Interrupted
 from ddmpi.protocol import Exit
@@ -52,10 +54,11 @@ def run(
     """
     check_libraries()
     mailbox = Mailbox(comm)
+    cores = share_of_cores(os.sched_getaffinity(0), cores_of_downloaders(comm))
     if comm.Get_rank() == 0:
-        ending = _Conductor(comm, mailbox, signals, read_config, orders, environment).run()
+        ending = _Conductor(comm, mailbox, signals, read_config, orders, environment, cores).run()
     else:
-        ending = _follow(comm, mailbox, signals)
+        ending = _follow(comm, mailbox, signals, cores)
     if not leave(mailbox, signals):
         sys.stderr.flush()
         comm.Abort(ending.code or EXIT_PENDING)
@@ -63,17 +66,17 @@ def run(
     return ending.code
 
 
-def _follow(comm: MPI.Intracomm, mailbox: Mailbox, signals: Signals) -> Exit:
+def _follow(comm: MPI.Intracomm, mailbox: Mailbox, signals: Signals, cores: int) -> Exit:
     """A rank other than 0: get the config, then do what the coordinator says."""
     data: bytes | None = comm.bcast(None, root=0)
     if data is None:
         return Exit(2)
     config = Config.from_json(data)
     layout = Layout(Path(config.path_to_output_folder), config.output_structure)
-    return Loop(mailbox, signals, _downloader_factory(config, layout, mailbox)).run()
+    return Loop(mailbox, signals, _downloader_factory(config, layout, mailbox, cores)).run()
 
 
-def _downloader_factory(config: Config, layout: Layout, mailbox: Mailbox) -> Callable[[int], Downloader]:
+def _downloader_factory(config: Config, layout: Layout, mailbox: Mailbox, cores: int) -> Callable[[int], Downloader]:
     def make(epoch: int) -> Downloader:
         _log_to_file(layout, mailbox.rank)
         return make_downloader(
@@ -81,6 +84,7 @@ def _downloader_factory(config: Config, layout: Layout, mailbox: Mailbox) -> Cal
             layout,
             epoch=epoch,
             rank=mailbox.rank,
+            cores=cores,
             send=lambda message: mailbox.send(0, message),
             now=time.monotonic(),
         )
@@ -111,6 +115,7 @@ class _Conductor:
     read_config: Callable[[], Config]
     orders: Orders
     environment: Mapping[str, str]
+    cores: int
     console: Console = field(default_factory=lambda: Console(terminal_columns()))
     _lock: OutputLock | None = None
     _started_at: float = field(default_factory=time.monotonic)
@@ -173,7 +178,7 @@ class _Conductor:
             on_end=lambda ending: reporter.write_report(coordinator, ending, time.monotonic()),
         )  # fmt: skip
         reporter.watch(coordinator)
-        factory = _downloader_factory(config, layout, self.mailbox)
+        factory = _downloader_factory(config, layout, self.mailbox, self.cores)
 
         def on_turn(now: float) -> None:
             controller.on_turn(coordinator, now)

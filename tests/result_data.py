@@ -113,6 +113,7 @@ def open_writer(
         rank=rank,
         hash_algorithm=hash_algorithm,
         image_size=image_size,
+        threads=2,
         keep_columns=keep_columns,
         part_bytes=part_bytes,
         buffer_bytes=buffer_bytes,

@@ -253,6 +253,7 @@ def test_buffered_bytes_is_exact_and_falls_when_memory_is_short(layout: Layout) 
     for row in range(10):
         for batch in batches:
             writer.success(batch, row, make_answer(row, bytes(10_000)))
+    writer.flush()
     # Nobody asks for a close: the writer itself has to bring it below half of the budget.
     while writer.buffered_bytes > 100_000:
         assert woken.wait(timeout=30)

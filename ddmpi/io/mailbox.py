@@ -8,6 +8,7 @@ goes through a queue, so that one process can play both roles.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Mapping
 
@@ -118,3 +119,13 @@ class Mailbox:
         """Free the communicators; collective."""
         self._comm.Free()
         self._barrier_comm.Free()
+
+
+def cores_of_downloaders(comm: MPI.Intracomm) -> list[frozenset[int]]:
+    """The cores that each downloading rank on this node may use. Collective: all ranks call it together."""
+    downloads = comm.Get_rank() > 0 or comm.Get_size() == 1
+    cores = frozenset(os.sched_getaffinity(0) if downloads else ())
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    found = node.allgather(cores)
+    node.Free()
+    return found

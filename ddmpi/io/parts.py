@@ -17,6 +17,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ddmpi.io.body_column import BodyColumn
 from ddmpi.io.layout import PART_KINDS, Layout, PartKind, part_name
 from ddmpi.io.part_file import PartFile
 from ddmpi.io.result_tables import ResultRow, SuccessRow, input_columns, result_table
@@ -104,6 +105,7 @@ class Parts:
         self._on_released = on_released
         self._parts: dict[tuple[int, PartKind], _Part] = {}
         self._files: OrderedDict[str, _Part] = OrderedDict()
+        self._bodies = BodyColumn()
         self._held_bytes = 0
         self._names_given = 0
 
@@ -177,7 +179,7 @@ class Parts:
 
     def _write(self, part: _Part) -> PartFile:
         inputs = self._inputs.read(part.batch)
-        table = result_table(part.kind, part.buffer, inputs, self._keep_columns)
+        table = result_table(part.kind, part.buffer, inputs, self._keep_columns, self._bodies)
         file = part.file or self._open(part, table.schema)
         file.write(table)
         released_bytes = part.body_bytes

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddmpi.errors import ConfigError
+from ddmpi.io.body_column import BodyColumn
 from ddmpi.io.layout import PartKind
 from ddmpi.records import Answer, Failure
 
@@ -139,11 +140,16 @@ def schema_of(kind: PartKind, inputs: pa.Schema, keep_columns: Sequence[str]) ->
     return success_schema(keep) if kind == "successes" else error_schema(keep)
 
 
-def result_table(kind: PartKind, rows: Sequence[ResultRow], inputs: pa.Table, keep_columns: Sequence[str]) -> pa.Table:
-    """Results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``."""
+def result_table(
+    kind: PartKind, rows: Sequence[ResultRow], inputs: pa.Table, keep_columns: Sequence[str], bodies: BodyColumn
+) -> pa.Table:
+    """Results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``.
+
+    The images are in the memory of ``bodies``, hence valid until it makes its next column.
+    """
     taken = inputs.take(pa.array([row.row for row in rows], pa.int64()))
     if kind == "successes":
-        columns = _success_columns(cast("Sequence[SuccessRow]", rows))
+        columns = _success_columns(cast("Sequence[SuccessRow]", rows), bodies)
         columns["is_license_full"] = is_license_full(taken)
     else:
         columns = _error_columns(cast("Sequence[ErrorRow]", rows))
@@ -194,14 +200,14 @@ def _schema(fields: Sequence[pa.Field[Any]], keep_columns: Iterable[pa.Field[Any
     return schema
 
 
-def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
+def _success_columns(rows: Sequence[SuccessRow], bodies: BodyColumn) -> dict[str, Column]:
     answers = [row.answer for row in rows]
     return {
         "hashsum_original": pa.array([row.hashsum_original for row in rows], pa.string()),
         "hashsum_resized": pa.array([row.hashsum_resized for row in rows], pa.string()),
         "original_size": pa.array([row.original_size for row in rows], _SIZE),
         "resized_size": pa.array([row.resized_size for row in rows], _SIZE),
-        "image": pa.array([row.image for row in rows], pa.large_binary()),
+        "image": bodies.make([row.image for row in rows]),
         "status": pa.array([answer.status for answer in answers], pa.int32()),
         "final_url": _texts([answer.final_url for answer in answers]),
         "content_type": _texts([answer.content_type for answer in answers]),

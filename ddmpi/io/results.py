@@ -1,8 +1,12 @@
 """Rows in, parts out: the buffer between a rank's loop, which must not wait for a disk, and the output folder.
 
-One ``ResultWriter`` per rank. The loop's thread hands over rows and requests; the writer's thread hashes, decodes,
-encodes and commits, and answers with events. One queue each way is all they share, so a request is carried out after
-every row that was handed over before it.
+One ``ResultWriter`` per rank. The loop's thread hands over rows and requests; the writer's thread encodes and commits,
+and answers with events. One queue each way is all they share, so a request is carried out after every row that was
+handed over before it. Images are decoded, and large bodies hashed, by a few more threads; the writer's thread waits
+for what they make of a row when its turn comes.
+
+A small body is hashed where it is, in the loop: waking another thread for it, and getting the interpreter's lock back
+from it, costs as much as the hash. For the same reason rows are handed over in lists, one per turn of the loop.
 
 What it promises:
 
@@ -18,16 +22,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.parts import PartCommitted, Parts, RowReader
 from ddmpi.io.result_rows import RowMaker
-from ddmpi.io.result_tables import ErrorRow, SuccessRow, error_row, error_schema, success_schema
+from ddmpi.io.result_tables import ErrorRow, ResultRow, SuccessRow, error_row, error_schema, success_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +52,10 @@ __all__ = [
 ]
 
 
+INLINE_BYTES: Final = 128 << 10
+"""Larger bodies are hashed by another thread (sha256 of so much takes 80 us)."""
+
+
 @dataclass(frozen=True)
 class PartsClosed:
     """All parts that ``close_parts`` with this ticket was about are durable, and their events were delivered."""
@@ -64,14 +73,14 @@ class WriterFailed:
 WriterEvent = PartCommitted | PartsClosed | WriterFailed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Success:
     batch: BatchRef
-    row: int
-    answer: Answer
+    made: ResultRow | Future[ResultRow]
+    body_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Error:
     batch: BatchRef
     row: ErrorRow
@@ -94,12 +103,15 @@ _Request = _Success | _Error | _Close | _Stop
 class ResultWriter:
     """The results of one rank; all methods are for the loop's thread and return at once, except ``stop``.
 
+    Rows wait until ``flush``, ``close_parts`` or ``stop``.
+
     Args:
         layout: the output folder; ``durable.open_epoch`` has made the epoch's temporary folder.
         reader: gives the input columns of a batch.
         epoch, rank: go into the names of the parts.
         hash_algorithm: a name for ``hashlib.new``.
         image_size: longest side in pixels of stored images; 0 stores bodies as served.
+        threads: how many threads decode and hash.
         keep_columns: input columns to carry into the results.
         part_bytes: a part closes at this size.
         buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
@@ -119,14 +131,18 @@ class ResultWriter:
         rank: int,
         hash_algorithm: str,
         image_size: int,
+        threads: int,
         keep_columns: Sequence[str],
         part_bytes: int,
         buffer_bytes: int,
         on_event: Callable[[], None],
     ) -> None:
         self._maker = RowMaker(hash_algorithm, image_size)
+        self._inline_bytes = 0 if image_size else INLINE_BYTES
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
         self._on_event = on_event
-        self._requests: SimpleQueue[_Request] = SimpleQueue()
+        self._pending: list[_Request] = []
+        self._requests: SimpleQueue[list[_Request]] = SimpleQueue()
         self._events: deque[WriterEvent] = deque()
         self._tickets = 0
         # One writer each, the loop and the thread: the difference needs no lock.
@@ -157,18 +173,31 @@ class ResultWriter:
 
         It still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events.
         """
-        self._accepted_bytes += len(answer.body)
-        self._requests.put(_Success(batch, row, answer))
+        size_bytes = len(answer.body)
+        self._accepted_bytes += size_bytes
+        made: ResultRow | Future[ResultRow]
+        if size_bytes <= self._inline_bytes:
+            made = self._maker.row(row, answer)
+        else:
+            made = self._pool.submit(self._maker.row, row, answer)
+        self._pending.append(_Success(batch, made, size_bytes))
 
     def error(self, batch: BatchRef, row: int, failure: Failure, answer: Answer | None, attempts: int) -> None:
         """The row ``row`` of ``batch`` is given up after ``attempts`` requests (0 where the URL was refused)."""
-        self._requests.put(_Error(batch, error_row(row, failure, answer, attempts)))
+        self._pending.append(_Error(batch, error_row(row, failure, answer, attempts)))
 
     def close_parts(self, batch_ids: Iterable[int] | None = None) -> int:
         """Ask that the open parts of these batches (None: of all) be committed; returns the ``PartsClosed`` ticket."""
         self._tickets += 1
-        self._requests.put(_Close(None if batch_ids is None else frozenset(batch_ids), self._tickets))
+        self._pending.append(_Close(None if batch_ids is None else frozenset(batch_ids), self._tickets))
+        self.flush()
         return self._tickets
+
+    def flush(self) -> None:
+        """Hand over the rows so far."""
+        if self._pending:
+            self._requests.put(self._pending)
+            self._pending = []
 
     def events(self) -> list[WriterEvent]:
         """What happened since the last call, in order."""
@@ -183,7 +212,8 @@ class ResultWriter:
         Raises:
             StorageError: the disk did not take the rest within ``timeout_s``.
         """
-        self._requests.put(_Stop())
+        self._pending.append(_Stop())
+        self.flush()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise StorageError(f"results were not written within {timeout_s:.0f} s: {self._parts!r}")
@@ -191,12 +221,13 @@ class ResultWriter:
     def _run(self) -> None:
         failed = stopped = False
         while not stopped:
-            request = self._requests.get()
-            stopped = isinstance(request, _Stop)
-            if failed:
-                self._drop(request)
-            else:
-                failed = not self._try(request)
+            for request in self._requests.get():
+                stopped = isinstance(request, _Stop)
+                if failed:
+                    self._drop(request)
+                else:
+                    failed = not self._try(request)
+        self._pool.shutdown(wait=False)
 
     def _try(self, request: _Request) -> bool:
         try:
@@ -209,8 +240,8 @@ class ResultWriter:
 
     def _handle(self, request: _Request) -> None:
         match request:
-            case _Success(batch, row, answer):
-                self._add_success(batch, row, answer)
+            case _Success(batch, made, body_bytes):
+                self._add_success(batch, made.result() if isinstance(made, Future) else made, body_bytes)
             case _Error(batch, row):
                 self._parts.add(batch, row)
             case _Close(batch_ids, ticket):
@@ -221,18 +252,17 @@ class ResultWriter:
             case _:
                 raise TypeError(f"unknown request {request!r}")
 
-    def _add_success(self, batch: BatchRef, row: int, answer: Answer) -> None:
-        made = self._maker.row(row, answer)
+    def _add_success(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
         kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0
-        if kept_bytes != len(answer.body):
+        if kept_bytes != body_bytes:
             # From here on the parts count what they hold, which is not what was served.
-            self._release(len(answer.body) - kept_bytes)
+            self._release(body_bytes - kept_bytes)
         self._parts.add(batch, made)
 
     def _drop(self, request: _Request) -> None:
         """Keep ``buffered_bytes`` true after a failure, until the loop has seen it and stops."""
         if isinstance(request, _Success):
-            self._release(len(request.answer.body))
+            self._release(request.body_bytes)
 
     def _emit(self, event: WriterEvent) -> None:
         self._events.append(event)

@@ -30,9 +30,16 @@ OLDEST_LIBCURL = (8, 4, 0)
 
 
 def make_downloader(
-    config: Config, layout: Layout, *, epoch: int, rank: int, send: Callable[[ToCoordinator], None], now: float
+    config: Config,
+    layout: Layout,
+    *,
+    epoch: int,
+    rank: int,
+    cores: int,
+    send: Callable[[ToCoordinator], None],
+    now: float,
 ) -> Downloader:
-    """A downloader of this process.
+    """A downloader of this process, which may keep ``cores`` threads busy.
 
     Raises:
         SetupError: a library is too old or missing, or too few files may be open.
@@ -46,6 +53,7 @@ def make_downloader(
         transfers=Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
         epoch=epoch,
         rank=rank,
+        cores=cores,
         send=send,
         rng=random.Random(f"{epoch} {rank}"),
         connections=connections,

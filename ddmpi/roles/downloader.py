@@ -76,6 +76,8 @@ class Tools:
     transfers: Transfers
     epoch: int
     rank: int
+    cores: int
+    """Threads that decode images and hash large files."""
     send: Callable[[ToCoordinator], None]
     rng: random.Random
     connections: int
@@ -106,6 +108,7 @@ class Downloader:
             rank=tools.rank,
             hash_algorithm=parameters.hash_algorithm,
             image_size=parameters.image_size,
+            threads=tools.cores,
             keep_columns=tools.config.keep_columns,
             part_bytes=parameters.part_bytes,
             buffer_bytes=parameters.memory_budget_bytes,
@@ -201,6 +204,7 @@ class Downloader:
 
     def wait(self, timeout_s: float, now: float) -> None:
         """Wait until something happens, at most so long; take in the answers."""
+        self._writer.flush()
         if not self._finished:
             timeout_s = min(timeout_s, self._report_at - now)
             if self._free_slots(now) > 0:

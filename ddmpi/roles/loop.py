@@ -6,6 +6,7 @@ mailbox is polled, after 0.5 ms when messages come and ever more rarely, at most
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -70,6 +71,8 @@ class Loop:
 
     def run(self) -> Exit:
         """Until the coordinator says ``Exit``; gives that message."""
+        # What the imports have made stays: the collector would walk over all of it for each few rows that are buffered.
+        gc.freeze()
         if self._coordinator is not None:
             now = time.monotonic()
             self._guarded(self._coordinator, lambda coordinator: coordinator.start(now), now)
