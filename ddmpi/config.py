@@ -161,6 +161,16 @@ class Config(Keys):
         rule = self.rules.find(server)
         return server if rule is None or rule.group is None else rule.group
 
+    def obeys_robots(self, server: str) -> bool:
+        """Whether the server's robots.txt counts."""
+        rule = self.rules.find(server)
+        return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
+
+    @property
+    def uses_robots(self) -> bool:
+        """Whether any server's robots.txt may count."""
+        return self.downloader_parameters.robots or any(rule.robots for rule in self.rules.root)
+
     def is_known_host(self, server: str) -> bool:
         """Whether the server's limits come from a file of ``servers_from``."""
         rule = self.rules.find(server)

@@ -103,7 +103,8 @@ class Feed:
 
     def hand_over(self, task: Task, held: HeldLane, now: float) -> Site:
         """Queue a task that came from elsewhere in this lane, before its own rows; its site."""
-        held.batch_ids.add(task.batch_id)
+        if not task.robots_of:
+            held.batch_ids.add(task.batch_id)
         held.servers.add(task.server)
         site = self.site(held, held.site_key(task.server), now)
         held.rows += 1

@@ -8,10 +8,12 @@ A queued lane can be given back; a started one can only be split. An ended lane 
 
 Its parts: ``lane_table`` (which lanes run), ``held_lane`` (what one lane holds), ``feed`` (how rows come in),
 ``agenda`` (when to look at which site), ``open_batches`` (which batches have rows here), ``lending`` (rows that were
-redirected within the rank), ``lane_reports`` (what the ledger is told).
+redirected within the rank), ``lane_reports`` (what the ledger is told),
+``robots_gate`` (which rows robots.txt lets through).
 
 Invariants, checked by ``validate``:
-- a site's tasks are in its queue, in its retries or in flight, and ``lane.rows`` is their sum over the lane's sites;
+- a site's tasks are in its queue, in its retries, held back for a robots.txt or in flight, and ``lane.rows`` is their
+  sum over the lane's sites (the request for a robots.txt is such a task, but no row);
 - a task in flight has taken a token and a connection of its site's pace, and nothing else starts;
 - a lane has ended only when it has no batch to load, no cursor, no row, and no row of it is lent to another lane:
   the ledger takes the batches of an ended lane for done.
@@ -38,6 +40,8 @@ from ddmpi.outcome import Outcome, Verdict
 from ddmpi.pace import Signal
 from ddmpi.protocol import Errand, Extend, Lane, LaneReport, Yield, Yielded
 from ddmpi.records import MANY_SERVERS, BatchRef, ErrorKind, Failure, Task, error_code
+from ddmpi.robots import EVERYTHING, RobotsFile, RobotsVerdict
+from ddmpi.robots_gate import RobotsGate
 from ddmpi.schedule import divide, joined
 from ddmpi.site import Site
 
@@ -69,6 +73,7 @@ class Frontier:
         self._control = NO_CONTROL
         self.events: deque[Event] = deque()
         self._feed = Feed(rules, rng, self.events)
+        self._gate = None if rules.obeys_robots is None else RobotsGate(rules.obeys_robots, rules.limits_for)
 
     # ---- lanes come and go
 
@@ -200,9 +205,9 @@ class Frontier:
     def _look_after(self, held: HeldLane, site: Site, now: float) -> None:
         """What becomes of the rows that wait at the site."""
         if site.dead is not None:
-            self._bury(held, site, site.dead)
+            self._bury(held, site, site.dead, now)
         elif held.gave_up or (held.lane.sampling and site.on_hold):
-            self._postpone(held, site)
+            self._postpone(held, site, now)
         else:
             self._agenda.enter(site, now)
 
@@ -215,12 +220,27 @@ class Frontier:
         """
         while not self._stopped and (site := self._agenda.pop(now)) is not None:
             if not site.on_hold and site.next_due(now) <= now and site.pace.ready_at(now) <= now:
-                task = site.pop(now)
+                task = site.pop(now) if self._gate is None else self._let_through(self._gate, site, now)
                 if task is not None:
                     self._launch(site, task, now)
                     return task
             self._agenda.enter(site, now)
         return None
+
+    def _let_through(self, gate: RobotsGate, site: Site, now: float) -> Task | None:
+        """The site's next task as far as robots.txt allows it; rows that it forbids fail."""
+        held = self._lanes.by_id[site.lane_id]
+        passage = gate.next_task(site, now)
+        held.rows += passage.is_new
+        for failure, tasks in passage.refused.items():
+            self._fail(held, tasks, failure, now)
+        if passage.task is not None and site.pace.ready_at(now) > now:  # Crawl-delay has just been heard of
+            site.queue.appendleft(passage.task)
+            passage.task = None
+        if passage.task is None:
+            self._bring_in(held, site, now)
+            self._check_ended(held)
+        return passage.task
 
     def _launch(self, site: Site, task: Task, now: float) -> None:
         site.pace.start(now)
@@ -260,7 +280,7 @@ class Frontier:
         held.gave_up = held.gave_up or (held.lane.sampling and verdict.signal in _ENDS_SAMPLING)
         self._look_after(held, site, now)
         if fate is not Fate.OPEN:
-            self._settle(held, task)
+            self._settle(held, task, now)
         self._bring_in(held, site, now)
         self._answer_split(held)
         self._check_ended(held)
@@ -270,12 +290,15 @@ class Frontier:
     def _judge(
         self, held: HeldLane, site: Site, task: Task, verdict: Verdict, now: float
     ) -> tuple[Fate, Failure | None]:
+        if isinstance(verdict, RobotsVerdict):
+            self._take_robots(held, site, task, verdict, now)
+            return Fate.OPEN, None
         if verdict.outcome is Outcome.SUCCESS:
             return Fate.SUCCESS, None
         if verdict.outcome is Outcome.REDIRECT:
             return self._follow(held, task, verdict.location, now)
         if held.lane.sampling and verdict.transient:
-            self._settle(held, task)
+            self._settle(held, task, now)
             return Fate.OPEN, None
         delay_s = self._rules.retry.decide(verdict, task.attempt, self._rng)
         if delay_s is None:
@@ -299,38 +322,96 @@ class Frontier:
             batch = self._feed.batches[task.batch_id]
             errand = Errand(batch, task.row, task.url, task.server, group, task.attempt, task.redirects)
             self.events.append(RowRedirected(errand))
-            self._settle(held, task)
+            self._settle(held, task, now)
         else:
             lend(self._lanes.by_id, task, held, new)
             self._look_after(new, self._feed.hand_over(task, new, now), now)
         return Fate.OPEN, None
 
-    def _settle(self, held: HeldLane, task: Task) -> None:
+    # ---- robots.txt
+
+    def _take_robots(self, held: HeldLane, site: Site, task: Task, verdict: RobotsVerdict, now: float) -> None:
+        """A request for a robots.txt has ended: what it says is known, or it is asked for again."""
+        file = verdict.robots
+        if verdict.outcome is Outcome.REDIRECT:
+            file = self._follow_robots(held, task, verdict.location, now)
+            if file is None:
+                return
+        elif verdict.failure is not None:
+            delay_s = self._rules.retry.decide_for_server(verdict, task.attempt, self._rng)
+            if held.lane.sampling and verdict.transient:
+                held.gave_up = True
+            elif delay_s is not None:
+                task.attempt += 1
+                site.retry_at(task, now + delay_s)
+                return
+            else:
+                file = RobotsFile.refusing(verdict.failure)
+        if file is not None and self._gate is not None:
+            self._gate.learn(task.robots_of, file, now)
+        self._settle(held, task, now)
+
+    def _follow_robots(self, held: HeldLane, task: Task, location: str, now: float) -> RobotsFile | None:
+        """Ask the server to which a robots.txt was redirected, if a lane here has a share of its limits: None.
+
+        Of others the file counts as missing; rows that are redirected there are checked against that server's own.
+        """
+        target = self._rules.locate(location)
+        if isinstance(target, str):
+            return EVERYTHING
+        task.url, task.server = target
+        task.redirects += 1
+        site = self._feed.find(self._rules.group_of(task.server), task.server)
+        new = self._lanes.by_id[site.lane_id] if site is not None else None
+        if site is None or new is None or new.ended or new.gave_up:
+            return EVERYTHING
+        if site.dead is not None:
+            return RobotsFile.refusing(site.dead)
+        lend(self._lanes.by_id, task, held, new)
+        self._look_after(new, self._feed.hand_over(task, new, now), now)
+        return None
+
+    def _end_robots(self, origin: str, now: float) -> None:
+        """The rows that waited for the file have their turn again; those that find it unknown will ask."""
+        for site in self._gate.hand_out(origin) if self._gate is not None else ():
+            held = self._lanes.by_id[site.lane_id]
+            self._look_after(held, site, now)
+            self._check_ended(held)
+
+    # ---- rows leave
+
+    def _settle(self, held: HeldLane, task: Task, now: float) -> None:
         """The row has left this rank: it is final, pending or somebody else's."""
         held.rows -= 1
         held.settled += 1
         if task.home_lane:
             give_back(self._lanes.by_id, task, held)
             self._check_ended(self._lanes.by_id[task.home_lane])
-        self._feed.batches.remove(task.batch_id)
-        self._check_batch(task.batch_id)
+        if task.robots_of:
+            self._end_robots(task.robots_of, now)
+        else:
+            self._feed.batches.remove(task.batch_id)
+            self._check_batch(task.batch_id)
 
     def _check_batch(self, batch_id: int) -> None:
         if self._feed.batches.ended(batch_id):
             self.events.append(BatchEnded(batch_id))
 
-    def _bury(self, held: HeldLane, site: Site, failure: Failure) -> None:
+    def _bury(self, held: HeldLane, site: Site, failure: Failure, now: float) -> None:
         """The server is given up: all its rows, also those that are loaded later, fail as the last probe did."""
-        tasks = site.clear()
-        if tasks:
-            self.events.append(RowsFailed(tasks, failure))
-            for task in tasks:
-                self._settle(held, task)
+        self._fail(held, site.clear(), failure, now)
 
-    def _postpone(self, held: HeldLane, site: Site) -> None:
+    def _fail(self, held: HeldLane, tasks: Sequence[Task], failure: Failure, now: float) -> None:
+        rows = [task for task in tasks if not task.robots_of]
+        if rows:
+            self.events.append(RowsFailed(rows, failure))
+        for task in tasks:
+            self._settle(held, task, now)
+
+    def _postpone(self, held: HeldLane, site: Site, now: float) -> None:
         """Profiling does not wait for a server that asks for a pause or cannot be reached: its samples stay pending."""
         for task in site.clear():
-            self._settle(held, task)
+            self._settle(held, task, now)
 
     def _check_ended(self, held: HeldLane) -> None:
         if held.ended or not held.started or not held.is_used_up:

@@ -29,3 +29,5 @@ class Rules:
     """What the rank as a whole may have in flight."""
     chunk_rows: int = CHUNK_ROWS
     low_water_rows: int = LOW_WATER_ROWS
+    obeys_robots: Callable[[str], bool] | None = None
+    """Whether a server's robots.txt counts; None: no server's does."""

@@ -147,7 +147,7 @@ class HeldLane:
             allowed = self.allowed(site.key, site.planned)
             site.on_hold = allowed is None
             if allowed is not None:
-                site.pace.set_limits(allowed, now)
+                site.set_limits(allowed, now)
 
     def allowed(self, key: str, planned: Limits) -> Limits | None:
         """What the site of that name may use of what was planned for it; None: nothing."""

@@ -125,6 +125,8 @@ class Task:
     attempt: int = 1
     redirects: int = 0
     started_at: float = 0.0
+    robots_of: str = ""
+    """The origin whose robots.txt this asks for; empty for a row."""
     home_lane: int = 0
     """The lane that lent this task to another lane of the rank after a redirect; 0 = it is where it came from."""
 

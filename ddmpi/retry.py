@@ -69,6 +69,17 @@ class RetryPolicy:
             Signal.CONNECT_FAILED: _Rule(max(max_attempts, connect_attempts), FIRST_WAIT_S),
         }
 
+    def decide_for_server(self, verdict: Verdict, attempt: int, rng: random.Random) -> float | None:
+        """The same for a request on which all rows of a server depend, its robots.txt: they are not to become errors
+        before the breaker has had its say, but for a name that does not exist."""
+        if verdict.failure is None or not verdict.transient:
+            return None
+        rule = self._by_kind.get(verdict.failure.kind, self._by_signal[Signal.CONNECT_FAILED])
+        if attempt >= rule.tries:
+            return None
+        throttled = verdict.signal is Signal.THROTTLED
+        return 0.0 if throttled else rule.wait_s(attempt) * (1 + JITTER * rng.random())
+
     def decide(self, verdict: Verdict, attempt: int, rng: random.Random) -> float | None:
         """The delay in seconds until the row's next try, 0 where only its server's pace counts; None: it is an error.
 

@@ -158,13 +158,6 @@ def _checked_group(group: str) -> str:
     return group
 
 
-def _no_robots(robots: bool) -> bool:
-    if robots:
-        msg = "false: robots.txt is not supported by this version"
-        raise ValueError(msg)
-    return robots
-
-
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_each_once)]
 """A YAML list of texts, kept as a tuple."""
@@ -189,7 +182,6 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 """The name of a file or folder."""
 ServerPattern = Annotated[str, Field(min_length=1), AfterValidator(_checked_pattern)]
 GroupName = Annotated[str, Field(min_length=1), AfterValidator(_checked_group)]
-NoRobots = Annotated[bool, AfterValidator(_no_robots)]
 EndTime = Annotated[
     float | None, Field(gt=0), BeforeValidator(_epoch_seconds, json_schema_input_type=str | float | None)
 ]

@@ -27,7 +27,6 @@ from ddmpi.setting_types import (
     HeaderLines,
     Name,
     Networks,
-    NoRobots,
     Proxy,
     ServerPattern,
     Text,
@@ -148,6 +147,9 @@ class DownloaderParameters(Section):
     accept: Literal["image", "any"] = Field(
         "image", description="What a 200 must be to count as success: content type and magic bytes, or any body."
     )
+    robots: bool = Field(
+        default=False, description="Obey robots.txt (RFC 9309) and its Crawl-delay, where no rule says otherwise."
+    )
     respect_x_robots_tag: Directives = Field(
         (),
         description="Directives of X-Robots-Tag for which a file is not stored, such as [noai, noimageai].",
@@ -191,8 +193,8 @@ class ServerRule(Section):
     bytes_per_second: float = Field(0.0, ge=0, description="Bytes per second, over all ranks; 0 = no limit.")
     bytes_per_hour: float = Field(0.0, ge=0, description="Bytes in any hour, over all ranks; 0 = no limit.")
     bytes_per_day: float = Field(0.0, ge=0, description="Bytes in any 24 hours, over all ranks; 0 = no limit.")
-    robots: NoRobots = Field(
-        default=False, description="Obey robots.txt: not supported by this version, must be false."
+    robots: bool | None = Field(
+        None, description="Obey robots.txt and its Crawl-delay; null = as downloader_parameters.robots says."
     )
 
     def matches(self, server: str) -> bool:

@@ -36,10 +36,12 @@ from ddmpi.protocol import (
     Yield,
 )
 from ddmpi.records import INVALID_SERVER, Answer, BatchRef, Task
+from ddmpi.robots import judge_robots
 from ddmpi.schedule import REPORT_INTERVAL_S
 from ddmpi.simulated_world import Disk, Network, Part, World
 
 MAX_REDIRECTS = 5
+CRAWLER = "ddmpi"
 COORDINATOR = -1
 """In place of a rank."""
 
@@ -252,6 +254,9 @@ class SimulatedRank:
 
     def _take_answer(self, answer: Answer, now: float) -> None:
         task = answer.task
+        if task.robots_of:
+            self.frontier.finished(task, judge_robots(answer, CRAWLER), now, len(answer.body))
+            return
         verdict = classify(answer, "any", MAX_REDIRECTS)
         fate, failure = self.frontier.finished(task, verdict, now, len(answer.body))
         if fate is Fate.SUCCESS or failure is not None:

@@ -65,6 +65,8 @@ class World:
     """Pace groups of servers that are not their own."""
     redirects: Mapping[str, str] = field(default_factory=dict)
     """URL -> Location."""
+    robots: Mapping[str, str] | None = None
+    """What each server's robots.txt says, none that is not named; None: nobody asks for it."""
 
     def group_of(self, server: str) -> str:
         """The pace group of a server."""
@@ -135,9 +137,19 @@ class Network:
             return latency_s, Answer(task, status=302, location=location)
         if self._rng.random() < server.error_share:
             return latency_s, Answer(task, status=500)
-        if random.Random(task.url).random() < server.missing_share:
-            return latency_s, Answer(task, status=404)
-        return latency_s, Answer(task, status=200, body=bytes(server.body_bytes), content_type="image/jpeg")
+        return latency_s, self._found(task, server)
+
+    def _found(self, task: Task, server: ServerModel) -> Answer:
+        """What is there, or that nothing is."""
+        body: bytes | None = bytes(server.body_bytes)
+        if task.robots_of:
+            text = (self._world.robots or {}).get(task.server)
+            body = None if text is None else text.encode()
+        elif random.Random(task.url).random() < server.missing_share:
+            body = None
+        if body is None:
+            return Answer(task, status=404)
+        return Answer(task, status=200, body=body, content_type="image/jpeg")
 
     def _is_above_limit(self, name: str, server: ServerModel, now: float) -> bool:
         if server.rate_per_s <= 0:

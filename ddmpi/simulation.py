@@ -166,6 +166,7 @@ class Simulation:
             cluster.connections_per_rank,
             cluster.chunk_rows,
             cluster.low_water_rows,
+            None if self.world.robots is None else lambda _: True,
         )
         surroundings = Surroundings(
             world=self.world,

@@ -1,7 +1,7 @@
 """What a downloader holds of one pace group: its pace, and the rows that wait for it. Pure.
 
 A site never decides whether a row is tried again; it only knows which row is next and when one may start.
-Every task of a site is in its queue, in its retries or in flight.
+Every task of a site is in its queue, in its retries, held back until a robots.txt is known, or in flight.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ import heapq
 import math
 from collections import deque
 
+import msgspec
+
 from ddmpi.pace import Pace
-from ddmpi.records import Failure, Task
+from ddmpi.records import Failure, Limits, Task
 
 
 class Site:
     """The tasks of one pace group in one lane."""
 
     __slots__ = (
+        "_held",
+        "_limits",
         "_retries",
         "_sequence",
+        "_whole_connections",
         "dead",
+        "delay_s",
         "in_flight",
         "key",
         "lane_id",
@@ -45,13 +51,53 @@ class Site:
         """Set when the server is given up: what its last probe failed with."""
         self.scheduled_at = math.inf
         """When the frontier looks at this site again; inf = at the next event."""
+        self.delay_s = 0.0
+        """Crawl-delay: seconds between two requests of the whole group; 0 = none is asked for."""
+        self._limits = pace.limits
+        self._whole_connections = 1
         self._retries: list[tuple[float, int, Task]] = []
+        self._held: dict[str, list[Task]] = {}
         self._sequence = 0
 
     @property
     def waiting(self) -> int:
         """Tasks that are not in flight."""
-        return len(self.queue) + len(self._retries)
+        held = sum(map(len, self._held.values())) if self._held else 0
+        return len(self.queue) + len(self._retries) + held
+
+    # ---- limits
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """What the site may use from now on."""
+        self._limits = limits
+        self.pace.set_limits(self._slowed(limits), now)
+
+    def slow_down(self, delay_s: float, whole_connections: int, now: float) -> None:
+        """The group as a whole starts at most one request every ``delay_s`` seconds; this site its part of that.
+
+        The connections of all lanes of a group add up to ``whole_connections``, so the parts add up to one.
+        """
+        self.delay_s, self._whole_connections = delay_s, max(1, whole_connections)
+        self.pace.set_limits(self._slowed(self._limits), now)
+
+    def _slowed(self, limits: Limits) -> Limits:
+        if not self.delay_s:
+            return limits
+        part = min(1.0, self.planned.connections / self._whole_connections)
+        rate_per_s = min(limits.rate_per_s or math.inf, part / self.delay_s)
+        return msgspec.structs.replace(limits, rate_per_s=rate_per_s)
+
+    # ---- tasks
+
+    def hold(self, origin: str, task: Task) -> None:
+        """Keep the task until the origin's robots.txt is known."""
+        self._held.setdefault(origin, []).append(task)
+
+    def release(self, origin: str) -> bool:
+        """Queue the tasks that were held back for the origin, before all others; whether there were some."""
+        tasks = self._held.pop(origin, [])
+        self.queue.extendleft(reversed(tasks))
+        return bool(tasks)
 
     def retry_at(self, task: Task, at: float) -> None:
         """Keep the task until ``at`` (s, monotonic)."""
@@ -74,6 +120,9 @@ class Site:
         """Take out every waiting task."""
         tasks = [task for _, _, task in self._retries]
         tasks.extend(self.queue)
+        for held in self._held.values():
+            tasks.extend(held)
+        self._held.clear()
         self._retries.clear()
         self.queue.clear()
         return tasks

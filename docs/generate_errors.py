@@ -108,15 +108,16 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         _NO,
         "Correct the table. User names and passwords in URLs are cut out of the output.",
     ),
-    ErrorKind.ROBOTS: Explanation(
-        "The server asks not to be used that way, and the config says to honor it (see docs/configuration.md).",
-        _NO,
-        "Respect it, or ask the people who run the server.",
-    ),
     ErrorKind.DECODE: Explanation(
         "The image cannot be decoded (only where `image_size` asks for it).",
         _NO,
         "`image_size: 0` stores the bytes as they came.",
+    ),
+    ErrorKind.ROBOTS: Explanation(
+        "The server asks programs not to fetch or keep the file: in robots.txt (`robots: true`) or by X-Robots-Tag "
+        "(`respect_x_robots_tag`). Or its robots.txt could not be had, and the server was given up.",
+        _NO,
+        "Ask the operator. `--retry-failed robots` asks the server again.",
     ),
 }
 

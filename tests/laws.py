@@ -6,13 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from protego import Protego
+
 from ddmpi.control import Control
 from ddmpi.known_paces import PAUSE_NEWS_S
 from ddmpi.pace import BURST_S
 from ddmpi.protocol import Errand
 from ddmpi.records import Answer, Limits, Task
 from ddmpi.schedule import SPLIT_ABOVE_PER_S, is_packed
-from ddmpi.simulated_rank import COORDINATOR, Witness
+from ddmpi.simulated_rank import COORDINATOR, CRAWLER, Witness
 from ddmpi.simulated_world import Disk, World
 from ddmpi.simulation import RunReport, Simulation
 
@@ -42,6 +44,7 @@ class Laws(Witness):
         self.pauses: dict[str, float] = {}
         self.own_pauses: dict[tuple[str, int], float] = {}
         self.paused_at: dict[str, float] = {}
+        self.robots = {server: Protego.parse(text) for server, text in (world.robots or {}).items()}
 
     @property
     def _simulation(self) -> Simulation:
@@ -71,12 +74,8 @@ class Laws(Witness):
     # ---- law 2: limits hold over all ranks
 
     def started(self, now: float, rank: int, task: Task, lane_id: int) -> None:
-        key = (task.batch_id, task.row)
-        assert key not in self.decided_rows, f"row {key} has an outcome and is fetched again"
-        assert key not in self.in_flight_rows, f"row {key} is fetched twice at once"
-        assert self.owners[key] in {rank, UNDERWAY}, f"row {key} of rank {self.owners[key]} is fetched by rank {rank}"
-        self.owners[key] = rank
-        self.in_flight_rows.add(key)
+        if not task.robots_of:
+            self._check_row(rank, task)
         group = self.world.group_of(task.server)
         self._check_lease(rank, lane_id, task.server, group)
         self._check_pauses(now, rank, group)
@@ -84,7 +83,24 @@ class Laws(Witness):
         self.in_flight[group] += 1
         self.starts[group] += 1
         assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
-        self._check_rate(now, group, limits)
+        burst = max(1.0, limits.rate_per_s * BURST_S)
+        if may_have_several_lanes(limits):
+            burst += len(self.holders[group])
+        self._check_rate(now, group, limits.rate_per_s, burst)
+        if not task.robots_of and group == task.server and group in self.robots:
+            # Each lane asks for the file before it knows of the delay.
+            delay_s = self.robots[group].crawl_delay(CRAWLER) or 0.0
+            self._check_rate(now, f"rows of {group}", delay_s and 1 / delay_s, 1.0 + len(self.holders[group]))
+
+    def _check_row(self, rank: int, task: Task) -> None:
+        key = (task.batch_id, task.row)
+        assert key not in self.decided_rows, f"row {key} has an outcome and is fetched again"
+        assert key not in self.in_flight_rows, f"row {key} is fetched twice at once"
+        assert self.owners[key] in {rank, UNDERWAY}, f"row {key} of rank {self.owners[key]} is fetched by rank {rank}"
+        self.owners[key] = rank
+        self.in_flight_rows.add(key)
+        robots = self.robots.get(task.server)
+        assert robots is None or robots.can_fetch(task.url, CRAWLER), f"{task.url} is disallowed"
 
     def _limits_at(self, now: float, group: str) -> Limits:
         """The loosest of the limits by which a rank may still go: news of others take their time."""
@@ -105,16 +121,13 @@ class Laws(Witness):
         assert served == group or is_packed(served), f"rank {rank} fetches from {server} under a lane of {served}"
         self.holders.setdefault(group, set()).add(lane_id)
 
-    def _check_rate(self, now: float, group: str, limits: Limits) -> None:
+    def _check_rate(self, now: float, group: str, rate_per_s: float, burst: float) -> None:
         """At most ``rate * w + burst`` starts in every window of ``w`` seconds, as a bucket that leaks."""
-        if limits.rate_per_s <= 0:
+        if rate_per_s <= 0:
             return
         level, at = self.levels.get(group, (0.0, now))
-        level = max(0.0, level - (now - at) * limits.rate_per_s) + 1
+        level = max(0.0, level - (now - at) * rate_per_s) + 1
         self.levels[group] = (level, now)
-        burst = max(1.0, limits.rate_per_s * BURST_S)
-        if may_have_several_lanes(limits):
-            burst += len(self.holders[group])
         assert level <= burst + ROUNDING, f"{group}: {level} requests at once at {now}, {burst} allowed"
 
     def _check_pauses(self, now: float, rank: int, group: str) -> None:
@@ -130,7 +143,8 @@ class Laws(Witness):
 
     def answered(self, now: float, rank: int, answer: Answer) -> None:
         task = answer.task
-        self.in_flight_rows.discard((task.batch_id, task.row))
+        if not task.robots_of:
+            self.in_flight_rows.discard((task.batch_id, task.row))
         group = self.world.group_of(task.server)
         self.in_flight[group] -= 1
         if answer.status == 429 and answer.retry_after:

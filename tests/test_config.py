@@ -123,7 +123,7 @@ def test_downloader_parameters_refused(keys: Mapping[str, object], line: str) ->
             {"servers": [{"match": "http://a/"}]}, "servers[0].match: 'http://a/': expected a server name", id="url"
         ),
         pytest.param({"servers": [{"match": "a", "group": "__x"}]}, "servers[0].group: '__x': expected", id="reserved"),
-        pytest.param({"servers": [{"match": "a", "robots": True}]}, "not supported by this version", id="robots"),
+        pytest.param({"servers": [{"match": "a", "robots": 1}]}, "servers[0].robots: 1: expected true or", id="robots"),
         pytest.param({"servers": [{"match": "a", "max_connections": 0}]}, "servers[0].max_connections: 0", id="none"),
         pytest.param(
             {"servers": [{"match": "a", "group": "g", "rate_limit": 1}, {"match": "b", "group": "g", "rate_limit": 2}]},

@@ -51,6 +51,8 @@ PURE = (
     "protocol",
     "records",
     "retry",
+    "robots",
+    "robots_gate",
     "robots_tag",
     "row_filter",
     "schedule",

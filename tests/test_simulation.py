@@ -13,7 +13,7 @@ from ddmpi.simulated_rank import RankModel
 from ddmpi.simulated_world import BatchModel, Disk, ServerModel, World
 from ddmpi.simulation import Cluster, RunReport, Simulation
 from tests.laws import Laws, run
-from tests.worlds import random_cluster, random_world, table
+from tests.worlds import random_cluster, random_world, table, with_robots
 
 RANKS = (1, 2, 3, 5, 8, 16)
 RESTART_S = 5.0
@@ -62,6 +62,16 @@ def test_a_soft_stop_loses_nothing_and_the_next_run_is_complete(seed: int) -> No
     stopping = replace(cluster, ranks=rng.choice(RANKS), stop_at_s=rng.choice([0.1, 2.0, 20.0]) * rng.random())
     stopped = simulate(world, stopping, disk, seed)
     last = simulate(world, cluster, disk, seed, stopped)
+    assert last.was_stuck or final_rows(disk) == world.rows
+
+
+@pytest.mark.parametrize("seed", range(3000, 3080))
+def test_a_run_that_obeys_robots_keeps_the_laws_and_the_next_run_too(seed: int) -> None:
+    rng = random.Random(seed)
+    world, cluster, disk = with_robots(random_world(rng), rng), random_cluster(rng), Disk()
+    kill_at_s = rng.choice([2.0, 20.0, math.inf])
+    report = simulate(world, replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s), disk, seed)
+    last = simulate(world, cluster, disk, seed, report)
     assert last.was_stuck or final_rows(disk) == world.rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -16,6 +17,15 @@ from ddmpi.simulation import Cluster
 
 Row = tuple[str, str]
 """URL and server."""
+ROBOTS_RULES = (
+    "Disallow:",
+    "Disallow: /",
+    "Disallow: /1",
+    "Disallow: /*2$",
+    "Disallow: /moved",
+    "Crawl-delay: 0.2\nDisallow: /3",
+    "Crawl-delay: 3",
+)
 OUTSIDE = ("outside-a", "outside-b")
 """Servers that only redirects lead to."""
 
@@ -80,6 +90,18 @@ def random_world(rng: random.Random) -> World:
             redirects[location] = f"http://{rng.choice([*names, *OUTSIDE, 'nowhere'])}/again/{location[7:]}"
     limits = {name: _random_limits(rng) for name in [*names, *OUTSIDE, "joint"] if rng.random() < 0.5}
     return World(batches, servers, limits, _random_limits(rng), groups, redirects)
+
+
+def with_robots(world: World, rng: random.Random) -> World:
+    """The same world, whose servers have all kinds of robots.txt, some of them elsewhere."""
+    names = [name for name in world.servers if rng.random() < 0.8]
+    robots = {name: f"User-agent: *\n{rng.choice(ROBOTS_RULES)}" for name in names}
+    moved = {
+        f"http://{name}/robots.txt": f"http://{rng.choice([*world.servers, 'nowhere'])}/robots.txt"
+        for name in world.servers
+        if name not in robots and rng.random() < 0.5
+    }
+    return replace(world, robots=robots, redirects={**world.redirects, **moved})
 
 
 def _random_server(rng: random.Random) -> ServerModel:

@@ -346,7 +346,7 @@ class Transfers:
 def _take_head(slot: _Slot, line: bytes, objection: Callable[[bytes], str]) -> int:
     """Another count than the line's makes libcurl cut the transfer off."""
     slot.head.append(line)
-    if not line.strip():
+    if not line.strip() and slot.task is not None and not slot.task.robots_of:
         slot.refused = objection(_last_head(slot.head))
     return 0 if slot.refused else len(line)
 
@@ -447,7 +447,7 @@ def _read_headers(answer: Answer, head: bytes) -> None:
     """The headers that become columns, of the last response."""
     is_encoded = False
     for name, value in _HEADERS.findall(head):
-        kept = value.strip()[:_KEPT_CHARS].decode("latin-1")
+        kept = _text(value)
         match name.lower():
             case b"etag":
                 answer.etag = kept
@@ -463,3 +463,7 @@ def _read_headers(answer: Answer, head: bytes) -> None:
         # What was announced is the end of what was sent: libcurl 8.23 takes gzip that is cut off for whole.
         answer.content_length = -1
         answer.end_announced = False
+
+
+def _text(value: bytes) -> str:
+    return value.strip()[:_KEPT_CHARS].decode("latin-1")

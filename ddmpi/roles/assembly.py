@@ -100,6 +100,7 @@ def _rules(config: Config, connections: int) -> Rules:
         ),
         retry=RetryPolicy(config.downloader_parameters.max_attempts, connect_attempts=max(20, 2 * breaker_tries)),
         connections=connections,
+        obeys_robots=config.obeys_robots if config.uses_robots else None,
     )
 
 

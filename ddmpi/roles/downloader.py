@@ -55,8 +55,10 @@ from ddmpi.protocol import (
     Yield,
 )
 from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
+from ddmpi.robots import judge_robots
 from ddmpi.schedule import REPORT_INTERVAL_S
 from ddmpi.usage import UsageCounter
+from ddmpi.user_agent import product_token
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class Downloader:
         parameters = tools.config.downloader_parameters
         self._send = tools.send
         self._accept = parameters.accept
+        self._robots_token = product_token(tools.config.user_agent)
         self._max_redirects = parameters.max_redirects
         self._memory_budget_bytes = parameters.memory_budget_bytes
         self._connections = tools.connections
@@ -238,9 +241,12 @@ class Downloader:
 
     def _take_answer(self, answer: Answer, now: float) -> None:
         task = answer.task
-        verdict = classify(answer, self._accept, self._max_redirects)
-        if self._frontier.is_sampling(task):
-            self._samples.append(_sample(answer, verdict))
+        if task.robots_of:
+            verdict: Verdict = judge_robots(answer, self._robots_token)
+        else:
+            verdict = classify(answer, self._accept, self._max_redirects)
+            if self._frontier.is_sampling(task):
+                self._samples.append(_sample(answer, verdict))
         size_bytes = len(answer.body)
         throttled = verdict.signal is Signal.THROTTLED
         self._usage.add(self._frontier.group_of_task(task), task.started_at, now, size_bytes, throttled=throttled)
