@@ -6,10 +6,11 @@ marker that is missing or damaged costs time, and never a row: the parts decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -20,13 +21,15 @@ from ddmpi.io.layout import (
     PART_KINDS,
     PARTITION_PREFIX,
     Layout,
-    PartKind,
     parse_part_name,
     server_folder,
     server_of_folder,
 )
 from ddmpi.io.listing import names_in, read_bytes
 from ddmpi.records import UNDECODABLE
+
+_READERS: Final = 8
+_CHUNK: Final = 250
 
 
 class BatchCounts(msgspec.Struct, frozen=True):
@@ -114,9 +117,20 @@ def scan(layout: Layout, batches: Iterable[BatchLike]) -> list[BatchState]:
     Raises:
         StorageError: the disk fails.
     """
+    places = [(batch.batch_id, server_folder(batch.server_name), batch.partition_id) for batch in batches]
     markers = _Tree(layout.batches)
-    trees = {kind: _Tree(layout.parts_tree(kind)) for kind in PART_KINDS}
-    return [_state(layout, batch, markers, trees) for batch in batches]
+    trees = [_Tree(layout.parts_tree(kind)) for kind in PART_KINDS]
+    marked = [place for place in places if markers.has(place[1], place[2])]
+    # Texts, not Paths: these would be half of the time that a restart over 20,000 batches takes.
+    root = str(layout.batches)
+    paths = [f"{root}/{folder}/{PARTITION_PREFIX}{partition_id}/{COMPLETED_NAME}" for _, folder, partition_id in marked]
+    counts = dict(zip((batch_id for batch_id, _, _ in marked), _read_markers(paths), strict=True))
+    return [
+        BatchState(batch_id, found)
+        if (found := counts.get(batch_id)) is not None
+        else BatchState(batch_id, None, _parts_at(layout, trees, folder, partition_id))
+        for batch_id, folder, partition_id in places
+    ]
 
 
 def servers_present(layout: Layout) -> set[str]:
@@ -130,19 +144,13 @@ def servers_present(layout: Layout) -> set[str]:
     return {server for server in servers if server is not None}
 
 
-def _state(layout: Layout, batch: BatchLike, markers: _Tree, trees: dict[PartKind, _Tree]) -> BatchState:
-    folder = server_folder(batch.server_name)
-    if markers.has(folder, batch.partition_id):
-        counts = _read_marker(layout.batches / folder / f"{PARTITION_PREFIX}{batch.partition_id}" / COMPLETED_NAME)
-        if counts is not None:
-            return BatchState(batch.batch_id, counts)
-    parts = tuple(
+def _parts_at(layout: Layout, trees: Iterable[_Tree], folder: str, partition_id: int) -> tuple[str, ...]:
+    return tuple(
         part
-        for tree in trees.values()
-        if tree.has(folder, batch.partition_id)
-        for part in _parts_in(layout, tree.root / folder / f"{PARTITION_PREFIX}{batch.partition_id}")
+        for tree in trees
+        if tree.has(folder, partition_id)
+        for part in _parts_in(layout, tree.root / folder / f"{PARTITION_PREFIX}{partition_id}")
     )
-    return BatchState(batch.batch_id, None, parts)
 
 
 class _Tree:
@@ -167,7 +175,15 @@ def _parts_in(layout: Layout, folder: Path) -> list[str]:
     return [f"{prefix}/{name}" for _, name in sorted(named)]
 
 
-def _read_marker(path: Path) -> BatchCounts | None:
+def _read_markers(paths: Sequence[str]) -> Iterator[BatchCounts | None]:
+    """Several at once, in order: on a network file system nearly all of the time is waiting."""
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="markers") as pool:
+        chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
+        for counts in pool.map(lambda chunk: [_read_marker(path) for path in chunk], chunks):
+            yield from counts
+
+
+def _read_marker(path: Path | str) -> BatchCounts | None:
     data = read_bytes(path)
     if data is None:
         return None
