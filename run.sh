@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Starts ddmpi: sets up .venv on the first start, then runs the demo, a job or the tests. See usage() below.
-# Under Slurm: sbatch [--ntasks=N] run.sh CONFIG.yaml; the ranks get USR1 120 s before the time limit and stop softly.
+# Under Slurm: sbatch [--ntasks=N] run.sh CONFIG.yaml; it stops softly before the time limit and goes back into the
+# queue until all is done. See docs/slurm.md.
 #SBATCH --job-name=ddmpi
 #SBATCH --output=ddmpi-%j.log
 #SBATCH --ntasks=4
 #SBATCH --time=04:00:00
 #SBATCH --signal=USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
 set -euo pipefail
 
 usage() {
@@ -25,7 +28,11 @@ fail() {
 
 # sbatch runs a copy of this file from its spool folder: then the repository is where sbatch was called.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[[ -f $root/ddmpi/__init__.py ]] || root=${SLURM_SUBMIT_DIR:-$PWD}
+submitted=''
+if [[ ! -f $root/ddmpi/__init__.py ]]; then
+  root=${SLURM_SUBMIT_DIR:-$PWD}
+  submitted=${SLURM_JOB_ID:-}
+fi
 [[ -f $root/ddmpi/__init__.py ]] || fail "call it, or sbatch, in the folder of the repository"
 venv=$root/.venv
 python=$venv/bin/python
@@ -120,7 +127,7 @@ run_demo() {
 }
 
 run_job() {
-  local ranks=${SLURM_NTASKS:-} alone='' arguments=()
+  local ranks=${SLURM_NTASKS:-} alone='' arguments=() code=0
   while (($#)); do
     case $1 in
       -n)
@@ -140,7 +147,16 @@ run_job() {
   # These read and print; they take one process.
   [[ -z $alone ]] || exec "$python" -m ddmpi "${arguments[@]}"
   find_launcher
-  exec "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}"
+  if [[ -z $submitted ]]; then
+    exec "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}"
+  fi
+  if ((${SLURM_RESTART_COUNT:-0} > 0 && ${#arguments[@]} > 1)); then
+    echo "run.sh: requeued: ${arguments[*]:1} was done in the job's first run and is left out" >&2
+    arguments=("${arguments[0]}")
+  fi
+  run_forwarding "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}" || code=$?
+  "$python" -m ddmpi.requeue "${arguments[0]}" "$code" || true
+  return "$code"
 }
 
 run_tests() {

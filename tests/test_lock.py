@@ -29,8 +29,8 @@ def must_not_ask(job_id: str) -> bool | None:
     pytest.fail(f"Slurm was asked about {job_id}")
 
 
-def take(path: Path, job_is_gone: JobIsGone = must_not_ask) -> OutputLock:
-    return acquire(path, job_id="77", since="2026-01-01 12:00:00", job_is_gone=job_is_gone)
+def take(path: Path, job_is_gone: JobIsGone = must_not_ask, restart: int = 0) -> OutputLock:
+    return acquire(path, job_id="77", since="2026-01-01 12:00:00", job_is_gone=job_is_gone, restart=restart)
 
 
 def plant(path: Path, *, age_s: float = 0.0, **changes: object) -> Holder:
@@ -128,6 +128,14 @@ def test_a_holder_on_another_host(
     else:
         with pytest.raises(OutputError, match="on node-b"):
             take(path, squeue)
+    assert only_the_lock_is_left(path)
+
+
+def test_a_requeued_job_takes_over_from_its_earlier_start_on_another_node(path: Path) -> None:
+    plant(path, host="node-b", boot_id="another", restart=1)
+    with pytest.raises(OutputError, match="on node-b"):
+        take(path, restart=1)  # a second run within the same job
+    take(path, restart=2).touch()
     assert only_the_lock_is_left(path)
 
 

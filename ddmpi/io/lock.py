@@ -3,7 +3,8 @@
 The lock is a file made with O_EXCL. It says who holds it; its modification time is the heartbeat. A lock is taken
 over only where its owner is certainly gone:
 
-- its process ran on this kernel (same boot, same process namespace) and is not there any more, or
+- its process ran on this kernel (same boot, same process namespace) and is not there any more,
+- it was an earlier start of the same Slurm job, which Slurm ends before it starts the job again, on whatever nodes, or
 - its heartbeat is old, by the file server's own clock, and either Slurm says that its job is gone or this machine has
   been booted since.
 
@@ -48,6 +49,8 @@ class Holder(msgspec.Struct, frozen=True):
     """Local time as text, for people."""
     token: str
     """Tells this acquisition from all others."""
+    restart: int = 0
+    """How often Slurm had requeued the job."""
 
 
 class OutputLock:
@@ -90,18 +93,19 @@ class OutputLock:
             raise StorageError(f"the lock {self.path} was taken over by {_describe(found)}")
 
 
-def acquire(path: Path, *, job_id: str, since: str, job_is_gone: JobIsGone) -> OutputLock:
+def acquire(path: Path, *, job_id: str, since: str, job_is_gone: JobIsGone, restart: int = 0) -> OutputLock:
     """Take the lock at ``path``, whose folder exists.
 
     Args:
         job_id: this run's Slurm job, or "".
         since: now, as text for people.
         job_is_gone: asked only about the holder of a lock with an old heartbeat.
+        restart: how often Slurm has requeued this job.
 
     Raises:
         OutputError: somebody else holds the folder (the text names the holder), or it cannot be written.
     """
-    holder = _this_process(job_id, since)
+    holder = _this_process(job_id, since, restart)
     try:
         _hold(path, holder, job_is_gone)
         _clean_up(path)
@@ -147,7 +151,7 @@ def _remove_if_stale(path: Path, own: Holder, job_is_gone: JobIsGone) -> None:
     except FileNotFoundError:
         return  # released meanwhile
     found = _decode(data)
-    reason = _why_held(found, own, age_s, job_is_gone)
+    reason = "" if _is_earlier_start(found, own) else _why_held(found, own, age_s, job_is_gone)
     if reason:
         raise OutputError(
             f"the output folder is in use by {_describe(found)}; last sign of life {age_s:.0f} s ago; {reason}. "
@@ -175,6 +179,11 @@ def _remove_as_only_successor(path: Path, data: bytes, own: Holder, job_is_gone:
         removal.unlink(missing_ok=True)  # the new owner cleans up
 
 
+def _is_earlier_start(found: Holder | None, own: Holder) -> bool:
+    """Whether Slurm has requeued the holder's job since, as what this process is part of."""
+    return found is not None and bool(own.job_id) and found.job_id == own.job_id and found.restart < own.restart
+
+
 def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobIsGone) -> str:
     """Why the lock counts; "" if its owner is gone."""
     if found is not None and (found.boot_id, found.namespace) == (own.boot_id, own.namespace):
@@ -200,7 +209,7 @@ def _server_now(path: Path, token: str) -> float:
         probe.unlink(missing_ok=True)  # the new owner cleans up
 
 
-def _this_process(job_id: str, since: str) -> Holder:
+def _this_process(job_id: str, since: str, restart: int) -> Holder:
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -210,6 +219,7 @@ def _this_process(job_id: str, since: str) -> Holder:
         job_id=job_id,
         since=since,
         token=uuid.uuid4().hex,
+        restart=restart,
     )
 
 

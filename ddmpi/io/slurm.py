@@ -1,4 +1,7 @@
-"""What Slurm knows of a job: when its allocation ends, and whether it is gone. Asked of ``squeue`` where it exists."""
+"""What Slurm knows of a job: when its allocation ends, whether it is gone; and the request to put it back.
+
+Asked of ``squeue`` and ``scontrol`` where they exist.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import subprocess
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TypeAlias
 
-SQUEUE_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 10.0
+JobFields: TypeAlias = Mapping[str, str]
 _GONE = "Invalid job id specified"
 
 
@@ -52,12 +57,36 @@ def job_is_gone(job_id: str) -> bool | None:
     return not answer.stdout.strip()
 
 
-def _squeue(job_id: str, wanted: str) -> subprocess.CompletedProcess[str] | None:
-    program = shutil.which("squeue")
-    if program is None or not job_id.replace("_", "").isalnum():
+def job_fields(job_id: str) -> JobFields | None:
+    """What ``scontrol show job`` says, by name; None where that cannot be told."""
+    answer = _call("scontrol", "--oneliner", "show", "job", job_id)
+    if answer is None or answer.returncode:
         return None
-    command = [program, "--noheader", "--jobs", job_id, "--format", wanted]
+    return dict(field.partition("=")[::2] for field in answer.stdout.split() if "=" in field)
+
+
+def requeue(job_id: str) -> str:
+    """Put a job back into the queue, which ends its processes; "" or why Slurm did not."""
+    answer = _call("scontrol", "requeue", job_id)
+    if answer is None:
+        return "scontrol does not answer"
+    return answer.stderr.strip() if answer.returncode else ""
+
+
+def _squeue(job_id: str, wanted: str) -> subprocess.CompletedProcess[str] | None:
+    if not job_id.replace("_", "").isalnum():
+        return None
+    return _call("squeue", "--noheader", "--jobs", job_id, "--format", wanted)
+
+
+def _call(name: str, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """The answer of one of Slurm's programs, None where there is none."""
+    program = shutil.which(name)
+    if program is None:
+        return None
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_TIMEOUT_S, check=False)
+        return subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         return None

@@ -62,7 +62,8 @@ def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
         raise OutputError(f"cannot make the output folder {layout.root}: {error.strerror}") from error
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     job_id = environment.get("SLURM_JOB_ID", "")
-    return acquire(layout.lock, job_id=job_id, since=since, job_is_gone=slurm.job_is_gone)
+    restart = int(environment.get("SLURM_RESTART_COUNT") or 0)
+    return acquire(layout.lock, job_id=job_id, since=since, job_is_gone=slurm.job_is_gone, restart=restart)
 
 
 def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, reporting: Reporting) -> RunState:

@@ -23,6 +23,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.processes import kill_all_on
+
 NODES = ("n1", "n2")
 CPUS_PER_NODE = 4
 START_TIMEOUT_S = 30.0
@@ -59,6 +61,7 @@ class Cluster:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.environment = dict(environment)
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
     def submit(self, script: Path, *arguments: str, options: Sequence[str] = ()) -> str:
         """``sbatch OPTIONS SCRIPT ARGUMENTS`` in the script's folder; the job's id. Raises ClusterError."""
@@ -69,6 +72,32 @@ class Cluster:
     def state(self, job_id: str) -> str:
         """The job's state, as Slurm names it."""
         return self._fields(job_id)["JobState"]
+
+    def restarts(self, job_id: str) -> int:
+        """How often the job was requeued."""
+        return int(self._fields(job_id)["Restarts"])
+
+    def hasten(self, job_id: str) -> None:
+        """Start a requeued job now: Slurm lets it wait for two minutes."""
+        fields = self._fields(job_id)
+        if (fields["JobState"], fields["Reason"]) == ("PENDING", "BeginTime"):
+            self.call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
+    def start_node(self, name: str) -> None:
+        """Start a node's daemon; it takes jobs once the controller has heard of it."""
+        process = _start(self, "slurmd", "-D", "-N", name, "-f", self.environment["SLURM_CONF"])
+        self._nodes[name] = process
+
+    def kill_node(self, name: str, job_id: str) -> None:
+        """SIGKILL the node's daemon and everything that it has running of a job."""
+        self._nodes[name].kill()
+        self._nodes.pop(name).wait()
+        kill_all_on(name, job_id)
+
+    def end_nodes(self) -> None:
+        """End the nodes' daemons."""
+        for process in self._nodes.values():
+            _end(process)
 
     def wait(self, job_id: str, timeout_s: float) -> JobEnd:
         """Wait for the end of a job. Raises ClusterError where it does not come."""
@@ -143,8 +172,9 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     with ExitStack() as daemons:
         _start_munge(daemons, cluster)
         daemons.enter_context(_daemon(cluster, "slurmctld", "-D", "-i", "-f", str(configuration)))
+        daemons.callback(cluster.end_nodes)
         for node in NODES:
-            daemons.enter_context(_daemon(cluster, "slurmd", "-D", "-N", node, "-f", str(configuration)))
+            cluster.start_node(node)
         _wait_for(
             lambda: _answers(cluster) and cluster.idle_nodes() == len(NODES),
             START_TIMEOUT_S,
@@ -173,19 +203,27 @@ def _start_munge(daemons: ExitStack, cluster: Cluster) -> None:
 @contextmanager
 def _daemon(cluster: Cluster, *command: str) -> Iterator[None]:
     """A daemon in the foreground: a child that is ended by its pid."""
-    with (cluster.folder / "daemons.out").open("ab") as printed:
-        process = subprocess.Popen(
-            command, cwd=cluster.folder, env=cluster.environment, stdout=printed, stderr=subprocess.STDOUT
-        )
+    process = _start(cluster, *command)
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _start(cluster: Cluster, *command: str) -> subprocess.Popen[bytes]:
+    with (cluster.folder / "daemons.out").open("ab") as printed:
+        return subprocess.Popen(
+            command, cwd=cluster.folder, env=cluster.environment, stdout=printed, stderr=subprocess.STDOUT
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _slurm_conf(folder: Path) -> str:
@@ -219,6 +257,7 @@ def _slurm_conf(folder: Path) -> str:
             "MpiDefault=pmi2",
             "ReturnToService=2",
             "KillWait=5",
+            "SlurmdTimeout=10",
             *nodes,
             f"PartitionName=all Nodes={','.join(NODES)} Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES:4",
             "",
