@@ -166,8 +166,8 @@ class _Conductor:
         reporter = Reporter(self.console, self.mailbox.size, self._started_at)
         reporting = Reporting(reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None)
         state = initialize(config, layout, self._own(layout), self.orders, reporting)
-        reporter.on_ready(state)
         _log_to_file(layout, 0)
+        reporter.on_ready(state)
         log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)
         left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
         deadline = None if left_s is None else time.monotonic() + left_s

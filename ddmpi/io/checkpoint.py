@@ -47,6 +47,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     input_fingerprint: str = ""
     config_hash: str = ""
     config_semantic: dict[str, Any] = {}
+    config_digests: dict[str, str] = {}
+    """A digest of each key's value: a value may hold a password."""
     servers: dict[str, ServerState] = {}
     counters: dict[str, int] = {}
 

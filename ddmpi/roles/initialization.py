@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ddmpi.config import Config
+from ddmpi.config_digests import changed_keys, digests
 from ddmpi.errors import OutputError
 from ddmpi.io import slurm
 from ddmpi.io.batch_table import BatchTable
@@ -75,7 +76,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         Interrupted: ``should_stop`` said so while the table was partitioned.
     """
     checkpoint, warnings = load(layout)
-    for warning in warnings:
+    for warning in [*warnings, *_doubts(layout, checkpoint, warnings)]:
         log.warning("%s", warning)
     table = open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
     fingerprint = table.fingerprint()
@@ -105,11 +106,28 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         servers=dict(checkpoint.servers) if checkpoint is not None else {},
         saved_at=checkpoint.saved_at if checkpoint is not None else 0.0,
         profiles=read_profiles(layout.profiles) if layout.profiles.exists() else {},
+        changed_keys=changed_keys(checkpoint.config_digests, digests(config)) if checkpoint is not None else [],
     )
     if orders.retry_failed:
         log.info("%d failed rows are fetched again", state.retry_failed(orders.retry_failed))
     state.save({})
     return state
+
+
+def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[str]) -> list[str]:
+    """What is strange about a checkpoint that could be read, or about its absence."""
+    last = highest_epoch(layout)
+    if checkpoint is None and last and not warnings:
+        return [
+            f"{layout.checkpoint} is missing, although this is not the folder's first run: what is done is read from "
+            "the parts; rates are learned anew, and whether input and config are the same as before cannot be told"
+        ]
+    if checkpoint is not None and checkpoint.epoch < last:
+        return [
+            f"the checkpoint is of run {checkpoint.epoch}, and the last run was {last}: what is done is read from the "
+            "parts; what that run learned of the servers is learned anew"
+        ]
+    return []
 
 
 def _check_same(checkpoint: Checkpoint, config: Config, fingerprint: str) -> None:

@@ -68,6 +68,10 @@ class Reporter:
     def on_ready(self, state: RunState) -> None:
         """The run knows what there is to do."""
         self._recorder = Recorder(state, self._ranks, time.monotonic())
+        if state.changed_keys:
+            text = f"Changed since the last run, and taken as they are now: {', '.join(state.changed_keys)}"
+            self._console.say(text)
+            log.info("%s", text)
         if state.ignored_rows:
             servers, name = state.table.ignored_server_count, state.layout.ignored.name
             self._console.say(f"Ignored: {state.ignored_rows:,} rows on {servers:,} servers, by {name}")

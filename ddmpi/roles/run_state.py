@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ddmpi.byte_budget import Spent
 from ddmpi.config import Config
+from ddmpi.config_digests import digests
 from ddmpi.io.batch_files import BatchCounts, parts_of, remove_completed, scan, write_completed
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.checkpoint import Checkpoint, ServerState, save
@@ -54,6 +55,8 @@ class RunState:
     servers: dict[str, ServerState]
     saved_at: float
     profiles: dict[str, Profile]
+    changed_keys: list[str] = field(default_factory=list)
+    """Keys of the config that have changed since the last run, and that may."""
     rows: IntArray = field(init=False)
     """(B,) rows of each batch that are, or are to become, final: all but those on ignored servers without outcome."""
     successes: IntArray = field(init=False)
@@ -260,6 +263,7 @@ class RunState:
             input_fingerprint=self.input_fingerprint,
             config_hash=self.config.identity_hash(),
             config_semantic=self.config.semantic(),
+            config_digests=digests(self.config),
             servers=self.servers,
             counters=counters,
         )
