@@ -60,7 +60,8 @@ def test_minimal_config_has_the_two_required_keys_only() -> None:
 
 
 def test_the_config_in_the_readme_loads(tmp_path: Path) -> None:
-    block = (ROOT / "README.md").read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Config\n")[2]
+    block = text.partition("```yaml\n")[2].partition("```")[0]
     path = tmp_path / "config.yaml"
     path.write_text(block, encoding="utf-8")
     config = load(path)
