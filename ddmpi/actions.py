@@ -44,16 +44,17 @@ class BigBatchStarted:
 
 @dataclass(frozen=True, slots=True)
 class BatchCompleted:
-    """Write the batch's marker."""
+    """Write the batch's marker, and verify it from the files. ``number`` is its big batch's, 0 if it is in none."""
 
     batch_id: int
     successes: int
     errors: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class BigBatchEnded:
-    """Verify these batches from the files."""
+    """All of these batches are complete: write the big batch's verification.csv once all are verified."""
 
     number: int
     batch_ids: tuple[int, ...]

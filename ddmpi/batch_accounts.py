@@ -138,7 +138,8 @@ class BatchAccounts:
             self._complete[batch_id] = True
             self._incomplete -= 1
         self._parts.pop(batch_id, None)
-        done = BatchCompleted(batch_id, int(self.successes[batch_id]), int(self.errors[batch_id]))
+        number = self._big_batch_of.get(batch_id, 0)
+        done = BatchCompleted(batch_id, int(self.successes[batch_id]), int(self.errors[batch_id]), number)
         return [done, *self._leave_big_batch(batch_id)]
 
     def reopen(self, batch_id: int, successes: int, errors: int, parts: list[str]) -> None:

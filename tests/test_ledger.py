@@ -154,10 +154,10 @@ def test_a_batch_is_complete_when_its_parts_hold_all_rows(make: Make) -> None:
     ledger = make(world({"a": 10, "b": 10}))
     started(ledger)
     assert ledger.on_part(part(0, 4)) == []
-    assert ledger.on_part(part(0, 6, "q", is_errors=True)) == [BatchCompleted(0, 4, 6)]
+    assert ledger.on_part(part(0, 6, "q", is_errors=True)) == [BatchCompleted(0, 4, 6, 1)]
     assert ledger.rows_final() == 10
     assert ledger.open_big_batches() == [(1, (0, 1))]
-    assert ledger.on_part(part(1)) == [BatchCompleted(1, 10, 0), BigBatchEnded(1, (0, 1))]
+    assert ledger.on_part(part(1)) == [BatchCompleted(1, 10, 0, 1), BigBatchEnded(1, (0, 1))]
     assert ledger.open_big_batches() == []
 
 
@@ -234,7 +234,7 @@ def test_verification_reopens_a_batch_with_what_its_files_hold(make: Make) -> No
     ((again,),) = lanes_of(ledger.reopen(0, 5, 1, ["x"], 0.0)).values()
     assert again.batches[0].parts == ("x",)
     assert ledger.rows_final() == 6
-    assert ledger.on_part(part(0, 4))[0] == BatchCompleted(0, 9, 1)
+    assert ledger.on_part(part(0, 4))[0] == BatchCompleted(0, 9, 1, 2)
 
 
 # ---- redirected rows

@@ -111,6 +111,11 @@ def test_the_output_folder_has_the_files_of_the_contract(tmp_path: Path, new_job
                  "schedules/0001/verification.csv", "checkpoint.json", "logs/rank-00000.log", "logs/metrics.jsonl",
                  "logs/ddmpi.prom", "logs/servers.parquet"):  # fmt: skip
         assert (out / name).is_file(), name
+    verifications = sorted((out / "schedules").glob("*/verification.csv"))
+    read_back = [line.split(",") for path in verifications for line in path.read_text().splitlines()[1:]]
+    assert sorted((name, status) for name, _, status, *_ in read_back) == sorted(
+        (spec.name(fleet.port), "completed") for spec in fleet.specs
+    )
     server = fleet.specs[0].name(fleet.port)
     folder = f"server_name={server.replace(':', '%3A')}/partition_id=0"
     assert (out / "batches" / folder / "completed").is_file()

@@ -287,10 +287,12 @@ class Coordinator:
                         self._scatter({rank: assigns.get(rank, Assign(())) for rank in self._workers})
                 case BigBatchStarted(number, rows):
                     write_schedule(self.state.layout, number, rows)
-                case BatchCompleted(batch_id):
+                case BatchCompleted(batch_id, number=number):
                     self.state.complete(batch_id)
-                case BigBatchEnded(number, batch_ids):
-                    self._verifier.add(number, batch_ids)
+                    if number:
+                        self._verifier.add(number, batch_id)
+                case BigBatchEnded(number):
+                    self._verifier.close(number)
                 case _:
                     raise TypeError(f"unknown action {action!r}")
 

@@ -1,4 +1,4 @@
-"""Stage 4: are the rows of a big batch really in the files? One batch at a time, while the next big batch runs.
+"""Stage 4: are the rows of a batch really in the files? One batch at a time, as they become complete.
 
 Nothing that was counted is believed here: only what can be read back.
 """
@@ -25,24 +25,43 @@ class Verifier:
     def __init__(self, state: RunState) -> None:
         self._state = state
         self._queue: deque[tuple[int, int]] = deque()
-        self._left: dict[int, int] = {}
+        self._members: dict[int, set[int]] = {}
         self._rows: dict[int, list[VerificationRow]] = {}
+        self._closed: set[int] = set()
         self.next_number = last_number(state.layout) + 1
         """The first number of a big batch that is still free."""
         self.damaged = 0
         """Batches that were found damaged."""
 
-    def add(self, number: int, batch_ids: Iterable[int]) -> None:
-        """Verify these batches of a big batch; its verification.csv is written after the last of them."""
-        members = list(batch_ids)
-        self._queue.extend((number, batch_id) for batch_id in members)
-        self._left[number] = self._left.get(number, 0) + len(members)
+    def add(self, number: int, batch_id: int) -> None:
+        """Verify this batch of a big batch."""
+        self._queue.append((number, batch_id))
+        self._members.setdefault(number, set()).add(batch_id)
+
+    def close(self, number: int) -> None:
+        """The big batch has no more batches to verify: write its verification.csv after the last one.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        self._closed.add(number)
+        self._write_if_done(number)
+
+    def _write_if_done(self, number: int) -> None:
+        rows = self._rows.get(number, [])
+        if number in self._closed and len(rows) >= len(self._members.get(number, ())):
+            write_verification(self._state.layout, number, rows)
+            self._closed.discard(number)
+            self._members.pop(number, None)
+            self._rows.pop(number, None)
 
     def add_apart(self, batch_ids: Iterable[int]) -> None:
         """Verify batches that were completed outside of any big batch: they get a number of their own."""
         members = list(batch_ids)
         if members:
-            self.add(self.next_number, members)
+            for batch_id in members:
+                self.add(self.next_number, batch_id)
+            self.close(self.next_number)
             self.next_number += 1
 
     def add_unverified(self) -> None:
@@ -67,12 +86,7 @@ class Verifier:
         """
         if not self._queue:
             return None
-        number, batch_id = self._queue.popleft()
-        check = self._check(batch_id)
-        self._rows.setdefault(number, []).append(self._row(batch_id, check))
-        self._left[number] -= 1
-        if not self._left[number]:
-            write_verification(self._state.layout, number, self._rows[number])
+        batch_id, check = self._verify_next()
         if check.ok and not check.pending:
             return None
         self.damaged += 1
@@ -88,20 +102,22 @@ class Verifier:
         Raises:
             StorageError: see ``step``.
         """
-        queued = {number for number, _ in self._queue}
         for number, batch_ids in open_big_batches:
-            if number not in queued:
-                self.add(number, batch_ids)
+            for batch_id in set(batch_ids) - self._members.get(number, set()):
+                self.add(number, batch_id)
+            self.close(number)
         while self._queue:
-            number, batch_id = self._queue.popleft()
-            check = self._check(batch_id)
-            self._rows.setdefault(number, []).append(self._row(batch_id, check))
+            batch_id, check = self._verify_next()
             if not check.ok:
                 self.damaged += 1
                 log.error("batch %d is damaged: %s", batch_id, describe(check))
-            self._left[number] -= 1
-            if not self._left[number]:
-                write_verification(self._state.layout, number, self._rows[number])
+
+    def _verify_next(self) -> tuple[int, BatchCheck]:
+        number, batch_id = self._queue.popleft()
+        check = self._check(batch_id)
+        self._rows.setdefault(number, []).append(self._row(batch_id, check))
+        self._write_if_done(number)
+        return batch_id, check
 
     def _check(self, batch_id: int) -> BatchCheck:
         ref = self._state.table.ref(batch_id)
