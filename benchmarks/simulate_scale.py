@@ -186,10 +186,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--ranks", type=int, default=10_000)
     parser.add_argument("--servers", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=1_000_000_000)
+    parser.add_argument("--checkpoint-interval-s", type=float, default=600.0, help="a run of half a day (default 600)")
     options = parser.parse_args(argv)
     plan = make_plan(Sizes(options.servers, options.rows), options.ranks)
     interval_s = report_interval_s(options.ranks)
-    run = Measured(plan, CoarseModel(report_interval_s=interval_s))
+    model = CoarseModel(report_interval_s=interval_s, close_interval_s=options.checkpoint_interval_s / 2)
+    run = Measured(plan, model)
     print(
         f"plan: {len(plan.batch_rows):,} batches, {len(plan.group_names):,} groups, {_resident_gb():.2f} GB", flush=True
     )
