@@ -36,6 +36,7 @@ from ddmpi.frontier_rules import Rules
 from ddmpi.held_lane import HeldLane, RowCursor
 from ddmpi.lane_table import LaneTable
 from ddmpi.lending import give_back, lend
+from ddmpi.outage import PROBE_S, Outage
 from ddmpi.outcome import Outcome, Verdict
 from ddmpi.pace import Signal
 from ddmpi.protocol import Errand, Extend, Lane, LaneReport, Yield, Yielded
@@ -56,6 +57,7 @@ class Fate(Enum):
     """Not final: it is tried again, was handed to another lane, or stays pending (sampling)."""
 
 
+_ANSWERS = frozenset({Signal.OK, Signal.THROTTLED, Signal.SERVER_ERROR, Signal.FORBIDDEN})
 _ENDS_SAMPLING = (Signal.THROTTLED, Signal.CONNECT_FAILED)
 
 
@@ -67,6 +69,7 @@ class Frontier:
         self._rng = rng
         self._lanes = LaneTable(rules.connections)
         self._agenda = Agenda()
+        self._outage = Outage()
         self._in_flight: dict[Task, Site] = {}
         self._touched: dict[str, Site] = {}
         self._stopped = False
@@ -218,6 +221,8 @@ class Frontier:
 
         The caller starts it: its token and its connection are taken.
         """
+        if now < self._outage.probe_at:
+            return None
         while not self._stopped and (site := self._agenda.pop(now)) is not None:
             if not site.on_hold and site.next_due(now) <= now and site.pace.ready_at(now) <= now:
                 task = site.pop(now) if self._gate is None else self._let_through(self._gate, site, now)
@@ -247,6 +252,8 @@ class Frontier:
         site.in_flight += 1
         task.started_at = now
         self._in_flight[task] = site
+        if self._outage.is_on:
+            self._outage.started(now)
         self._bring_in(self._lanes.by_id[site.lane_id], site, now)
         self._agenda.enter(site, now)
 
@@ -258,7 +265,7 @@ class Frontier:
 
     def wake_at(self) -> float:
         """When ``next_task`` may have something (s, monotonic); inf = only after another event."""
-        return math.inf if self._stopped else self._agenda.next_at
+        return math.inf if self._stopped else max(self._agenda.next_at, self._outage.probe_at)
 
     def finished(
         self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0
@@ -270,7 +277,7 @@ class Frontier:
         site = self._in_flight.pop(task)
         held = self._lanes.by_id[site.lane_id]
         site.in_flight -= 1
-        signal, retry_after_s = verdict.signal, verdict.retry_after_s
+        signal, retry_after_s = self._witness(site, verdict.signal, now), verdict.retry_after_s
         site.pace.finish(now, task.started_at, signal, retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
         if verdict.signal is not Signal.OK or site.pace.has_byte_budget:
             self._touched[site.key] = site
@@ -287,6 +294,19 @@ class Frontier:
         self.start_lanes(now)
         return fate, failure
 
+    def _witness(self, site: Site, signal: Signal, now: float) -> Signal:
+        """What the end of a request says about our own network, and then about its server."""
+        if signal in _ANSWERS:
+            self._outage.answered(site.key)
+        elif signal is Signal.CONNECT_FAILED:
+            if self._outage.unreachable(site.key, now):
+                for held in self._lanes.started.values():
+                    for other in held.sites.values():
+                        other.pace.absolve(now, self._outage.began_at)
+                        self._agenda.enter(other, now)
+            return Signal.LOCAL if self._outage.is_on else signal
+        return signal
+
     def _judge(
         self, held: HeldLane, site: Site, task: Task, verdict: Verdict, now: float
     ) -> tuple[Fate, Failure | None]:
@@ -300,7 +320,14 @@ class Frontier:
         if held.lane.sampling and verdict.transient:
             self._settle(held, task, now)
             return Fate.OPEN, None
+        return self._try_again(site, task, verdict, now)
+
+    def _try_again(self, site: Site, task: Task, verdict: Verdict, now: float) -> tuple[Fate, Failure | None]:
+        """Whether the row waits for another try; one that our own network may have cost does not count."""
         delay_s = self._rules.retry.decide(verdict, task.attempt, self._rng)
+        if verdict.signal is Signal.CONNECT_FAILED and verdict.transient and self._outage.is_suspected(now):
+            site.retry_at(task, now + (delay_s or PROBE_S))
+            return Fate.OPEN, None
         if delay_s is None:
             return Fate.FAILURE, verdict.failure
         task.attempt += 1
@@ -475,6 +502,11 @@ class Frontier:
     def connection_limit(self, task: Task) -> int:
         """Connections that the task's site may have open, for closing those that a smaller share no longer allows."""
         return self._in_flight[task].pace.limits.connections
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether this rank's own network has failed: everything waits for a probe to be answered."""
+        return self._outage.is_on
 
     @property
     def in_flight(self) -> int:

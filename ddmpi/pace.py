@@ -129,6 +129,7 @@ class Pace:
         "_incidents",
         "_limits",
         "_parked_at",
+        "_parking_before",
         "_parkings",
         "_paused_until",
         "_policy",
@@ -168,6 +169,7 @@ class Pace:
         self._failures = 0  # requests that got no answer since the last one that did
         self._parkings = 0  # > 0: the breaker is open or half-open
         self._parked_at = -math.inf
+        self._parking_before = (0, now)  # parkings and end of the pause as they were before the last parking
         if state is not None:
             self._restore(state, now)
 
@@ -311,6 +313,15 @@ class Pace:
         """The server asked another holder for a pause: leave it alone for so long from now on, at least."""
         self._pause(now, pause_s)
 
+    def absolve(self, now: float, since: float) -> None:
+        """Requests that found no connection since then did so for reasons of our own: they do not count, and neither
+        does a parking. The only case in which a pause becomes shorter: it was not asked for by anybody."""
+        self._failures = 0
+        if self._parked_at >= since:
+            self._parkings, self._paused_until = self._parking_before
+            self._parked_at = -math.inf
+            self._token_at = max(self._paused_until, now + (1 / self.rate_per_s if self.rate_per_s else 0.0))
+
     def set_limits(self, limits: Limits, now: float) -> None:
         """The holder's share changed. What was learned keeps its proportion to the limit; more requests in flight
         than the new number of connections just means that none is admitted until there are fewer."""
@@ -391,6 +402,7 @@ class Pace:
 
     def _park(self, now: float, started_at: float) -> None:
         if started_at > self._parked_at:
+            self._parking_before = (self._parkings, self._paused_until)
             self._parkings += 1
             self._parked_at = now
             self._pause(now, self._policy.backoff_s(self._parkings, self._rng))

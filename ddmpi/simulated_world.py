@@ -8,6 +8,7 @@ never changed.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from ddmpi.schedule import DEFAULT_LATENCY_S, IntArray, Plan, is_packed, row_tim
 
 RELAXED_SHARE = 0.1
 """Latencies are spread by up to this share of themselves, and now and then (1 in 20) are ten times as long."""
+
+OFFLINE_FAILS_AFTER_S = 3.0
+"""A look-up that nobody answers takes up to so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,9 @@ class World:
     """URL -> Location."""
     robots: Mapping[str, str] | None = None
     """What each server's robots.txt says, none that is not named; None: nobody asks for it."""
+    offline_from_s: float = math.inf
+    offline_s: float = 0.0
+    """From ``offline_from_s`` on the ranks' own network is down for so long: no server can be reached."""
 
     def group_of(self, server: str) -> str:
         """The pace group of a server."""
@@ -124,8 +131,9 @@ class Network:
     def request(self, task: Task, now: float) -> tuple[float, Answer]:
         """A request starts: (seconds until it ends, the answer that comes then)."""
         server = self._world.servers[task.server]
-        if not server.up_from_s <= now < server.down_from_s:
-            return server.latency_s, Answer(task, curl_code=7, error="Failed to connect: refused")
+        failure = self._failure_to_connect(task, server, now)
+        if failure is not None:
+            return failure
         latency_s = server.latency_s * (1 + RELAXED_SHARE * self._rng.random())
         if self._rng.random() < 0.05:
             latency_s *= 10
@@ -150,6 +158,14 @@ class Network:
         if body is None:
             return Answer(task, status=404)
         return Answer(task, status=200, body=body, content_type="image/jpeg")
+
+    def _failure_to_connect(self, task: Task, server: ServerModel, now: float) -> tuple[float, Answer] | None:
+        if 0 <= now - self._world.offline_from_s < self._world.offline_s:
+            took_s = OFFLINE_FAILS_AFTER_S * self._rng.random()
+            return took_s, Answer(task, curl_code=6, error="Could not resolve host")
+        if not server.up_from_s <= now < server.down_from_s:
+            return server.latency_s, Answer(task, curl_code=7, error="Failed to connect: refused")
+        return None
 
     def _is_above_limit(self, name: str, server: ServerModel, now: float) -> bool:
         if server.rate_per_s <= 0:

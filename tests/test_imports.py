@@ -43,6 +43,7 @@ PURE = (
     "lending",
     "metrics",
     "open_batches",
+    "outage",
     "outcome",
     "pace",
     "partition",
