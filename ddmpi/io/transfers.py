@@ -424,7 +424,8 @@ def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
     answer = Answer(task, code, get(pycurl.RESPONSE_CODE), error=message)
     answer.body = slot.chunks[0] if len(slot.chunks) == 1 else b"".join(slot.chunks)
     # Raw: getinfo fails where a server's bytes are not UTF-8.
-    answer.content_type = _text(slot.curl.getinfo_raw(pycurl.CONTENT_TYPE) or b"")
+    content_type = slot.curl.getinfo_raw(pycurl.CONTENT_TYPE) or b""
+    answer.content_type = content_type.strip()[:_KEPT_CHARS].decode("latin-1")
     answer.content_length = int(get(pycurl.CONTENT_LENGTH_DOWNLOAD_T))
     answer.final_url = task.url
     answer.ip = get(pycurl.PRIMARY_IP) or slot.blocked
