@@ -40,6 +40,7 @@ PURE = (
     "learned_rate",
     "leases",
     "ledger",
+    "memory",
     "lending",
     "metrics",
     "open_batches",

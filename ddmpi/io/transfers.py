@@ -9,6 +9,9 @@ libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``reset()`` would clear the callbacks and limits below: handles are never reset, and one function sets every option.
 - the callback for closing sockets cannot run when its handle is outside the multi, which is the normal case for an idle
   connection; pycurl then warns and leaks the descriptor. So connections are followed by descriptor and inode instead.
+- ``PIPEWAIT`` lets requests wait for a connection that may turn out to be HTTP/2. Where it turns out to be HTTP/1, they
+  wait on for its first body, be it slow or large, and run into their connect time-out (seen with 8.23): so only servers
+  that have spoken HTTP/2 are waited for. The others open a connection for each of their first requests.
 - ``RETRY_AFTER`` is capped and turns garbage into 0: the header's text is handed on as it came.
 """
 
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 
 import pycurl
 
+from ddmpi.memory import Arrival
 from ddmpi.records import Answer, Task
 
 STALL_BYTES_PER_S = 100
@@ -76,10 +80,12 @@ class _Slot:
         "head",
         "is_last",
         "opened",
+        "paused",
         "refused",
         "size_bytes",
         "task",
         "too_large",
+        "waits",
     )
 
     def __init__(self) -> None:
@@ -93,6 +99,10 @@ class _Slot:
         """The last address that was refused."""
         self.refused = ""
         """Why the body must not be kept."""
+        self.waits = False
+        """PIPEWAIT is set."""
+        self.paused = False
+        """libcurl reads nothing for this request."""
         self.is_last = False
         """The connection closes after this request."""
         self.fresh: socket.socket | None = None
@@ -124,6 +134,8 @@ class Transfers:
         self._busy: dict[pycurl.Curl, _Slot] = {}
         self._connections: dict[str, dict[int, int]] = {}
         self._opened: set[str] = set()
+        self._multiplexing: set[str] = set()
+        """Servers that have spoken HTTP/2."""
         self._timer_at: float | None = None
         self._epoll = select.epoll()
         self._registered: set[int] = set()
@@ -147,6 +159,10 @@ class Transfers:
         curl = slot.curl
         # Bytes: pycurl refuses text that is not ASCII, and a URL may hold raw UTF-8 in its path.
         curl.setopt(pycurl.URL, task.url.encode("utf-8"))
+        waits = task.server in self._multiplexing
+        if waits is not slot.waits:
+            curl.setopt(pycurl.PIPEWAIT, int(waits))
+            slot.waits = waits
         if last_on_connection:
             curl.setopt(pycurl.FORBID_REUSE, 1)
             slot.is_last = True
@@ -184,6 +200,10 @@ class Transfers:
         slot = self._busy.pop(curl)
         self._multi.remove_handle(curl)
         answer = _read_answer(slot, code, message)
+        if answer.http_version == "2":
+            self._multiplexing.add(answer.task.server)
+        elif answer.http_version:
+            self._multiplexing.discard(answer.task.server)
         self._recycle(slot)
         return answer
 
@@ -201,7 +221,7 @@ class Transfers:
     def _recycle(self, slot: _Slot) -> None:
         slot.task = None
         slot.blocked = slot.refused = ""
-        slot.opened = slot.too_large = False
+        slot.opened = slot.too_large = slot.paused = False
         slot.size_bytes = 0
         slot.chunks.clear()
         slot.head.clear()
@@ -286,6 +306,7 @@ class Transfers:
     def close_connections(self, servers: Iterable[str]) -> None:
         """Shut all connections to servers on which nothing is in flight, so that another rank may open its own."""
         for server in servers:
+            self._multiplexing.discard(server)
             for fd, inode in self._connections.pop(server, {}).items():
                 if _inode(fd) == inode:
                     with socket.socket(fileno=os.dup(fd)) as connection:
@@ -327,6 +348,20 @@ class Transfers:
     def _on_timer(self, timeout_ms: int) -> None:
         self._timer_at = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000.0
 
+    # ---- memory
+
+    def restrain(self, may_read_on: Callable[[Sequence[Arrival]], Sequence[bool]]) -> None:
+        """Let the bodies in flight, in the order of their starts, be read or stand still.
+
+        A body that stands still does not stall in libcurl's sense, but its total time-out runs on.
+        """
+        slots = list(self._busy.values())
+        for slot, reads_on in zip(slots, may_read_on([_arrival(slot) for slot in slots]), strict=True):
+            # libcurl 8.23 refuses to pause a handle that has no connection yet, and forgets pauses between requests.
+            if slot.paused is reads_on and slot.size_bytes:
+                slot.paused = not reads_on
+                slot.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
+
     @property
     def in_flight(self) -> int:
         """Requests that were started and have no answer yet."""
@@ -355,6 +390,10 @@ def _last_head(lines: Sequence[bytes]) -> bytes:
     """The head of the last response: interim and proxy responses come before it."""
     received = b"".join(lines)
     return received[received.rfind(_STATUS_LINE) + 1 :]
+
+
+def _arrival(slot: _Slot) -> Arrival:
+    return Arrival(slot.size_bytes, int(slot.curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T)))
 
 
 def _action(mask: int) -> int:
@@ -393,7 +432,6 @@ def _set_transport(curl: pycurl.Curl, options: TransferOptions) -> None:
     # Files are asked for as they are; what comes encoded nevertheless is decoded: it would be no file otherwise.
     curl.setopt(pycurl.ACCEPT_ENCODING, "identity")
     curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-    curl.setopt(pycurl.PIPEWAIT, 1)
     curl.setopt(pycurl.TCP_NODELAY, 1)
     curl.setopt(pycurl.TCP_KEEPALIVE, 1)
     curl.setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_CACHE_S)

@@ -27,6 +27,7 @@ from ddmpi.io.loading import Loaded, Loader, RowReader
 from ddmpi.io.memory import resident_bytes
 from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.transfers import Transfers
+from ddmpi.memory import MemoryBudget
 from ddmpi.outcome import Verdict, classify
 from ddmpi.pace import Signal
 from ddmpi.protocol import (
@@ -65,6 +66,10 @@ log = logging.getLogger(__name__)
 MEMORY_INTERVAL_S = 5.0
 USAGE_INTERVAL_S = 10.0
 WRITER_STOP_S = 60.0
+RESTRAIN_INTERVAL_S = 0.02
+"""How often the bodies in flight are compared with the memory budget: 20 ms of a 10 Gbit/s network are 25 MB."""
+RESTRAIN_SHARE_S = 1e-5
+"""The same per body in flight, so that many of them do not take all of the time."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class Downloader:
         self._accept = parameters.accept
         self._robots_token = product_token(tools.config.user_agent)
         self._max_redirects = parameters.max_redirects
-        self._memory_budget_bytes = parameters.memory_budget_bytes
+        self._budget = MemoryBudget(parameters.memory_budget_bytes)
+        self._restrain_at = now
         self._connections = tools.connections
         # A part may close one interval late (see _free_slots): two of these are what a kill may cost.
         self._close_interval_s = tools.config.checkpoint_interval_s / 2
@@ -199,6 +205,7 @@ class Downloader:
         self._take_writer_events(now)
         # Before requests start: an ended lane's connections are closed, which must not meet those of its extension.
         self._perform_events(now)
+        self._restrain(now)
         self._admit(now)
         self._answer_yields()
         self._report(now)
@@ -232,12 +239,19 @@ class Downloader:
 
     def _free_slots(self, now: float) -> int:
         """Requests that this rank can take on beside those in flight."""
-        if self._writer.buffered_bytes >= self._memory_budget_bytes:
-            return 0
         if self._closing is not None and now >= self._close_at:
             # The disk is an interval behind: a kill would cost more work than the interval allows.
             return 0
-        return self._connections - self._transfers.in_flight
+        in_flight = self._transfers.in_flight
+        return min(self._connections - in_flight, self._budget.may_start(self._writer.buffered_bytes, in_flight))
+
+    def _restrain(self, now: float) -> None:
+        """Bodies larger than expected stand still while there is no memory for them."""
+        if now >= self._restrain_at:
+            in_flight = self._transfers.in_flight
+            self._restrain_at = now + max(RESTRAIN_INTERVAL_S, RESTRAIN_SHARE_S * in_flight)
+            waiting_bytes = self._writer.buffered_bytes
+            self._transfers.restrain(lambda arrivals: self._budget.may_read_on(waiting_bytes, arrivals))
 
     def _take_answer(self, answer: Answer, now: float) -> None:
         task = answer.task
@@ -252,6 +266,8 @@ class Downloader:
         self._usage.add(self._frontier.group_of_task(task), task.started_at, now, size_bytes, throttled=throttled)
         key = self._frontier.site_key(task)
         self._counts["bytes"] += size_bytes
+        if size_bytes:
+            self._budget.learn(size_bytes)
         fate, failure = self._frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
         self._note_asked(key, verdict, size_bytes, now)
         if fate is Fate.SUCCESS:

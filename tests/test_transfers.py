@@ -1,0 +1,151 @@
+"""The engine alone, against a server in a thread: connections that are kept, and bodies that stand still."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ddmpi.io.transfers import TransferOptions, Transfers
+from ddmpi.memory import Arrival
+from ddmpi.records import Answer, Task
+
+BODY_BYTES = 30_000_000
+"""More than fits into the buffers of two sockets."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/N: a body of N bytes; /close/N: the connection closes afterwards, unannounced."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        size_bytes = int(self.path.rpartition("/")[2])
+        self.send_response(200)
+        self.send_header("Content-Length", str(size_bytes))
+        self.send_header("ETag", ' "abc" ')
+        self.end_headers()
+        self.wfile.write(bytes(size_bytes))
+        self.close_connection = self.path.startswith("/close/")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
+        """Say nothing."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def transfers() -> Iterator[Transfers]:
+    engine = Transfers(
+        TransferOptions(
+            headers=["User-Agent: ddmpi-tests"],
+            connect_timeout_s=5,
+            stall_timeout_s=1,
+            total_timeout_s=30,
+            max_file_bytes=100_000_000,
+            connections=16,
+            proxy="",
+        ),
+        lambda ip: ip == "127.0.0.1",
+    )
+    yield engine
+    engine.close()
+
+
+def fetch(transfers: Transfers, address: str, path: str) -> Answer:
+    transfers.start(Task(0, 0, f"http://{address}{path}", address))
+    return collect(transfers, 1)[0]
+
+
+def collect(transfers: Transfers, count: int) -> list[Answer]:
+    answers: list[Answer] = []
+    while len(answers) < count:
+        answers += transfers.poll(1.0)
+    return answers
+
+
+def test_a_connection_is_kept_and_used_again(transfers: Transfers, address: str) -> None:
+    for size_bytes in (10, 100_000, 20):
+        answer = fetch(transfers, address, f"/{size_bytes}")
+        assert (answer.curl_code, answer.status, len(answer.body), answer.etag) == (0, 200, size_bytes, '"abc"')
+    assert transfers.connections(address) == 1
+
+
+def test_a_kept_connection_that_the_server_closes_is_replaced(transfers: Transfers, address: str) -> None:
+    for _ in range(5):
+        answer = fetch(transfers, address, "/close/10")
+        assert (answer.curl_code, answer.status, len(answer.body)) == (0, 200, 10)
+        transfers.poll(0.05)  # the end of the connection comes in while nobody uses it
+    assert transfers.connections(address) <= 1
+
+
+def test_the_last_request_on_a_connection_closes_it_and_no_other(transfers: Transfers, address: str) -> None:
+    transfers.start(Task(0, 0, f"http://{address}/10", address), last_on_connection=True)
+    collect(transfers, 1)
+    assert transfers.connections(address) == 0
+    fetch(transfers, address, "/10")
+    fetch(transfers, address, "/10")
+    assert transfers.connections(address) == 1
+
+
+def test_no_request_waits_for_the_body_of_another(transfers: Transfers, address: str) -> None:
+    """Not even while it is open whether the server speaks HTTP/2."""
+    for row, size_bytes in enumerate((BODY_BYTES, 10, 10, 10)):
+        transfers.start(Task(0, row, f"http://{address}/{size_bytes}", address))
+    while transfers.in_flight > 1:
+        transfers.restrain(lambda arrivals: [arrival.announced_bytes < BODY_BYTES for arrival in arrivals])
+        assert {answer.curl_code for answer in transfers.poll(0.1)} <= {0}
+    transfers.restrain(only_the_first)
+    (answer,) = collect(transfers, 1)
+    assert len(answer.body) == BODY_BYTES
+
+
+def only_the_first(arrivals: Sequence[Arrival]) -> list[bool]:
+    return [position == 0 for position in range(len(arrivals))]
+
+
+def await_first_bytes(transfers: Transfers) -> None:
+    """Until a part of each body in flight has come in, and none has come in whole."""
+    beginning = True
+
+    def look(arrivals: Sequence[Arrival]) -> list[bool]:
+        nonlocal beginning
+        beginning = any(arrival.received_bytes == 0 for arrival in arrivals)
+        return [arrival.received_bytes == 0 for arrival in arrivals]
+
+    while beginning:
+        transfers.restrain(look)
+        assert transfers.poll(0.001) == []
+
+
+def test_bodies_stand_still_and_go_on(transfers: Transfers, address: str) -> None:
+    """For longer than the stall time-out: standing still is our doing, not the server's."""
+    for row in range(4):
+        transfers.start(Task(0, row, f"http://{address}/{BODY_BYTES}", address))
+    await_first_bytes(transfers)
+    for _ in range(15):
+        transfers.restrain(lambda arrivals: [False] * len(arrivals))
+        assert transfers.poll(0.1) == []
+    for row in range(4):
+        transfers.restrain(only_the_first)
+        (answer,) = collect(transfers, 1)
+        assert (answer.task.row, answer.curl_code, len(answer.body)) == (row, 0, BODY_BYTES)
+
+
+def test_a_handle_that_stood_still_when_it_was_aborted_reads_the_next_body(transfers: Transfers, address: str) -> None:
+    transfers.start(Task(0, 7, f"http://{address}/{BODY_BYTES}", address))
+    await_first_bytes(transfers)
+    transfers.restrain(lambda _: [False])
+    assert [task.row for task in transfers.abort()] == [7]
+    assert len(fetch(transfers, address, "/1000").body) == 1000
