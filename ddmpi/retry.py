@@ -34,7 +34,7 @@ JITTER = 0.1
 THROTTLED_TRIES = 10
 DNS_TRIES = 2
 DNS_WAIT_S = 35.0
-"""libcurl keeps a failed look-up for half of DNS_CACHE_TIMEOUT, 30 s by default, since 8.16."""
+"""Longer than libcurl keeps a failed look-up: half of ``io.transfers.DNS_RETRY_CACHE_S``."""
 CONNECT_TRIES = 20
 
 

@@ -32,7 +32,10 @@ from ddmpi.records import Answer, Task
 
 STALL_BYTES_PER_S = 100
 """Below this, averaged over the stall time-out, a body counts as stalled."""
-DNS_CACHE_S = 3600
+DNS_CACHE_S = 86_400
+"""A name is looked up once a day: often enough for a server that moves, and once in nearly all runs."""
+DNS_RETRY_CACHE_S = 60
+"""The same for a name whose last look-up failed: libcurl (8.23) keeps "no such name" for half of this time."""
 BUFFER_BYTES = 64 * 1024
 """Read from a socket at once; libcurl hands it on in pieces of 16 kB at most. 256 kB measured the same."""
 _HEADERS = re.compile(
@@ -73,6 +76,7 @@ class _Slot:
     """One easy handle and what belongs to the request that uses it."""
 
     __slots__ = (
+        "asks_anew",
         "blocked",
         "chunks",
         "curl",
@@ -101,6 +105,8 @@ class _Slot:
         """Why the body must not be kept."""
         self.waits = False
         """PIPEWAIT is set."""
+        self.asks_anew = False
+        """An old failure to find the name does not count."""
         self.paused = False
         """libcurl reads nothing for this request."""
         self.is_last = False
@@ -136,6 +142,8 @@ class Transfers:
         self._opened: set[str] = set()
         self._multiplexing: set[str] = set()
         """Servers that have spoken HTTP/2."""
+        self._unresolved: set[str] = set()
+        """Servers whose name was not found when they were last asked."""
         self._timer_at: float | None = None
         self._epoll = select.epoll()
         self._registered: set[int] = set()
@@ -159,10 +167,7 @@ class Transfers:
         curl = slot.curl
         # Bytes: pycurl refuses text that is not ASCII, and a URL may hold raw UTF-8 in its path.
         curl.setopt(pycurl.URL, task.url.encode("utf-8"))
-        waits = task.server in self._multiplexing
-        if waits is not slot.waits:
-            curl.setopt(pycurl.PIPEWAIT, int(waits))
-            slot.waits = waits
+        _set_for_server(slot, waits=task.server in self._multiplexing, asks_anew=task.server in self._unresolved)
         if last_on_connection:
             curl.setopt(pycurl.FORBID_REUSE, 1)
             slot.is_last = True
@@ -200,12 +205,21 @@ class Transfers:
         slot = self._busy.pop(curl)
         self._multi.remove_handle(curl)
         answer = _read_answer(slot, code, message)
-        if answer.http_version == "2":
-            self._multiplexing.add(answer.task.server)
-        elif answer.http_version:
-            self._multiplexing.discard(answer.task.server)
+        self._remember(answer)
         self._recycle(slot)
         return answer
+
+    def _remember(self, answer: Answer) -> None:
+        """What later requests to the server have to know."""
+        server = answer.task.server
+        if answer.http_version == "2":
+            self._multiplexing.add(server)
+        elif answer.http_version:
+            self._multiplexing.discard(server)
+        if answer.curl_code == pycurl.E_COULDNT_RESOLVE_HOST:
+            self._unresolved.add(server)
+        else:
+            self._unresolved.discard(server)
 
     def abort(self) -> list[Task]:
         """Cut off everything that is in flight; the tasks that will have no answer."""
@@ -307,6 +321,7 @@ class Transfers:
         """Shut all connections to servers on which nothing is in flight, so that another rank may open its own."""
         for server in servers:
             self._multiplexing.discard(server)
+            self._unresolved.discard(server)
             for fd, inode in self._connections.pop(server, {}).items():
                 if _inode(fd) == inode:
                     with socket.socket(fileno=os.dup(fd)) as connection:
@@ -452,6 +467,16 @@ def _set_limits(curl: pycurl.Curl, options: TransferOptions) -> None:
     curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(options.stall_timeout_s)))
     curl.setopt(pycurl.MAXFILESIZE_LARGE, options.max_file_bytes)
     curl.setopt(pycurl.BUFFERSIZE, BUFFER_BYTES)
+
+
+def _set_for_server(slot: _Slot, *, waits: bool, asks_anew: bool) -> None:
+    """The options that depend on what the server did before; most servers leave them as they are."""
+    if waits is not slot.waits:
+        slot.curl.setopt(pycurl.PIPEWAIT, int(waits))
+        slot.waits = waits
+    if asks_anew is not slot.asks_anew:
+        slot.curl.setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_RETRY_CACHE_S if asks_anew else DNS_CACHE_S)
+        slot.asks_anew = asks_anew
 
 
 def _read_answer(slot: _Slot, code: int, message: str) -> Answer:
