@@ -60,10 +60,9 @@ def test_minimal_config_has_the_two_required_keys_only() -> None:
 
 
 def test_the_config_in_the_readme_loads(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Config\n")[2]
-    block = text.partition("```yaml\n")[2].partition("```")[0]
+    blocks = [text.partition("```")[0] for text in (ROOT / "README.md").read_text(encoding="utf-8").split("```yaml\n")]
     path = tmp_path / "config.yaml"
-    path.write_text(block, encoding="utf-8")
+    path.write_text(next(block for block in blocks if "archive.org" in block), encoding="utf-8")
     config = load(path)
     assert config.group_of("ia800.archive.org") == "archive.org"
     assert config.limits_for("static.inaturalist.org").bytes_per_day == 24e9

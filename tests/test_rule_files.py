@@ -30,7 +30,7 @@ def file_of(folder: Path, text: str) -> str:
 def test_known_hosts_get_what_they_ask_for_without_a_word_in_the_config() -> None:
     config = make()
     assert config.limits_for("upload.wikimedia.org") == Limits(10.0, 2, bytes_per_s=25e6 / 8)
-    assert config.limits_for("static.inaturalist.org").bytes_per_day == 24e9
+    assert config.limits_for("static.inaturalist.org") == Limits(10.0, 8, bytes_per_hour=5e9, bytes_per_day=24e9)
     for server in ("archive.org", "ia800.us.archive.org"):
         assert config.group_of(server) == "internet-archive"
         assert config.limits_for(server) == Limits(2.0, 2)
