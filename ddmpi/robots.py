@@ -38,21 +38,23 @@ _ORIGIN: Final = re.compile(r"[a-z]+://[^/?#]*")
 class RobotsFile:
     """What one origin's robots.txt says to one crawler."""
 
-    __slots__ = ("_failure", "_rules", "_token", "crawl_delay_s")
+    __slots__ = ("_failure", "_rules", "_token", "crawl_delay_s", "size_bytes")
 
-    def __init__(self, rules: Protego | None, token: str, failure: Failure | None = None) -> None:
+    def __init__(self, rules: Protego | None, token: str, failure: Failure | None = None, size_bytes: int = 0) -> None:
         self._rules = rules
         self._token = token
         self._failure = failure
         delay_s = None if rules is None else rules.crawl_delay(token)
         self.crawl_delay_s = min(delay_s or 0.0, LONGEST_DELAY_S)
         """Seconds between two requests; 0 = nothing is said about that."""
+        self.size_bytes = size_bytes
+        """Of its text, as far as that counts."""
 
     @classmethod
     def parse(cls, body: bytes, token: str) -> RobotsFile:
         """The rules that are meant for the crawler of this name (lower case), or for all."""
-        text = body[:MAX_ROBOTS_BYTES].decode("utf-8-sig", "replace")
-        return cls(Protego.parse(text), token)
+        head = body[:MAX_ROBOTS_BYTES]
+        return cls(Protego.parse(head.decode("utf-8-sig", "replace")), token, size_bytes=len(head))
 
     @classmethod
     def refusing(cls, failure: Failure) -> RobotsFile:

@@ -20,8 +20,18 @@ from ddmpi.site import Site
 
 KNOWN_FOR_S: Final = 86_400.0
 """RFC 9309, 2.4: a file should not be used for longer than a day."""
-MOST_KNOWN: Final = 4096
-"""Files that are kept; of the others that were not needed for long they are asked for again. Some kB each."""
+MOST_KNOWN_BYTES: Final = 4 * 1024 * 1024
+"""Text of the files that are kept, each counted with ``ENTRY_BYTES`` more. Parsed they take about twelve times that."""
+ENTRY_BYTES: Final = 256
+IDLE_S: Final = 60.0
+"""A file that was needed since is kept in any case: otherwise its server would be asked again for each row."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    file: RobotsFile
+    valid_until: float
+    used_at: float
 
 
 @dataclass(slots=True)
@@ -47,7 +57,8 @@ class RobotsGate:
     def __init__(self, obeys: Callable[[str], bool], limits_for: Callable[[str], Limits]) -> None:
         self._obeys = obeys
         self._limits_for = limits_for
-        self._known: OrderedDict[str, tuple[float, RobotsFile]] = OrderedDict()
+        self._known: OrderedDict[str, _Entry] = OrderedDict()
+        self._known_bytes = 0
         self._waiting: dict[str, list[Site]] = {}
 
     def next_task(self, site: Site, now: float) -> Passage:
@@ -75,10 +86,16 @@ class RobotsGate:
 
     def _file(self, origin: str, now: float) -> RobotsFile | None:
         entry = self._known.get(origin)
-        if entry is None or now >= entry[0]:
+        if entry is None or now >= entry.valid_until:
             return None
-        self._known.move_to_end(origin)
-        return entry[1]
+        if now > entry.used_at:
+            entry.used_at = now
+            self._known.move_to_end(origin)
+        return entry.file
+
+    def knows(self, origin: str, now: float) -> bool:
+        """Whether the origin's file need not be asked for."""
+        return self._file(origin, now) is not None
 
     def _is_first(self, origin: str, site: Site) -> bool:
         """Note that the site waits for the file; whether nobody has asked for it."""
@@ -91,10 +108,19 @@ class RobotsGate:
 
     def learn(self, origin: str, file: RobotsFile, now: float) -> None:
         """This is what the origin's file says."""
-        self._known[origin] = (now + KNOWN_FOR_S, file)
-        self._known.move_to_end(origin)
-        while len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._drop(origin)
+        self._known[origin] = _Entry(file, now + KNOWN_FOR_S, now)
+        self._known_bytes += file.size_bytes + ENTRY_BYTES
+        while self._known_bytes > MOST_KNOWN_BYTES:
+            oldest = next(iter(self._known))
+            if self._known[oldest].used_at > now - IDLE_S:
+                break
+            self._drop(oldest)
+
+    def _drop(self, origin: str) -> None:
+        entry = self._known.pop(origin, None)
+        if entry is not None:
+            self._known_bytes -= entry.file.size_bytes + ENTRY_BYTES
 
     def hand_out(self, origin: str) -> list[Site]:
         """The request for the file is over, whatever it has brought; the sites whose rows are queued again."""

@@ -30,7 +30,7 @@ from ddmpi.robots import (
     origin_of,
     robots_task,
 )
-from ddmpi.robots_gate import KNOWN_FOR_S
+from ddmpi.robots_gate import KNOWN_FOR_S, MOST_KNOWN_BYTES, RobotsGate
 from tests.fleet.log import Event, EventKind, most_connections
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec
@@ -325,6 +325,23 @@ def test_a_file_is_asked_for_again_after_a_day() -> None:
     first = tasks(frontier, 0.0)
     succeed(frontier, first, KNOWN_FOR_S)
     assert robots_request(frontier, KNOWN_FOR_S).url == "http://s/robots.txt"
+
+
+def test_files_that_are_not_needed_are_forgotten_when_they_are_many() -> None:
+    gate = RobotsGate(lambda _: True, lambda _: ANY_RATE)
+    big = RobotsFile.parse(b"#" * MAX_ROBOTS_BYTES, OURS)
+    for number in range(1000):
+        gate.learn(f"http://a{number}", RobotsFile.parse(b"#" * (MOST_KNOWN_BYTES // 100), OURS), float(number))
+    kept = [number for number in range(1000) if gate.knows(f"http://a{number}", 1000.0)]
+    assert kept == list(range(1000 - len(kept), 1000))
+    assert 60 <= len(kept) < 100, "all that were needed within a minute, and what else there is room for"
+    for number in range(10):
+        gate.learn(f"http://b{number}", big, 1001.0)
+    assert all(gate.knows(f"http://b{number}", 1001.0) for number in range(10)), "they are needed now"
+    gate.learn("http://c", EVERYTHING, 1100.0)
+    kept = [number for number in range(10) if gate.knows(f"http://b{number}", 1100.0)]
+    assert kept == list(range(10))[-(MOST_KNOWN_BYTES // MAX_ROBOTS_BYTES) :]
+    assert gate.knows("http://c", 1100.0)
 
 
 def test_a_redirected_row_is_checked_by_the_file_of_its_new_server() -> None:
