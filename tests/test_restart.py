@@ -50,7 +50,7 @@ def begun(folder: Path) -> None:
     with opened(folder) as state:
         write_outcomes(state.layout, state.table.ref(0), successes=range(7), errors=range(7, 10))
         write_outcomes(state.layout, state.table.ref(1), successes=range(4))
-        state.save({"a.example": PaceState(2.5, 100.0, 3, 1, 4e6)})
+        state.save({"a.example": PaceState(2.5, 100.0, 3, 1, spent_day=((86_000.0, 4e6),))})
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> str:
@@ -75,7 +75,8 @@ def test_what_was_learned_of_a_server_survives(folder: Path) -> None:
     begun(folder)
     with opened(folder) as state:
         pace = state.known_paces()["a.example"]
-    assert (pace.rate_per_s, pace.incidents, pace.parkings, pace.bytes_today) == (2.5, 3, 1, 4e6)
+    assert (pace.rate_per_s, pace.incidents, pace.parkings) == (2.5, 3, 1)
+    assert [spent_bytes for _, spent_bytes in pace.spent_day] == [4e6]
     assert 90.0 < pace.wait_s <= 100.0
 
 
