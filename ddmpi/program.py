@@ -178,6 +178,7 @@ class _Conductor:
             on_end=lambda ending: reporter.write_report(coordinator, ending, time.monotonic()),
         )  # fmt: skip
         reporter.watch(coordinator)
+        reporter.changes = controller.changes
         factory = _downloader_factory(config, layout, self.mailbox, self.cores)
 
         def on_turn(now: float) -> None:

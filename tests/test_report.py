@@ -17,15 +17,17 @@ from ddmpi import config as config_module
 from ddmpi.history import MOST_POINTS
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile
-from ddmpi.report import MOST_SERVERS, Point, Report, ServerLine, render
+from ddmpi.report.data import Audit, Picture, Point, Report, RunLine, ServerLine
+from ddmpi.report.page import MOST_SERVERS, render
 from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
-from ddmpi.roles.reporting import server_lines
+from ddmpi.roles.report_contents import audit, server_lines
 from ddmpi.roles.run_state import RunState
 from ddmpi.summary import Summary
+from ddmpi.usage import GroupUsage, UsageCounter, UsageTable
 
 MakeState = Callable[..., RunState]
 
-VOID = {"meta"}
+VOID = {"meta", "img", "input"}
 HOSTILE = """</title></style></script><script>alert(1)</script><img src=x onerror="alert('2')">&amp;"""
 
 SUMMARY = Summary(
@@ -42,17 +44,22 @@ SUMMARY = Summary(
     output="/data/out",
     ending="40 rows are pending; run the same command again to go on.",
 )
+USAGE = GroupUsage(600, 3, 12_000_000, span_s=1_250.0, paused_s=90.0, p50_s=0.25, p95_s=1.5)
 REPORT = Report(
     summary=SUMMARY,
     exit_code=75,
     origin="Run 3 over urls.parquet",
     places={"the files": "images", "what was measured": "my profiles.csv"},
-    points=[Point(0.0, 0, 0), Point(4.0, 100, 2_000_000), Point(10.0, 500, 12_000_000)],
+    points=[
+        Point(0.0, 0, 0),
+        Point(4.0, 100, 2_000_000),
+        Point(10.0, 500, 12_000_000, {"http_status": 40, "connect": 20}),
+    ],
     bound_s=8.0,
     bound_by="slow.example.org",
     download_s=9.0,
     servers=[
-        ServerLine("slow.example.org", 1, 600, 500, 60, limit_per_s=0.5, latency_s=0.25, size_bytes=30_000),
+        ServerLine("slow.example.org", 1, 600, 500, 60, limit_per_s=0.5, size_bytes=30_000, usage=USAGE),
         ServerLine("archive.org", 122, 300, 300, 0, limit_per_s=0.0),
         ServerLine("__many__", 50, 100, 100, 0),
     ],
@@ -107,19 +114,21 @@ class Page(HTMLParser):
 def test_the_page_is_well_formed_and_says_what_happened() -> None:
     page = Page(render(REPORT))
     assert page.tags["html"] == page.tags["table"] == 1
-    assert page.tags["svg"] == 2
+    assert page.tags["svg"] == 4 + 2, "charts, and the legend of two kinds of errors"
     for told in (
         "40 rows are pending; run the same command again", "Run 3 over urls.parquet", "/data/out", "900 90.00 %",
-        "60 6.00 %", "12.0 MB", "1.2 MB/s", "50.0 rows/s", "http_status 40 66.67 % connect 20 33.33 %",
+        "60 6.00 %", "12.0 MB", "1.2 MB/s", "50.0 rows/s", "http_status 40 (66.67 %) connect 20 (33.33 %)",
         "the download's time cannot be compared", "slow.example.org 40.0 s",
     ):  # fmt: skip
         assert told in page.text, told
     assert page.rows == [
-        ["server", "rows", "successes", "errors", "pending", "limit /s", "latency", "size"],
-        ["slow.example.org", "600", "500", "60", "40", "0.5", "250 ms", "30.0 kB"],
-        ["archive.org (122 servers)", "300", "300", "0", "0", "none", "", ""],
-        ["__many__ (50 servers)", "100", "100", "0", "0", "", "", ""],
-    ]
+        ["server", "rows", "successes", "errors", "pending", "limit /s", "reached /s", "p50", "p95", "429s", "paused",
+         "size"],
+        ["slow.example.org", "600", "500", "60", "40", "0.5", "0.48", "250 ms", "1,500 ms", "3", "1 min 30 s",
+         "30.0 kB"],
+        ["archive.org (122 servers)", "300", "300", "0", "0", "none", "", "", "", "", "", ""],
+        ["__many__ (50 servers)", "100", "100", "0", "0", "", "", "", "", "", "", ""],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -129,7 +138,14 @@ def test_the_page_is_well_formed_and_says_what_happened() -> None:
         ({"bound_s": 0.0}, "Nothing was left to fetch"),
         ({"summary": replace(SUMMARY, pending=0)}, "took 1.12 times as long"),
         ({"summary": replace(SUMMARY, pending=0), "download_s": 7.0}, "took less"),
-        ({"summary": replace(SUMMARY, kinds={})}, "Errors by kind None."),
+        ({"summary": replace(SUMMARY, kinds={})}, "Errors None."),
+        ({"summary": replace(SUMMARY, ignored=7)}, "ignored 7 0.70 %"),
+        ({"changes": ["a.org: paused"]}, "Changed while this run was on a.org: paused"),
+        ({"audit": Audit(("server", "429s"), [("a.org", "5")], 8)}, "The first 1 lines; 8 more are in the file."),
+        (
+            {"runs": [RunLine(2, "2030-01-01 00:00", 60.0, 4, 900, 950, 10**9, "now")] * 2},
+            "2030-01-01 00:00 1 min 00 s 4 900",
+        ),
         ({"rest": ServerLine("", 9_000, 12_345, 12_000, 300)}, "9,000 more servers have 12,345 rows: 12,000 successes"),
     ],
 )
@@ -148,7 +164,7 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
     page = Page(text)
     loaded = {value for name, value in page.attributes if name in {"src", "srcset", "href", "data", "action"}}
     assert loaded == {"./images", "./my%20profiles.csv"}, "links into the output folder, which a click follows"
-    assert "url(" not in text
+    assert "url(" not in text.replace("data:", "")
     assert "@import" not in text
     policy = _policy(page)
     assert policy["default-src"] == "'none'"
@@ -173,14 +189,20 @@ def test_hostile_names_stay_text() -> None:
         places={HOSTILE: HOSTILE},
         bound_by=HOSTILE,
         servers=[ServerLine(HOSTILE, 1, 1, 1, 0)],
+        points=[Point(0.0, 0, 0), Point(1.0, 1, 1, {HOSTILE: 3})],
+        runs=[RunLine(1, HOSTILE, 1.0, 1, 1, 1, 1, HOSTILE)] * 2,
+        changes=[HOSTILE],
+        pictures=[Picture("data:image/png;base64,AA==", HOSTILE)],
+        audit=Audit([HOSTILE], [[HOSTILE]]),
     )
     page, plain = Page(render(report)), Page(render(REPORT))
     assert page.tags["script"] == 1
-    assert page.tags["img"] == 0
-    assert {name for name, _ in page.attributes} == {name for name, _ in plain.attributes}
-    assert page.rows[1][0] == HOSTILE
-    # title, ending, origin, results, a place and what it is, least time, most time left, error kind, server
-    assert "".join(page.texts).count(HOSTILE) == 10
+    assert page.tags["img"] == 1
+    assert {name for name, _ in page.attributes} <= {name for name, _ in plain.attributes} | {"src", "alt"}
+    assert page.rows[-3][0] == HOSTILE
+    # title, ending, origin, results, a place and what it is, least time, most time left, error kind twice, two runs
+    # with two texts each, a change, a server, the audit's head and cell, a caption
+    assert "".join(page.texts).count(HOSTILE) == 19
 
 
 # ---- the table's lines
@@ -206,6 +228,13 @@ def make_state(tmp_path: Path) -> MakeState:
     return make
 
 
+def usage_of(group: str) -> UsageTable:
+    counter, table = UsageCounter(), UsageTable()
+    counter.add(group, 0.0, 1.0, 100, throttled=False)
+    table.add(counter.take(1.0), 1.0)
+    return table
+
+
 def test_the_lines_are_pace_groups_and_packed_servers_are_one(make_state: MakeState) -> None:
     small = {f"s{number}.net": 2 for number in range(9)}
     state = make_state(
@@ -217,8 +246,8 @@ def test_the_lines_are_pace_groups_and_packed_servers_are_one(make_state: MakeSt
     state.successes[:] = state.table.rows
     state.successes[0] -= 5
     state.errors[0] = 3
-    state.profiles["big.org"] = Profile("big.org", 3, 2, 0, 7.0, total_s=0.125, bytes=4_000)
-    lines, rest = server_lines(state)
+    state.profiles["big.org"] = Profile("big.org", 3, 2, 0, 7.0, bytes=4_000)
+    lines, rest = server_lines(state, usage_of("big.org"), 10.0)
     assert rest is None
     first = state.table.group_names[int(state.table.groups[0])]
     assert {(line.name, line.servers, line.rows, line.limit_per_s) for line in lines} == {
@@ -226,7 +255,8 @@ def test_the_lines_are_pace_groups_and_packed_servers_are_one(make_state: MakeSt
     }  # fmt: skip
     assert [line.rows for line in lines] == [60, 55, 18]
     assert {line.name: (line.errors, line.pending) for line in lines if line.errors} == {first: (3, 2)}
-    assert [(line.latency_s, line.size_bytes) for line in lines] == [(0.125, 4_000), (0.0, 0), (0.0, 0)]
+    assert [line.size_bytes for line in lines] == [4_000, 0, 0]
+    assert [line.usage is not None and line.usage.requests for line in lines] == [1, False, False]
 
 
 def test_ten_thousand_servers_make_a_small_page(make_state: MakeState) -> None:
@@ -235,7 +265,7 @@ def test_ten_thousand_servers_make_a_small_page(make_state: MakeState) -> None:
     state = make_state(
         {f"{number:05d}.{suffix}": 3 if number < 100 else 1 for number in range(10_000)}, profiling={"min_rows": 1}
     )
-    lines, rest = server_lines(state)
+    lines, rest = server_lines(state, UsageTable(), 0.0)
     assert len(lines) == MOST_SERVERS
     assert [line.rows for line in lines[:101]] == [3] * 100 + [1]
     assert rest is not None
@@ -244,3 +274,38 @@ def test_ten_thousand_servers_make_a_small_page(make_state: MakeState) -> None:
     page = render(replace(REPORT, servers=lines, rest=rest, points=points))
     assert len(Page(page).rows) == MOST_SERVERS + 1
     assert len(page.encode()) < 2_000_000
+
+
+def test_small_servers_with_many_errors_or_pending_rows_are_listed(make_state: MakeState) -> None:
+    sizes = {f"{number:05d}.org": 2 for number in range(MOST_SERVERS + 500)}
+    state = make_state(sizes | {"failing.org": 1, "waiting.org": 1}, downloader_parameters={"batch_size": 2},
+                       profiling={"min_rows": 1})  # fmt: skip
+    state.successes[:] = state.table.rows
+    names = state.table.group_names
+    groups = {names[int(group)]: batch_id for batch_id, group in enumerate(state.table.groups)}
+    for name, column in (("failing.org", state.errors), ("waiting.org", None)):
+        if name in groups:
+            state.successes[groups[name]] = 0
+            if column is not None:
+                column[groups[name]] = 1
+    lines, rest = server_lines(state, UsageTable(), 0.0)
+    assert len(lines) == MOST_SERVERS
+    assert rest is not None
+    assert sum(line.servers for line in lines) + rest.servers == MOST_SERVERS + 502
+    listed = {line.name: line for line in lines}
+    assert (listed["failing.org"].errors, listed["waiting.org"].pending) == (1, 1)
+    assert [line.rows for line in lines] == sorted((line.rows for line in lines), reverse=True)
+
+
+def test_the_audit_is_the_table_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "politeness.csv"
+    assert audit(path) is None
+    path.write_text("server,limit\n" + "a.org,10\n" * 600)
+    found = audit(path)
+    assert found is not None
+    assert (found.columns, found.rows[0], len(found.rows), found.left_out) == (
+        ["server", "limit"],
+        ["a.org", "10"],
+        500,
+        100,
+    )

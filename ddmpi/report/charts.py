@@ -1,0 +1,175 @@
+"""The geometry of the report's charts: numbers in, points of an SVG out. Pure.
+
+A chart is ``WIDTH`` x ``HEIGHT`` units; labels of values stand on the grid's lines, where a growing total leaves room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ddmpi.formats import duration, size
+from ddmpi.report.data import Point
+
+WIDTH, HEIGHT = 360, 190
+_TOP, _BOTTOM = 18, 168
+RATE_BINS = 120
+"""Bars of a chart of rates."""
+LEAST_SPAN_S = 0.001
+"""A shorter time has no rate: clocks are not that exact."""
+MOST_KINDS = 5
+"""Kinds of errors with a color of their own; the others are one."""
+
+Text = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An area: its outline, and which color it has."""
+
+    outline: str
+    color: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What the template draws."""
+
+    name: str
+    summary: str
+    """For those who cannot see it."""
+    layers: Sequence[Layer]
+    line: str
+    levels: Sequence[tuple[float, str]]
+    """(y, label) of the grid's lines."""
+    times: Sequence[tuple[int, str, str]]
+    """(x, where the text is anchored, label)."""
+    breaks: Sequence[float]
+    """x where another run begins."""
+    legend: Sequence[tuple[int, str]] = field(default_factory=tuple)
+    """(color, name)."""
+
+
+def charts(points: Sequence[Point], breaks_s: Sequence[float]) -> list[Chart]:
+    """Rows and bytes over time, throughput, and errors by kind over time."""
+    seconds = [point.seconds for point in points]
+    rows, received = [float(point.rows) for point in points], [float(point.bytes) for point in points]
+    rate_seconds, rates = rates_of(seconds, rows)
+    return [
+        _line_chart("Rows fetched", seconds, rows, _count, breaks_s),
+        _line_chart("Bytes received", seconds, received, size, breaks_s),
+        _line_chart("Rows per second", rate_seconds, rates, _rate, breaks_s),
+        _stack_chart("Errors by kind", points, breaks_s),
+    ]
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}/s" if value == int(value) else f"{value:,.1f}/s"
+
+
+def rates_of(seconds: Sequence[float], totals: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Totals over time as mean rates in at most ``RATE_BINS`` equal spans: (seconds, per second), as a step line."""
+    span_s = seconds[-1] - seconds[0]
+    if span_s < LEAST_SPAN_S:
+        return [0.0, 0.0], [0.0, 0.0]
+    bins = min(RATE_BINS, max(1, len(seconds) - 1))
+    edges = [seconds[0] + span_s * number / bins for number in range(bins + 1)]
+    at_edges = _interpolated(seconds, totals, edges)
+    x, y = [], []
+    for number in range(bins):
+        rate = max(0.0, at_edges[number + 1] - at_edges[number]) * bins / span_s
+        x += [edges[number], edges[number + 1]]
+        y += [rate, rate]
+    return x, y
+
+
+def _interpolated(x: Sequence[float], y: Sequence[float], at: Sequence[float]) -> list[float]:
+    found = []
+    index = 0
+    for value in at:
+        while index + 2 < len(x) and x[index + 1] < value:
+            index += 1
+        width = x[index + 1] - x[index]
+        part = min(1.0, max(0.0, (value - x[index]) / width)) if width > 0 else 1.0
+        found.append(y[index] + part * (y[index + 1] - y[index]))
+    return found
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where values and times lie."""
+
+    top: float
+    step: float
+    span_s: float
+
+    @classmethod
+    def of(cls, most: float, span_s: float) -> _Frame:
+        step = tick_step(most)
+        return cls(step * max(1, math.ceil(most / step)), step, max(span_s, 1e-9))
+
+    def x(self, seconds: float) -> float:
+        return WIDTH * seconds / self.span_s
+
+    def y(self, value: float) -> float:
+        return _BOTTOM - (_BOTTOM - _TOP) * value / self.top
+
+    def path(self, x: Sequence[float], y: Sequence[float]) -> str:
+        return " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in zip(x, y, strict=True))
+
+    def levels(self, text: Text) -> list[tuple[float, str]]:
+        values = [self.step * number for number in range(round(self.top / self.step) + 1)]
+        return [(round(self.y(value), 1), text(value) if value else "") for value in values]
+
+    def times(self) -> list[tuple[int, str, str]]:
+        anchors = ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
+        return [(round(WIDTH * part), anchor, duration(self.span_s * part)) for part, anchor in anchors]
+
+
+def _line_chart(name: str, x: Sequence[float], y: Sequence[float], text: Text, breaks_s: Sequence[float]) -> Chart:
+    frame = _Frame.of(max(y), x[-1])
+    line = frame.path(x, y)
+    area = f"{frame.x(x[0]):.1f},{_BOTTOM} {line} {frame.x(x[-1]):.1f},{_BOTTOM}"
+    summary = f"{name}: {text(y[-1])} after {duration(x[-1])}, at most {text(max(y))}"
+    breaks = [round(frame.x(at), 1) for at in breaks_s]
+    return Chart(name, summary, [Layer(area, 0)], line, frame.levels(text), frame.times(), breaks)
+
+
+def _stack_chart(name: str, points: Sequence[Point], breaks_s: Sequence[float]) -> Chart:
+    """The most frequent kinds upon each other, the others on top."""
+    last = points[-1].kinds
+    kinds = sorted((kind for kind in last if last[kind]), key=lambda kind: (-last[kind], kind))
+    shown, others = kinds[:MOST_KINDS], kinds[MOST_KINDS:]
+    if len(others) == 1:
+        shown, others = kinds, []
+    series = [(kind, [float(point.kinds.get(kind, 0)) for point in points]) for kind in shown]
+    if others:
+        series.append(("others", [float(sum(point.kinds.get(kind, 0) for kind in others)) for point in points]))
+    seconds = [point.seconds for point in points]
+    below = [0.0] * len(points)
+    stacked = []
+    for kind, values in series:
+        above = [a + b for a, b in zip(below, values, strict=True)]
+        stacked.append((kind, below, above))
+        below = above
+    frame = _Frame.of(max(below), seconds[-1])
+    layers = [
+        Layer(f"{frame.path(seconds, above)} {frame.path(seconds[::-1], low[::-1])}", number + 1, kind)
+        for number, (kind, low, above) in enumerate(stacked)
+    ]
+    summary = f"{name}: " + (", ".join(f"{kind} {values[-1]:,.0f}" for kind, values in series) or "none")
+    breaks = [round(frame.x(at), 1) for at in breaks_s]
+    legend = [(layer.color, layer.name) for layer in layers]
+    return Chart(name, summary, layers, "", frame.levels(_count), frame.times(), breaks, legend)
+
+
+def tick_step(most: float) -> float:
+    """The largest of 1, 2 or 5 times a power of ten, at least 1, that goes twice into ``most``."""
+    power = 10.0 ** math.floor(math.log10(max(2.0, most) / 2))
+    return next((step for step in (5 * power, 2 * power) if step <= most / 2), power)
