@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pycurl
 import pytest
 
 from ddmpi.io.transfers import TransferOptions, Transfers
@@ -88,6 +91,31 @@ def test_a_kept_connection_that_the_server_closes_is_replaced(transfers: Transfe
         assert (answer.curl_code, answer.status, len(answer.body)) == (0, 200, 10)
         transfers.poll(0.05)  # the end of the connection comes in while nobody uses it
     assert transfers.connections(address) <= 1
+
+
+@pytest.mark.parametrize("is_reused", [False, True], ids=["gone", "another file's by now"])
+def test_an_event_of_a_connection_that_was_closed_meanwhile_is_dropped(transfers: Transfers, *, is_reused: bool) -> None:
+    # Both events are in one answer of epoll: the first one's handling closes what the second one is about.
+    reader, writer = os.pipe()
+    kept, peer = socket.socketpair()
+    fd = kept.fileno()
+
+    def close_kept() -> None:
+        os.read(reader, 1)
+        kept.close()
+        if is_reused:
+            os.dup2(writer, fd)
+
+    transfers.watch(reader, close_kept)
+    transfers._on_socket(pycurl.POLL_IN, fd, None, None)
+    transfers._on_socket(pycurl.POLL_REMOVE, fd, None, None)
+    os.write(writer, b"x")
+    peer.close()
+    assert transfers.poll(1.0) == []
+    assert kept.fileno() == -1, "the first event was handled"
+    assert transfers.poll(0.0) == []
+    for descriptor in {reader, writer} | ({fd} if is_reused else set()):
+        os.close(descriptor)
 
 
 def test_the_last_request_on_a_connection_closes_it_and_no_other(transfers: Transfers, address: str) -> None:

@@ -17,6 +17,7 @@ libcurl facts that shape this file (8.23, pycurl 7.49):
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -355,10 +356,17 @@ class Transfers:
         self._registered.add(fd)
 
     def _forget_socket(self, fd: int) -> None:
-        """The server closed a kept connection: libcurl will see that when it wants to use it again."""
+        """The server closed a kept connection: libcurl will see that when it wants to use it again.
+
+        Where an earlier event of the same poll made libcurl close the descriptor, it has left the set by itself.
+        """
         self._idle.discard(fd)
         self._registered.discard(fd)
-        self._epoll.unregister(fd)
+        try:
+            self._epoll.unregister(fd)
+        except OSError as error:
+            if error.errno not in {errno.EBADF, errno.ENOENT}:
+                raise
 
     def _on_timer(self, timeout_ms: int) -> None:
         self._timer_at = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000.0
