@@ -247,7 +247,7 @@ def test_a_soft_stop_loses_nothing(tmp_path: Path, new_job: MakeJob, number: sig
 def test_the_audit_agrees_with_the_servers_own_log(tmp_path: Path, new_job: MakeJob) -> None:
     specs = [
         *plain_fleet(6, 30.0, latency_s=0.005),
-        ServerSpec("127.20.0.1", rate_limit_per_s=5.0, burst=3, retry_after_s=1),
+        ServerSpec("127.20.0.1", rate_limit_per_s=5.0, burst=3, retry_after_s=1, row_weight=0.3),
         ServerSpec("127.20.0.2", redirect_to="127.16.0.1"),
     ]
     with running_fleet(tmp_path / "fleet", specs, 700) as fleet:

@@ -451,6 +451,7 @@ def test_a_run_that_obeys(tmp_path: Path, ranks: int) -> None:
             fleet.table_path,
             downloader_parameters={"robots": True, "default_rate_limit": 100},
             servers=[{"match": FREE.name(fleet.port), "robots": False}],
+            breaker={"failures": 2, "probes": 1},
         )
         code, printed = job.run(ranks)
         log = fleet.finished_log()

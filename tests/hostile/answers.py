@@ -476,9 +476,16 @@ CONNECTIONS: Final = (
     ),
     AnswerCase(
         85,
-        "HTTP/2: a flood of PING",
-        (Flood(http2.frame(http2.PING, bytes(8))),),
+        "HTTP/2: PING after PING, and no answer",
+        (Flood(http2.frame(http2.PING, bytes(8)), 0.01),),
         retried(ErrorKind.STALLED),
+        Transport.HTTP2,
+    ),
+    AnswerCase(
+        85,
+        "HTTP/2: a flood of PING",
+        (Flood(1_000 * http2.frame(http2.PING, bytes(8))),),
+        retried(ErrorKind.NETWORK),
         Transport.HTTP2,
     ),
     AnswerCase(
