@@ -168,7 +168,8 @@ run_tests() {
   ruff format --check .
   mypy ddmpi tests benchmarks docs
   shellcheck run.sh .ci/run
-  "$python" -m pytest -m "not mpi and not slow"
+  # Most of these tests wait for a job of their own: beside each other they take half the time.
+  "$python" -m pytest -n 3 --dist worksteal -m "not mpi and not slow"
   for ranks in 1 2 4; do
     # Two hard stops: MPICH's own names the cause, the other one works with any MPI.
     MPIEXEC_TIMEOUT=280 timeout --kill-after=10 300 \
