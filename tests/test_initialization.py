@@ -27,17 +27,23 @@ from ddmpi.io.tables import open_input
 from ddmpi.io.urls_writer import partition_input
 
 placement.ROW_GROUP_ROWS, placement.FILE_ROWS, sources.BATCH_ROWS = 100, 500, 400
-calls, kill_at = 0, None
+calls, calls_before_rename, kill_at, kill_after_rename = 0, None, None, None
 
 def counting(call):
     def counted(*arguments):
-        global calls
+        global calls, calls_before_rename
         calls += 1
-        if calls == kill_at:
+        is_published = calls_before_rename is not None
+        if calls == kill_at or is_published and calls - calls_before_rename == kill_after_rename:
+            (base / "died").write_text(json.dumps(is_published))
             os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments)
+        result = call(*arguments)
+        if call is rename and arguments[1].name == "urls":
+            calls_before_rename = calls
+        return result
     return counted
 
+rename = durable.os_rename
 for name in ("os_open", "os_write", "os_fsync", "os_rename", "os_mkdir"):
     setattr(durable, name, counting(getattr(durable, name)))
 
@@ -69,18 +75,23 @@ out = base / "whole"
 assert in_a_child(count) == 0
 whole, total = contents(out), int((base / "calls").read_text())
 found = []
-for number, kill_at in enumerate(range(1, total + 1, max(1, total // 24))):
+moments = [(at, None) for at in range(1, total + 1, max(1, total // 24))] + [(None, 1), (None, 2)]
+for number, (kill_at, kill_after_rename) in enumerate(moments):
     folder = base / str(number) / "urls"
     folder.parent.mkdir()
     memory_bytes = 1 if number % 2 else 1 << 30
     killed = in_a_child(lambda: run(folder, memory_bytes))
-    after_kill, kill_at = seen(folder), None
+    is_published = json.loads((base / "died").read_text()) if killed else True
+    after_kill, kill_at, kill_after_rename = seen(folder), None, None
     assert in_a_child(lambda: run(folder, memory_bytes)) == 0
-    found.append([killed, after_kill, seen(folder), sorted(path.name for path in folder.parent.iterdir())])
+    left = sorted(path.name for path in folder.parent.iterdir())
+    found.append([killed, is_published, after_kill, seen(folder), left])
 print(json.dumps(found))
 """
-"""Counts the calls that reach the disk, then dies at one of them, again and again. The children are forked before any
-thread of arrow is started, which takes milliseconds instead of a second for each."""
+"""Counts the calls that reach the disk, then dies at one of them, again and again, and at both that follow the rename.
+How often the work asks whether it should stop depends on its threads, and so does the number of calls: who dies says
+whether it had published. The children are forked before any thread of arrow is started, which takes milliseconds
+instead of a second for each."""
 
 
 def test_a_kill_at_any_moment_leaves_nothing_half_visible(tmp_path: Path) -> None:
@@ -92,11 +103,12 @@ def test_a_kill_at_any_moment_leaves_nothing_half_visible(tmp_path: Path) -> Non
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout)
     assert len(found) > 20
-    for killed, after_kill, after_restart, left in found:
-        assert after_kill == ("nothing" if killed else "whole")
+    for _, is_published, after_kill, after_restart, left in found:
+        assert after_kill == ("whole" if is_published else "nothing")
         assert after_restart == "whole"
         assert left == ["urls"]
-    assert sum(killed == -9 for killed, *_ in found) > 20
+    assert sum(killed == -9 and not is_published for killed, is_published, *_ in found) > 20
+    assert [killed for killed, is_published, *_ in found[-2:] if is_published] == [-9, -9]
 
 
 def test_the_urls_folder_is_the_same_whatever_the_number_of_ranks(tmp_path: Path) -> None:
