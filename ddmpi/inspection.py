@@ -63,7 +63,8 @@ def _status(config: Config, layout: Layout, out: RichConsole) -> int:
     grid = _status_table(layout, table, checkpoint, counts)
     if checkpoint is not None and not counts.is_complete.all():
         left = np.where(counts.is_complete, 0, table.rows - counts.ignored - counts.done)
-        grid.add_row("plan", plan_beside_run(config, layout, table, left, checkpoint))
+        if plan := plan_beside_run(config, layout, table, left, checkpoint):
+            grid.add_row("plan", plan)
     out.print(grid)
     _print_servers(table, counts.done, counts.errors, out)
     return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
