@@ -90,7 +90,9 @@ def test_tls_with_the_right_authority_is_http_2_over_few_connections(tmp_path: P
     assert {request.protocol for request in requests} == {"HTTP/2.0"}
     assert len(requests) == rows
     LOGGER.info("connections %s", connections)
-    assert max(connections.values()) <= CONNECTIONS
+    # Over the whole run: another rank may have profiled the server, over connections that it closes before the download.
+    samples = job.config["profiling"]["samples_per_server"]
+    assert max(connections.values()) <= CONNECTIONS + samples
 
 
 def test_an_unknown_authority_is_an_error_without_a_storm_of_retries(tmp_path: Path) -> None:
