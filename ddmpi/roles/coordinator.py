@@ -62,6 +62,11 @@ GRACE_S = 8.0
 FINISH_TIMEOUT_S = 18.0
 """A rank that has not finished so long after ``Stop`` is left behind: its open parts are lost, nothing else."""
 CHECKPOINT_INTERVAL_S = 10.0
+LONG_PAUSE_S = 5.0
+"""A pause that is longer is saved at once: whoever goes on after a kill must keep it."""
+SAVE_AT_ONCE_S = 1.0
+SAVES_SHARE = 0.05
+"""At once means so long after the last checkpoint, or when those take up no more than this share of the time."""
 
 
 class Stage(Enum):
@@ -151,6 +156,7 @@ class Coordinator:
         self._errors_before = int(state.errors.sum())
         self._rows_before = int(state.successes.sum()) + self._errors_before
         self._checkpoint_at = 0.0
+        self._may_save_at = 0.0
 
     # ---- stages
 
@@ -255,6 +261,8 @@ class Coordinator:
 
     def _on_progress(self, rank: int, message: Progress, now: float) -> None:
         self.tally.counters[rank] = message.counters
+        if any(pace.wait_s > LONG_PAUSE_S for report in message.lanes for pace in report.paces.values()):
+            self._checkpoint_at = min(self._checkpoint_at, self._may_save_at)
         if self.ledger is not None:
             for part in message.parts:
                 self.state.note_part(part)
@@ -349,7 +357,8 @@ class Coordinator:
         self.stage = Stage.STOPPING
         self._stop_reason = reason
         self._stop_deadline = now + FINISH_TIMEOUT_S
-        log.info("stopping all ranks: %s", reason.value)
+        steals = self.ledger.steals if self.ledger is not None else 0
+        log.info("stopping all ranks: %s (%d steals)", reason.value, steals)
         for rank in self._workers:
             self._send(rank, Stop(reason, 0.0 if reason is StopReason.DONE else GRACE_S))
 
@@ -407,7 +416,10 @@ class Coordinator:
         paces = self.ledger.paces(now) if self.ledger is not None else {}
         if self._profiler is not None:
             paces = {**self.state.known_paces(), **self._profiler.paces}
+        began_at = time.monotonic()
         self.state.save(paces)
+        took_s = time.monotonic() - began_at
+        self._may_save_at = now + max(SAVE_AT_ONCE_S, took_s / SAVES_SHARE)
 
     def slowest_servers(self, most: int) -> list[tuple[str, float]]:
         """Servers with rows left, and the seconds that they need at least, longest first."""
