@@ -207,6 +207,13 @@ def test_the_limiter_admits_the_burst_and_then_the_rate() -> None:
     assert limiter.retry_after_s(10.25) == 0
 
 
+def test_a_limit_changes_when_it_should() -> None:
+    limiter = Limiter(ServerSpec("127.20.0.1", rate_limit_per_s=1, burst=1, later_limits=((10.0, 4.0),)))
+    passed, limited = Admission.PASSED, Admission.LIMITED
+    assert [limiter.admit(5.0 + after) for after in (0.0, 0.5, 1.0)] == [passed, limited, passed]
+    assert [limiter.admit(16.0 + after) for after in (0.0, 0.25, 0.375, 0.5)] == [passed, passed, limited, passed]
+
+
 def test_a_pause_refuses_all_and_then_ends() -> None:
     limiter = Limiter(ServerSpec("127.20.0.1", rate_limit_per_s=1, retry_after_s=2))
     admissions = [limiter.admit(now) for now in (10.0, 10.5, 11.5, 12.4, 12.5)]

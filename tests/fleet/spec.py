@@ -67,6 +67,8 @@ class ServerSpec:
     rate_limit_per_s: float = 0.0
     burst: int = 0
     """Requests admitted at once by a rested server (token bucket); 0 means one second's worth, at least 1."""
+    later_limits: tuple[tuple[float, float], ...] = ()
+    """(seconds after the first request, requests/s from then on, above 0), in order: the limit changes meanwhile."""
     retry_after_s: int = 0
     """> 0: a 429 carries Retry-After and starts a pause of so many seconds, in which every request gets 429."""
     error_rate: float = 0.0
@@ -101,6 +103,10 @@ class ServerSpec:
         for name in ("error_rate", "not_found_share", "mode_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{self.address}: {name} must be in 0..1")
+        times = [0.0, *(at_s for at_s, _ in self.later_limits)]
+        rates = [self.rate_limit_per_s, *(rate for _, rate in self.later_limits)]
+        if self.later_limits and (sorted(times) != times or min(rates) <= 0):
+            raise ValueError(f"{self.address}: later_limits must be in order, and change a limit to a limit")
         if not self.error_statuses:
             raise ValueError(f"{self.address}: error_statuses must not be empty")
         if self.mode is Mode.REFUSED and self.mode_share != 1:
@@ -113,10 +119,13 @@ class ServerSpec:
     def url(self, port: int, path: str) -> str:
         return f"http://{self.name(port)}{path}"
 
-    @property
-    def burst_requests(self) -> int:
-        """Capacity of the token bucket behind ``rate_limit_per_s``."""
-        return self.burst or max(1, math.ceil(self.rate_limit_per_s))
+    def limit_at(self, age_s: float) -> float:
+        """Requests per second that are allowed so long after the first request; 0 = any."""
+        return next((rate for at_s, rate in reversed(self.later_limits) if at_s <= age_s), self.rate_limit_per_s)
+
+    def burst_at(self, age_s: float) -> int:
+        """Capacity of the token bucket behind that limit."""
+        return self.burst or max(1, math.ceil(self.limit_at(age_s)))
 
 
 def check_fleet(specs: Iterable[ServerSpec]) -> None:
@@ -143,6 +152,7 @@ def decode_specs(text: str) -> list[ServerSpec]:
             **{
                 **fields,
                 "error_statuses": tuple(fields["error_statuses"]),
+                "later_limits": tuple((at_s, rate) for at_s, rate in fields["later_limits"]),
                 "mode": Mode(fields["mode"]),
                 "size": Size(fields["size"]),
             }

@@ -27,28 +27,31 @@ class Admission(str, Enum):
 
 
 class Limiter:
-    """Token bucket of ``spec.burst_requests``, refilled at ``spec.rate_limit_per_s``, with the pauses of Retry-After.
+    """Token bucket of ``spec.burst_at``, refilled at ``spec.limit_at``, with the pauses of Retry-After.
 
     A request that is answered 429 takes no token.
     """
 
-    __slots__ = ("_burst", "_pause_s", "_paused_until", "_rate_per_s", "_refilled_at", "_tokens")
+    __slots__ = ("_first_at", "_pause_s", "_paused_until", "_refilled_at", "_spec", "_tokens")
 
     def __init__(self, spec: ServerSpec) -> None:
-        self._rate_per_s = spec.rate_limit_per_s
-        self._burst = float(spec.burst_requests)
+        self._spec = spec
+        self._first_at = math.inf
         self._pause_s = spec.retry_after_s
-        self._tokens = self._burst
+        self._tokens = float(spec.burst_at(0.0))
         self._refilled_at = -math.inf
         self._paused_until = -math.inf
 
     def admit(self, now: float) -> Admission:
         """Decide on a request that arrives at ``now``; ``now`` must not decrease from call to call."""
-        if not self._rate_per_s:
+        if not self._spec.rate_limit_per_s:
             return Admission.PASSED
         if now < self._paused_until:
             return Admission.PAUSED
-        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate_per_s)
+        self._first_at = min(self._first_at, now)
+        age_s = now - self._first_at
+        refilled = self._tokens + (now - self._refilled_at) * self._spec.limit_at(age_s)
+        self._tokens = min(float(self._spec.burst_at(age_s)), refilled)
         self._refilled_at = now
         if self._tokens >= 1:
             self._tokens -= 1
