@@ -58,7 +58,7 @@ class Fate(Enum):
 
 
 _ANSWERS = frozenset({Signal.OK, Signal.THROTTLED, Signal.SERVER_ERROR, Signal.FORBIDDEN})
-_ENDS_SAMPLING = (Signal.THROTTLED, Signal.CONNECT_FAILED)
+_ENDS_SAMPLING = (Signal.THROTTLED, Signal.CONNECT_FAILED, Signal.FAILED)
 
 
 class Frontier:

@@ -176,6 +176,14 @@ class HeldLane:
             waits = [lane_of(lane_id).rest_s(lane_of, now) for lane_id in self.lent]
         return min(waits, default=0.0)
 
+    def is_probing(self, now: float) -> bool:
+        """Whether nothing is in flight but requests that ask if a parked server answers again, and nothing can start."""
+        if self.loading or self.ended or not self.started or self.on_hold:
+            return False
+        busy = [site for site in self.sites.values() if site.waiting or site.in_flight]
+        probed = sum(site.pace.is_probing for site in busy)
+        return probed > 0 and all(site.pace.is_probing or _site_rest_s(site, now) for site in busy)
+
 
 def _site_rest_s(site: Site, now: float) -> float:
     if site.on_hold:

@@ -22,7 +22,7 @@ def running(lanes: LaneTable, touched: Iterable[Site], now: float) -> list[LaneR
     reports = []
     for lane_id, held in lanes.started.items():
         wait_s = held.rest_s(lanes.by_id.__getitem__, now)
-        state = LaneState.PARKED if wait_s else LaneState.RUNNING
+        state = LaneState.PARKED if wait_s else LaneState.PROBING if held.is_probing(now) else LaneState.RUNNING
         if not wait_s and held.reported == (state, held.version) and lane_id not in paces:
             continue
         held.reported = (state, held.version)

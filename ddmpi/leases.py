@@ -111,11 +111,16 @@ class Leases:
         return lease.share.connections / whole.connections
 
     def park(self, lease: Lease, until: float | None) -> None:
-        """Nothing of the lane can start before ``until`` (s, monotonic); None: it runs."""
+        """Nothing of the lane can start before ``until`` (s, monotonic); -inf: it is being probed; None: it runs."""
         if until is None:
             self._parked.pop(lease.lane_id, None)
         else:
             self._parked[lease.lane_id] = until
+
+    @property
+    def all_rest(self) -> bool:
+        """Whether every lane is parked, or only probed."""
+        return len(self._parked) == len(self._by_lane)
 
     def all_parked(self, until: float) -> bool:
         """Whether every lane is parked beyond that time."""

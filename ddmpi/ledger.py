@@ -10,6 +10,7 @@ extensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from ddmpi.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
@@ -47,6 +48,7 @@ class Ledger:
         self._batches = BatchAccounts(plan, successes, errors, parts)
         self._paces = KnownPaces(lambda server: self._group_of(server, server))
         self._leases = Leases(plan, self._batches, self._paces)
+        self._resting_since = math.inf  # since when no lane has been able to start anything but probes
         self._stealing = Stealing(plan, self._leases, self._batches)
         self._next_number = 1
 
@@ -159,6 +161,8 @@ class Ledger:
         lease.note_received()
         if report.state is LaneState.PARKED:
             self._leases.park(lease, now + report.wait_s)
+        if report.state is LaneState.PROBING:
+            self._leases.park(lease, -math.inf)
         if report.state is LaneState.DRAINED:
             actions += self._leases.end(lease)
         return actions
@@ -218,6 +222,9 @@ class Ledger:
 
     def tick(self, now: float) -> list[Action]:
         """What is due although no message came."""
+        if not self._leases.all_rest:
+            self._resting_since = math.inf
+        self._resting_since = min(self._resting_since, now)
         return self._stealing.tick(now)
 
     @property
@@ -259,10 +266,12 @@ class Ledger:
         return not self._leases and not self._batches.incomplete
 
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
-        """Nothing can become final before ``final_wait_s`` has passed: only parked lanes are out."""
+        """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
+        although so long was waited."""
         if self._batches.waiting or not self._stealing.is_idle:
             return False
-        return self._leases.all_parked(now + final_wait_s)
+        waited_in_vain = self._leases.all_rest and now - self._resting_since >= final_wait_s
+        return waited_in_vain or self._leases.all_parked(now + final_wait_s)
 
     def validate(self) -> None:
         """Check the invariants (tests call this after every step).

@@ -35,7 +35,10 @@ from ddmpi.records import Limits, PaceState
 from ddmpi.strain import Strain
 
 BURST_S = 0.1
-"""Requests that were not used may be caught up for so long: a loop that polls every 10 ms still reaches the rate."""
+"""At most so much of the rate is asked for at once, as a server sees it."""
+CATCH_UP_S = 0.05
+"""Requests that were not used may be caught up for so long: a loop that polls every 10 ms still reaches the rate. It is
+not all of the burst: a busy rank sends late, and what is on its way is pushed together, which a server counts too."""
 LEARNED_BURST_S = 0.01
 """A rate that was learned is caught up by so much less: a server that counts strictly must not see a faster one."""
 FORBIDDEN_PER_FAILURE = 4
@@ -213,6 +216,11 @@ class Pace:
         return self._parkings > self._policy.breaker_probes
 
     @property
+    def is_probing(self) -> bool:
+        """Whether the only request in flight asks if the server answers again."""
+        return self._parkings > 0 and self._in_flight == 1
+
+    @property
     def in_flight(self) -> int:
         return self._in_flight
 
@@ -253,7 +261,7 @@ class Pace:
         self._rate.started(now)
         if self._rate.per_s:
             interval_s = 1 / self._rate.per_s
-            unused_s = max(0.0, BURST_S - interval_s)
+            unused_s = max(0.0, CATCH_UP_S - interval_s)
             if self._rate.is_learned:
                 unused_s = min(unused_s, LEARNED_BURST_S)
             self._token_at = max(self._token_at, now - unused_s) + interval_s

@@ -41,6 +41,8 @@ class LaneState(str, Enum):
     RUNNING = "running"
     PARKED = "parked"
     """All servers of the lane that have rows left are parked; ``wait_s`` says for how long."""
+    PROBING = "probing"
+    """The same, but for requests that ask whether a parked server answers again."""
     DRAINED = "drained"
     """The lane has no row left, none in flight, no connection open, and its parts are committed."""
 

@@ -31,6 +31,8 @@ import pycurl
 from ddmpi.memory import Arrival
 from ddmpi.records import Answer, Task
 
+IMPATIENT_S = 3.0
+"""For a sample: all servers wait for the slowest one, and its row can be fetched later."""
 STALL_BYTES_PER_S = 100
 """Below this, averaged over the stall time-out, a body counts as stalled."""
 DNS_CACHE_S = 86_400
@@ -83,6 +85,7 @@ class _Slot:
         "curl",
         "fresh",
         "head",
+        "is_impatient",
         "is_last",
         "opened",
         "paused",
@@ -112,6 +115,8 @@ class _Slot:
         """libcurl reads nothing for this request."""
         self.is_last = False
         """The connection closes after this request."""
+        self.is_impatient = False
+        """It ends when the server is silent for ``IMPATIENT_S``."""
         self.fresh: socket.socket | None = None
         """A socket on its way to libcurl."""
         self.opened = False
@@ -157,11 +162,12 @@ class Transfers:
 
     # ---- requests
 
-    def start(self, task: Task, *, last_on_connection: bool = False) -> None:
+    def start(self, task: Task, *, last_on_connection: bool = False, impatient: bool = False) -> None:
         """Start the request; its answer comes out of ``poll``.
 
         Args:
             last_on_connection: close the connection afterwards (its server's share has shrunk).
+            impatient: wait no longer than ``IMPATIENT_S`` for a connection, and for each byte.
         """
         slot = self._free.pop() if self._free else self._new_slot()
         slot.task = task
@@ -172,6 +178,10 @@ class Transfers:
         if last_on_connection:
             curl.setopt(pycurl.FORBID_REUSE, 1)
             slot.is_last = True
+        if impatient:
+            options = self._options
+            _set_patience(curl, min(IMPATIENT_S, options.connect_timeout_s), min(IMPATIENT_S, options.stall_timeout_s))
+            slot.is_impatient = True
         self._busy[curl] = slot
         self._multi.add_handle(curl)
 
@@ -243,6 +253,9 @@ class Transfers:
         if slot.is_last:
             slot.curl.setopt(pycurl.FORBID_REUSE, 0)
             slot.is_last = False
+        if slot.is_impatient:
+            _set_patience(slot.curl, self._options.connect_timeout_s, self._options.stall_timeout_s)
+            slot.is_impatient = False
         self._free.append(slot)
 
     # ---- handles
@@ -468,11 +481,15 @@ def _set_transport(curl: pycurl.Curl, options: TransferOptions) -> None:
         curl.setopt(pycurl.CONNECT_TO, list(options.connect_to))
 
 
+def _set_patience(curl: pycurl.Curl, connect_timeout_s: float, stall_timeout_s: float) -> None:
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(connect_timeout_s * 1000))
+    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(stall_timeout_s)))
+
+
 def _set_limits(curl: pycurl.Curl, options: TransferOptions) -> None:
-    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout_s * 1000))
+    _set_patience(curl, options.connect_timeout_s, options.stall_timeout_s)
     curl.setopt(pycurl.TIMEOUT_MS, int(options.total_timeout_s * 1000))
     curl.setopt(pycurl.LOW_SPEED_LIMIT, STALL_BYTES_PER_S)
-    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(options.stall_timeout_s)))
     curl.setopt(pycurl.MAXFILESIZE_LARGE, options.max_file_bytes)
     curl.setopt(pycurl.BUFFERSIZE, BUFFER_BYTES)
 

@@ -206,15 +206,16 @@ class Downloader:
         # Before requests start: an ended lane's connections are closed, which must not meet those of its extension.
         self._perform_events(now)
         self._restrain(now)
-        self._admit(now)
+        now = self._admit()
         self._answer_yields()
         self._report(now)
         if self._stop_at is not None:
             self._try_to_finish(now)
 
-    def wait(self, timeout_s: float, now: float) -> None:
+    def wait(self, timeout_s: float) -> None:
         """Wait until something happens, at most so long; take in the answers."""
         self._writer.flush()
+        now = time.monotonic()
         if not self._finished:
             timeout_s = min(timeout_s, self._report_at - now)
             if self._free_slots(now) > 0:
@@ -227,15 +228,23 @@ class Downloader:
         for answer in answers:
             self._take_answer(answer, now)
 
-    def _admit(self, now: float) -> None:
-        """Start what may start now, while there are connections and memory for its bodies."""
+    def _admit(self) -> float:
+        """Start what may start now, while there are connections and memory for its bodies; gives the time after it.
+
+        The clock is read for each start: what a turn has done before (loading batches takes milliseconds) must not
+        make the time between this start and the next one look longer than the server will see it.
+        """
+        now = time.monotonic()
         free = self._free_slots(now)
         while free > 0 and (task := self._frontier.next_task(now)) is not None:
             surplus = self._transfers.has_more_connections(task.server, self._frontier.connection_limit(task))
-            self._transfers.start(task, last_on_connection=surplus)
+            impatient = self._frontier.is_sampling(task)
+            self._transfers.start(task, last_on_connection=surplus, impatient=impatient)
             self._asked.started(self._frontier.site_key(task), time.time())
             self._counts["requests"] += 1
             free -= 1
+            now = time.monotonic()
+        return now
 
     def _free_slots(self, now: float) -> int:
         """Requests that this rank can take on beside those in flight."""

@@ -96,7 +96,7 @@ class Loop:
             self._step_downloader(self._downloader, now)
         if self._on_turn is not None:
             self._on_turn(now)
-        self._wait(now)
+        self._wait()
 
     def _dispatch(self, source: int, message: Message, now: float) -> None:
         match message:
@@ -145,7 +145,7 @@ class Loop:
         elif self._coordinator is not None:
             self._coordinator.stop(StopReason.SIGNAL, now)
 
-    def _wait(self, now: float) -> None:
+    def _wait(self) -> None:
         if self._exit is not None:
             timeout_s = POLL_LEAST_S
         elif self._coordinator is not None and self._coordinator.is_busy:
@@ -155,7 +155,7 @@ class Loop:
         if self._mailbox.has_local:
             timeout_s = 0.0
         if self._downloader is not None:
-            self._downloader.wait(timeout_s, now)
+            self._downloader.wait(timeout_s)
         else:
             self._signals.wait(timeout_s)
 
