@@ -37,7 +37,6 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import INVALID_SERVER, Answer, BatchRef, Task
 from ddmpi.robots import judge_robots
-from ddmpi.schedule import REPORT_INTERVAL_S
 from ddmpi.simulated_world import Disk, Network, Part, World
 
 MAX_REDIRECTS = 5
@@ -114,7 +113,9 @@ class _Cursor:
 class SimulatedRank:
     """One rank. ``receive`` takes a message, ``turn`` does what is due, ``next_turn_at`` says when to come again."""
 
-    def __init__(self, rank: int, model: RankModel, surroundings: Surroundings, now: float) -> None:
+    def __init__(
+        self, rank: int, model: RankModel, surroundings: Surroundings, now: float, report_interval_s: float
+    ) -> None:
         self.rank = rank
         self.frontier = Frontier(surroundings.rules, surroundings.rng)
         self.free_at = now
@@ -123,6 +124,7 @@ class SimulatedRank:
         self.idle_wakes = 0
         """Turns that the frontier asked for and in which it had nothing to start."""
         self.model = model
+        self._report_interval_s = report_interval_s
         self._inbox: list[Message] = []
         self._in = surroundings
         self._answers: list[Answer] = []
@@ -348,7 +350,7 @@ class SimulatedRank:
             self._in.send(StealRequest(self._request_id))
 
     def _send_progress(self, now: float) -> None:
-        self._report_at = now + REPORT_INTERVAL_S
+        self._report_at = now + self._report_interval_s
         lanes = self.frontier.report(now) + self._drained
         frontier = self.frontier
         counters = Counters(requests=self.requests, in_flight=frontier.in_flight)

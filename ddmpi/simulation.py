@@ -40,6 +40,7 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import PaceState
 from ddmpi.retry import RetryPolicy
+from ddmpi.schedule import report_interval_s
 from ddmpi.simulated_rank import COORDINATOR, RankModel, SimulatedRank, Surroundings, Witness
 from ddmpi.simulated_world import Disk, Network, World
 
@@ -178,7 +179,8 @@ class Simulation:
             send=lambda message: self._send_up(rank, message),
             at=call_at,
         )
-        return SimulatedRank(rank, cluster.models.get(rank, cluster.model), surroundings, self.now)
+        model = cluster.models.get(rank, cluster.model)
+        return SimulatedRank(rank, model, surroundings, self.now, report_interval_s(cluster.ranks))
 
     # ---- time
 
