@@ -29,6 +29,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -158,7 +159,7 @@ class Runs:
     def restart_s(self, arrivals: Mapping[str, Sequence[Arrival]]) -> list[float]:
         """Seconds from each stop to the next request that any server got."""
         spans = self.spans(arrivals)
-        return [after.begin_s - before.end_s for before, after in zip(spans, spans[1:], strict=False)]
+        return [after.begin_s - before.end_s for before, after in pairwise(spans)]
 
 
 def report(web: Web, runs: Runs) -> dict[str, object]:

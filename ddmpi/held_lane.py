@@ -177,7 +177,7 @@ class HeldLane:
         return min(waits, default=0.0)
 
     def is_probing(self, now: float) -> bool:
-        """Whether nothing is in flight but requests that ask if a parked server answers again, and nothing can start."""
+        """Whether nothing can start, and all that is in flight asks if a parked server answers again."""
         if self.loading or self.ended or not self.started or self.on_hold:
             return False
         busy = [site for site in self.sites.values() if site.waiting or site.in_flight]
