@@ -3,9 +3,9 @@
 The real ledger and one real frontier per rank, joined by ``ddmpi.simulation``, over servers with limits of 0.5 to 20
 requests/s: a tenth take less than their limit and answer 429 (with Retry-After, or without), one in twenty is dead, one
 in fifty is out of reach for a minute, and rows are redirected to other servers. Half-way all ranks are killed, and
-fewer go on. ``tests.laws`` watches: each request is checked against the limits, leases and pauses of its server, each row for
-having one owner or one outcome, and at the end the parts on the disk are counted. (The invariants inside the state
-machines, which take time that grows with the number of lanes, are checked once in a while.)
+fewer go on. ``tests.laws`` watches: each request is checked against the limits, leases and pauses of its server, each
+row for having one owner or one outcome, and at the end the parts on the disk are counted. (The invariants inside the
+state machines, which take time that grows with the number of lanes, are checked once in a while.)
 
 The last line is JSON: ``violations`` (0; the first one ends the program), ``utilisation_median`` (of servers with
 limits of their own which had ``ROWS_TO_MEASURE`` rows or more: rows over what the limit allows from the first to the
