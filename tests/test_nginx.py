@@ -90,7 +90,7 @@ def test_tls_with_the_right_authority_is_http_2_over_few_connections(tmp_path: P
     assert {request.protocol for request in requests} == {"HTTP/2.0"}
     assert len(requests) == rows
     LOGGER.info("connections %s", connections)
-    # Over the whole run: another rank may have profiled the server, over connections that it closes before the download.
+    # Over the whole run: another rank may have profiled the server, over connections that it then closes.
     samples = job.config["profiling"]["samples_per_server"]
     assert max(connections.values()) <= CONNECTIONS + samples
 

@@ -94,7 +94,7 @@ def test_a_kept_connection_that_the_server_closes_is_replaced(transfers: Transfe
 
 
 @pytest.mark.parametrize("is_reused", [False, True], ids=["gone", "another file's by now"])
-def test_an_event_of_a_connection_that_was_closed_meanwhile_is_dropped(transfers: Transfers, *, is_reused: bool) -> None:
+def test_an_event_of_a_connection_that_was_closed_is_dropped(transfers: Transfers, *, is_reused: bool) -> None:
     # Both events are in one answer of epoll: the first one's handling closes what the second one is about.
     reader, writer = os.pipe()
     kept, peer = socket.socketpair()

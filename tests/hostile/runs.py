@@ -23,7 +23,7 @@ PROGRAM = (
 PARAMETERS: dict[str, Any] = {
     "max_attempts": MAX_ATTEMPTS,
     "connect_timeout_s": 1,
-    # libcurl renews its idea of the speed once a second: with 1 s here, a body that has just begun can count as stalled.
+    # libcurl renews its idea of the speed once a second: with 1 s here, a body that has just begun can be stalled.
     "stall_timeout_s": 2,
     "total_timeout_s": 4,
     "max_file_bytes": MAX_FILE_BYTES,
