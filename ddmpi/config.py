@@ -25,7 +25,7 @@ from ddmpi.errors import ConfigError
 from ddmpi.records import Limits
 from ddmpi.row_filter import RowFilter, parse_filter
 from ddmpi.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
-from ddmpi.setting_types import RowFilterText, Text, Texts
+from ddmpi.setting_types import InputPlace, OutputFolder, RowFilterText, Texts
 from ddmpi.settings import (
     RESULT_COLUMNS,
     Backoff,
@@ -61,12 +61,12 @@ LEGACY_KEYS = (
 class Keys(Section):
     """Everything that a user can set: the keys of the file."""
 
-    path_to_input: Text = Field(
+    path_to_input: InputPlace = Field(
         examples=["urls.parquet"],
         description="File, directory or glob: .parquet .csv .tsv .txt .jsonl, the text ones also .gz and .zst. "
-        "Folders named name=value give a text column.",
+        "Folders named name=value give a text column. Or the URI of such, s3:// gs:// hdfs://: docs/object-stores.md.",
     )
-    path_to_output_folder: Text = Field(
+    path_to_output_folder: OutputFolder = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."
     )
     columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")

@@ -98,7 +98,7 @@ def shown(path: Path, value: object) -> str:
     """A value as it may appear in a message: short, on one line, without secrets."""
     if "header" in path and isinstance(value, str):
         return repr(value.partition(":")[0] + ": ...") if ":" in value else "a text without a colon"
-    if "proxy" in path and isinstance(value, str):
+    if isinstance(value, str) and ("proxy" in path or "://" in value):
         return repr(re.sub(r"//[^/]*@", "//...@", value))
     if isinstance(value, Mapping) or (isinstance(value, list) and "header" in path):
         return "a mapping" if isinstance(value, Mapping) else "a list"

@@ -17,6 +17,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ddmpi.row_filter import parse_filter
 
+INPUT_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"})
+"""What pyarrow.fs reads by URI, the local files left out: those are paths."""
+STORE_SCHEMES = frozenset({"s3", "gs"})
+"""Stores where a new object is seen when it is whole, and at once."""
 FORBIDDEN_HEADERS = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "range", "if-range"}
     | {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
@@ -106,6 +110,42 @@ def _epoch_seconds(value: object) -> object:
     return value
 
 
+def _checked_uri(uri: str, schemes: frozenset[str]) -> str:
+    """Refuses other schemes, and whatever might be a secret: it would end up in logs and in the output folder."""
+    scheme, _, rest = uri.partition("://")
+    if scheme not in schemes:
+        msg = f"a path of this machine, or a URI with one of {', '.join(sorted(schemes))}"
+        raise ValueError(msg)
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if ":" in user or (at and scheme == "s3"):
+        msg = "a URI without keys or passwords: credentials come from the environment"
+        raise ValueError(msg)
+    return uri
+
+
+def _checked_input(path: str) -> str:
+    return _checked_uri(path, INPUT_SCHEMES) if "://" in path else path
+
+
+def _checked_output_folder(path: str) -> str:
+    if "://" in path:
+        msg = (
+            "a folder on a local or shared file system: the state of a run needs rename, fsync and a lock, which "
+            "object stores do not have; to have the results in one, name it in publish.to"
+        )
+        raise ValueError(msg)
+    return path
+
+
+def _checked_store(uri: str) -> str:
+    if "://" not in uri or uri.partition("://")[0] not in STORE_SCHEMES:
+        msg = (
+            f"a URI of an object store, {' or '.join(f'{scheme}://bucket/prefix' for scheme in sorted(STORE_SCHEMES))}"
+        )
+        raise ValueError(msg)
+    return _checked_uri(uri, STORE_SCHEMES)
+
+
 def _plain_name(name: str) -> str:
     if name in {"", ".", ".."} or re.search(r"[/\\\x00-\x1f]", name):
         msg = "a plain name without slashes: it is created inside path_to_output_folder"
@@ -164,6 +204,10 @@ Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_each_on
 _OneOrMore = Text | Annotated[list[Text], Field(min_length=1)]
 TextOrTexts = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts, json_schema_input_type=_OneOrMore)]
 """One text, or a YAML list of some, kept as a tuple."""
+InputPlace = Annotated[str, Field(min_length=1), AfterValidator(_checked_input)]
+"""A path, or a URI without secrets."""
+OutputFolder = Annotated[str, Field(min_length=1), AfterValidator(_checked_output_folder)]
+StoreUri = Annotated[str, Field(min_length=1), AfterValidator(_checked_store)]
 RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filter)]
 HeaderLines = Annotated[
     tuple[Annotated[str, AfterValidator(_checked_header)], ...],

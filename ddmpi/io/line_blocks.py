@@ -5,13 +5,13 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Final, Literal, cast
 
 import pyarrow as pa
 import pyarrow.json
 
 from ddmpi.errors import InputError
+from ddmpi.io.input_files import InputPath, StoredFile
 
 BLOCK_BYTES: Final = 8 << 20
 LINE_MAX_BYTES: Final = 256 << 20
@@ -34,13 +34,15 @@ class LineBlock:
         return lines
 
 
-def open_bytes(path: Path, compression: Compression | None) -> IO[bytes]:
+def open_bytes(path: InputPath, compression: Compression | None) -> IO[bytes]:
     """The file's bytes, decompressed while they are read."""
+    if isinstance(path, StoredFile):
+        return cast("IO[bytes]", path.stream(compression))
     stream = pa.input_stream(str(path), compression=compression)  # type: ignore[arg-type]  # the stubs forget None
     return cast("IO[bytes]", stream)
 
 
-def check_encoding(path: Path, compression: Compression | None) -> None:
+def check_encoding(path: InputPath, compression: Compression | None) -> None:
     """Refuse a file in UTF-16 or UTF-32, as spreadsheets write them: every row of it would be a bad URL.
 
     Raises InputError, and OSError as it comes.
@@ -51,7 +53,7 @@ def check_encoding(path: Path, compression: Compression | None) -> None:
         raise InputError(f"{path}: is not in UTF-8, but in UTF-16 or UTF-32 by its first bytes; please convert it")
 
 
-def line_blocks(path: Path, compression: Compression | None) -> Iterator[LineBlock]:
+def line_blocks(path: InputPath, compression: Compression | None) -> Iterator[LineBlock]:
     """The whole file in blocks of about ``BLOCK_BYTES``. Raises InputError on an endless line, OSError as it comes."""
     first_line = 0
     with open_bytes(path, compression) as stream:
@@ -68,7 +70,7 @@ def line_blocks(path: Path, compression: Compression | None) -> Iterator[LineBlo
                 raise InputError(f"{path}: line {first_line + 1} has more than {LINE_MAX_BYTES} bytes")
 
 
-def parse_json_block(path: Path, block: LineBlock, schema: pa.Schema | None) -> pa.Table:
+def parse_json_block(path: InputPath, block: LineBlock, schema: pa.Schema | None) -> pa.Table:
     """One JSON object per line; with a schema exactly its columns, null where absent. Raises InputError."""
     options = pyarrow.json.ParseOptions(
         explicit_schema=schema,

@@ -12,7 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 from typing import ClassVar, Final
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError
-from ddmpi.io.input_files import InputFile
+from ddmpi.io.input_files import InputFile, InputPath, StoredFile, size_and_time
 from ddmpi.io.line_blocks import Compression, check_encoding, line_blocks, open_bytes, parse_json_block
 
 BATCH_ROWS: Final = 192 * 1024
@@ -91,8 +91,7 @@ class SourceFile(ABC):
 
     def _stat(self) -> tuple[int, int]:
         with naming(self.path):
-            status = self.path.stat()
-            return status.st_size, status.st_mtime_ns
+            return size_and_time(self.path)
 
     @abstractmethod
     def _read_schema(self) -> pa.Schema:
@@ -107,7 +106,12 @@ class ParquetSource(SourceFile):
     def _open(self, as_dictionary: Collection[str] = ()) -> pq.ParquetFile:
         if self.size_bytes == 0:
             raise InputError(f"{self.path}: is empty (0 bytes), not a Parquet file")
-        return pq.ParquetFile(self.path, page_checksum_verification=True, read_dictionary=list(as_dictionary))
+        return pq.ParquetFile(
+            self.path.open() if isinstance(self.path, StoredFile) else self.path,
+            page_checksum_verification=True,
+            read_dictionary=list(as_dictionary),
+            pre_buffer=isinstance(self.path, StoredFile),  # neighboring columns in one request
+        )
 
     def _read_schema(self) -> pa.Schema:
         with self._open() as file:
@@ -273,12 +277,12 @@ def open_source(file: InputFile, text_column: str, text_columns: Sequence[str]) 
     return _KINDS[kind](file, compression, text_column, text_columns)
 
 
-def is_known_kind(path: Path) -> bool:
+def is_known_kind(path: PurePath) -> bool:
     """Whether the name ends like one of the kinds of files that are read."""
     return _kind_of(path)[0] in _KINDS
 
 
-def _kind_of(path: Path) -> tuple[str, Compression | None]:
+def _kind_of(path: PurePath | StoredFile) -> tuple[str, Compression | None]:
     name = path.name.lower()
     compression = _COMPRESSIONS.get(os.path.splitext(name)[1])  # noqa: PTH122  # of a text, not of a path
     stem = os.path.splitext(name)[0] if compression else name  # noqa: PTH122
@@ -286,7 +290,7 @@ def _kind_of(path: Path) -> tuple[str, Compression | None]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: InputPath) -> Iterator[None]:
     """Turn what arrow and the system raise about a file into an InputError that names it."""
     try:
         yield

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError, OutputError
-from ddmpi.io.input_files import list_files
+from ddmpi.io.input_files import InputPath, list_files
 from ddmpi.io.shaping import Shaping, joined_name
 from ddmpi.io.sources import SourceFile, is_known_kind, naming, one_line, open_source
 from ddmpi.io.url_rows import (
@@ -40,7 +40,7 @@ _OPEN_FILES: Final = 8
 class RawRows(NamedTuple):
     """Some rows with the types that their file has, and where they stand in the input."""
 
-    path: Path
+    path: InputPath
     rows: pa.RecordBatch
     row_numbers: IntArray
     dropped: int
