@@ -161,7 +161,8 @@ run_job() {
 
 run_tests() {
   local ranks
-  set_up images,test
+  # SeaweedFS is 150 MB, and only slow tests need it.
+  if [[ ${1:-} == all ]]; then set_up images,test,stores; else set_up images,test; fi
   find_launcher
   cd "$root"
   ruff check .

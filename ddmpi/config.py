@@ -36,6 +36,7 @@ from ddmpi.settings import (
     Metrics,
     OutputStructure,
     Profiling,
+    Publish,
     ScheduleRules,
     Section,
     ServerRules,
@@ -108,6 +109,7 @@ class Keys(Section):
         le=86_400,
         description="Seconds to wait at the end for parked servers before ending with rows pending (exit 75).",
     )
+    publish: Publish = Field(Publish(), description="Results in an object store.")
     metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")
     walltime: Walltime = Field(Walltime(), description="The end of the job's allocation.")
 

@@ -20,9 +20,10 @@ from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.io.batch_files import scan
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.checkpoint import Checkpoint, load
-from ddmpi.io.layout import Layout
+from ddmpi.io.layout import PART_KINDS, Layout
 from ddmpi.io.lock import Holder
 from ddmpi.io.profiles import read_profiles
+from ddmpi.io.publishing import store_of
 from ddmpi.io.tables import BatchReader
 from ddmpi.io.verification import BatchCheck, check_batch
 from ddmpi.planning import plan_beside_run, show_plan
@@ -152,13 +153,16 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
     table = BatchTable(layout)
     reader = BatchReader(layout.urls)
     algorithm = config.downloader_parameters.hash_algorithm if rehash else None
+    objects, strange = _objects(layout)
     checks: list[BatchCheck] = []
     for batch_id in range(len(table)):
         ref = table.ref(batch_id)
-        check = check_batch(layout, reader, ref, int(table.ignored_rows[batch_id]), rehash=algorithm)
+        check = check_batch(layout, reader, ref, int(table.ignored_rows[batch_id]), rehash=algorithm, objects=objects)
         checks.append(check)
         if not check.ok and sum(not c.ok for c in checks) <= MOST_PROBLEMS:
             out.print(f"{ref.server_name}, partition {ref.partition_id}: {describe(check)}", markup=False)
+    for name in strange[:MOST_PROBLEMS]:
+        out.print(f"in the store, but no part of this job: {name}", markup=False)
     bad = sum(not check.ok for check in checks)
     pending = sum(check.pending for check in checks)
     successes, errors = sum(c.successes for c in checks), sum(c.errors for c in checks)
@@ -167,4 +171,15 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
         f"{sum(check.ignored for check in checks):,} ignored; "
         f"{bad:,} of {len(table):,} batches damaged" + (f"; digests ({algorithm}) recomputed" if rehash else "")
     )
-    return EXIT_DONE if not bad and not pending else EXIT_PENDING
+    return EXIT_DONE if not bad and not pending and not strange else EXIT_PENDING
+
+
+def _objects(layout: Layout) -> tuple[dict[str, int] | None, list[str]]:
+    """What the store of a published dataset has, and what of it is no part of the folder; None where there is none."""
+    store = store_of(layout)
+    if store is None:
+        return None, []
+    found: dict[str, int] = {}
+    for kind in PART_KINDS:
+        found |= store.sizes(layout.relative(layout.parts_tree(kind)))
+    return found, sorted(name for name in found if not (layout.root / name).exists())

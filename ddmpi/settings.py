@@ -29,6 +29,7 @@ from ddmpi.setting_types import (
     Networks,
     Proxy,
     ServerPattern,
+    StoreUri,
     Text,
     TextOrTexts,
 )
@@ -37,6 +38,8 @@ MAX_FILE_BYTES = 2**31 - 1
 """One Arrow ``binary`` value is addressed by 32-bit offsets."""
 MATCH_CACHE_ENTRIES = 65_536
 """Servers whose rule is remembered; a million of them would cost more memory than finding the rule again costs time."""
+TAKEN_NAMES = ("report.html", "control.yaml", "publication.json")
+"""Files of the output folder whose names cannot be changed."""
 RESULT_COLUMNS = frozenset(
     {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
@@ -88,11 +91,11 @@ class OutputStructure(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> OutputStructure:
-        names = [*self.model_dump().values(), "report.html", "control.yaml"]
+        names = [*self.model_dump().values(), *TAKEN_NAMES]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            used = ", ".join(doubled)
-            msg = f"different names for different things ({used} is used twice; report.html, control.yaml are taken)"
+            used, taken = ", ".join(doubled), ", ".join(TAKEN_NAMES)
+            msg = f"different names for different things ({used} is used twice; {taken} are taken)"
             raise ValueError(msg)
         return self
 
@@ -331,6 +334,16 @@ class Initialization(Section):
         ge=1_048_576,
         le=2**50,
         description="Bytes of rank 0's memory for clustering; beyond, disk is used.",
+    )
+
+
+class Publish(Section):
+    """Where the results go beside the output folder."""
+
+    to: StoreUri | None = Field(
+        None,
+        description="Object store for images and errors, s3://bucket/prefix or gs://bucket/prefix, of this job alone; "
+        "null = they stay in the output folder. See docs/object-stores.md.",
     )
 
 

@@ -13,6 +13,7 @@ from ddmpi.errors import OutputError, StorageError
 from ddmpi.export.plan import RowGroup
 from ddmpi.io.current import published_parts
 from ddmpi.io.layout import Layout
+from ddmpi.io.publishing import with_images
 
 
 def success_parts(layout: Layout) -> list[str]:
@@ -44,15 +45,15 @@ def row_groups(layout: Layout, part: str) -> list[RowGroup]:
 
 
 @contextmanager
-def reading(layout: Layout, part: str) -> Iterator[Path]:
-    """The path of a part; what goes wrong with it names it.
+def reading(layout: Layout, part: str) -> Iterator[Path | pa.NativeFile]:
+    """A part with all of its columns, from the disk or an object store; what goes wrong with it names it.
 
     Raises:
         StorageError: it cannot be read.
     """
     path = layout.root / part
     try:
-        yield path
+        yield with_images(layout, part)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise StorageError(f"cannot read part {path}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""The outcome of every row that has one, each once, as a pyarrow dataset over the parts on disk.
+"""The outcome of every row that has one, each once, as a pyarrow dataset over the parts on disk or in their store.
 
 The newest outcome of a row counts: an error that ``--retry-failed`` fetched again stays on disk, but is not shown. What
 the dataset shows is what was published when it was opened; a run may go on meanwhile, for parts are only ever added.
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.layout import PART_KINDS, PARTITION_PREFIX, Layout, PartKind, PartName, parse_part_name, server_of_folder
 from ddmpi.io.outcomes import IntArray, superseded_rows
+from ddmpi.io.publishing import store_of
 from ddmpi.io.result_tables import ROW_NUMBER, error_schema, success_schema
 
 OUTCOMES: Final[dict[PartKind, str]] = {"successes": "success", "errors": "error"}
@@ -71,7 +72,15 @@ def current_outcomes(layout: Layout) -> ds.Dataset:
     schema = _schema(parts)
     file_format = ds.ParquetFileFormat()
     files = pyarrow.fs.LocalFileSystem()
-    fragments = [file_format.make_fragment(str(part.path), files, part.knowledge) for part in parts]
+    store = store_of(layout)
+    objects = {} if store is None else store.sizes(layout.relative(layout.images))
+    fragments = []
+    for part in parts:
+        name = layout.relative(part.path)
+        if store is not None and name in objects:
+            fragments.append(file_format.make_fragment(store.path(name), store.files, part.knowledge))
+        else:
+            fragments.append(file_format.make_fragment(str(part.path), files, part.knowledge))
     dataset: ds.Dataset = ds.FileSystemDataset(fragments, schema, file_format, files)
     superseded = _superseded(layout, parts)
     return dataset if superseded is None else dataset.filter(~superseded)
@@ -115,9 +124,10 @@ def _schema(parts: Sequence[Part]) -> pa.Schema:
     """Kept columns are the same in all parts of a kind: the first one tells."""
     schemas: dict[PartKind, pa.Schema] = {"successes": success_schema(), "errors": error_schema()}
     for kind in PART_KINDS:
+        # The part on disk may be without its images: the column is in the schema all the same.
         first = next((part for part in parts if part.name.kind == kind), None)
         if first is not None:
-            schemas[kind] = _schema_of(first)
+            schemas[kind] = pa.unify_schemas([schemas[kind], _schema_of(first)])
     return pa.unify_schemas([*schemas.values(), pa.schema(_FOLDER_FIELDS)])
 
 

@@ -130,6 +130,11 @@ class Layout:
         return self.root / "control.yaml"
 
     @property
+    def publication(self) -> Path:
+        """Where the parts go beside this folder (see ``publishing``)."""
+        return self.root / "publication.json"
+
+    @property
     def metrics(self) -> Path:
         """One line per interval, over all runs."""
         return self.logs / "metrics.jsonl"

@@ -10,7 +10,7 @@ from it, costs as much as the hash. For the same reason rows are handed over in 
 
 What it promises:
 
-- ``PartCommitted`` is delivered after the part is durable, never before;
+- ``PartCommitted`` is delivered after the part is durable, never before; and, where there is a publisher, published;
 - ``buffered_bytes`` counts every body from ``success`` until its bytes are in a file, exactly;
 - an exception in the thread is delivered as ``WriterFailed``, once, as the last event. No further part appears then,
   and rows handed over afterwards are dropped: no part holds them, hence the next run fetches them.
@@ -33,11 +33,13 @@ from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.parts import PartCommitted, Parts, RowReader
 from ddmpi.io.result_rows import RowMaker
 from ddmpi.io.result_tables import ErrorRow, ResultRow, SuccessRow, error_row, error_schema, success_schema
+from ddmpi.io.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ddmpi.io.layout import Layout
+    from ddmpi.io.publishing import Publisher
     from ddmpi.records import Answer, BatchRef, Failure
 
 __all__ = [
@@ -93,11 +95,16 @@ class _Close:
 
 
 @dataclass(frozen=True, slots=True)
+class _LookAtUploads:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     pass
 
 
-_Request = _Success | _Error | _Close | _Stop
+_Request = _Success | _Error | _Close | _LookAtUploads | _Stop
 
 
 class ResultWriter:
@@ -115,7 +122,8 @@ class ResultWriter:
         keep_columns: input columns to carry into the results.
         part_bytes: a part closes at this size.
         buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
-        on_event: called from the writer's thread when there is an event or memory was freed: wakes the loop.
+        on_event: called from other threads when there is an event or memory was freed: wakes the loop.
+        publisher: brings each part to an object store, too.
 
     Raises:
         SetupError: image_size > 0 without OpenCV.
@@ -136,6 +144,7 @@ class ResultWriter:
         part_bytes: int,
         buffer_bytes: int,
         on_event: Callable[[], None],
+        publisher: Publisher | None = None,
     ) -> None:
         self._maker = RowMaker(hash_algorithm, image_size)
         self._inline_bytes = 0 if image_size else INLINE_BYTES
@@ -145,6 +154,9 @@ class ResultWriter:
         self._requests: SimpleQueue[list[_Request]] = SimpleQueue()
         self._events: deque[WriterEvent] = deque()
         self._tickets = 0
+        self._publisher = publisher
+        # Without a publisher it has no threads, and events pass at once.
+        self._uploads: Uploads[WriterEvent] = Uploads(self._emit, self._on_failed_upload)
         # One writer each, the loop and the thread: the difference needs no lock.
         self._accepted_bytes = 0
         self._released_bytes = 0
@@ -156,7 +168,7 @@ class ResultWriter:
             keep_columns=keep_columns,
             part_bytes=part_bytes,
             held_limit_bytes=buffer_bytes // 2,
-            on_commit=self._emit,
+            on_commit=self._publish,
             on_released=self._release,
         )
         # A daemon: an abort must not wait for a slow disk. An orderly end goes through stop().
@@ -228,6 +240,7 @@ class ResultWriter:
                 else:
                     failed = not self._try(request)
         self._pool.shutdown(wait=False)
+        self._uploads.close()
 
     def _try(self, request: _Request) -> bool:
         try:
@@ -239,6 +252,7 @@ class ResultWriter:
         return True
 
     def _handle(self, request: _Request) -> None:
+        self._uploads.check()
         match request:
             case _Success(batch, made, body_bytes):
                 self._add_success(batch, made.result() if isinstance(made, Future) else made, body_bytes)
@@ -246,9 +260,12 @@ class ResultWriter:
                 self._parts.add(batch, row)
             case _Close(batch_ids, ticket):
                 self._parts.close(batch_ids)
-                self._emit(PartsClosed(ticket))
+                self._uploads.add(PartsClosed(ticket))
+            case _LookAtUploads():
+                return
             case _Stop():
                 self._parts.close(None)
+                self._uploads.finish()
             case _:
                 raise TypeError(f"unknown request {request!r}")
 
@@ -263,6 +280,17 @@ class ResultWriter:
         """Keep ``buffered_bytes`` true after a failure, until the loop has seen it and stops."""
         if isinstance(request, _Success):
             self._release(request.body_bytes)
+
+    def _publish(self, event: PartCommitted) -> None:
+        publisher = self._publisher
+        if publisher is None:
+            self._uploads.add(event)
+        else:
+            self._uploads.add(event, lambda: publisher.publish(event.path, event.size_bytes))
+
+    def _on_failed_upload(self) -> None:
+        """Called from another thread: the writer's may have nothing to do, and would not see it."""
+        self._requests.put([_LookAtUploads()])
 
     def _emit(self, event: WriterEvent) -> None:
         self._events.append(event)

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddmpi.errors import StorageError
 from ddmpi.io.batch_files import parts_of, read_completed
 from ddmpi.io.layout import PartName, parse_part_name
 from ddmpi.io.loading import is_on
+from ddmpi.io.publishing import is_thin, object_bytes, with_images
 from ddmpi.io.result_tables import ROW_NUMBER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ddmpi.io.batch_files import BatchLike
     from ddmpi.io.layout import Layout
     from ddmpi.io.loading import RowReader
     from ddmpi.records import BatchRef
+
+
+Objects: TypeAlias = "Mapping[str, int]"
+"""Objects of a store and their bytes, by the paths of the parts that they are."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,13 @@ class BatchCheck:
 
 
 def check_batch(
-    layout: Layout, reader: RowReader, batch: BatchRef, ignored_rows: int, *, rehash: str | None = None
+    layout: Layout,
+    reader: RowReader,
+    batch: BatchRef,
+    ignored_rows: int,
+    *,
+    rehash: str | None = None,
+    objects: Objects | None = None,
 ) -> BatchCheck:
     """``verify_batch`` for a batch of the urls folder, of which so many rows are on ignored servers.
 
@@ -75,7 +87,7 @@ def check_batch(
     ignored = numbers if ignored_rows else numbers[:0]
     if batch.ignored:
         ignored = numbers[is_on(rows.column("server_name"), batch.ignored)]
-    return verify_batch(layout, batch, numbers, ignored=ignored, rehash=rehash)
+    return verify_batch(layout, batch, numbers, ignored=ignored, rehash=rehash, objects=objects)
 
 
 def verify_batch(
@@ -85,6 +97,7 @@ def verify_batch(
     *,
     ignored: npt.NDArray[np.int64] | None = None,
     rehash: str | None = None,
+    objects: Objects | None = None,
 ) -> BatchCheck:
     """Check one batch.
 
@@ -92,6 +105,7 @@ def verify_batch(
         row_numbers: the batch's rows of the input.
         ignored: those of them that are on ignored servers.
         rehash: a hash algorithm: read everything, check Parquet's page checksums and the images' digests.
+        objects: what the store of a published dataset has; each part must be there with all of its bytes.
 
     Raises:
         StorageError: a folder cannot be listed, or the marker cannot be read.
@@ -101,6 +115,8 @@ def verify_batch(
     damaged: list[str] = []
     for path in parts_of(layout, batch):
         problem = _read_part(layout, path, outcomes, damaged, rehash)
+        if objects is not None and not problem:
+            problem = _unpublished(layout, path, objects)
         if problem:
             unreadable.append(f"{path}: {problem}")
     tally = outcomes.tally(row_numbers)
@@ -126,9 +142,17 @@ def _read_part(layout: Layout, path: str, outcomes: _Outcomes, damaged: list[str
         outcomes.add(_parse_part(path), _row_numbers(layout, path))
         if rehash is not None:
             damaged.extend(_damaged_rows(layout, path, rehash))
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, StorageError) as error:
         return str(error)
     return ""
+
+
+def _unpublished(layout: Layout, path: str, objects: Objects) -> str:
+    """Why a part that can be read is not the one in the store, or ""."""
+    expected, found = object_bytes(layout.root / path), objects.get(path)
+    if found is None:
+        return "is not in the store" if is_thin(layout.root / path) else "is not in the store yet: start the job again"
+    return "" if found == expected else f"has {found} bytes in the store, not {expected}"
 
 
 @dataclass(frozen=True)
@@ -197,7 +221,7 @@ def _row_numbers(layout: Layout, path: str) -> npt.NDArray[np.int64]:
 
 
 def _damaged_rows(layout: Layout, path: str, algorithm: str) -> Iterator[str]:
-    with pq.ParquetFile(layout.root / path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(with_images(layout, path), page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):  # one at a time: a part is larger than a rank's memory budget
             table = file.read_row_group(group)
             if "image" in table.column_names:

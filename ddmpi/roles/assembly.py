@@ -13,6 +13,7 @@ from ddmpi.config import Config
 from ddmpi.errors import SetupError
 from ddmpi.frontier_rules import Rules
 from ddmpi.io.layout import Layout
+from ddmpi.io.publishing import make_publisher
 from ddmpi.io.tables import BatchReader
 from ddmpi.io.transfers import TransferOptions, Transfers
 from ddmpi.pace import PacePolicy
@@ -57,6 +58,7 @@ def make_downloader(
         send=send,
         rng=random.Random(f"{epoch} {rank}"),
         connections=connections,
+        publisher=make_publisher(layout, config.publish.to, epoch),
     )
     return Downloader(tools, now)
 

@@ -25,6 +25,7 @@ from ddmpi.frontier_rules import Rules
 from ddmpi.io.layout import Layout
 from ddmpi.io.loading import Loaded, Loader, RowReader
 from ddmpi.io.memory import resident_bytes
+from ddmpi.io.publishing import Publisher
 from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.transfers import Transfers
 from ddmpi.memory import MemoryBudget
@@ -89,6 +90,7 @@ class Tools:
     rng: random.Random
     connections: int
     """Requests in flight at most."""
+    publisher: Publisher | None = None
 
 
 class Downloader:
@@ -122,6 +124,7 @@ class Downloader:
             part_bytes=parameters.part_bytes,
             buffer_bytes=parameters.memory_budget_bytes,
             on_event=self._wake,
+            publisher=tools.publisher,
         )
         self._parts: list[PartReport] = []
         self._drained: list[LaneReport] = []

@@ -25,6 +25,7 @@ from ddmpi.io.fence import highest_epoch, open_epoch
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock, acquire
 from ddmpi.io.profiles import read_profiles
+from ddmpi.io.publishing import Publisher, claim, make_publisher
 from ddmpi.io.tables import BatchReader, InputTable, open_input
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary, partition_input
 from ddmpi.roles.run_state import RunState
@@ -80,11 +81,13 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         log.warning("%s", warning)
     table = open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
     fingerprint = table.fingerprint()
-    if orders.reset_batched:
-        _reset_batched(layout, delete_results=orders.delete_results)
-        checkpoint = Checkpoint(epoch=highest_epoch(layout))
-    elif checkpoint is not None:
+    if checkpoint is not None and not orders.reset_batched:
         _check_same(checkpoint, config, fingerprint)
+    claim(layout, config.publish.to)
+    if orders.reset_batched:
+        publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
+        _reset_batched(layout, publisher, delete_results=orders.delete_results)
+        checkpoint = Checkpoint(epoch=highest_epoch(layout))
     epoch = max(checkpoint.epoch if checkpoint is not None else 0, highest_epoch(layout)) + 1
     make_folders(layout.logs)
     open_epoch(layout, epoch)
@@ -106,6 +109,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         servers=dict(checkpoint.servers) if checkpoint is not None else {},
         saved_at=checkpoint.saved_at if checkpoint is not None else 0.0,
         profiles=read_profiles(layout.profiles) if layout.profiles.exists() else {},
+        publisher=make_publisher(layout, config.publish.to, epoch),
         changed_keys=changed_keys(checkpoint.config_digests, digests(config)) if checkpoint is not None else [],
     )
     if orders.retry_failed:
@@ -146,7 +150,7 @@ def _check_same(checkpoint: Checkpoint, config: Config, fingerprint: str) -> Non
         )
 
 
-def _reset_batched(layout: Layout, *, delete_results: bool) -> None:
+def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_results: bool) -> None:
     """Remove the partitioned table, and with it everything that refers to its batches."""
     results = [folder for folder in (layout.images, layout.errors) if folder.exists() and any(folder.iterdir())]
     if results and not delete_results:
@@ -154,6 +158,9 @@ def _reset_batched(layout: Layout, *, delete_results: bool) -> None:
             f"{layout.root} holds results that refer to the present batches; "
             "--reset-batched deletes them only together with --yes-delete-results"
         )
+    if publisher is not None and results:
+        # Before the disk's: after a kill in between, the folder still shows that there is something to delete.
+        publisher.clear()
     schedules = layout.schedule(1).parent
     for folder in (*results, layout.urls, schedules):
         if folder.exists():

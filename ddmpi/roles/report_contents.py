@@ -15,6 +15,7 @@ from ddmpi.errors import StorageError
 from ddmpi.io.batch_files import parts_of
 from ddmpi.io.batch_table import limits_by_group
 from ddmpi.io.pictures import sample_pictures
+from ddmpi.io.publishing import has_images
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS
 from ddmpi.report.data import Audit, Picture, ServerLine
 from ddmpi.report.page import MOST_SERVERS
@@ -104,7 +105,8 @@ def _success_parts(state: RunState, batch_id: int) -> list[Path]:
         # Whether the folder can be read is the verification's question; the report shows what there is.
         return []
     paths = [state.layout.root / part for part in parts]
-    return [path for path in paths if path.name.startswith("successes")]
+    # Of a published dataset there are none: the end of a run does not wait for a store.
+    return [path for path in paths if path.name.startswith("successes") and has_images(path)]
 
 
 def audit(path: Path) -> Audit | None:

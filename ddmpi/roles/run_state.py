@@ -24,6 +24,7 @@ from ddmpi.io.loading import RowReader, is_on
 from ddmpi.io.lock import OutputLock
 from ddmpi.io.outcomes import Outcomes, outcomes_of
 from ddmpi.io.profiles import Profile
+from ddmpi.io.publishing import Publisher
 from ddmpi.protocol import PartReport
 from ddmpi.records import BatchRef, PaceState
 
@@ -57,6 +58,7 @@ class RunState:
     profiles: dict[str, Profile]
     changed_keys: list[str] = field(default_factory=list)
     """Keys of the config that have changed since the last run, and that may."""
+    publisher: Publisher | None = None
     rows: IntArray = field(init=False)
     """(B,) rows of each batch that are, or are to become, final: all but those on ignored servers without outcome."""
     successes: IntArray = field(init=False)
@@ -81,7 +83,11 @@ class RunState:
 
         What was ignored then may not be so now: the marker of such a batch goes, and comes back if it is complete.
         """
-        for found in scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist())):
+        begun = scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist()))
+        if self.publisher is not None:
+            # Parts of marked batches were counted, hence published.
+            self.publisher.settle(part for found in begun if found.counts is None for part in found.parts)
+        for found in begun:
             parts = found.parts
             if found.counts is not None and not found.counts.ignored:
                 self.rows[found.batch_id] = found.counts.rows
