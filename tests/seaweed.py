@@ -24,7 +24,7 @@ import pyarrow.fs
 from tests.nginx import free_port
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 5.0
 _POLL_INTERVAL_S = 0.1
 _ADDRESS = "127.0.0.1"
 _SERVICES = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")

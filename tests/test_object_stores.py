@@ -133,16 +133,16 @@ def test_what_is_wrong_in_the_bucket_is_found(fleet: RunningFleet, tmp_path: Pat
     assert job.run(1, "--verify")[0] == 0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_while_it_publishes(fleet: RunningFleet, tmp_path: Path, store: ObjectStore, seed: int) -> None:
     rng = random.Random(seed)
     prefix = f"killed/{seed}"
-    job = publishing_job(tmp_path / "job", fleet, store, prefix, downloader_parameters={"default_rate_limit": 50})
+    job = publishing_job(tmp_path / "job", fleet, store, prefix, downloader_parameters={"default_rate_limit": 25})
     killed = 0
     for ranks in rng.sample([1, 2, 3, 4], 3):
         there = len(store.objects(prefix))
         process = job.start(ranks)
-        wait_until(lambda there=there: len(store.objects(prefix)) > there + 2, process)  # type: ignore[misc]
+        wait_until(lambda there=there: len(store.objects(prefix)) > there + 60, process)  # type: ignore[misc]
         pause_s = rng.uniform(0.0, 0.5)
         deadline = time.monotonic() + pause_s
         wait_until(lambda deadline=deadline: time.monotonic() >= deadline, process)  # type: ignore[misc]
