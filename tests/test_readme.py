@@ -109,7 +109,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_page_is_named_in_the_readme() -> None:
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(re.findall(r"docs/(\w+\.md)", README))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(re.findall(r"docs/([\w-]+\.md)", README))
 
 
 def test_the_example_config_loads(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_every_column_is_described_with_its_type(title: str, schema: Callable[[]
 
 def test_the_tree_of_the_output_is_the_one_that_is_there(results: Path) -> None:
     tree = blocks(OUTPUT, "")[0]
-    named = set(re.findall(r"^  ([\w.]+)", tree, re.MULTILINE)) - {"ignored.csv", "control.yaml"}
+    named = set(re.findall(r"^  ([\w.]+)", tree, re.MULTILINE)) - {"ignored.csv", "control.yaml", "publication.json"}
     assert {path.name for path in (results / "birds").iterdir()} - {"checkpoint.json.previous"} == named
 
 
