@@ -19,7 +19,7 @@ _EPILOG = """exit codes:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was asked for. ``retry_failed`` is None without the option, ("*",) with no kind or code."""
+    """What was asked for. ``retry_failed`` is None without the option, ("*",) with no word after it."""
 
     config: Path
     plan: bool
@@ -51,6 +51,13 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     if given.yes_delete_results and not given.reset_batched:
         parser.error("--yes-delete-results goes with --reset-batched")
     retry = None if given.retry_failed is None else tuple(given.retry_failed) or ("*",)
+    if retry is not None:
+        from ddmpi.retry_choice import choice_of  # noqa: PLC0415  # only where it is needed: --help answers at once
+
+        try:
+            choice_of(retry)
+        except ValueError as error:
+            parser.error(f"--retry-failed: {error}")
     return Arguments(
         given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, retry,
         given.reset_profiled, given.reset_batched, given.yes_delete_results,
@@ -72,8 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")
     action.add_argument("--verify", action="store_true", help="check every row from the files alone")
     action.add_argument(
-        "--retry-failed", nargs="*", metavar="KIND|CODE", help="fetch error rows again, all or those of a kind or code"
-    )
+        "--retry-failed", nargs="*", metavar="KIND|CODE|SERVER",
+        help="fetch error rows again: all, or those of a kind (timeout), a code (404) or a server ('*.example.org'); "
+        "of several kinds and codes any counts, of several servers too; with both an error has to have both",
+    )  # fmt: skip
     action.add_argument("--reset-profiled", action="store_true", help="profile again")
     action.add_argument("--reset-batched", action="store_true", help="partition the input again")
     parser.add_argument("--ranks", type=int, metavar="N", help="with --plan: predict for N ranks")

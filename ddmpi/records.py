@@ -95,9 +95,9 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     """Where a batch's rows are, and which parts already hold some of their outcomes.
 
     ``file`` is relative to the urls folder; the rows are ``rows`` rows from ``offset`` of row group ``row_group``.
-    ``sample_rows`` > 0 asks for only so many of the rows that are not final (profiling). ``retry`` names the kinds or
-    codes of errors of earlier epochs that do not count as final ("*" = all): those rows are fetched again. Rows on
-    servers that are ``ignored`` are left out.
+    ``sample_rows`` > 0 asks for only so many of the rows that are not final (profiling). ``retry`` says which
+    errors of earlier epochs do not count as final (see ``retry_choice``): those rows are fetched again. Rows on servers
+    that are ``ignored`` are left out.
     """
 
     batch_id: int

@@ -134,8 +134,8 @@ since a connection that broke looks like its end. For other files of unknown len
 An error has a kind from the closed list below, a code (`error_code`: the HTTP status, -1 for the network, -2 for
 content or local reasons) and a message of one printable line, without passwords and without the queries of URLs.
 Rows are tried again as the list says, at most `max_attempts` times, with growing pauses; rows on a server that
-throttles (429, or 503 with Retry-After) at least 10 times, since that is no fault of theirs. `--retry-failed KIND`
-fetches error rows again.
+throttles (429, or 503 with Retry-After) at least 10 times, since that is no fault of theirs. `--retry-failed`
+fetches error rows again, all or by kind, code or server: see [troubleshooting.md](troubleshooting.md#many-errors).
 
 ## Kinds
 """

@@ -53,6 +53,7 @@ PURE = (
     "protocol",
     "records",
     "retry",
+    "retry_choice",
     "robots",
     "robots_gate",
     "robots_tag",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ddmpi.errors import StorageError
@@ -61,3 +62,13 @@ def test_which_rows_are_fetched_again(layout: Layout, retry: tuple[str, ...], ep
     found = write_outcomes(layout, make_batch(), successes=[0], errors=[3, 4], epoch=1)
     outcomes = outcomes_of(layout, [part.path for part in found])
     assert outcomes.rows[outcomes.to_retry(retry, epoch)].tolist() == expected
+
+
+def test_errors_of_packed_servers_are_chosen_by_their_rows(layout: Layout) -> None:
+    found = write_outcomes(layout, make_batch(), successes=[0], errors=[3, 4, 5], epoch=1)
+    outcomes = outcomes_of(layout, [part.path for part in found])
+    servers = ["a.org", "a.org", "b.org", "c.net", "c.net"]
+    rows = pa.table({"row_number": [0, 3, 4, 5, 6], "server_name": pa.array(servers, pa.string())})
+    assert outcomes.rows[outcomes.to_retry(("*.org",), 2, rows)].tolist() == [3, 4]
+    assert outcomes.rows[outcomes.to_retry(("c.net", make_failure().kind.value), 2, rows)].tolist() == [5]
+    assert outcomes.rows[outcomes.to_retry(("c.net", "999"), 2, rows)].tolist() == []

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow.dataset as ds
 import pytest
@@ -320,6 +321,24 @@ def test_failed_rows_can_be_fetched_again(tmp_path: Path, new_job: MakeJob) -> N
     assert code == 0, printed
     assert set(rows_of(job.output / "images", ["row_number"]).column("row_number").to_pylist()) == set(range(100))
     assert rows_of(job.output / "images", ["row_number"]).num_rows == 100
+    assert job.run(1, "--verify")[0] == 0
+
+
+@pytest.mark.parametrize("min_rows", [1, 20], ids=["alone", "packed"])
+def test_failed_rows_of_a_server_can_be_fetched_again(tmp_path: Path, new_job: MakeJob, min_rows: int) -> None:
+    good = plain_fleet(3)
+    broken = [ServerSpec(spec.address, not_found_share=1.0) for spec in good]
+    with running_fleet(tmp_path / "fleet", broken, 30) as fleet:
+        job = new_job(fleet.table_path, profiling={"mode": "uniform", "min_rows": min_rows})
+        assert job.run(1)[0] == 0
+        port = fleet.port
+    chosen = good[1].name(port)
+    with running_fleet(tmp_path / "mended", good, port=port):
+        code, printed = job.run(2, "--retry-failed", "404", chosen)
+    assert code == 0, printed
+    urls = rows_of(job.output / "images", ["identifier"]).column("identifier").to_pylist()
+    assert len(urls) == 10
+    assert {urlsplit(str(url)).netloc for url in urls} == {chosen}
     assert job.run(1, "--verify")[0] == 0
 
 

@@ -110,6 +110,15 @@ class BatchTable:
         may_be = np.asarray(pc.is_in(names.values, value_set=present)) | (lengths > _LONG_NAME_CHARS)
         return np.flatnonzero(may_be[self._servers]).astype(np.int64)
 
+    def may_have(self, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """(B,) which batches may have rows on servers with these names or globs; all where there are none."""
+        if not patterns:
+            return np.ones(len(self), np.bool_)
+        values = self._server_names.values
+        packed, refused = (np.asarray(pc.is_in(values, pa.array([name]))) for name in (MANY_SERVERS, INVALID_SERVER))
+        meant: npt.NDArray[np.bool_] = (matching_servers(values, patterns) | packed) & ~refused
+        return meant[self._servers]
+
     # ---- ignored servers
 
     @property

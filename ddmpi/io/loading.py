@@ -123,7 +123,7 @@ class Loader:
         if batch.parts:
             numbers = table.column("row_number").to_numpy()
             outcomes = outcomes_of(self._layout, batch.parts)
-            final = outcomes.rows[~outcomes.to_retry(batch.retry, self._epoch)]
+            final = outcomes.rows[~outcomes.to_retry(batch.retry, self._epoch, table)]
             rows = rows[~np.isin(numbers, final)]
         if batch.ignored:
             rows = rows[~is_on(table.column("server_name"), batch.ignored)[rows]]

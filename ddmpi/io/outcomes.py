@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import StorageError
+from ddmpi.ignored import matching_servers
 from ddmpi.io.layout import Layout, PartName, parse_part_name
 from ddmpi.io.result_tables import ROW_NUMBER
+from ddmpi.retry_choice import choice_of
 
 IntArray = npt.NDArray[np.int64]
 
@@ -36,14 +38,20 @@ class Outcomes:
     epochs: IntArray
     """(n,) the run that it is from."""
 
-    def to_retry(self, retry: Sequence[str], epoch: int) -> npt.NDArray[np.bool_]:
-        """(n,) which errors of runs before ``epoch`` have one of these kinds or codes ("*": any)."""
-        chosen = set(retry)
-        matches = [
-            bool(kind) and bool(chosen & {"*", kind, str(code)})
-            for kind, code in zip(self.kinds, self.codes.tolist(), strict=True)
-        ]
-        return np.array(matches, np.bool_) & (self.epochs < epoch)
+    def to_retry(self, retry: Sequence[str], epoch: int, rows: pa.Table | None = None) -> npt.NDArray[np.bool_]:
+        """(n,) which errors of runs before ``epoch`` these words mean (see ``retry_choice``); of none, none.
+
+        ``rows`` (row_number, server_name) tells the servers, where the words name some.
+        """
+        if not retry:
+            return np.zeros(len(self.rows), np.bool_)
+        choice = choice_of(retry)
+        kinds_and_codes = zip(self.kinds, self.codes.tolist(), strict=True)
+        meant = np.array([bool(kind) and choice.means(kind, code) for kind, code in kinds_and_codes], np.bool_)
+        if choice.servers and rows is not None:
+            numbers = rows.column(ROW_NUMBER).to_numpy()
+            meant &= np.isin(self.rows, numbers[matching_servers(rows.column("server_name"), choice.servers)])
+        return meant & (self.epochs < epoch)
 
     def count_kinds(self) -> dict[str, int]:
         """Errors by kind."""

@@ -26,7 +26,8 @@ from ddmpi.io.outcomes import Outcomes, outcomes_of
 from ddmpi.io.profiles import Profile
 from ddmpi.io.publishing import Publisher
 from ddmpi.protocol import PartReport
-from ddmpi.records import BatchRef, PaceState
+from ddmpi.records import MANY_SERVERS, BatchRef, PaceState
+from ddmpi.retry_choice import choice_of, without_servers
 
 IntArray = npt.NDArray[np.int64]
 
@@ -137,7 +138,7 @@ class RunState:
         (self.errors if part.is_errors else self.successes)[part.batch_id] += part.rows
 
     def retry_failed(self, retry: tuple[str, ...]) -> int:
-        """Open the errors of these kinds or codes ("*": all) again; the number of rows.
+        """Open the errors that these words mean (see ``retry_choice``) again; the number of rows.
 
         The markers of their batches are taken back first; a kill in between leaves batches that are complete as they
         were and get their marker back.
@@ -146,11 +147,15 @@ class RunState:
             StorageError: a part cannot be read or a marker cannot be removed.
         """
         opened = 0
-        for batch_id in np.flatnonzero(self.errors).tolist():
+        servers = choice_of(retry).servers
+        for batch_id in np.flatnonzero((self.errors > 0) & self.table.may_have(servers)).tolist():
             ref = self.table.ref(batch_id)
             parts = parts_of(self.layout, ref)
             outcomes = outcomes_of(self.layout, parts)
-            again = outcomes.to_retry(retry, self.epoch) & ~self._are_ignored(batch_id, outcomes)
+            is_mixed = bool(servers) and ref.server_name == MANY_SERVERS
+            words = retry if is_mixed else without_servers(retry)
+            rows_of = self.reader.read(ref, ["row_number", "server_name"]) if is_mixed else None
+            again = outcomes.to_retry(words, self.epoch, rows_of) & ~self._are_ignored(batch_id, outcomes)
             if not again.any():
                 continue
             remove_completed(self.layout, ref)
@@ -159,7 +164,7 @@ class RunState:
             rows = int(np.count_nonzero(again))
             self.errors[batch_id] -= rows
             self.parts[batch_id] = list(parts)
-            self._retry[batch_id] = retry
+            self._retry[batch_id] = words
             opened += rows
         return opened
 
