@@ -538,6 +538,22 @@ def test_a_run_is_stuck_when_everything_left_is_parked_for_longer_than_it_may_wa
     assert not ledger.is_stuck(0.0, 50.0)
 
 
+def test_probes_that_nobody_answers_do_not_prolong_a_run(make: Make) -> None:
+    ledger = make(world({"a": 10, "b": 10}), ranks=1)
+    first, second = started(ledger)[0]
+    ledger.on_progress(0, progress(LaneReport(first.lane_id, 0, LaneState.PARKED, 100.0)), 0.0)
+    ledger.on_progress(0, progress(LaneReport(second.lane_id, 0, LaneState.PROBING)), 0.0)
+    ledger.tick(0.0)
+    assert not ledger.is_stuck(0.0, 50.0), "the probe may be answered"
+    assert ledger.is_stuck(50.0, 50.0), "so long, and nothing came of it"
+    ledger.on_progress(0, progress(LaneReport(second.lane_id, 0, LaneState.RUNNING)), 40.0)
+    ledger.tick(40.0)
+    ledger.on_progress(0, progress(LaneReport(second.lane_id, 0, LaneState.PROBING)), 45.0)
+    ledger.tick(45.0)
+    assert not ledger.is_stuck(50.0, 50.0), "it has run in between"
+    assert ledger.is_stuck(95.0, 50.0)
+
+
 def test_counts_for_people(make: Make) -> None:
     ledger = make(world({"a": 20}))
     started(ledger)

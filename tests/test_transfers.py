@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pycurl
@@ -48,20 +49,20 @@ def address() -> Iterator[str]:
         thread.join()
 
 
+OPTIONS = TransferOptions(
+    headers=["User-Agent: ddmpi-tests"],
+    connect_timeout_s=5,
+    stall_timeout_s=1,
+    total_timeout_s=30,
+    max_file_bytes=100_000_000,
+    connections=16,
+    proxy="",
+)
+
+
 @pytest.fixture
 def transfers() -> Iterator[Transfers]:
-    engine = Transfers(
-        TransferOptions(
-            headers=["User-Agent: ddmpi-tests"],
-            connect_timeout_s=5,
-            stall_timeout_s=1,
-            total_timeout_s=30,
-            max_file_bytes=100_000_000,
-            connections=16,
-            proxy="",
-        ),
-        lambda ip: ip == "127.0.0.1",
-    )
+    engine = Transfers(OPTIONS, lambda ip: ip == "127.0.0.1")
     yield engine
     engine.close()
 
@@ -91,6 +92,23 @@ def test_a_kept_connection_that_the_server_closes_is_replaced(transfers: Transfe
         assert (answer.curl_code, answer.status, len(answer.body)) == (0, 200, 10)
         transfers.poll(0.05)  # the end of the connection comes in while nobody uses it
     assert transfers.connections(address) <= 1
+
+
+def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_handle_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ddmpi.io.transfers.IMPATIENT_S", 1.0)
+    transfers = Transfers(replace(OPTIONS, stall_timeout_s=20, total_timeout_s=2), lambda ip: ip == "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        task = Task(0, 0, f"http://{address}/", address)
+        transfers.start(task, impatient=True)
+        (sample,) = collect(transfers, 1)
+        transfers.start(task)
+        (patient,) = collect(transfers, 1)
+    transfers.close()
+    assert "Operation too slow" in sample.error, "the stall time-out"
+    assert "timed out" in patient.error, "the total one"
 
 
 @pytest.mark.parametrize("is_reused", [False, True], ids=["gone", "another file's by now"])
