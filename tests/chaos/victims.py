@@ -27,7 +27,7 @@ def kill_something(process: subprocess.Popen[str], rng: random.Random) -> str:
     if ranks:
         choices |= {"rank": [rng.choice(ranks)], "all ranks": ranks}
         choices |= {"rank 0": [pid for pid in ranks if rank_number(pid) == 0] or ranks[:1]}
-    # Without ranks nothing of ours is there yet, and MPICH 5.0's mpiexec waits for ever for a proxy that was killed then.
+    # Without ranks nothing of ours is there yet, and MPICH 5.0's mpiexec waits for ever for a proxy killed that early.
     if proxies and ranks:
         choices["proxy"] = proxies[:1]
     kind = rng.choice(sorted(choices))
