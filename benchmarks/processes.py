@@ -60,7 +60,7 @@ def watch_ranks(mpiexec: subprocess.Popen[str], timeout_s: float) -> dict[int, U
         if time.monotonic() > deadline:
             raise TimeoutError(f"not done after {timeout_s:.0f} s")
         if not numbers or not any(Path(f"/proc/{pid}").exists() for pid in numbers):
-            numbers = _numbers(ranks_of(mpiexec))
+            numbers = numbers_of(ranks_of(mpiexec))
         for pid, number in numbers.items():
             usage = usage_of(pid)
             if usage is not None:
@@ -69,8 +69,8 @@ def watch_ranks(mpiexec: subprocess.Popen[str], timeout_s: float) -> dict[int, U
     return usages
 
 
-def _numbers(pids: Iterable[int]) -> dict[int, int]:
-    """Ranks by pid, once all of them are known."""
+def numbers_of(pids: Iterable[int]) -> dict[int, int]:
+    """The number of each rank by its pid; none until all of them are known."""
     found = {pid: _environment(pid).get("PMI_RANK", "") for pid in pids}
     sizes = {_environment(pid).get("PMI_SIZE", "") for pid in found}
     complete = sizes == {str(len(found))}
