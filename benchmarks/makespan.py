@@ -136,16 +136,13 @@ def run(folder: Path, work: Work, *, stop: str = "") -> tuple[Run, dict[str, flo
         finally:
             job.close()
         makespan_s = time.monotonic() - began_s
-        to_monotonic_s = time.monotonic() - time.time()
         print(printed[-1200:], flush=True)
         if process.returncode:
             raise RuntimeError(f"the run ended with {process.returncode}")
         log = fleet.finished_log()
         assert_every_row_once(job, work.rows)
         _check_politeness(log, [spec.name(fleet.port) for spec in work.specs])
-    checkpoint, _ = load(_layout(job))
-    assert checkpoint is not None
-    scheduled_s = float(checkpoint.stages["downloading"]["began_at"]) + to_monotonic_s
+    scheduled_s = scheduled_at(job)
     last_s = max(event.time_s for event in log if event.kind is EventKind.ANSWER)
     print(
         f"scheduled after {scheduled_s - began_s:.2f} s, last answer {last_s - began_s:.2f} s, end {makespan_s:.2f} s"
@@ -176,6 +173,13 @@ def _config(fleet: RunningFleet) -> dict[str, Any]:
         "profiling": {"samples_per_server": 3, "min_rows": 50},
         "checkpoint_interval_s": 60,
     }
+
+
+def scheduled_at(job: Job) -> float:
+    """When the download stage of the job's last run began, in seconds of the fleet's clock."""
+    checkpoint, _ = load(_layout(job))
+    assert checkpoint is not None
+    return float(checkpoint.stages["downloading"]["began_at"]) + time.monotonic() - time.time()
 
 
 def _layout(job: Job) -> Layout:
