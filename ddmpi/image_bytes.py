@@ -95,7 +95,7 @@ def _gif_is_cut_off(body: bytes) -> bool:
             flags = body[position + 9] if position + 9 < len(body) else 0
             position += 11 + _color_table_bytes(flags)
         else:
-            return False  # no GIF after all
+            return b";" not in body[position:]  # damaged; without a trailer anywhere it is cut off too
         while position < len(body) and body[position]:
             position += 1 + body[position]
         position += 1

@@ -30,10 +30,11 @@ _WHOLE: Final = frozenset({*_SMALL, PICTURE})
 _INTERIM: Final = re.compile(rb"HTTP/\S+ +1\d\d")
 _END_OF_HEAD: Final = re.compile(rb"\n(?:\n|\r[^\n]*\n)")
 """For libcurl any line ends the head that begins with CR."""
-_ENDINGS: Final = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}
+_ENDINGS: Final = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82", b"GIF8": b";"}
 """Of the pictures, by their beginnings."""
 _LONGEST_CHANGE: Final = 250
-_LENGTH: Final = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*\+?(\d{1,9})")
+_LENGTH: Final = re.compile(rb"(?im)^content-length[ \t]*:(?:\r?\n)?[ \t]*\+?(\d{1,9})")
+"""A line that begins with a space goes on with the one before (RFC 9112, 5.2), also right after the colon."""
 _CHUNK: Final = re.compile(rb"(?:\r?\n)?[ \t]*([0-9a-fA-F]{1,8})[^\n]*\n")
 _NOISE_SHARE: Final = 0.2
 
@@ -86,8 +87,10 @@ def objection(sent: bytes, body: bytes) -> str:
     announced |= set() if joined is None else {joined}
     if body in announced:
         return ""
-    if any(body == decoded for sealed in announced | {content} if (decoded := _decoded(sealed)) is not None):
-        return ""
+    for sealed in announced | {content}:
+        decoded, is_whole = _decoded(sealed)
+        if body == decoded and (is_whole or _has_its_end(body)):
+            return ""
     if body != content:
         return f"{len(body)} bytes that nobody announced"
     return "an image without its end" if _is_truncated(body) else ""
@@ -123,14 +126,21 @@ def _joined_chunks(content: bytes) -> bytes | None:
         position += size
 
 
-def _decoded(content: bytes) -> bytes | None:
-    """What gzip or zlib data holds, whole; else None."""
-    stream = zlib.decompressobj(47)
-    try:
-        decoded = stream.decompress(content)
-    except zlib.error:
-        return None
-    return decoded if stream.eof else None
+def _decoded(content: bytes) -> tuple[bytes, bool]:
+    """What gzip, zlib or bare deflate data holds (senders mix up the last two), and whether its own end is there."""
+    for window_bits in (47, -15):
+        stream = zlib.decompressobj(window_bits)
+        try:
+            return stream.decompress(content), stream.eof
+        except zlib.error:
+            continue
+    return b"", False
+
+
+def _has_its_end(body: bytes) -> bool:
+    """Whether it is one of the pictures, and not truncated: then it counts without the end of what it came in."""
+    is_picture = body.startswith((*_ENDINGS, b"RIFF"))
+    return is_picture and not _is_truncated(body)
 
 
 def _is_truncated(body: bytes) -> bool:
