@@ -371,14 +371,15 @@ class Transfers:
     def _forget_socket(self, fd: int) -> None:
         """The server closed a kept connection: libcurl will see that when it wants to use it again.
 
-        Where an earlier event of the same poll made libcurl close the descriptor, it has left the set by itself.
+        Where an earlier event of the same poll made libcurl close the descriptor, it has left the set by itself, and
+        its number is free (EBADF), another socket's (ENOENT) or that of a part, which epoll does not take (EPERM).
         """
         self._idle.discard(fd)
         self._registered.discard(fd)
         try:
             self._epoll.unregister(fd)
         except OSError as error:
-            if error.errno not in {errno.EBADF, errno.ENOENT}:
+            if error.errno not in {errno.EBADF, errno.ENOENT, errno.EPERM}:
                 raise
 
     def _on_timer(self, timeout_ms: int) -> None:
