@@ -124,7 +124,7 @@ def run_img2dataset(work: Work) -> Figures:
 def run_ddmpi(work: Work, protocol: str, downloaders: int, image_size: int = 0) -> Figures:
     """A whole job: rank 0 and ``downloaders`` ranks. Time runs from the first request to the last part on the disk;
     processor time and memory are those of the downloading ranks, from their start to their end."""
-    job = Job(work.scratch, _config(work, protocol, image_size))
+    job = Job(work.scratch, make_config(work, protocol, image_size))
     process = job.start(downloaders + 1)
     try:
         usages = watch_ranks(process, TIMEOUT_S)
@@ -148,7 +148,7 @@ def _seconds(images: Path, table: pa.Table) -> float:
     return max(part.stat().st_mtime for part in images.rglob("*.parquet")) - first_s
 
 
-def _config(work: Work, protocol: str, image_size: int) -> dict[str, Any]:
+def make_config(work: Work, protocol: str, image_size: int = 0) -> dict[str, Any]:
     """The defaults, but for what a server on loopback that allows everything needs."""
     return {
         "path_to_input": str(_write_table(work, protocol, work.rows)),

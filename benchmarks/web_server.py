@@ -47,10 +47,10 @@ class WebServer:
         return [bases[(row + row // files) % addresses] + self.names[row % files] for row in range(rows)]
 
 
-def make_bodies(files: int) -> dict[str, bytes]:
+def make_bodies(files: int, mean_bytes: int = MEAN_BYTES) -> dict[str, bytes]:
     """Files that look like JPEG of 600 x 600 pixels as far as a header tells, of log-normal sizes."""
     rng = np.random.default_rng(7)
-    sizes = MEAN_BYTES * rng.lognormal(-SIGMA * SIGMA / 2, SIGMA, files)
+    sizes = mean_bytes * rng.lognormal(-SIGMA * SIGMA / 2, SIGMA, files)
     return {f"{number:05d}.jpg": _JPEG_HEAD + rng.bytes(max(0, int(size))) for number, size in enumerate(sizes)}
 
 
