@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from ddmpi.arguments import Arguments, parse_arguments
-from ddmpi.errors import DdmpiError
+from ddmpi.errors import DdmpiError, SetupError
 from ddmpi.io.parent import die_with_launcher
-from ddmpi.launching import complain, refuse_wrong_launcher, run_together
+from ddmpi.launching import complain, refuse_start, run_together
+from ddmpi.starting import start_mpi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,13 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     if arguments.is_local:
         return _run_local(arguments)
-    import mpi4py  # noqa: PLC0415  # MPI starts at import: not before the arguments are known to be good
-
-    mpi4py.rc.thread_level = "funneled"
-    from mpi4py import MPI  # noqa: PLC0415
+    try:
+        world = start_mpi(os.environ)
+    except SetupError as error:
+        return refuse_start(error, os.environ)
 
     def run() -> int:
-        refuse_wrong_launcher(os.environ, MPI.COMM_WORLD.Get_size())
         # numpy, pyarrow and libcurl take their time to load
         from ddmpi import config, program  # noqa: PLC0415
         from ddmpi.roles.initialization import Orders  # noqa: PLC0415
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
         )
         signals = Signals()
-        code = program.run(MPI.COMM_WORLD, lambda: config.load(arguments.config), orders, os.environ, signals)
+        code = program.run(world, lambda: config.load(arguments.config), orders, os.environ, signals)
         signals.ignore()
         return code
 
-    return run_together(MPI.COMM_WORLD, run)
+    return run_together(world, run)
 
 
 def _run_local(arguments: Arguments) -> int:

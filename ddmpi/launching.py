@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 """Variables in which launchers say how many ranks they started (Hydra and Intel, Open MPI, PMIx, Hydra, Slurm)."""
+_LAST_WORDS_S = 1.0
+_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 
 def run_together(comm: Ranks, run: Callable[[], int]) -> int:
@@ -45,6 +48,26 @@ def run_together(comm: Ranks, run: Callable[[], int]) -> int:
         raise
 
 
+def refuse_other_mpi(environment: Mapping[str, str], library: str) -> None:
+    """The launchers of Open MPI and of MPICH (Intel's too) start only their own kind, and each names itself.
+
+    ``library`` is the MPI that mpi4py has loaded, e.g. "Open MPI 5.0.11". Slurm's srun may start either.
+
+    Raises:
+        SetupError: the launcher started several processes, and belongs to the other kind.
+    """
+    is_open_mpi = library.startswith("Open MPI")
+    launcher, name = ("MPICH's or Intel MPI's", "MPI_LOCALNRANKS") if is_open_mpi else ("Open MPI's", LAUNCHER_SIZES[1])
+    if not is_open_mpi and "PMI_SIZE" in environment:  # inherited by a job step inside another MPI's job
+        return
+    size = environment.get("PMI_SIZE" if is_open_mpi else name, "")
+    if name in environment and size.isdigit() and int(size) > 1:
+        raise SetupError(
+            f"the launcher is {launcher} and started {size} processes, but mpi4py has loaded {library}, another MPI: "
+            "use the mpiexec that belongs to it, or name the launcher's library in MPI4PY_LIBMPI (see docs/mpi.md)"
+        )
+
+
 def refuse_wrong_launcher(environment: Mapping[str, str], size: int) -> None:
     """A launcher of another MPI starts N programs that each believe to be alone: N times the load on every server.
 
@@ -62,6 +85,17 @@ def refuse_wrong_launcher(environment: Mapping[str, str], size: int) -> None:
                 f"the launcher started {value} processes ({name}), but MPI sees only one: mpiexec or srun belongs to "
                 "another MPI than mpi4py's; use the mpiexec of the MPI that mpi4py loads, or srun --mpi=pmi2"
             )
+
+
+def refuse_start(error: SetupError, environment: Mapping[str, str]) -> int:
+    """Say once, before MPI can tell the ranks apart, why none of them starts; gives the exit code."""
+    ranks = [environment[name] for name in _RANKS if name in environment]
+    if not ranks or ranks[0] == "0":
+        complain(str(error))
+    else:
+        # Open MPI's launcher ends the others for the first that leaves: it might not come to speak.
+        time.sleep(_LAST_WORDS_S)
+    return error.exit_code
 
 
 def complain(text: str) -> None:

@@ -397,10 +397,20 @@ def test_a_missing_input_is_refused(tmp_path: Path, new_job: MakeJob) -> None:
 def test_a_launcher_of_another_mpi_is_refused(
     tmp_path: Path, new_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     code, printed = new_job(tmp_path / "absent.parquet").run(1)
     assert code == 2
     assert "another MPI" in printed
+
+
+def test_without_an_mpi_library_the_program_says_so(
+    tmp_path: Path, new_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPI4PY_LIBMPI", str(tmp_path / "libmpi.so.12"))
+    code, printed = new_job(tmp_path / "absent.parquet").run(1)
+    assert code == 2
+    assert "mpi4py finds no MPI library that it can load" in printed
+    assert "Traceback" not in printed
 
 
 def test_an_empty_table_gives_an_empty_result(tmp_path: Path, new_job: MakeJob) -> None:

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ddmpi.errors import EXIT_DONE
+from ddmpi.errors import EXIT_DONE, SetupError
 from ddmpi.export.options import Order, parse_order
 from ddmpi.io.parent import LAUNCHED_BY, die_with_launcher
-from ddmpi.launching import refuse_wrong_launcher, run_together
+from ddmpi.launching import refuse_start, run_together
 from ddmpi.ranks import Alone
+from ddmpi.starting import start_mpi
 
 if TYPE_CHECKING:
     from ddmpi.ranks import Ranks
@@ -21,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     die_with_launcher(os.environ)
     order = parse_order(sys.argv[1:] if argv is None else argv)
-    ranks = _ranks()
+    try:
+        ranks = _ranks()
+    except SetupError as error:
+        return refuse_start(error, os.environ)
     return run_together(ranks, lambda: _run(order, ranks))
 
 
@@ -29,13 +33,10 @@ def _ranks() -> Ranks:
     """One process needs no MPI, not even an installed one."""
     if not any(name in os.environ for name in LAUNCHED_BY):
         return Alone()
-    from mpi4py import MPI  # noqa: PLC0415  # MPI starts at import
-
-    return MPI.COMM_WORLD
+    return start_mpi(os.environ)
 
 
 def _run(order: Order, ranks: Ranks) -> int:
-    refuse_wrong_launcher(os.environ, ranks.Get_size())
     from ddmpi.export.work import export  # noqa: PLC0415  # pyarrow
 
     export(order, ranks, _say, os.environ)
