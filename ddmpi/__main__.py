@@ -19,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     if arguments.is_local:
         return _run_local(arguments)
+    from ddmpi.roles.signals import Signals  # noqa: PLC0415
+
+    signals = Signals()  # first: what is loaded below takes a second, and a stop signal would kill it
     try:
         world = start_mpi(os.environ)
     except SetupError as error:
@@ -28,12 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # numpy, pyarrow and libcurl take their time to load
         from ddmpi import config, program  # noqa: PLC0415
         from ddmpi.roles.initialization import Orders  # noqa: PLC0415
-        from ddmpi.roles.signals import Signals  # noqa: PLC0415
 
         orders = Orders(
             arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
         )
-        signals = Signals()
         code = program.run(world, lambda: config.load(arguments.config), orders, os.environ, signals)
         signals.ignore()
         return code

@@ -443,6 +443,27 @@ sys.exit(main() if rank == "0" else main(["absent.yaml"]))
 )
 
 
+INTERRUPTED_EARLY = """
+import os, signal, sys
+import ddmpi.__main__ as program
+start = program.start_mpi
+def interrupted(environment):
+    if (os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]) == "1":
+        os.kill(os.getpid(), signal.SIGINT)
+    return start(environment)
+program.start_mpi = interrupted
+sys.exit(program.main())
+"""
+
+
+def test_a_signal_that_comes_while_a_rank_loads_its_libraries_stops_all(tmp_path: Path, new_job: MakeJob) -> None:
+    with running_fleet(tmp_path / "fleet", plain_fleet(4), 200) as fleet:
+        job = new_job(fleet.table_path, downloader_parameters={"default_rate_limit": 5})
+        code, printed = job.run(2, program=("-c", INTERRUPTED_EARLY))
+    assert code == 75, printed
+    assert "Traceback" not in printed
+
+
 def test_ranks_of_different_versions_are_refused(tmp_path: Path, new_job: MakeJob) -> None:
     job = new_job(tmp_path / "absent.parquet")
     code, printed = job.run(3, program=("-c", MIXED_VERSIONS))

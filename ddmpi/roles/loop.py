@@ -139,11 +139,13 @@ class Loop:
     def _pass_signal_on(self, now: float) -> None:
         if self._signals.stop is None or self._asked_to_stop:
             return
-        self._asked_to_stop = True
         if self._downloader is not None:
             self._downloader.ask_to_stop(StopReason.SIGNAL)
         elif self._coordinator is not None:
             self._coordinator.stop(StopReason.SIGNAL, now)
+        else:
+            return  # it came before there was anything to stop
+        self._asked_to_stop = True
 
     def _wait(self) -> None:
         if self._exit is not None:
