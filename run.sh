@@ -58,7 +58,8 @@ set_up() {
   stamp=$venv/.installed-${extras//,/-}
   wanted=$({ cat "$root/setup.cfg" "$root/pyproject.toml" && "$python" -V && echo "$root"; } | sha256sum)
   # A site's own MPI comes first, for it knows the network. Without one, MPICH is a package like the others.
-  if [[ -z ${DDMPI_MPIEXEC:-} && ! -x $venv/bin/mpiexec ]] && ! command -v mpiexec >/dev/null; then
+  find_site_launcher
+  if [[ -z ${DDMPI_MPIEXEC:-} && -z $site && ! -x $venv/bin/mpiexec ]]; then
     extras=$extras,mpich
     missing=yes
   fi
@@ -71,13 +72,75 @@ set_up() {
   export PATH=$venv/bin:$PATH
 }
 
+# Sets site to the first mpiexec on the PATH that is not ours.
+find_site_launcher() {
+  local folder folders
+  site=''
+  IFS=: read -ra folders <<<"$PATH"
+  for folder in "${folders[@]}"; do
+    if [[ -x $folder/mpiexec && ! $folder -ef $venv/bin ]]; then
+      site=$folder/mpiexec
+      return
+    fi
+  done
+}
+
+is_open_mpi() {
+  "$1" --version 2>&1 | grep -qE 'Open MPI|OpenRTE|PRRTE'
+}
+
+# Prints the library of a launcher: beside it, else where the loader finds one of its kind. Debian's MPICH has a name of
+# its own.
+library_of() {
+  local name names=(libmpi.so.12 libmpich.so.12) folder folders prefix
+  prefix=$(dirname "$(dirname "$(readlink -f "$1")")")
+  ! is_open_mpi "$1" || names=(libmpi.so.40)
+  IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
+  for name in "${names[@]}"; do
+    for folder in "$prefix/lib" "$prefix/lib64" "$prefix/lib/release" "${folders[@]}"; do
+      if [[ -e $folder/$name ]]; then
+        echo "$folder/$name"
+        return
+      fi
+    done
+    folder=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2>/dev/null | awk -v name="$name" '$1 == name { print $NF; exit }') || true
+    if [[ -n $folder ]]; then
+      echo "$folder"
+      return
+    fi
+  done
+}
+
+# Has mpi4py load the library of the site's launcher; false if it cannot.
+use_site_library() {
+  local library
+  library=$(library_of "$site")
+  if [[ $library == */libmpich.so.12 ]]; then
+    mkdir -p "$venv/site-mpi"
+    ln -sfn "$library" "$venv/site-mpi/libmpi.so.12"
+    library=$venv/site-mpi/libmpi.so.12
+    export LD_LIBRARY_PATH=$venv/site-mpi${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  fi
+  if [[ -n $library && -z ${MPI4PY_LIBMPI:-} ]]; then
+    export MPI4PY_LIBMPI=$library
+  fi
+  "$python" -c 'import mpi4py; mpi4py.rc.initialize = False; import mpi4py.MPI' 2>/dev/null
+}
+
 # Sets the array launcher to what starts as many ranks as its next argument says.
 find_launcher() {
   if [[ -n ${DDMPI_MPIEXEC:-} ]]; then
     read -ra launcher <<<"$DDMPI_MPIEXEC"
   else
-    launcher=(mpiexec)
-    if mpiexec --version 2>&1 | grep -qE 'Open MPI|OpenRTE|PRRTE'; then
+    launcher=("$venv/bin/mpiexec")
+    if [[ -n $site ]] && use_site_library; then
+      launcher=("$site")
+    elif [[ -n $site ]]; then
+      echo "run.sh: mpi4py cannot load the MPI of $site; taking MPICH from $venv" >&2
+      unset MPI4PY_LIBMPI
+      [[ -x ${launcher[0]} ]] || "$python" -m pip install --quiet --disable-pip-version-check mpich
+    fi
+    if is_open_mpi "${launcher[0]}"; then
       [[ -n ${SLURM_JOB_ID:-} ]] || launcher+=(--oversubscribe)
       [[ $(id -u) != 0 ]] || launcher+=(--allow-run-as-root)
     fi
@@ -85,13 +148,15 @@ find_launcher() {
   launcher+=(-n)
 }
 
-# Runs a command, hands TERM and INT on to it as TERM, and returns its code.
+# Runs a launcher, hands TERM and INT on to it as USR1, and returns its code. USR1 reaches the ranks under every MPI; on
+# TERM or INT Open MPI's launcher kills them within a second.
 run_forwarding() {
   local child code interrupted=yes
-  "$@" &
+  # A session of its own: the terminal sends INT to the others of ours as well.
+  setsid "$@" &
   child=$!
-  # A script's background child ignores INT, so that it has to be told by TERM. A signal also ends wait.
-  trap 'interrupted=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
+  # A signal also ends wait.
+  trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT
   while [[ -n $interrupted ]]; do
     interrupted='' code=0
     wait "$child" || code=$?
@@ -147,7 +212,7 @@ run_job() {
   # These read and print; they take one process.
   [[ -z $alone ]] || exec "$python" -m ddmpi "${arguments[@]}"
   find_launcher
-  if [[ -z $submitted ]]; then
+  if [[ -z $submitted ]] && ! is_open_mpi "${launcher[0]}"; then
     exec "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}"
   fi
   if ((${SLURM_RESTART_COUNT:-0} > 0 && ${#arguments[@]} > 1)); then
@@ -155,7 +220,7 @@ run_job() {
     arguments=("${arguments[0]}")
   fi
   run_forwarding "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}" || code=$?
-  "$python" -m ddmpi.requeue "${arguments[0]}" "$code" || true
+  [[ -z $submitted ]] || "$python" -m ddmpi.requeue "${arguments[0]}" "$code" || true
   return "$code"
 }
 
