@@ -26,6 +26,7 @@ from pathlib import Path
 
 from tests.chaos.evidence import examine, repeated_requests
 from tests.chaos.victims import await_end
+from tests.fleet.log import EventKind, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_fleet
 from tests.job import Job, finish, make_job, ranks_of
@@ -151,12 +152,10 @@ def servers(late_s: float) -> list[ServerSpec]:
 
 def stop_once(job: Job, fleet: RunningFleet, rng: random.Random, account: Account) -> bool:
     """Start the job and stop it at a random moment; False if it came to its end instead. Raises AssertionError."""
-    size_bytes = fleet.log_path.stat().st_size
+    before = _requests(fleet)
     process = job.start(rng.choice(RANKS))
-    while fleet.log_path.stat().st_size == size_bytes:
-        if process.poll() is not None:
-            break
-        time.sleep(0.01)
+    while _requests(fleet) == before and not _ends_within(process, 0.05):
+        pass
     if _ends_within(process, rng.uniform(0.0, LONGEST_WORK_S)):
         code, printed = finish(process)
         if code != 0:
@@ -173,6 +172,11 @@ def stop_once(job: Job, fleet: RunningFleet, rng: random.Random, account: Accoun
         await_end(pid)
     account.note_stop(way, code, time.monotonic() - stopped_at, printed)
     return True
+
+
+def _requests(fleet: RunningFleet) -> int:
+    """So far. The end of a run's connections may be logged only after the next one has started."""
+    return sum(event.kind is EventKind.REQUEST for event in read_log(fleet.log_path))
 
 
 def _ends_within(process: subprocess.Popen[str], timeout_s: float) -> bool:
