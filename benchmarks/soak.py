@@ -4,13 +4,15 @@ nginx on loopback serves small files without limits; the process plays both role
 descriptors are sampled from outside while it fetches, and its speed is taken from the results. Each is compared between
 the first tenth of the rows and the last: medians of the samples, rows per second of the whole tenth.
 
-The JSON line last: ``{"rows", "files_per_s", "peak_rss_mb", "rss_mb", "descriptors", "files_per_s_by_tenth"}``, of the
-middle three ``first``, ``last`` and ``change`` (last / first - 1).
+The JSON line last: ``{"rows", "files_per_s", "peak_rss_mb", "rss_mb", "descriptors", "tenths_per_s",
+"rss_mb_by_tenth"}``; ``rss_mb``, ``descriptors`` and ``tenths_per_s`` (the speed) as ``first``, ``last`` and ``change``
+(last / first - 1).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -67,19 +69,25 @@ def compare(samples: Sequence[Sample], ended_at: npt.NDArray[np.float64]) -> dic
     """The figures; ``ended_at`` are the sorted times (wall clock, seconds) at which the rows were fetched."""
     rows = len(ended_at)
     tenth = rows // 10
-    first, last = (ended_at[0], ended_at[tenth]), (ended_at[-1 - tenth], ended_at[-1])
-    early, late = ([it for it in samples if start <= it.at <= end] for start, end in (first, last))
+    edges = [float(ended_at[min(number * tenth, rows - 1)]) for number in range(11)]
+    spans = list(itertools.pairwise(edges))
+    parts = [[it for it in samples if start <= it.at <= end] for start, end in spans]
+    rss_mb = [median(it.rss_mb for it in part) for part in parts]
+    descriptors = [median(it.descriptors for it in part) for part in parts]
+    per_s = [tenth / (end - start) for start, end in spans]
     return {
         "rows": rows,
         "files_per_s": round(rows / (ended_at[-1] - ended_at[0]), 1),
         "peak_rss_mb": round(max(it.rss_mb for it in samples), 1),
-        "rss_mb": _change(median(it.rss_mb for it in early), median(it.rss_mb for it in late)),
-        "descriptors": _change(median(it.descriptors for it in early), median(it.descriptors for it in late)),
-        "files_per_s_by_tenth": _change(*(tenth / (end - start) for start, end in (first, last))),
+        "rss_mb": _change(rss_mb),
+        "descriptors": _change(descriptors),
+        "tenths_per_s": _change(per_s),
+        "rss_mb_by_tenth": [round(each, 1) for each in rss_mb],
     }
 
 
-def _change(first: float, last: float) -> dict[str, float]:
+def _change(tenths: Sequence[float]) -> dict[str, float]:
+    first, last = tenths[0], tenths[-1]
     return {"first": round(first, 1), "last": round(last, 1), "change": round(last / first - 1, 3)}
 
 
