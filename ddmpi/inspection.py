@@ -104,7 +104,7 @@ def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | No
     complete, begun = int(np.count_nonzero(counts.is_complete)), counts.begun
     grid.add_row("output", str(layout.root))
     grid.add_row("run", _running(layout))
-    grid.add_row("input", f"{rows:,} rows on {len(table.server_names):,} servers in {len(table):,} batches")
+    grid.add_row("input", f"{rows:,} rows on {table.server_count:,} servers in {len(table):,} batches")
     if left_out:
         grid.add_row("ignored", f"{left_out:,} rows on {table.ignored_server_count:,} servers ({layout.ignored.name})")
     profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0

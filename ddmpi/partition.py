@@ -146,17 +146,21 @@ class Cut:
         return len(self.rows)
 
 
-def cut_batches(servers: ServerTable, *, invalid_rows: int, batch_size: int, small_rows: int) -> Cut:
+def cut_batches(
+    servers: ServerTable, *, invalid_rows: int, batch_size: int, small_rows: int, first_pack: int = 0
+) -> Cut:
     """Cut servers into batches of up to ``batch_size`` rows; pack those with fewer than ``small_rows`` rows.
 
     A server of a group is packed only with servers of that group. A server that has more rows than a batch holds is
-    never packed, whatever ``small_rows`` says. Raises ValueError if ``batch_size`` < 1.
+    never packed, whatever ``small_rows`` says, and nor is one whose group has its own name. Packs without a group are
+    numbered from ``first_pack`` on. Raises ValueError if ``batch_size`` < 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} < 1")
     rows = servers.rows
     by_name = np.asarray(pc.sort_indices(servers.names)).astype(np.int64)
-    is_small = (rows < small_rows) & (rows <= batch_size)
+    is_alone = np.asarray(pc.equal(servers.groups, servers.names).fill_null(False))
+    is_small = (rows < small_rows) & (rows <= batch_size) & ~is_alone
     large = by_name[~is_small[by_name]]
     small, segment_ends = _in_groups(by_name[is_small[by_name]], servers.groups)
     pieces = -(-rows[large] // batch_size)
@@ -172,7 +176,7 @@ def cut_batches(servers: ServerTable, *, invalid_rows: int, batch_size: int, sma
     piece_rows = np.minimum(batch_size, rows[owners] - partition_ids[: len(owners)] * batch_size)
     pack_rows = np.bincount(pack_of, weights=rows[small], minlength=packs).astype(np.int64)
     invalid_pieces = np.minimum(batch_size, invalid_rows - np.arange(invalid) * batch_size)
-    many = pa.array([f"{MANY_SERVERS}/{number}" for number in range(packs)], pa.string())
+    many = pa.array([f"{MANY_SERVERS}/{number}" for number in range(first_pack, first_pack + packs)], pa.string())
     own_groups = pc.coalesce(servers.groups, servers.names)
     return Cut(
         _joined(servers.names.take(owners), [MANY_SERVERS] * packs, [INVALID_SERVER] * invalid),

@@ -105,7 +105,7 @@ def _page(
     grid.add_column()
     total = int(rows.sum())
     grid.add_row("rows", f"{total:,} in {len(table):,} batches, {int(table.ignored_rows.sum()):,} ignored")
-    grid.add_row("servers", f"{len(table.server_names):,} in {len(table.group_names):,} groups")
+    grid.add_row("servers", f"{table.server_count:,} in {len(table.group_names):,} groups")
     slowest = table.group_names[prediction.bound_group] if prediction.bound_group >= 0 else "-"
     grid.add_row("lower bound", f"{duration(prediction.bound_s)}, set by {slowest}")
     grid.add_row("predicted", f"{duration(prediction.makespan_s)} with {prediction.workers + 1} ranks")

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.io.audit_file import read_audit
@@ -340,6 +344,48 @@ def test_failed_rows_of_a_server_can_be_fetched_again(tmp_path: Path, new_job: M
     assert len(urls) == 10
     assert {urlsplit(str(url)).netloc for url in urls} == {chosen}
     assert job.run(1, "--verify")[0] == 0
+
+
+@pytest.mark.parametrize("min_rows", [1, 50], ids=["alone", "packed"])
+def test_a_grown_input_is_fetched_only_where_it_is_new(tmp_path: Path, new_job: MakeJob, min_rows: int) -> None:
+    # The first run knows two of the four servers, and some rows of each; killed while it adds, the second starts anew.
+    with running_fleet(tmp_path / "fleet", plain_fleet(4), 120) as fleet:
+        table = pq.read_table(fleet.table_path)
+        source = tmp_path / "in"
+        source.mkdir()
+        is_old = np.array([fleet.specs[1].name(fleet.port) > str(url)[7:] for url in table["identifier"].to_pylist()])
+        old = table.filter(pa.array(is_old)).slice(0, 20)
+        pq.write_table(old, source / "a.parquet")
+        job = new_job(source, profiling={"min_rows": min_rows})
+        assert job.run(2)[0] == 0
+        before = parts(job)
+        rest = table.filter(pc.invert(pc.is_in(table["identifier"], value_set=old["identifier"].combine_chunks())))
+        pq.write_table(rest, source / "b.parquet")
+        code, printed = job.run(1, program=("-c", KILLED_WHILE_ADDING))
+        assert code == -signal.SIGKILL, printed
+        assert parts(job) == before
+        code, printed = job.run(3)
+        log = fleet.finished_log()
+    assert code == 0, printed
+    assert "Input: 100 rows" in printed
+    assert set(before) <= set(parts(job))
+    assert rows_of(job.output / "images", ["row_number"]).column("row_number").to_numpy().sum() == sum(range(120))
+    assert len(outcomes(job)) == 120
+    assert repeated_fetches(log) == 0
+    assert job.run(1, "--verify")[0] == 0
+    pq.write_table(old.slice(1), source / "a.parquet")
+    code, printed = job.run(2)
+    assert code == 2
+    assert "it has 119 rows, and had 120" in printed
+
+
+KILLED_WHILE_ADDING = """
+import os, signal, sys
+from ddmpi.__main__ import main
+from ddmpi.io import urls_writer
+urls_writer.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
 
 
 def test_an_unreachable_server_leaves_its_rows_pending(tmp_path: Path, new_job: MakeJob) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ddmpi.config import Config
 from ddmpi.errors import OutputError
@@ -24,6 +22,7 @@ from ddmpi.io.batch_files import servers_present
 from ddmpi.io.layout import Layout
 from ddmpi.io.name_column import NameColumn
 from ddmpi.io.profiles import Profile
+from ddmpi.io.urls_index import read_index
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits
 from ddmpi.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, is_packed, row_time_s
 
@@ -41,7 +40,8 @@ class BatchTable:
     """
 
     def __init__(self, layout: Layout) -> None:
-        table = _read(layout.batches_table)
+        index = read_index(layout.urls)
+        table, servers = index.batches, index.servers
         self.rows: IntArray = table.column("rows").to_numpy().astype(np.int64)
         self._partitions: IntArray = table.column("partition_id").to_numpy().astype(np.int64)
         self._row_groups: IntArray = table.column("row_group").to_numpy().astype(np.int64)
@@ -49,8 +49,8 @@ class BatchTable:
         self._files, self._file_names = _encode(table.column("file"))
         self._servers, self._server_names = _encode(table.column("server_name"))
         self.groups, self.group_names = _encode(table.column("group"))
-        servers = _read(layout.urls / "servers.parquet")
         self.server_names = NameColumn(_one_chunk(servers.column("server_name")))
+        """One name per server, and a further one for each time that rows of it were added."""
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
         self._server_batches: IntArray = servers.column("batches").to_numpy().astype(np.int64)
@@ -58,6 +58,24 @@ class BatchTable:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def is_server(self) -> npt.NDArray[np.bool_]:
+        """Which of ``server_names`` is the first of its server."""
+        _, first = np.unique(self._server_codes, return_index=True)
+        found = np.zeros(len(self.server_names), np.bool_)
+        found[first] = True
+        return found
+
+    @cached_property
+    def _server_codes(self) -> IntArray:
+        encoded: Any = self.server_names.values.dictionary_encode()
+        return np.asarray(encoded.indices).astype(np.int64)
+
+    @property
+    def server_count(self) -> int:
+        """How many servers there are."""
+        return int(np.count_nonzero(self.is_server))
 
     def ref(self, batch_id: int) -> BatchRef:
         """Where the batch's rows are."""
@@ -124,7 +142,7 @@ class BatchTable:
     @property
     def ignored_server_count(self) -> int:
         """Servers that the ignored table leaves out."""
-        return int(np.count_nonzero(self._is_ignored))
+        return int(np.count_nonzero(self._is_ignored & self.is_server))
 
     @cached_property
     def ignored_rows(self) -> IntArray:
@@ -159,13 +177,6 @@ def _ignored_patterns(layout: Layout) -> list[str]:
         return []
     except (OSError, UnicodeError) as error:
         raise OutputError(f"{layout.ignored}: cannot be read: {error}") from error
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise OutputError(f"{path}: cannot be read: {error}") from error
 
 
 def _encode(column: pa.ChunkedArray[Any]) -> tuple[IntArray, NameColumn]:

@@ -24,7 +24,7 @@ _MIX_2: Final = np.uint64(0x94D049BB133111EB)
 """The constants of splitmix64 (Steele, Lea, Flood 2014)."""
 _BLOCK_ROWS: Final = 1 << 13
 """Rows hashed at once: what is made of them stays in the cache."""
-_HASHED_BYTES: Final = 1 << 13
+HASHED_BYTES: Final = 1 << 13
 """Of a longer text only so much counts, and its length. No URL that is fetched is longer."""
 _TAIL_MASKS: Final = np.array([(1 << (8 * size)) - 1 for size in range(8)], dtype=np.uint64)
 """What is left of a word of which only so many bytes belong to the text."""
@@ -33,7 +33,8 @@ _HEX: Final = np.frombuffer(bytes(range(256)).hex().encode(), dtype=np.uint16)
 _HYPHENS: Final = (8, 13, 18, 23)
 
 
-def _mix(words: _Words) -> _Words:
+def mix(words: _Words) -> _Words:
+    """One word for each: of neighbors quite different ones (splitmix64)."""
     words = (words ^ (words >> np.uint64(30))) * _MIX_1
     words = (words ^ (words >> np.uint64(27))) * _MIX_2
     mixed: _Words = words ^ (words >> np.uint64(31))
@@ -48,9 +49,9 @@ def fill_uuids(
         return uuids
     missing = pc.is_null(uuids)
     rows = np.asarray(row_numbers.filter(missing)).astype(np.uint64)
-    texts = _hash_texts(identifiers.filter(missing)) ^ _mix(_hash_texts(source_ids.filter(missing)) + _GOLDEN)
-    low = _mix((rows + np.uint64(1)) * _GOLDEN)
-    derived = _format(_mix(texts ^ low), _mix(texts + low))
+    texts = hash_texts(identifiers.filter(missing)) ^ mix(hash_texts(source_ids.filter(missing)) + _GOLDEN)
+    low = mix((rows + np.uint64(1)) * _GOLDEN)
+    derived = _format(mix(texts ^ low), mix(texts + low))
     return derived if len(derived) == len(uuids) else pc.replace_with_mask(uuids, missing, derived)
 
 
@@ -82,7 +83,7 @@ def _text(high: _Words, low: _Words) -> pa.Array[Any]:
     return pa.Array.from_buffers(pa.string(), len(octets), [None, _as_buffer(offsets), _as_buffer(text)])
 
 
-def _hash_texts(texts: pa.Array[Any]) -> _Words:
+def hash_texts(texts: pa.Array[Any]) -> _Words:
     """One word per text; null counts as empty."""
     flat = texts.fill_null("").cast(pa.large_string())
     _, offset_buffer, data_buffer = flat.buffers()
@@ -101,7 +102,7 @@ def _hash_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]) -> _
     words = np.ndarray(len(data) - 7, dtype="<u8", buffer=data, strides=(1,))  # one beginning at each byte
     starts, lengths = bounds[:-1], np.diff(bounds)
     hashes: _Words = lengths.astype(np.uint64) * _GOLDEN
-    left = np.minimum(lengths, _HASHED_BYTES)
+    left = np.minimum(lengths, HASHED_BYTES)
     for step in range(int(left.min()) // 8):
         hashes = _absorb(hashes, words[starts + 8 * step])
     done = int(left.min()) // 8 * 8
@@ -113,7 +114,7 @@ def _hash_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]) -> _
         hashes[rows] = _absorb(hashes[rows], taken)
         done += 8
         rows = rows[short > 8]
-    return _mix(hashes)
+    return mix(hashes)
 
 
 def _absorb(hashes: _Words, words: _Words) -> _Words:

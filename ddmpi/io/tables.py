@@ -45,6 +45,8 @@ class RawRows(NamedTuple):
     row_numbers: IntArray
     dropped: int
     """Rows beside these that the filter left out."""
+    end: int
+    """Where in the input they end, in rows, those that were left out included."""
 
 
 class InputTable:
@@ -61,8 +63,10 @@ class InputTable:
         texts: Mapping[str, str],
         keep: Sequence[str],
         shaping: Shaping,
+        first_row: int = 0,
     ) -> None:
         self.name = name
+        self._first_row = first_row
         self._shaping = shaping
         self._sources = sources
         self._texts = dict(texts)
@@ -79,7 +83,14 @@ class InputTable:
     def rows(self) -> int | None:
         """The number of rows, before any filter, where it is known without reading (Parquet), else None."""
         counts = [source.row_count for source in self._sources]
-        return None if None in counts else sum(count for count in counts if count is not None)
+        known = sum(count for count in counts if count is not None)
+        return None if None in counts else max(0, known - self._first_row)
+
+    def after(self, rows: int) -> InputTable:
+        """The same table without its first rows; the others keep their numbers."""
+        return InputTable(
+            self.name, self._sources, texts=self._texts, keep=self._keep, shaping=self._shaping, first_row=rows
+        )
 
     def sample(self) -> pa.RecordBatch | None:
         """The first rows, normalized; None if there are none. Raises InputError."""
@@ -112,16 +123,28 @@ class InputTable:
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def raw(self, *, urls_only: bool = False) -> Iterator[RawRows]:
-        """All rows that are taken, in order; with all columns that matter, or only with the URLs. Raises InputError."""
+    def raw(self, *, urls_only: bool = False, up_to: int | None = None) -> Iterator[RawRows]:
+        """All rows that are taken, in order; with all columns that matter, or only with the URLs. Raises InputError.
+
+        Ends with the rows among which is that before row ``up_to``, if it is given.
+        """
         columns = [self._texts["identifier"]] if urls_only else self._columns()
         as_dictionary = [] if urls_only else list(self._vocabularies)
         first_row = 0
         for source in self._sources:
+            if source.row_count is not None and first_row + source.row_count <= self._first_row:
+                first_row += source.row_count
+                continue
             for rows in source.batches(self._shaping.sources_of(columns), as_dictionary):
-                with naming(source.path):
-                    yield RawRows(source.path, *self._shaping.shape(rows, first_row, columns))
-                first_row += rows.num_rows
+                if up_to is not None and first_row >= up_to:
+                    return
+                end = first_row + rows.num_rows
+                known = max(0, self._first_row - first_row)
+                if known < rows.num_rows:
+                    with naming(source.path):
+                        shaped = self._shaping.shape(rows.slice(known), first_row + known, columns)
+                    yield RawRows(source.path, *shaped, end)
+                first_row = end
 
     def servers(self, raw: RawRows) -> Servers:
         """The server of each row, or why it is refused. Raises InputError; may be called from any thread."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
@@ -24,6 +24,8 @@ from ddmpi.placement import ROW_GROUP_ROWS, Layout
 
 BATCHES_NAME: Final = "batches.parquet"
 SERVERS_NAME: Final = "servers.parquet"
+INPUT_ROWS: Final = b"ddmpi.input_rows"
+"""Metadata of batches.parquet: rows of the input behind it, those that the filter left out included."""
 
 _INT64: Final[pa.DataType] = pa.int64()
 _INT32: Final[pa.DataType] = pa.int32()
@@ -189,26 +191,46 @@ def file_name(file: int) -> str:
     return f"urls-{file:05d}.parquet"
 
 
-def write_index(folder: Path, cut: Cut, layout: Layout, servers: ServerTable) -> None:
+class Place(NamedTuple):
+    """Where an index stands among those that are there already."""
+
+    folder: str = ""
+    """Of its files, relative to the urls folder, with a slash."""
+    batches: int = 0
+    """That come before its own."""
+    partitions: Callable[[pa.Array[Any]], IntArray] = lambda names: np.zeros(len(names), np.int64)
+    """(n,) how many partitions each server name has already."""
+
+
+def write_index(
+    folder: Path,
+    cut: Cut,
+    layout: Layout,
+    servers: ServerTable,
+    *,
+    input_rows: int,
+    place: Place = Place(),  # noqa: B008
+) -> None:
     """Write both index tables; ``servers`` are what the batches were cut from."""
-    file_names = pa.array([file_name(file) for file in range(len(layout.files))], pa.string())
+    file_names = pa.array([f"{place.folder}{file_name(file)}" for file in range(len(layout.files))], pa.string())
     batches = {
-        "batch_id": np.arange(len(cut)),
+        "batch_id": np.arange(len(cut)) + place.batches,
         "server_name": cut.server_names,
         "group": cut.groups,
-        "partition_id": cut.partition_ids,
+        "partition_id": cut.partition_ids + place.partitions(cut.server_names),
         "file": file_names.take(layout.file),
         "row_group": layout.row_group.astype(np.int32),
         "offset": layout.offset.astype(np.int32),
         "rows": cut.rows,
         "first_row": layout.first_row,
     }
-    _write_table(folder / BATCHES_NAME, pa.table(batches, schema=BATCHES_SCHEMA))
+    schema = BATCHES_SCHEMA.with_metadata({INPUT_ROWS: str(input_rows).encode()})
+    _write_table(folder / BATCHES_NAME, pa.table(batches, schema=schema))
     by_server = {
         "server_name": servers.names,
         "group": pc.coalesce(servers.groups, servers.names),
         "rows": servers.rows,
-        "first_batch_id": cut.first_batch,
+        "first_batch_id": cut.first_batch + place.batches,
         "batches": cut.batch_counts,
     }
     _write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))

@@ -29,10 +29,12 @@ from ddmpi.io.server_tally import REFUSED, Numbers, ServerTally
 from ddmpi.io.shelves import DiskShelves, MemoryShelves, Shelves
 from ddmpi.io.sources import one_line
 from ddmpi.io.tables import InputTable, RawRows
-from ddmpi.io.urls_files import PlacedRows, UrlsFiles, write_index
+from ddmpi.io.urls_files import Place, PlacedRows, UrlsFiles, write_index
+from ddmpi.io.urls_index import UrlsIndex
 from ddmpi.io.workers import Workers, recycled_memory
 from ddmpi.partition import Cut, IntArray, ServerTable, cut_batches
 from ddmpi.placement import Destinations, lay_out
+from ddmpi.records import MANY_SERVERS
 
 DEFAULT_MEMORY_BYTES: Final = 1 << 30
 SHELF_ROWS: Final = 128 * 1024
@@ -71,6 +73,7 @@ def partition_input(
     small_rows: int,
     group_of: Callable[[str], str] | None = None,
     grouped: Sequence[str] = ("*",),
+    earlier: UrlsIndex | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_progress: Callable[[PartitionProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -80,7 +83,8 @@ def partition_input(
     ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
     About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
     ``group_of`` says which pace group a server is in, its own name if it is on its own (None: they all are); it is
-    asked once per server of those that the patterns ``grouped`` mean, the others are on their own.
+    asked once per server of those that the patterns ``grouped`` mean, the others are on their own. With ``earlier`` the
+    table's rows come after those of that index, and ``folder`` is its ``next_addition``.
 
     Raises:
         InputError: the input is damaged, or changed meanwhile.
@@ -97,7 +101,7 @@ def partition_input(
                 shutil.rmtree(leftover)
         make_folders(staging)
         with recycled_memory(), Workers() as workers:
-            cut = job.run(workers, batch_size, small_rows, partial(_groups, group_of, grouped))
+            cut = job.run(workers, batch_size, small_rows, partial(_groups, group_of, grouped), earlier)
         if folder.exists():
             folder.rename(replaced)
         publish(staging, folder)
@@ -161,13 +165,18 @@ class _Job:
         batch_size: int,
         small_rows: int,
         groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
+        earlier: UrlsIndex | None,
     ) -> Cut:
         with NumberFile(self.staging / ".numbers") as numbers:
             self._count_servers(workers, numbers)
             known = self.tally.names.slice(1)
-            servers = ServerTable(known, self.tally.rows[1:], groups_of(known))
+            groups = groups_of(known) if earlier is None else earlier.groups_of(known, groups_of)
+            servers = ServerTable(known, self.tally.rows[1:], groups)
             refused = int(self.tally.rows[REFUSED])
-            cut = cut_batches(servers, invalid_rows=refused, batch_size=batch_size, small_rows=small_rows)
+            packs = 0 if earlier is None else int(earlier.partitions_of(pa.array([MANY_SERVERS]))[0])
+            cut = cut_batches(
+                servers, invalid_rows=refused, batch_size=batch_size, small_rows=small_rows, first_pack=packs
+            )
             layout = lay_out(cut.rows)
             # Numbers of the servers by position in the output, the refused rows last.
             ranked = np.append(cut.order + 1, REFUSED)
@@ -183,7 +192,12 @@ class _Job:
             )
             shelves = self._fill_shelves(workers, numbers, ranked, files.shelf_starts)
         self._write_files(workers, files, shelves)
-        write_index(self.staging, cut, layout, servers)
+        place = Place()
+        if earlier is not None:
+            folder = earlier.next_addition.name + "/"
+            place = Place(folder, earlier.batches.num_rows, earlier.partitions_of)
+        input_rows = int(self.tally.rows.sum()) + self.dropped
+        write_index(self.staging, cut, layout, servers, input_rows=input_rows, place=place)
         return cut
 
     def _count_servers(self, workers: Workers, numbers: NumberFile) -> None:

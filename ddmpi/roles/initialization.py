@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ddmpi.config import Config
@@ -22,11 +23,13 @@ from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.checkpoint import Checkpoint, load
 from ddmpi.io.durable import make_folders
 from ddmpi.io.fence import highest_epoch, open_epoch
+from ddmpi.io.growth import known_rows
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock, acquire
 from ddmpi.io.profiles import read_profiles
 from ddmpi.io.publishing import Publisher, claim, make_publisher
 from ddmpi.io.tables import BatchReader, InputTable, open_input
+from ddmpi.io.urls_index import UrlsIndex, read_index
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary, partition_input
 from ddmpi.roles.run_state import RunState
 
@@ -82,7 +85,10 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     table = open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
     fingerprint = table.fingerprint()
     if checkpoint is not None and not orders.reset_batched:
-        _check_same(checkpoint, config, fingerprint)
+        _check_same(checkpoint, config)
+    index = read_index(layout.urls) if layout.batches_table.exists() and not orders.reset_batched else None
+    is_same = checkpoint is not None and checkpoint.input_fingerprint == fingerprint
+    known = None if index is None or is_same else _known_rows(table, index, reporting)
     claim(layout, config.publish.to)
     if orders.reset_batched:
         publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
@@ -95,8 +101,11 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     if orders.reset_profiled:
         layout.profiles.unlink(missing_ok=True)
         stages.pop("profiled", None)
-    if not layout.batches_table.exists():
+    if index is None:
         stages["batched"] = _partition(config, layout, table, reporting)
+    elif known is not None:
+        _add_rows(config, table.after(known), index, reporting)
+        stages.pop("profiled", None)  # there may be new servers
     state = RunState(
         config=config,
         layout=layout,
@@ -124,7 +133,7 @@ def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[st
     if checkpoint is None and last and not warnings:
         return [
             f"{layout.checkpoint} is missing, although this is not the folder's first run: what is done is read from "
-            "the parts; rates are learned anew, and whether input and config are the same as before cannot be told"
+            "the parts; rates are learned anew, and whether the config is the same as before cannot be told"
         ]
     if checkpoint is not None and checkpoint.epoch < last:
         return [
@@ -134,8 +143,8 @@ def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[st
     return []
 
 
-def _check_same(checkpoint: Checkpoint, config: Config, fingerprint: str) -> None:
-    """A folder belongs to one input and one config, as far as the config decides what the folder holds."""
+def _check_same(checkpoint: Checkpoint, config: Config) -> None:
+    """A folder belongs to one config, as far as that decides what the folder holds."""
     before, now = checkpoint.config_semantic, config.semantic()
     changed = [f"  {key}: was {before[key]!r}, is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
     if before and changed:
@@ -143,11 +152,18 @@ def _check_same(checkpoint: Checkpoint, config: Config, fingerprint: str) -> Non
             "the config has changed since this output folder was begun:\n" + "\n".join(changed) + "\n"
             "change it back, or use another path_to_output_folder"
         )
-    if checkpoint.input_fingerprint and checkpoint.input_fingerprint != fingerprint:
+
+
+def _known_rows(table: InputTable, index: UrlsIndex, reporting: Reporting) -> int:
+    """How many rows of an input that is not the same as before the urls folder has: they have to be its first ones."""
+    log.info("the input is not the same as before: its rows are compared with those in %s", index.folder)
+    try:
+        return known_rows(table, index, reporting.should_stop)
+    except OutputError as error:
         raise OutputError(
-            f"the input {config.path_to_input} has changed since this output folder was begun; "
+            f"the input {table.name} has changed since this output folder was begun: {error}; "
             "restore it, use another path_to_output_folder, or start anew with --reset-batched --yes-delete-results"
-        )
+        ) from error
 
 
 def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_results: bool) -> None:
@@ -173,19 +189,35 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
 
 def _partition(config: Config, layout: Layout, table: InputTable, reporting: Reporting) -> dict[str, Any]:
     """Stage 1 itself; what the checkpoint keeps of it."""
-    summary = partition_input(
+    summary = _cluster(config, table, layout.urls, None, reporting)
+    reporting.on_partitioned(summary)
+    return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
+
+
+def _add_rows(config: Config, added: InputTable, index: UrlsIndex, reporting: Reporting) -> None:
+    """Stage 1 for the rows that an input has grown by, if there are any."""
+    if next(added.raw(), None) is None:
+        return
+    summary = _cluster(config, added, index.next_addition, index, reporting)
+    log.info("%d rows were added to the input", summary.rows)
+    reporting.on_partitioned(summary)
+
+
+def _cluster(
+    config: Config, table: InputTable, folder: Path, earlier: UrlsIndex | None, reporting: Reporting
+) -> PartitionSummary:
+    return partition_input(
         table,
-        layout.urls,
+        folder,
         batch_size=config.downloader_parameters.batch_size,
         small_rows=min(config.profiling.min_rows, config.downloader_parameters.batch_size),
         group_of=config.group_of,
         grouped=config.rules.grouped,
+        earlier=earlier,
         memory_bytes=config.initialization.memory_bytes,
         on_progress=reporting.on_rows,
         should_stop=reporting.should_stop,
     )
-    reporting.on_partitioned(summary)
-    return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
 
 
 def describe_environment(environment: Mapping[str, str]) -> str:

@@ -105,12 +105,12 @@ def targets(
     is_open: Callable[[int], bool],
     begun_ref: Callable[[int], BatchRef],
 ) -> list[Target]:
-    """The servers worth profiling: enough rows, no profile yet, and a first batch that is not complete.
+    """The servers worth profiling: enough rows, no profile yet, and a first batch that is not complete. Each once.
 
     ``begun_ref`` gives a batch with the parts that it has: an earlier run may have been killed while it profiled.
     """
-    return [
-        (server, begun_ref(first_batch), batches)
-        for server, first_batch, batches in table.servers_with(min_rows)
-        if server not in known and server != INVALID_SERVER and is_open(first_batch)
-    ]
+    found: dict[str, Target] = {}
+    for server, first_batch, batches in table.servers_with(min_rows):
+        if server not in known and server not in found and server != INVALID_SERVER and is_open(first_batch):
+            found[server] = (server, begun_ref(first_batch), batches)
+    return list(found.values())

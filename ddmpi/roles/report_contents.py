@@ -51,7 +51,7 @@ def server_lines(state: RunState, usage: UsageTable, now: float) -> tuple[list[S
     packed = np.asarray(pc.starts_with(names.values, pattern=PACKED_PREFIX))
     line_of_group = np.where(packed, len(names), np.arange(len(names)))
     line_of_batch = line_of_group[table.groups]
-    servers = np.bincount(line_of_batch[table.server_first_batch], minlength=len(names) + 1)
+    servers = np.bincount(line_of_batch[table.server_first_batch[table.is_server]], minlength=len(names) + 1)
     rows, successes, errors = (
         np.bincount(line_of_batch, values, minlength=len(names) + 1).astype(np.int64)
         for values in (table.rows, state.successes, state.errors)
