@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.config import parse
@@ -95,6 +96,16 @@ def test_a_lost_or_damaged_checkpoint_is_said_and_costs_no_row(
         assert state.epoch == 2
     assert "checkpoint.json" in warned(caplog)
     assert "what is done is read from the parts" in warned(caplog)
+
+
+def test_a_folder_of_0_1_0_goes_on_without_its_checkpoint(folder: Path) -> None:
+    begun(folder)
+    for name in ("checkpoint.json", "checkpoint.json.previous"):
+        (folder / "out" / name).unlink(missing_ok=True)
+    batches = folder / "out/urls/batches.parquet"
+    pq.write_table(pq.read_table(batches).replace_schema_metadata(None), batches)
+    with opened(folder) as state:
+        assert_rows_counted(state)
 
 
 def test_an_older_checkpoint_is_noticed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

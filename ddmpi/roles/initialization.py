@@ -87,8 +87,10 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     if checkpoint is not None and not orders.reset_batched:
         _check_same(checkpoint, config)
     index = read_index(layout.urls) if layout.batches_table.exists() and not orders.reset_batched else None
-    is_same = checkpoint is not None and checkpoint.input_fingerprint == fingerprint
-    known = None if index is None or is_same else _known_rows(table, index, reporting)
+    before = "" if checkpoint is None else checkpoint.input_fingerprint
+    # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
+    is_known = index is None or before == fingerprint or (not before and index.input_rows is None)
+    known = None if index is None or is_known else _known_rows(table, index, reporting)
     claim(layout, config.publish.to)
     if orders.reset_batched:
         publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
