@@ -60,7 +60,7 @@ class Uploads(Generic[Event]):
         self.check()
 
     def close(self) -> None:
-        """Begin no further upload."""
+        """Begin no further upload. Events of those that had not begun never pass: their parts are not in the store."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _pass_on(self) -> None:
@@ -68,9 +68,9 @@ class Uploads(Generic[Event]):
             while self._waiting and self._failure is None:
                 future, event = self._waiting[0]
                 if future is not None:
-                    if not future.done():
+                    if not future.done() or future.cancelled():
                         return
-                    self._failure = None if future.cancelled() else future.exception()
+                    self._failure = future.exception()
                     if self._failure is not None:
                         self._on_failure()
                         return
