@@ -25,10 +25,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from ddmpi import config as config_module
+from ddmpi.arguments import Orders
 from ddmpi.io.batch_files import BatchCounts
 from ddmpi.io.layout import Layout, part_name
 from ddmpi.io.schedules import VerificationRow, write_verification
-from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
+from ddmpi.roles.initialization import Reporting, initialize, own_output
 from ddmpi.roles.run_state import RunState
 
 ROWS_PER_BATCH: Final = 10

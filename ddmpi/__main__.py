@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
 
-from ddmpi.arguments import Arguments, parse_arguments
+from ddmpi.arguments import Arguments, Orders, parse_arguments
 from ddmpi.errors import DdmpiError, SetupError
 from ddmpi.io.parent import die_with_launcher
 from ddmpi.launching import complain, refuse_start, run_together
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_local(arguments)
     from ddmpi.roles.signals import Signals  # noqa: PLC0415
 
+    gc.disable()  # while libraries are loaded: there is no garbage, and looking for it takes a tenth of the start
     signals = Signals()  # first: what is loaded below takes a second, and a stop signal would kill it
     try:
         world = start_mpi(os.environ)
@@ -30,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         # numpy, pyarrow and libcurl take their time to load
         from ddmpi import config, program  # noqa: PLC0415
-        from ddmpi.roles.initialization import Orders  # noqa: PLC0415
 
         orders = Orders(
             arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()

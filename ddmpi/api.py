@@ -47,7 +47,7 @@ def download(config: ConfigLike, comm: MPI.Intracomm | None = None) -> int:
     def run() -> int:
         refuse_wrong_launcher(os.environ, MPI.COMM_WORLD.Get_size())
         from ddmpi import program  # noqa: PLC0415  # libcurl; imports mpi4py
-        from ddmpi.roles.initialization import Orders  # noqa: PLC0415
+        from ddmpi.arguments import Orders  # noqa: PLC0415
         from ddmpi.roles.signals import Signals  # noqa: PLC0415
 
         signals = Signals()

@@ -18,6 +18,16 @@ _EPILOG = """exit codes:
 
 
 @dataclass(frozen=True)
+class Orders:
+    """What the command line asks for beside a plain run."""
+
+    reset_profiled: bool = False
+    reset_batched: bool = False
+    delete_results: bool = False
+    retry_failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Arguments:
     """What was asked for. ``retry_failed`` is None without the option, ("*",) with no word after it."""
 

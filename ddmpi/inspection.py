@@ -18,13 +18,13 @@ from ddmpi.arguments import Arguments
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.io.batch_files import scan
+from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.checkpoint import Checkpoint, load
 from ddmpi.io.layout import PART_KINDS, Layout
 from ddmpi.io.lock import Holder
 from ddmpi.io.profiles import read_profiles
 from ddmpi.io.publishing import store_of
-from ddmpi.io.tables import BatchReader
 from ddmpi.io.verification import BatchCheck, check_batch
 from ddmpi.planning import plan_beside_run, show_plan
 from ddmpi.records import UNDECODABLE

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from ddmpi.arguments import Orders
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE
 from ddmpi.formats import duration, size
@@ -16,7 +17,7 @@ from ddmpi.io.checkpoint import Checkpoint
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile, read_profiles
 from ddmpi.prediction import Circumstances, Prediction, predict
-from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
+from ddmpi.roles.initialization import Reporting, initialize, own_output
 from ddmpi.schedule import IntArray
 
 TYPICAL_FILE_BYTES = 100_000

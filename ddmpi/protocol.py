@@ -88,10 +88,12 @@ class Lane(msgspec.Struct, frozen=True):
 class Begin(msgspec.Struct, frozen=True, tag=True):
     """The first message to each rank: the output folder is initialized, and this run is its ``epoch``-th.
 
-    ``report_interval_s``: how often to send ``Progress`` when there is nothing urgent.
+    ``config`` is the job's, as JSON; ``report_interval_s``: how often to send ``Progress`` when there is nothing
+    urgent.
     """
 
     epoch: int
+    config: bytes
     report_interval_s: float = 0.5
 
 

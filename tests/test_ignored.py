@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddmpi.arguments import Orders
 from ddmpi.config import parse
 from ddmpi.errors import OutputError
 from ddmpi.ignored import matching_servers, patterns_in
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.layout import Layout
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS
-from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
+from ddmpi.roles.initialization import Reporting, initialize, own_output
 from ddmpi.roles.run_state import RunState
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet

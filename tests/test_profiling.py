@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from ddmpi.config import parse
+from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import acquire
 from ddmpi.io.profiles import Profile, profile_of, read_profiles, write_profiles
-from ddmpi.io.tables import BatchReader, open_input
+from ddmpi.io.tables import open_input
 from ddmpi.io.urls_writer import partition_input
 from ddmpi.protocol import LaneReport, LaneState, PartReport, Sample
 from ddmpi.records import Limits, PaceState

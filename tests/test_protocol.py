@@ -22,7 +22,7 @@ LANE = protocol.Lane(7, "s", False, SHARE, (BATCH,), {"s": PACE}, 6.0, True, 8, 
 REPORT = protocol.LaneReport(7, 8, protocol.LaneState.PARKED, 9.0, {"s": PaceState(1.0)})
 
 MESSAGES = [
-    protocol.Begin(4, 50.0),
+    protocol.Begin(4, b"{}", 50.0),
     protocol.Assign((LANE,), 5),
     protocol.Extend(7, 9, SHARE, (BATCH,), (ERRAND,), 3.5),
     protocol.SetControl((ControlRule("*.org", True, 0.5, 2, 1e6, 1e9),)),

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from ddmpi import config as config_module
+from ddmpi.arguments import Orders
 from ddmpi.history import MOST_POINTS
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile
 from ddmpi.report.data import Audit, Picture, Point, Report, RunLine, ServerLine
 from ddmpi.report.page import MOST_SERVERS, render
-from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
+from ddmpi.roles.initialization import Reporting, initialize, own_output
 from ddmpi.roles.report_contents import audit, server_lines
 from ddmpi.roles.run_state import RunState
 from ddmpi.summary import Summary

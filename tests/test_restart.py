@@ -10,11 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from ddmpi.arguments import Orders
 from ddmpi.config import parse
 from ddmpi.errors import OutputError
 from ddmpi.io.layout import Layout
 from ddmpi.records import PaceState
-from ddmpi.roles.initialization import Orders, Reporting, initialize, own_output
+from ddmpi.roles.initialization import Reporting, initialize, own_output
 from ddmpi.roles.run_state import RunState
 from tests.result_data import write_outcomes
 

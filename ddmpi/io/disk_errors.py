@@ -8,6 +8,7 @@ system are bugs where nobody expects them, and keep their tracebacks.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,3 +54,10 @@ def machine_faults() -> Iterator[None]:
         if error.errno not in MACHINE_FAULTS:
             raise
         raise storage_error("cannot use", error.filename or "the disk", error) from error
+
+
+def one_line(error: Exception) -> str:
+    """An exception's text as part of a message: in one line, and not longer than a screen."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return " ".join(str(error).split())[:500]

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddmpi.errors import OutputError
+from ddmpi.io.disk_errors import one_line
 from ddmpi.io.row_uuids import HASHED_BYTES, hash_texts, mix
-from ddmpi.io.sources import one_line
 from ddmpi.io.tables import InputTable, RawRows
 from ddmpi.io.urls_index import UrlsIndex
 from ddmpi.io.urls_writer import Interrupted

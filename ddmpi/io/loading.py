@@ -25,7 +25,7 @@ Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
 
 
 class RowReader(Protocol):
-    """Reads the rows of a batch (``io.tables.BatchReader``)."""
+    """Reads the rows of a batch (``io.batch_reader.BatchReader``)."""
 
     def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
         """The batch's rows with these columns."""

@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError
+from ddmpi.io.disk_errors import one_line
 from ddmpi.io.input_files import InputFile, InputPath, StoredFile, size_and_time
 from ddmpi.io.line_blocks import Compression, check_encoding, line_blocks, open_bytes, parse_json_block
 
@@ -296,10 +297,3 @@ def naming(path: InputPath) -> Iterator[None]:
         yield
     except (OSError, EOFError, pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{path}: {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """An exception's text as part of a message: in one line, and not longer than a screen."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return " ".join(str(error).split())[:500]

@@ -1,23 +1,19 @@
-"""The table of URLs as it comes in (``open_input``), and batches as the ranks read them (``BatchReader``)."""
+"""The table of URLs as it comes in: ``open_input``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ddmpi.errors import InputError, OutputError
+from ddmpi.errors import InputError
 from ddmpi.io.input_files import InputPath, list_files
 from ddmpi.io.shaping import Shaping, joined_name
-from ddmpi.io.sources import SourceFile, is_known_kind, naming, one_line, open_source
+from ddmpi.io.sources import SourceFile, is_known_kind, naming, open_source
 from ddmpi.io.url_rows import (
     BASE_COLUMNS,
     TEXT_COLUMNS,
@@ -30,11 +26,7 @@ from ddmpi.io.url_rows import (
 )
 from ddmpi.io.vocabulary import Vocabulary
 from ddmpi.partition import IntArray, Servers
-from ddmpi.records import BatchRef
 from ddmpi.row_filter import RowFilter
-
-_OPEN_FILES: Final = 8
-"""Files that one reader keeps open: the batches of a rank lie near each other, but not all in one file."""
 
 
 class RawRows(NamedTuple):
@@ -258,49 +250,3 @@ def _check_same(first: SourceFile, other: SourceFile, used: Sequence[str]) -> No
     ]
     if differences:
         raise InputError(f"{other.path}: other columns than in {first.path}: {'; '.join(differences)}")
-
-
-class BatchReader:
-    """Reads batches of a urls folder, each from its row group alone. May be used from several threads."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
-        self._lock = threading.Lock()  # a ParquetFile has one file position: two reads at once would mix
-
-    def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
-        """The batch's rows, in input order, with these columns (None: all), in this order.
-
-        Raises:
-            OutputError: the file is missing or damaged, or does not have these rows or columns.
-        """
-        path = self._folder / batch.file
-        try:
-            with self._lock:
-                group = self._open(batch.file).read_row_group(batch.row_group, columns=_as_list(columns))
-            rows = group.slice(batch.offset, batch.rows)
-            rows = rows if columns is None else rows.select(list(columns))
-        except (OSError, IndexError, KeyError, pa.ArrowException) as error:
-            raise OutputError(f"{path}: cannot read batch {batch.batch_id}: {one_line(error)}") from error
-        if rows.num_rows != batch.rows:
-            raise OutputError(f"{path}: row group {batch.row_group} ends within batch {batch.batch_id}")
-        return rows
-
-    def close(self) -> None:
-        """Close all files; the next ``read`` opens them again."""
-        with self._lock:
-            while self._files:
-                self._files.popitem()[1].close()
-
-    def _open(self, name: str) -> pq.ParquetFile:
-        file = self._files.get(name)
-        if file is None:
-            file = self._files[name] = pq.ParquetFile(self._folder / name, page_checksum_verification=True)
-            if len(self._files) > _OPEN_FILES:
-                self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(name)
-        return file
-
-
-def _as_list(columns: Sequence[str] | None) -> list[Any] | None:
-    return None if columns is None else list(columns)

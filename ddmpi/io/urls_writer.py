@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 
 from ddmpi.errors import EXIT_PENDING, DdmpiError, InputError, StorageError
 from ddmpi.ignored import matching_servers
+from ddmpi.io.disk_errors import one_line
 from ddmpi.io.durable import make_folders, publish
 from ddmpi.io.row_numbers import NumberFile
 from ddmpi.io.server_tally import REFUSED, Numbers, ServerTally
 from ddmpi.io.shelves import DiskShelves, MemoryShelves, Shelves
-from ddmpi.io.sources import one_line
 from ddmpi.io.tables import InputTable, RawRows
 from ddmpi.io.urls_files import Place, PlacedRows, UrlsFiles, write_index
 from ddmpi.io.urls_index import UrlsIndex

@@ -12,9 +12,9 @@ from ddmpi.addresses import address_rule
 from ddmpi.config import Config
 from ddmpi.errors import SetupError
 from ddmpi.frontier_rules import Rules
+from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.layout import Layout
 from ddmpi.io.publishing import make_publisher
-from ddmpi.io.tables import BatchReader
 from ddmpi.io.transfers import TransferOptions, Transfers
 from ddmpi.pace import PacePolicy
 from ddmpi.protocol import ToCoordinator

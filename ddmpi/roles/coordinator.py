@@ -162,8 +162,9 @@ class Coordinator:
 
     def start(self, now: float) -> None:
         """Tell the ranks to begin, and send the first lanes out."""
+        begin = Begin(self.state.epoch, self.state.config.to_json(), report_interval_s(len(self._workers)))
         for rank in self._workers:
-            self._send(rank, Begin(self.state.epoch, report_interval_s(len(self._workers))))
+            self._send(rank, begin)
         if self._control:
             self.set_control(self._control)
         self._checkpoint_at = now + CHECKPOINT_INTERVAL_S

@@ -15,10 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ddmpi.arguments import Orders
 from ddmpi.config import Config
 from ddmpi.config_digests import changed_keys, digests
 from ddmpi.errors import OutputError
 from ddmpi.io import slurm
+from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.checkpoint import Checkpoint, load
 from ddmpi.io.durable import make_folders
@@ -28,22 +30,12 @@ from ddmpi.io.layout import Layout
 from ddmpi.io.lock import OutputLock, acquire
 from ddmpi.io.profiles import read_profiles
 from ddmpi.io.publishing import Publisher, claim, make_publisher
-from ddmpi.io.tables import BatchReader, InputTable, open_input
+from ddmpi.io.tables import InputTable, open_input
 from ddmpi.io.urls_index import UrlsIndex, read_index
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary, partition_input
 from ddmpi.roles.run_state import RunState
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What the command line asks for beside a plain run."""
-
-    reset_profiled: bool = False
-    reset_batched: bool = False
-    delete_results: bool = False
-    retry_failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ mailbox is polled, after 0.5 ms when messages come and ever more rarely, at most
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ddmpi.errors import EXIT_PENDING, OutputError, StorageError
 from ddmpi.io.disk_errors import machine_faults
@@ -29,9 +29,11 @@ from ddmpi.protocol import (
     StopRequested,
     Yielded,
 )
-from ddmpi.roles.coordinator import Coordinator
 from ddmpi.roles.downloader import Downloader
 from ddmpi.roles.signals import Signals
+
+if TYPE_CHECKING:
+    from ddmpi.roles.coordinator import Coordinator  # what it needs is loaded on rank 0 alone
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Loop:
     """One rank's loop.
 
     Args:
-        make_downloader: called with the epoch when the coordinator says ``Begin``.
+        make_downloader: called when the coordinator says ``Begin``.
         coordinator: on rank 0.
         on_turn: called on rank 0 each turn with ``now`` (the progress display).
     """
@@ -55,7 +57,7 @@ class Loop:
         self,
         mailbox: Mailbox,
         signals: Signals,
-        make_downloader: Callable[[int], Downloader],
+        make_downloader: Callable[[Begin], Downloader],
         coordinator: Coordinator | None = None,
         on_turn: Callable[[float], None] | None = None,
     ) -> None:
@@ -71,8 +73,6 @@ class Loop:
 
     def run(self) -> Exit:
         """Until the coordinator says ``Exit``; gives that message."""
-        # What the imports have made stays: the collector would walk over all of it for each few rows that are buffered.
-        gc.freeze()
         if self._coordinator is not None:
             now = time.monotonic()
             self._guarded(self._coordinator, lambda coordinator: coordinator.start(now), now)
@@ -102,9 +102,9 @@ class Loop:
         match message:
             case Exit():
                 self._exit = message
-            case Begin(epoch, report_interval_s):
-                self._downloader = self._make_downloader(epoch)
-                self._downloader.report_interval_s = report_interval_s
+            case Begin():
+                self._downloader = self._make_downloader(message)
+                self._downloader.report_interval_s = message.report_interval_s
                 self._downloader.watch(self._signals.fd, self._signals.drain)
             case _ if isinstance(message, _TO_COORDINATOR):
                 if self._coordinator is None:

@@ -31,9 +31,9 @@ from typing import Literal
 
 import yaml
 
+from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.layout import Layout
-from ddmpi.io.tables import BatchReader
 from ddmpi.io.verification import check_batch
 from tests.chaos.evidence import examine
 from tests.chaos.faults import CALLS_OF, Fault, built
