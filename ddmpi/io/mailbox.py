@@ -2,15 +2,16 @@
 
 Nothing here blocks: a rank that is slow, or stopped, holds up nobody. Sends are ``isend``s that are kept until they
 complete; receives are ``improbe``s (``irecv`` fails for large messages, and a blocking receive spins a whole core);
-the scatter is an ``Iscatterv`` whose requests are tested in ``poll`` like everything else. A message to the own rank
-goes through a queue, so that one process can play both roles.
+the scatter is an ``Iscatterv`` whose requests are tested in ``poll`` like everything else, and what comes after it waits
+for it: an extension must not overtake its lane. A message to the own rank goes through a queue, so that one process
+can play both roles.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,11 @@ class Mailbox:
         self.size = comm.Get_size()
         self._local: deque[tuple[int, Message]] = deque()
         self._outbox: deque[tuple[MPI.Request, object]] = deque()
-        self._scatters: deque[tuple[MPI.Request, int, Bytes]] = deque()
+        self._arrived: deque[tuple[int, Bytes, MPI.Request | None]] = deque()
+        """In order of arrival; with a request, a share of a scatter that may still be on its way."""
 
     def send(self, rank: int, message: Message) -> None:
-        """Send to a rank, the own one included. Messages between two ranks arrive in order, scatters apart."""
+        """Send to a rank, the own one included. Messages between two ranks arrive in order, scatters included."""
         if rank == self.rank:
             self._local.append((rank, message))
             return
@@ -72,7 +74,7 @@ class Mailbox:
     def _join_scatter(self, source: int, size: int) -> None:
         share = np.empty(size, np.uint8)
         request = self._comm.Iscatterv(None, [share, size, MPI.BYTE], root=source)
-        self._scatters.append((request, source, share))
+        self._arrived.append((source, share, request))
 
     def poll(self) -> list[tuple[int, Message]]:
         """The messages that have arrived, as (source rank, message). Never waits."""
@@ -86,20 +88,22 @@ class Mailbox:
                 if status.Get_tag() == Tag.SCATTER:
                     self._join_scatter(status.Get_source(), int(data.tobytes()))
                 else:
-                    arrived.append((status.Get_source(), decode(data.tobytes())))
-            arrived += self._finish_requests()
+                    self._arrived.append((status.Get_source(), data, None))
+            arrived += self._whole_messages()
+            # Sends end nearly in order: looking at the oldest keeps this cheap.
+            while self._outbox and self._outbox[0][0].Test():
+                self._outbox.popleft()
         return arrived
 
-    def _finish_requests(self) -> list[tuple[int, Message]]:
-        """Complete what can be completed. Requests end nearly in order: looking at the oldest keeps this cheap."""
-        while self._outbox and self._outbox[0][0].Test():
-            self._outbox.popleft()
-        arrived: list[tuple[int, Message]] = []
-        while self._scatters and self._scatters[0][0].Test():
-            _, source, share = self._scatters.popleft()
-            if len(share):
-                arrived.append((source, decode(share.tobytes())))
-        return arrived
+    def _whole_messages(self) -> Iterator[tuple[int, Message]]:
+        """Those that have arrived, up to the first share of a scatter that has not."""
+        while self._arrived:
+            source, data, request = self._arrived[0]
+            if request is not None and not request.Test():
+                return
+            self._arrived.popleft()
+            if len(data):
+                yield source, decode(data.tobytes())
 
     @property
     def has_local(self) -> bool:

@@ -71,6 +71,22 @@ def test_a_message_of_a_megabyte_arrives(mailbox: Mailbox) -> None:
     settle(mailbox)
 
 
+def test_a_message_does_not_overtake_the_scatter_before_it(mailbox: Mailbox) -> None:
+    rounds = 20
+    shares = {rank: Assign((lane_of(rank, 200),)) for rank in range(mailbox.size)}
+    if mailbox.rank == 0:
+        for number in range(1, rounds + 1):
+            mailbox.scatter(shares)
+            for rank in range(mailbox.size):
+                mailbox.send(rank, NoWork(number, 1.0))
+    everything_is_sent = mailbox.barrier()
+    while not everything_is_sent.Test():
+        pass
+    expected = [message for number in range(1, rounds + 1) for message in (shares[mailbox.rank], NoWork(number, 1.0))]
+    assert [message for _, message in receive(mailbox, 2 * rounds)] == expected
+    settle(mailbox)
+
+
 def test_a_scatter_gives_each_rank_its_own_share(mailbox: Mailbox) -> None:
     shares = {rank: Assign((lane_of(rank, 3 + 500 * rank),)) for rank in range(mailbox.size)}
     if mailbox.rank == 0:
