@@ -4,13 +4,14 @@ Part of the ledger: it counts, and decides when a batch is complete, flows again
 know lanes, shares and ranks; a *hold* is somebody's promise to work on a batch, whoever that is.
 
 Invariants: a batch is complete when the parts that were reported hold as many outcomes as it has rows, never more; a
-batch waits or is held, never both; it waits at most once.
+batch waits, is withheld or is held, never two of these; it waits at most once. Batches are withheld whose server is
+still being profiled: somebody else works on them, who reports parts all the same.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -41,6 +42,7 @@ class BatchAccounts:
         self._complete = successes + errors >= plan.batch_rows
         self._incomplete = int(np.count_nonzero(~self._complete))
         self._order = deque(flow_order(plan, np.flatnonzero(~self._complete).astype(np.int64)).tolist())
+        self._withheld: dict[int, list[int]] = {}
         self._holds: dict[int, int] = {}
         self._flows: dict[int, tuple[int, int]] = {}
         self._big_batches: dict[int, set[int]] = {}
@@ -82,6 +84,37 @@ class BatchAccounts:
         del self._big_batches[number]
         members = self._members.pop(number)
         return [BigBatchEnded(number, members)] if members else []
+
+    # ---- withheld batches
+
+    def withhold(self, groups: Collection[int]) -> None:
+        """Let no batch of these groups flow before ``admit``."""
+        self._withheld = {group: [] for group in groups}
+        kept: deque[int] = deque()
+        for batch_id in self._order:
+            self._withheld.get(int(self._plan.batch_group[batch_id]), kept).append(batch_id)
+        self._order = kept
+
+    def admit(self, groups: Iterable[int]) -> int:
+        """Their batches flow next; gives how many. Those that have become complete meanwhile flow as well: they are to
+        be verified."""
+        admitted = [batch_id for group in groups for batch_id in self._withheld.pop(group)]
+        self._order.extendleft(reversed(flow_order(self._plan, np.array(admitted, np.int64)).tolist()))
+        return len(admitted)
+
+    @property
+    def withheld(self) -> Collection[int]:
+        """The groups whose batches are withheld."""
+        return self._withheld.keys()
+
+    def complete_whole(self, batch_ids: Iterable[int]) -> list[Action]:
+        """Complete those of these batches whose rows became final while they were withheld."""
+        whole = [
+            batch_id
+            for batch_id in batch_ids
+            if not self._complete[batch_id] and self.final(batch_id) == self._plan.batch_rows[batch_id]
+        ]
+        return [action for batch_id in whole for action in self._complete_batch(batch_id)]
 
     # ---- holds
 
@@ -131,7 +164,8 @@ class BatchAccounts:
         final, rows = self.final(batch_id), int(self._plan.batch_rows[batch_id])
         if final > rows:
             raise TransitionError(f"batch {batch_id} has {rows} rows and {final} outcomes: {self._parts[batch_id]}")
-        return self._complete_batch(batch_id) if final == rows else []
+        is_withheld = int(self._plan.batch_group[batch_id]) in self._withheld
+        return self._complete_batch(batch_id) if final == rows and not is_withheld else []
 
     def _complete_batch(self, batch_id: int) -> list[Action]:
         if not self._complete[batch_id]:

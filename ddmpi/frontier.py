@@ -345,10 +345,11 @@ class Frontier:
         group = self._rules.group_of(task.server)
         site = self._feed.find(group, task.server)
         new = self._lanes.by_id[site.lane_id] if site is not None else None
-        if new is None or new.ended:
-            batch = self._feed.batches[task.batch_id]
-            errand = Errand(batch, task.row, task.url, task.server, group, task.attempt, task.redirects)
-            self.events.append(RowRedirected(errand))
+        if new is None or new.ended or new.lane.sampling is not held.lane.sampling:
+            if not held.lane.sampling:  # a sample stays pending, and is fetched later
+                batch = self._feed.batches[task.batch_id]
+                errand = Errand(batch, task.row, task.url, task.server, group, task.attempt, task.redirects)
+                self.events.append(RowRedirected(errand))
             self._settle(held, task, now)
         else:
             lend(self._lanes.by_id, task, held, new)

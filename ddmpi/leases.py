@@ -12,6 +12,7 @@ Invariants, checked by ``validate``:
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -236,13 +237,16 @@ class Leases:
 
     # ---- for checks
 
-    def validate(self) -> None:
+    def validate(self, held_apart: Iterable[int]) -> None:
         """Check the invariants (tests call this after every step).
+
+        Args:
+            held_apart: the batch of each hold that no lease has.
 
         Raises:
             AssertionError: with what breaks.
         """
-        holds: dict[int, int] = {}
+        holds = dict(Counter(held_apart))
         for lease in self._by_lane.values():
             if lease.lane_id not in self.ranks[lease.rank].lease_ids:
                 raise AssertionError(f"lane {lease.lane_id} is not in the account of rank {lease.rank}")

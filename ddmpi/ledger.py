@@ -11,7 +11,7 @@ extensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ddmpi.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
 from ddmpi.batch_accounts import BatchAccounts
@@ -51,30 +51,66 @@ class Ledger:
         self._resting_since = math.inf  # since when no lane has been able to start anything but probes
         self._stealing = Stealing(plan, self._leases, self._batches)
         self._next_number = 1
+        self._visitors: dict[int, list[tuple[int, Errand]]] = {}  # errands to withheld groups, and who sent them
 
     # ---- work flows out
 
-    def start(self, first_number: int, paces: Mapping[str, PaceState], now: float) -> list[Action]:
-        """The first big batch. ``paces`` is what is known of servers from profiling and earlier runs."""
+    def start(
+        self, first_number: int, paces: Mapping[str, PaceState], now: float, withheld: Collection[int] = ()
+    ) -> list[Action]:
+        """The first big batch.
+
+        Args:
+            paces: what is known of servers from profiling and earlier runs.
+            withheld: indexes of groups whose limits somebody else uses (they are profiled), until ``admit``.
+        """
         self._next_number = first_number
         self._paces.learn(paces, now)
+        if withheld:
+            self._batches.withhold(withheld)
         return self._flow(now)
+
+    def admit(self, row_times: Mapping[int, float], paces: Mapping[str, PaceState], now: float) -> list[Action]:
+        """These groups, with what was found out of them, join in: nobody else uses their limits any more.
+
+        Args:
+            row_times: seconds per row of each group that was withheld, by its index.
+            paces: of their servers. One that was asked just now has to be in it, so that its next holder begins with
+                nothing to spend.
+        """
+        for group, time_s in row_times.items():
+            self.plan.row_times[group] = time_s
+        self._paces.learn(paces, now)
+        admitted = self._batches.admit(row_times)
+        actions = self._flow(now, admitted) if self._batches.flowing < 2 * self._big_batch_size else []
+        for group in row_times:
+            for rank, errand in self._visitors.pop(group, ()):
+                self._batches.pass_on((errand.batch.batch_id,))
+                actions += self.on_redirected(rank, (errand,), now)
+        return actions
 
     def _group_of(self, server: str, pace_group: str) -> str:
         index = self.plan.group_of_server(server, pace_group)
         return pace_group if index is None else self.plan.group_names[index]
 
-    def _flow(self, now: float) -> list[Action]:
-        """Let the next big batch flow in, if there is one."""
+    def _flow(self, now: float, most: int | None = None) -> list[Action]:
+        """Let the next big batch flow in, if there is one; of ``most`` batches, if that is less than usual."""
         number = self._next_number
-        members = self._batches.begin_big_batch(number, len(self.plan.workers) * BATCHES_PER_WORKER)
+        size = self._big_batch_size if most is None else min(most, self._big_batch_size)
+        members = self._batches.begin_big_batch(number, size)
         if not members:
             return []
         self._next_number += 1
-        return self._distribute(number, members, now)
+        completed = self._batches.complete_whole(members)
+        is_open = [batch_id for batch_id in members if not self._batches.is_complete(batch_id)]
+        return self._distribute(number, is_open, now) + completed
+
+    @property
+    def _big_batch_size(self) -> int:
+        return len(self.plan.workers) * BATCHES_PER_WORKER
 
     def _flow_if_low(self, now: float) -> list[Action]:
-        if self._batches.waiting and self._batches.flowing < len(self.plan.workers) * BATCHES_PER_WORKER / 2:
+        if self._batches.waiting and self._batches.flowing < self._big_batch_size / 2:
             return self._flow(now)
         return []
 
@@ -193,18 +229,21 @@ class Ledger:
         by_group: dict[str, list[Errand]] = {}
         for errand in errands:
             by_group.setdefault(self._group_of(errand.server, errand.group), []).append(errand)
-        return [self._send_errands(rank, group, rows, now) for group, rows in by_group.items()]
+        return [action for group, rows in by_group.items() for action in self._send_errands(rank, group, rows, now)]
 
-    def _send_errands(self, rank: int, group: str, errands: list[Errand], now: float) -> Send:
+    def _send_errands(self, rank: int, group: str, errands: list[Errand], now: float) -> list[Action]:
         running = self._leases.of_group(group)
         self._batches.hold(errand.batch.batch_id for errand in errands)
+        index = self.plan.group_of_server(errands[0].server, group) if self._batches.withheld else None
+        if index is not None and index in self._batches.withheld:
+            self._visitors.setdefault(index, []).extend((rank, errand) for errand in errands)
+            return []
         if running:
-            return self._leases.extend(
-                min(running, key=lambda lease: (lease.rank != rank, lease.lane_id)), [], None, errands
-            )
+            own_first = min(running, key=lambda lease: (lease.rank != rank, lease.lane_id))
+            return [self._leases.extend(own_first, [], None, errands)]
         lease = self._leases.new(group, [], self._leases.limits(group))
         lease.errands += errands
-        return Send(rank, Assign((self._leases.grant(lease, rank, now),)))
+        return [Send(rank, Assign((self._leases.grant(lease, rank, now),)))]
 
     # ---- work is stolen
 
@@ -268,7 +307,7 @@ class Ledger:
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
         """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
         although so long was waited."""
-        if self._batches.waiting or not self._stealing.is_idle:
+        if self._batches.waiting or self._batches.withheld or not self._stealing.is_idle:
             return False
         waited_in_vain = self._leases.all_rest and now - self._resting_since >= final_wait_s
         return waited_in_vain or self._leases.all_parked(now + final_wait_s)
@@ -279,7 +318,10 @@ class Ledger:
         Raises:
             AssertionError: with what breaks.
         """
-        self._leases.validate()
+        self._leases.validate(errand.batch.batch_id for errands in self._visitors.values() for _, errand in errands)
+        for group in self._batches.withheld:
+            if self._leases.of_group(self.plan.group_names[group]):
+                raise AssertionError(f"{self.plan.group_names[group]} is withheld and leased")
 
     def __repr__(self) -> str:
         total, open_batches = len(self._batches), self._batches.incomplete

@@ -73,6 +73,9 @@ class Witness:
     def answered(self, now: float, rank: int, answer: Answer) -> None:
         """A request has ended."""
 
+    def withdrawn(self, batch_id: int) -> None:
+        """Nobody works on the batch any more: samples of it that have no outcome are fetched again with the others."""
+
     def decided(self, rank: int, batch_id: int, row: int) -> None:
         """A row has its outcome, which is not durable yet."""
 
@@ -279,6 +282,8 @@ class SimulatedRank:
     def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> None:
         rows = self._in.world.batches[batch.batch_id].rows
         open_rows = [(row, url, server) for row, (url, server) in enumerate(rows) if row not in final]
+        if batch.sample_rows:
+            open_rows = open_rows[: batch.sample_rows]
         self._in.witness.loaded(self.rank, batch.batch_id, [row for row, _, _ in open_rows])
         if batch.server_name == INVALID_SERVER:
             for row, _, _ in open_rows:

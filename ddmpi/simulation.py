@@ -25,9 +25,11 @@ from ddmpi.pace import PacePolicy
 from ddmpi.protocol import (
     Assign,
     Finished,
+    LaneReport,
     Message,
     Progress,
     Redirected,
+    Release,
     SetControl,
     StealRequest,
     Stop,
@@ -42,6 +44,7 @@ from ddmpi.records import PaceState
 from ddmpi.retry import RetryPolicy
 from ddmpi.schedule import report_interval_s
 from ddmpi.simulated_rank import COORDINATOR, RankModel, SimulatedRank, Surroundings, Witness
+from ddmpi.simulated_sampling import Sampling
 from ddmpi.simulated_world import Disk, Network, World
 
 GRACE_S = 8.0
@@ -82,6 +85,8 @@ class Cluster:
     """What requests in flight get then."""
     controls: Sequence[tuple[float, Sequence[ControlRule]]] = ()
     """(time in s, the rules that hold from then on)."""
+    samples: int = 0
+    """Rows of each server that are fetched to profile it, before its batches flow."""
     kill_at_s: float = math.inf
     """SIGKILL for all ranks at this time."""
 
@@ -131,7 +136,11 @@ class Simulation:
         self._sequence = itertools.count()
         self._arrived_at: dict[tuple[int, int], float] = {}
         self._network = Network(world, self._rng)
-        self.ledger = Ledger(world.plan(range(cluster.ranks), cluster.schedule_rules), *disk.count(len(world.batches)))
+        plan = world.plan(range(cluster.ranks), cluster.schedule_rules)
+        successes, errors, parts = disk.count(len(world.batches))
+        rows_left = plan.batch_rows - successes - errors
+        self.sampling = Sampling(plan, rows_left, parts, cluster.samples) if cluster.samples else None
+        self.ledger = Ledger(plan, successes, errors, parts)
         self.ranks = [self._make_rank(rank) for rank in range(cluster.ranks)]
         self._turns = [math.inf] * cluster.ranks
         self._finished: set[int] = set()
@@ -194,7 +203,10 @@ class Simulation:
             SimulationError: more events than a run of this size can need.
         """
         most = EVENTS_PER_RANK * (self.cluster.ranks + 1) + EVENTS_PER_ROW * self.world.rows
-        actions = self.ledger.start(1, self._paces, self.now)
+        withheld = self.sampling.groups_out if self.sampling is not None else ()
+        if self.sampling is not None:
+            self._perform([Scatter(self.sampling.assigns(dict(self._paces)))])
+        actions = self.ledger.start(1, self._paces, self.now, withheld)
         if not any(isinstance(action, Scatter) for action in actions):
             actions.append(Scatter({}))
         self._perform(actions)
@@ -283,7 +295,7 @@ class Simulation:
     def _handle(self, rank: int, message: Message, now: float) -> None:
         match message:
             case Progress():
-                self._perform(self.ledger.on_progress(rank, message, now))
+                self._on_progress(rank, message, now)
             case StealRequest():
                 self._perform(self.ledger.on_steal_request(rank, message, now))
             case Yielded():
@@ -296,6 +308,22 @@ class Simulation:
             case _:
                 raise SimulationError(f"rank {rank} sent {message!r}")
         self._witness.stepped(COORDINATOR)
+
+    def _on_progress(self, rank: int, message: Progress, now: float) -> None:
+        ended: Sequence[LaneReport] = ()
+        if self.sampling is not None:
+            message, ended = self.sampling.split(message)
+        self._perform(self.ledger.on_progress(rank, message, now))
+        for report in ended:
+            self._end_sampling(rank, report, now)
+
+    def _end_sampling(self, rank: int, report: LaneReport, now: float) -> None:
+        assert self.sampling is not None  # noqa: S101  # who else has lanes that are not the ledger's?
+        group, batch_id = self.sampling.end(report)
+        self._witness.withdrawn(batch_id)
+        self._deliver(rank, Release((report.lane_id,)))
+        if not self._stopping:
+            self._perform(self.ledger.admit({group: float(self.ledger.plan.row_times[group])}, report.paces, now))
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:

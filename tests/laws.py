@@ -60,6 +60,11 @@ class Laws(Witness):
             assert key not in self.owners, f"row {key} of rank {self.owners[key]} comes to rank {rank} as well"
             self.owners[key] = rank
 
+    def withdrawn(self, batch_id: int) -> None:
+        for key in [key for key in self.owners if key[0] == batch_id]:
+            assert key not in self.in_flight_rows, f"row {key} is in flight while nobody works on its batch"
+            del self.owners[key]
+
     def decided(self, rank: int, batch_id: int, row: int) -> None:
         key = (batch_id, row)
         assert key not in self.decided_rows, f"row {key} has two outcomes"
@@ -114,9 +119,10 @@ class Laws(Witness):
         return Limits(max(rates) if min(rates) > 0 else 0.0, max(limits.connections for limits in found))
 
     def _check_lease(self, rank: int, lane_id: int, server: str, group: str) -> None:
-        ledger = self._simulation.ledger
-        assert ledger.holder(lane_id) == rank, f"rank {rank} fetches from {server} under lane {lane_id}: not its own"
-        served = ledger.lane_group(lane_id)
+        simulation = self._simulation
+        lanes = simulation.sampling if lane_id < 0 and simulation.sampling is not None else simulation.ledger
+        assert lanes.holder(lane_id) == rank, f"rank {rank} fetches from {server} under lane {lane_id}: not its own"
+        served = lanes.lane_group(lane_id)
         assert served is not None
         assert served == group or is_packed(served), f"rank {rank} fetches from {server} under a lane of {served}"
         self.holders.setdefault(group, set()).add(lane_id)

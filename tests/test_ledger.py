@@ -76,6 +76,12 @@ def started(ledger: Ledger) -> dict[int, list[Lane]]:
     return lanes_of(ledger.start(1, {}, 0.0))
 
 
+def only_lane_of(actions: list[Action]) -> tuple[int, Lane]:
+    """The one lane that these actions lease: (rank, lane)."""
+    ((rank, (lane,)),) = lanes_of(actions).items()
+    return rank, lane
+
+
 def only_lane(ledger: Ledger) -> tuple[int, Lane]:
     """Start a ledger that leases one lane: (rank, lane)."""
     ((rank, (lane,)),) = started(ledger).items()
@@ -235,6 +241,43 @@ def test_verification_reopens_a_batch_with_what_its_files_hold(make: Make) -> No
     assert again.batches[0].parts == ("x",)
     assert ledger.rows_final() == 6
     assert ledger.on_part(part(0, 4))[0] == BatchCompleted(0, 9, 1, 2)
+
+
+# ---- servers that are still being profiled
+
+
+def test_a_group_that_is_withheld_gets_no_lane_before_it_joins_with_what_was_measured(make: Make) -> None:
+    ledger = make(world({"a": 20, "b": 20}))
+    assert [lane.group for lane in lanes_of(ledger.start(1, {}, 0.0, withheld={0}))[0]] == ["b"]
+    assert not ledger.is_stuck(1e6, 0.0)
+    actions = ledger.admit({0: 0.5}, {"a": PaceState(incidents=1)}, 1.0)
+    ((lane,),) = lanes_of(actions).values()
+    assert (lane.group, lane.time_s, lane.paces["a"].incidents) == ("a", 10.0, 1)
+    assert [action.number for action in actions if isinstance(action, BigBatchStarted)] == [2]
+
+
+def test_a_group_of_which_samples_are_left_is_not_complete_before_it_joins(make: Make) -> None:
+    ledger = make(world({"a": 10, "b": 10}))
+    rank, lane = only_lane_of(ledger.start(1, {}, 0.0, withheld={0}))
+    assert ledger.on_part(part(0)) == []
+    ended_lane(ledger, rank, lane)
+    assert not ledger.is_complete
+    begun, completed, ended = ledger.admit({0: 0.1}, {}, 1.0)
+    assert (begun, completed, ended) == (
+        BigBatchStarted(2, ()), BatchCompleted(0, 10, 0, 2), BigBatchEnded(2, (0,)),
+    )  # fmt: skip
+    assert ledger.is_complete
+
+
+def test_a_row_that_is_redirected_to_a_withheld_group_waits_for_it(make: Make) -> None:
+    ledger = make(world({"a": 20, "b": 20}))
+    rank, lane = only_lane_of(ledger.start(1, {}, 0.0, withheld={0}))
+    errand = errand_to("a", 2, ledger)
+    assert ledger.on_redirected(rank, [errand], 0.0) == []
+    ledger.validate()
+    assert ended_lane(ledger, rank, lane)[-1] != BatchCompleted(2, 10, 0, 1), "its row is elsewhere"
+    sent = [action.message for action in ledger.admit({0: 0.1}, {}, 1.0) if isinstance(action, Send)]
+    assert [message.errands for message in sent if isinstance(message, Extend)] == [(errand,)]
 
 
 # ---- redirected rows

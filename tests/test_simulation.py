@@ -69,7 +69,19 @@ def test_a_soft_stop_loses_nothing_and_the_next_run_is_complete(seed: int) -> No
 def test_a_run_that_obeys_robots_keeps_the_laws_and_the_next_run_too(seed: int) -> None:
     rng = random.Random(seed)
     world, cluster, disk = with_robots(random_world(rng), rng), random_cluster(rng), Disk()
+    cluster = replace(cluster, samples=rng.choice([0, 2]))
     kill_at_s = rng.choice([2.0, 20.0, math.inf])
+    report = simulate(world, replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s), disk, seed)
+    last = simulate(world, cluster, disk, seed, report)
+    assert last.was_stuck or final_rows(disk) == world.rows
+
+
+@pytest.mark.parametrize("seed", range(4000, 4120))
+def test_a_run_that_profiles_its_servers_keeps_the_laws_and_the_next_run_too(seed: int) -> None:
+    rng = random.Random(seed)
+    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
+    cluster = replace(cluster, samples=rng.choice([1, 3]))
+    kill_at_s = rng.choice([0.5, 5.0, math.inf])
     report = simulate(world, replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s), disk, seed)
     last = simulate(world, cluster, disk, seed, report)
     assert last.was_stuck or final_rows(disk) == world.rows

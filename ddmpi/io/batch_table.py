@@ -191,12 +191,15 @@ def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
 
 def limits_by_group(config: Config, profiles: dict[str, Profile]) -> Callable[[str], Limits]:
     """The limits of a pace group: the config's, lowered by what profiles.csv says (a user may have edited it)."""
-    known: dict[str, Limits] = {}
+    known: dict[str, tuple[Profile | None, Limits]] = {}
 
     def limits(group: str) -> Limits:
-        if group not in known:
-            known[group] = _limits(config, group, profiles.get(group))
-        return known[group]
+        profile = profiles.get(group)
+        judged_by, found = known.get(group, (None, None))
+        if found is None or judged_by is not profile:
+            found = _limits(config, group, profile)
+            known[group] = (profile, found)
+        return found
 
     return limits
 
@@ -239,12 +242,16 @@ def make_plan(
         elif name == INVALID_SERVER:
             times[index] = CPU_PER_ROW_S
         else:
-            profile = profiles.get(name)
-            latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
-            times[index] = row_time_s(limits(name), latency_s)
+            times[index] = server_row_time_s(limits(name), profiles.get(name))
     return Plan(
         rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers
     )
+
+
+def server_row_time_s(limits: Limits, profile: Profile | None) -> float:
+    """Seconds per row of a server with these limits, as its profile tells, or with a latency that is assumed."""
+    latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
+    return row_time_s(limits, latency_s)
 
 
 def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:

@@ -2,9 +2,9 @@
 
 Nothing here blocks: a rank that is slow, or stopped, holds up nobody. Sends are ``isend``s that are kept until they
 complete; receives are ``improbe``s (``irecv`` fails for large messages, and a blocking receive spins a whole core);
-the scatter is an ``Iscatterv`` whose requests are tested in ``poll`` like everything else, and what comes after it waits
-for it: an extension must not overtake its lane. A message to the own rank goes through a queue, so that one process
-can play both roles.
+the scatter is an ``Iscatterv`` whose requests are tested in ``poll`` like everything else, and what comes after it
+waits for it: an extension must not overtake its lane. A message to the own rank goes through a queue, so that one
+process can play both roles.
 """
 
 from __future__ import annotations

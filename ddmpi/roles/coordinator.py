@@ -4,6 +4,7 @@ The stages after initialization are states of this loop, not collectives: no ran
 
     PROFILING -> DOWNLOADING -> STOPPING -> (every rank has finished) -> ended
 
+The download begins while the slowest servers are still being profiled: their batches join it when their samples are in.
 ``STOPPING`` is entered when every row is final, when only parked rows are left, on a signal, near the walltime, or
 when a rank cannot write. Accounting goes by published parts alone.
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgspec
 import numpy as np
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
@@ -23,7 +25,6 @@ from ddmpi.audit import Audit
 from ddmpi.control import ControlRule
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING
 from ddmpi.io.batch_table import limits_by_group, make_plan
-from ddmpi.io.profiles import write_profiles
 from ddmpi.io.schedules import write_schedule
 from ddmpi.ledger import Ledger
 from ddmpi.protocol import (
@@ -48,10 +49,11 @@ from ddmpi.protocol import (
     Yielded,
 )
 from ddmpi.records import INVALID_SERVER
-from ddmpi.roles.profiling import Profiler, targets
+from ddmpi.roles.admission import Admission
+from ddmpi.roles.profiling import Profiler, is_sampling, targets
 from ddmpi.roles.run_state import RunState
 from ddmpi.roles.verifying import Verifier
-from ddmpi.schedule import is_packed, lower_bound_s, report_interval_s
+from ddmpi.schedule import Plan, is_packed, lower_bound_s, report_interval_s
 from ddmpi.summary import Snapshot
 from ddmpi.usage import UsageTable
 
@@ -146,7 +148,7 @@ class Coordinator:
         self._deadline = deadline
         self._on_end = on_end
         self._control = control
-        self._profiler: Profiler | None = None
+        self._admission: Admission | None = None
         self._verifier = Verifier(state)
         self._finished: set[int] = set()
         self._stop_reason: StopReason | None = None
@@ -155,6 +157,8 @@ class Coordinator:
         self._is_readonly = False
         self._errors_before = int(state.errors.sum())
         self._rows_before = int(state.successes.sum()) + self._errors_before
+        self._rows_left = state.rows - state.successes - state.errors
+        self._began_at = 0.0
         self._checkpoint_at = 0.0
         self._may_save_at = 0.0
 
@@ -178,23 +182,33 @@ class Coordinator:
             self._start_download(now)
             return
         limits = limits_by_group(self.state.config, self.state.profiles)
-        self._profiler = Profiler(
+        profiler = Profiler(
             wanted, limits, self.state.config.group_of, self.state.known_paces(), profiling.samples_per_server
         )
+        self._admission = Admission(profiler, self.state, now)
         log.info("profiling %d servers", len(wanted))
-        self._scatter(dict(self._profiler.lanes(self._workers)))
+        self._scatter(dict(profiler.lanes(self._workers)))
 
-    def _end_profiling(self, profiler: Profiler, now: float) -> None:
-        state = self.state
-        state.profiles.update(profiler.profiles(state.config.downloader_parameters.rate_multiplier))
-        write_profiles(state.layout.profiles, state.profiles, state.layout.temporary)
-        state.stages["profiled"] = True
-        self._save(now)
-        done = [batch_id for batch_id in state.parts if not state.is_open(batch_id)]
+    def _go_on_profiling(self, admission: Admission, now: float) -> None:
+        groups = admission.take(now)
+        if self.ledger is None:
+            self._complete_sampled()
+            self._start_download(now)
+        elif groups:
+            admitted = admission.admit(self.ledger.plan, groups)
+            self._perform(self.ledger.admit(admitted.row_times, admitted.paces, now))
+            self._note_bound(self.ledger.plan)
+        if admission.profiler.is_done:
+            admission.finish()
+            self._admission = None
+            self._save(now)
+
+    def _complete_sampled(self) -> None:
+        """Batches of which an earlier run had left no more rows than are sampled belong to no big batch."""
+        done = [batch_id for batch_id in self.state.parts if not self.state.is_open(batch_id)]
         for batch_id in done:
-            state.complete(batch_id)
+            self.state.complete(batch_id)
         self._verifier.add_apart(done)
-        self._start_download(now)
 
     def _start_download(self, now: float) -> None:
         state = self.state
@@ -203,25 +217,27 @@ class Coordinator:
             state.table, state.config, rows=state.rows, profiles=state.profiles, limits=limits, ref=state.ref,
             workers=self._workers,
         )  # fmt: skip
-        bound_s, slowest = lower_bound_s(plan, state.rows - state.successes - state.errors)
-        self.bound = Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", now)
-        state.stages["downloading"] = {
-            "began_at": time.time(),
-            "workers": len(self._workers),
-            "bound_s": bound_s,
-            "bound_by": self.bound.group,
-        }
+        self._began_at = now
+        state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
+        self._note_bound(plan)
         self.ledger = Ledger(plan, state.successes, state.errors, state.parts)
         self.stage = Stage.DOWNLOADING
         paces = state.known_paces()
-        if self._profiler is not None:
-            paces.update(self._profiler.paces)
-            self._profiler = None
-        actions = self.ledger.start(self._verifier.next_number, paces, now)
+        withheld: Collection[int] = ()
+        if self._admission is not None:
+            paces.update(self._admission.profiler.paces)
+            withheld = self._admission.withhold(plan)
+        actions = self.ledger.start(self._verifier.next_number, paces, now, withheld)
         log.info("downloading: %r", self.ledger)
         if not any(isinstance(action, Scatter) for action in actions):
             actions.append(Scatter({}))
         self._perform(actions)
+
+    def _note_bound(self, plan: Plan) -> None:
+        """By what is known of the servers by now."""
+        bound_s, slowest = lower_bound_s(plan, self._rows_left)
+        self.bound = Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", self._began_at)
+        self.state.stages["downloading"].update(bound_s=bound_s, bound_by=self.bound.group)
 
     # ---- messages
 
@@ -231,8 +247,8 @@ class Coordinator:
             case Progress():
                 self._on_progress(rank, message, now)
             case Samples(samples):
-                if self._profiler is not None:
-                    self._profiler.on_samples(samples)
+                if self._admission is not None:
+                    self._admission.profiler.on_samples(samples)
             case ServersUsed(usages, asked):
                 self.tally.usage.add(usages, now)
                 self.tally.audit.add(asked)
@@ -244,7 +260,6 @@ class Coordinator:
             case Finished():
                 self._finished.add(rank)
             case _ if self.ledger is None:
-                # Rows that were redirected while profiling stay pending and are fetched later.
                 log.debug("dropped while profiling: %r", message)
             case _:
                 self._steer(self.ledger, rank, message, now)
@@ -264,6 +279,8 @@ class Coordinator:
         self.tally.counters[rank] = message.counters
         if any(pace.wait_s > LONG_PAUSE_S for report in message.lanes for pace in report.paces.values()):
             self._checkpoint_at = min(self._checkpoint_at, self._may_save_at)
+        if self._admission is not None:
+            message = self._take_sampling(self._admission.profiler, rank, message)
         if self.ledger is not None:
             for part in message.parts:
                 self.state.note_part(part)
@@ -272,10 +289,15 @@ class Coordinator:
             return
         for part in message.parts:
             self.state.add_part(part)
-        if self._profiler is not None:
-            released = tuple(report.lane_id for report in message.lanes if self._profiler.on_lane(report))
-            if released:
-                self._send(rank, Release(released))
+
+    def _take_sampling(self, profiler: Profiler, rank: int, message: Progress) -> Progress:
+        """The reports on sampling lanes are the profiler's; what is left of the message is the ledger's."""
+        sampling = [report for report in message.lanes if is_sampling(report.lane_id)]
+        released = tuple(report.lane_id for report in sampling if profiler.on_lane(report))
+        if released:
+            self._send(rank, Release(released))
+        others = tuple(report for report in message.lanes if not is_sampling(report.lane_id))
+        return msgspec.structs.replace(message, lanes=others)
 
     def _note_pauses(self, ledger: Ledger, message: Progress, now: float) -> None:
         """Of packed servers none is told apart, and what one of them asked for is no pause of all."""
@@ -319,8 +341,9 @@ class Coordinator:
 
     def step(self, now: float) -> None:
         """What is due now."""
-        if self.stage is Stage.PROFILING and self._profiler is not None and self._profiler.is_done:
-            self._end_profiling(self._profiler, now)
+        is_open = self.stage in {Stage.PROFILING, Stage.DOWNLOADING}
+        if is_open and self._admission is not None and self._admission.is_due(now):
+            self._go_on_profiling(self._admission, now)
         if self.stage is Stage.DOWNLOADING and self.ledger is not None:
             self._perform(self.ledger.tick(now))
             self._verify_one(self.ledger, now)
@@ -400,8 +423,8 @@ class Coordinator:
         """The state of the run for the progress display; rows that are fetched and not durable yet count as done."""
         state, total = self.state, self.tally.total()
         stage = self.stage.value
-        if self._profiler is not None:
-            stage += " {} of {} servers".format(*self._profiler.progress)
+        if self._admission is not None:
+            stage += ", {} of {} servers profiled".format(*self._admission.profiler.progress)
         return Snapshot(
             stage=stage,
             rows=int(state.rows.sum()),
@@ -414,9 +437,10 @@ class Coordinator:
 
     def _save(self, now: float) -> None:
         self._checkpoint_at = now + CHECKPOINT_INTERVAL_S
-        paces = self.ledger.paces(now) if self.ledger is not None else {}
-        if self._profiler is not None:
-            paces = {**self.state.known_paces(), **self._profiler.paces}
+        paces = self.ledger.paces(now) if self.ledger is not None else self.state.known_paces()
+        if self._admission is not None:
+            profiler = self._admission.profiler
+            paces = {**paces, **(profiler.paces if self.ledger is None else profiler.paces_out)}
         began_at = time.monotonic()
         self.state.save(paces)
         took_s = time.monotonic() - began_at

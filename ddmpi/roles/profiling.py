@@ -6,7 +6,7 @@ fails for a passing reason stays pending and is fetched later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -37,28 +37,30 @@ class Profiler:
         paces: Mapping[str, PaceState],
         samples_per_server: int,
     ) -> None:
-        self._targets = list(targets)
+        self._servers: dict[str, list[tuple[str, int]]] = {}
+        self._first_batches: dict[str, list[BatchRef]] = {}
+        for server, ref, batches in targets:
+            group = group_of(server)
+            self._servers.setdefault(group, []).append((server, batches))
+            self._first_batches.setdefault(group, []).append(ref)
         self._limits = limits
-        self._group_of = group_of
         self._known = paces
         self._samples_per_server = samples_per_server
         self._samples: dict[str, list[Sample]] = {}
-        self._out: set[int] = set()
+        self._out: dict[int, str] = {}  # lanes that are not back, and their groups
+        self._back: list[str] = []
         self.paces: dict[str, PaceState] = {}
         """Paces that the samples have hurt (429, unreachable): the download starts with them."""
 
     def lanes(self, workers: Sequence[int]) -> dict[int, Assign]:
         """The sampling lanes of each rank: one per pace group, dealt out in turn. Their ids are negative."""
-        by_group: dict[str, list[BatchRef]] = {}
-        for server, ref, _ in self._targets:
-            sampled = msgspec.structs.replace(ref, sample_rows=self._samples_per_server)
-            by_group.setdefault(self._group_of(server), []).append(sampled)
         dealt: dict[int, list[Lane]] = {}
-        for number, (group, batches) in enumerate(by_group.items(), start=1):
+        for number, (group, refs) in enumerate(self._first_batches.items(), start=1):
             known = {group: self._known[group]} if group in self._known else {}
-            lane = Lane(-number, group, False, self._limits(group), tuple(batches), known, sampling=True)
+            batches = tuple(msgspec.structs.replace(ref, sample_rows=self._samples_per_server) for ref in refs)
+            lane = Lane(-number, group, False, self._limits(group), batches, known, sampling=True)
             dealt.setdefault(workers[number % len(workers)], []).append(lane)
-            self._out.add(lane.lane_id)
+            self._out[lane.lane_id] = group
         return {rank: Assign(tuple(lanes)) for rank, lanes in dealt.items()}
 
     def on_samples(self, samples: Iterable[Sample]) -> None:
@@ -70,9 +72,26 @@ class Profiler:
         """Note a lane's report; True if the lane is done and can be released."""
         self.paces.update(report.paces)
         if report.state is LaneState.DRAINED:
-            self._out.discard(report.lane_id)
+            self._back.append(self._out.pop(report.lane_id))
             return True
         return False
+
+    def take_back(self) -> set[str]:
+        """The pace groups whose lanes have come back since the last call."""
+        groups = set(self._back)
+        self._back.clear()
+        return groups
+
+    @property
+    def groups_out(self) -> set[str]:
+        """The pace groups that are still being sampled."""
+        return set(self._out.values())
+
+    @property
+    def paces_out(self) -> dict[str, PaceState]:
+        """Those of ``paces`` whose groups are still being sampled."""
+        out = self.groups_out
+        return {group: pace for group, pace in self.paces.items() if group in out}
 
     @property
     def is_done(self) -> bool:
@@ -82,20 +101,23 @@ class Profiler:
     @property
     def progress(self) -> tuple[int, int]:
         """Pace groups that are done, and all of them."""
-        total = len({self._group_of(server) for server, _, _ in self._targets})
+        total = len(self._servers)
         return total - len(self._out), total
 
-    def profiles(self, rate_multiplier: float) -> dict[str, Profile]:
-        """One profile per target."""
+    def profiles(self, groups: Collection[str], rate_multiplier: float) -> dict[str, Profile]:
+        """One profile per target in these pace groups."""
         return {
             server: profile_of(
-                server,
-                batches,
-                self._limits(self._group_of(server)).rate_per_s * rate_multiplier,
-                self._samples.get(server, ()),
+                server, batches, self._limits(group).rate_per_s * rate_multiplier, self._samples.get(server, ())
             )
-            for server, _, batches in self._targets
+            for group in groups
+            for server, batches in self._servers[group]
         }
+
+
+def is_sampling(lane_id: int) -> bool:
+    """Whether it is a lane of the profiler; those of the ledger have positive ids."""
+    return lane_id < 0
 
 
 def targets(
