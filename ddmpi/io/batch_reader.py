@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,12 +19,18 @@ _OPEN_FILES: Final = 8
 """Files that one reader keeps open: the batches of a rank lie near each other, but not all in one file."""
 
 
+_ROW_GROUPS: Final = 2
+"""Row groups that are kept: of small servers one holds dozens of batches, which are read one after the other, once for
+their URLs and once for what goes into the results."""
+
+
 class BatchReader:
     """Reads batches of a urls folder, each from its row group alone. May be used from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, int, tuple[str, ...] | None], pa.Table] = OrderedDict()
         self._lock = threading.Lock()  # a ParquetFile has one file position: two reads at once would mix
 
     def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
@@ -36,7 +42,7 @@ class BatchReader:
         path = self._folder / batch.file
         try:
             with self._lock:
-                group = self._open(batch.file).read_row_group(batch.row_group, columns=_as_list(columns))
+                group = self._row_group(batch, None if columns is None else tuple(columns))
             rows = group.slice(batch.offset, batch.rows)
             rows = rows if columns is None else rows.select(list(columns))
         except (OSError, IndexError, KeyError, pa.ArrowException) as error:
@@ -48,8 +54,23 @@ class BatchReader:
     def close(self) -> None:
         """Close all files; the next ``read`` opens them again."""
         with self._lock:
+            self._groups.clear()
             while self._files:
                 self._files.popitem()[1].close()
+
+    def _row_group(self, batch: BatchRef, columns: tuple[str, ...] | None) -> pa.Table:
+        key = batch.file, batch.row_group, columns
+        group = self._groups.get(key)
+        if group is None:
+            file = self._open(batch.file)
+            group = file.read_row_group(batch.row_group, columns=None if columns is None else list(columns))
+            if group.num_rows == batch.rows:
+                return group  # nobody else has rows in it
+            self._groups[key] = group
+            if len(self._groups) > _ROW_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return group
 
     def _open(self, name: str) -> pq.ParquetFile:
         file = self._files.get(name)
@@ -59,7 +80,3 @@ class BatchReader:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(name)
         return file
-
-
-def _as_list(columns: Sequence[str] | None) -> list[Any] | None:
-    return None if columns is None else list(columns)
