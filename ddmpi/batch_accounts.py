@@ -43,6 +43,8 @@ class BatchAccounts:
         self._incomplete = int(np.count_nonzero(~self._complete))
         self._order = deque(flow_order(plan, np.flatnonzero(~self._complete).astype(np.int64)).tolist())
         self._withheld: dict[int, list[int]] = {}
+        self._sampled: dict[int, tuple[int, ...]] = {}
+        self._returned: set[int] = set()  # batches that have to flow again, once their samples are durable
         self._holds: dict[int, int] = {}
         self._flows: dict[int, tuple[int, int]] = {}
         self._big_batches: dict[int, set[int]] = {}
@@ -108,13 +110,34 @@ class BatchAccounts:
         return self._withheld.keys()
 
     def complete_whole(self, batch_ids: Iterable[int]) -> list[Action]:
-        """Complete those of these batches whose rows became final while they were withheld."""
+        """Complete those of these batches whose rows became final before they flowed."""
         whole = [
             batch_id
             for batch_id in batch_ids
             if not self._complete[batch_id] and self.final(batch_id) == self._plan.batch_rows[batch_id]
         ]
         return [action for batch_id in whole for action in self._complete_batch(batch_id)]
+
+    # ---- samples
+
+    def note_sampled(self, decided: Mapping[int, tuple[int, ...]]) -> None:
+        """These rows, by batch, have outcomes that are in no part yet."""
+        self._sampled.update(decided)
+
+    def samples_durable(self, batch_ids: Iterable[int]) -> list[Action]:
+        """They are in parts now, which were reported before."""
+        actions: list[Action] = []
+        for batch_id in batch_ids:
+            self._sampled.pop(batch_id, None)
+            if batch_id in self._returned:
+                self._returned.discard(batch_id)
+                actions += self._flow_again(batch_id)
+        return actions
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether there are samples that are not durable."""
+        return bool(self._sampled)
 
     # ---- holds
 
@@ -134,6 +157,12 @@ class BatchAccounts:
         if self._holds[batch_id]:
             return []
         del self._holds[batch_id]
+        if batch_id in self._sampled:
+            self._returned.add(batch_id)
+            return []
+        return self._flow_again(batch_id)
+
+    def _flow_again(self, batch_id: int) -> list[Action]:
         if self._complete[batch_id]:
             return []
         final = self.final(batch_id)
@@ -164,8 +193,8 @@ class BatchAccounts:
         final, rows = self.final(batch_id), int(self._plan.batch_rows[batch_id])
         if final > rows:
             raise TransitionError(f"batch {batch_id} has {rows} rows and {final} outcomes: {self._parts[batch_id]}")
-        is_withheld = int(self._plan.batch_group[batch_id]) in self._withheld
-        return self._complete_batch(batch_id) if final == rows and not is_withheld else []
+        has_flowed = batch_id in self._big_batch_of  # others are completed when they flow, as members of a big batch
+        return self._complete_batch(batch_id) if final == rows and has_flowed else []
 
     def _complete_batch(self, batch_id: int) -> list[Action]:
         if not self._complete[batch_id]:
@@ -209,8 +238,8 @@ class BatchAccounts:
 
     def _ref(self, batch_id: int) -> BatchRef:
         ref = self._plan.ref(batch_id)
-        parts = tuple(self._parts.get(batch_id, ()))
-        return msgspec.structs.replace(ref, parts=parts) if parts else ref
+        parts, decided = tuple(self._parts.get(batch_id, ())), self._sampled.get(batch_id, ())
+        return msgspec.structs.replace(ref, parts=parts, decided=decided) if parts or decided else ref
 
     # ---- for checks
 

@@ -287,6 +287,7 @@ class Frontier:
         held.gave_up = held.gave_up or (held.lane.sampling and verdict.signal in _ENDS_SAMPLING)
         self._look_after(held, site, now)
         if fate is not Fate.OPEN:
+            self._note_decided(held, task)
             self._settle(held, task, now)
         self._bring_in(held, site, now)
         self._answer_split(held)
@@ -408,6 +409,12 @@ class Frontier:
 
     # ---- rows leave
 
+    def _note_decided(self, held: HeldLane, task: Task) -> None:
+        """A sample has its outcome: whoever gets the rest of its batch has to know."""
+        home = self._lanes.by_id[task.home_lane] if task.home_lane else held
+        if home.lane.sampling:
+            home.decided.append((task.batch_id, task.row))
+
     def _settle(self, held: HeldLane, task: Task, now: float) -> None:
         """The row has left this rank: it is final, pending or somebody else's."""
         held.rows -= 1
@@ -433,6 +440,8 @@ class Frontier:
         rows = [task for task in tasks if not task.robots_of]
         if rows:
             self.events.append(RowsFailed(rows, failure))
+        for task in rows:
+            self._note_decided(held, task)
         for task in tasks:
             self._settle(held, task, now)
 
@@ -469,6 +478,10 @@ class Frontier:
         self.start_lanes(now)
         touched, self._touched = self._touched, {}
         return lane_reports.running(self._lanes, touched.values(), now)
+
+    def sampled(self, lane_id: int, now: float) -> LaneReport | None:
+        """What is known of a sampling lane that has ended, before its parts are committed; None of any other lane."""
+        return lane_reports.sampled(self._lanes.by_id[lane_id], now)
 
     def drained(self, ended: LaneEnded, now: float) -> LaneReport | None:
         """The last report of a lane, once what it has fetched is committed; None if it has been extended meanwhile."""

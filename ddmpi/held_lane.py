@@ -69,6 +69,8 @@ class HeldLane:
     """Another lane of the group was asked for a pause until then, when this one had perhaps not started."""
     gave_up: bool = False
     """Sampling only: the server asked for a pause or cannot be reached."""
+    decided: list[tuple[int, int]] = field(default_factory=list)
+    """Sampling only: batch and row of what has an outcome."""
     reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
     control: Control = NO_CONTROL
     on_hold: bool = False

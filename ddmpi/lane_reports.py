@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ddmpi.events import LaneEnded
+from ddmpi.held_lane import HeldLane
 from ddmpi.lane_table import LaneTable
 from ddmpi.protocol import LaneReport, LaneState
 from ddmpi.records import PaceState
@@ -39,8 +40,21 @@ def drained(lanes: LaneTable, ended: LaneEnded, now: float) -> LaneReport | None
     held = lanes.by_id.get(ended.lane_id)
     if held is None or not held.ended or held.endings != ended.ending:
         return None
-    paces = {key: site.pace.snapshot(now) for key, site in held.sites.items() if _matters(site, now)}
-    return LaneReport(ended.lane_id, held.version, LaneState.DRAINED, 0.0, paces)
+    return LaneReport(ended.lane_id, held.version, LaneState.DRAINED, 0.0, _last_paces(held, now))
+
+
+def sampled(held: HeldLane, now: float) -> LaneReport | None:
+    """The report with which a sampling lane gives its limits back; None of any other lane."""
+    if not held.lane.sampling:
+        return None
+    decided: dict[int, tuple[int, ...]] = {}
+    for batch_id, row in held.decided:
+        decided[batch_id] = (*decided.get(batch_id, ()), row)
+    return LaneReport(held.lane_id, held.version, LaneState.SAMPLED, 0.0, _last_paces(held, now), decided)
+
+
+def _last_paces(held: HeldLane, now: float) -> dict[str, PaceState]:
+    return {key: site.pace.snapshot(now) for key, site in held.sites.items() if _matters(site, now)}
 
 
 def _matters(site: Site, now: float) -> bool:

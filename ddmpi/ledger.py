@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from ddmpi.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
 from ddmpi.batch_accounts import BatchAccounts
@@ -33,6 +34,8 @@ from ddmpi.protocol import (
 from ddmpi.records import PaceState
 from ddmpi.schedule import BATCHES_PER_WORKER, IntArray, LeastLoaded, Plan, divide, lanes_for
 from ddmpi.stealing import Stealing
+
+_NOTHING: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 
 
 class Ledger:
@@ -56,28 +59,43 @@ class Ledger:
     # ---- work flows out
 
     def start(
-        self, first_number: int, paces: Mapping[str, PaceState], now: float, withheld: Collection[int] = ()
+        self,
+        first_number: int,
+        paces: Mapping[str, PaceState],
+        now: float,
+        withheld: Collection[int] = (),
+        decided: Mapping[int, tuple[int, ...]] = _NOTHING,
     ) -> list[Action]:
         """The first big batch.
 
         Args:
             paces: what is known of servers from profiling and earlier runs.
             withheld: indexes of groups whose limits somebody else uses (they are profiled), until ``admit``.
+            decided: samples of the other groups, rows by batch, that are in no part before ``samples_durable``.
         """
+        self._batches.note_sampled(decided)
         self._next_number = first_number
         self._paces.learn(paces, now)
         if withheld:
             self._batches.withhold(withheld)
         return self._flow(now)
 
-    def admit(self, row_times: Mapping[int, float], paces: Mapping[str, PaceState], now: float) -> list[Action]:
+    def admit(
+        self,
+        row_times: Mapping[int, float],
+        paces: Mapping[str, PaceState],
+        now: float,
+        decided: Mapping[int, tuple[int, ...]] = _NOTHING,
+    ) -> list[Action]:
         """These groups, with what was found out of them, join in: nobody else uses their limits any more.
 
         Args:
             row_times: seconds per row of each group that was withheld, by its index.
             paces: of their servers. One that was asked just now has to be in it, so that its next holder begins with
                 nothing to spend.
+            decided: as in ``start``.
         """
+        self._batches.note_sampled(decided)
         for group, time_s in row_times.items():
             self.plan.row_times[group] = time_s
         self._paces.learn(paces, now)
@@ -104,6 +122,10 @@ class Ledger:
         completed = self._batches.complete_whole(members)
         is_open = [batch_id for batch_id in members if not self._batches.is_complete(batch_id)]
         return self._distribute(number, is_open, now) + completed
+
+    def samples_durable(self, batch_ids: Iterable[int]) -> list[Action]:
+        """The samples of these batches are in parts, which were reported before."""
+        return self._batches.samples_durable(batch_ids)
 
     @property
     def _big_batch_size(self) -> int:
@@ -307,7 +329,8 @@ class Ledger:
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
         """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
         although so long was waited."""
-        if self._batches.waiting or self._batches.withheld or not self._stealing.is_idle:
+        is_sampling = self._batches.withheld or self._batches.has_samples
+        if self._batches.waiting or is_sampling or not self._stealing.is_idle:
             return False
         waited_in_vain = self._leases.all_rest and now - self._resting_since >= final_wait_s
         return waited_in_vain or self._leases.all_parked(now + final_wait_s)

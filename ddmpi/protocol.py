@@ -43,6 +43,8 @@ class LaneState(str, Enum):
     """All servers of the lane that have rows left are parked; ``wait_s`` says for how long."""
     PROBING = "probing"
     """The same, but for requests that ask whether a parked server answers again."""
+    SAMPLED = "sampled"
+    """Of a sampling lane: no row left, none in flight, no connection open; its parts are not committed yet."""
     DRAINED = "drained"
     """The lane has no row left, none in flight, no connection open, and its parts are committed."""
 
@@ -186,6 +188,8 @@ class LaneReport(msgspec.Struct, frozen=True):
     state: LaneState
     wait_s: float = 0.0
     paces: dict[str, PaceState] = {}
+    decided: dict[int, tuple[int, ...]] = {}
+    """Of a sampling lane: the rows, by batch, that have an outcome. They are fetched by nobody else."""
 
 
 class Counters(msgspec.Struct, frozen=True):

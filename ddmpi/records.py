@@ -97,7 +97,8 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     ``file`` is relative to the urls folder; the rows are ``rows`` rows from ``offset`` of row group ``row_group``.
     ``sample_rows`` > 0 asks for only so many of the rows that are not final (profiling). ``retry`` says which
     errors of earlier epochs do not count as final (see ``retry_choice``): those rows are fetched again. Rows on servers
-    that are ``ignored`` are left out.
+    that are ``ignored`` are left out, and so are the ``decided`` ones, by index: a rank that sampled them has outcomes
+    of them which are in no part yet.
     """
 
     batch_id: int
@@ -111,6 +112,7 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     sample_rows: int = 0
     retry: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    decided: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

@@ -282,6 +282,7 @@ class SimulatedRank:
     def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> None:
         rows = self._in.world.batches[batch.batch_id].rows
         open_rows = [(row, url, server) for row, (url, server) in enumerate(rows) if row not in final]
+        open_rows = [row for row in open_rows if row[0] not in batch.decided]
         if batch.sample_rows:
             open_rows = open_rows[: batch.sample_rows]
         self._in.witness.loaded(self.rank, batch.batch_id, [row for row, _, _ in open_rows])
@@ -320,8 +321,8 @@ class SimulatedRank:
                     self._load(lane_id, batch, now)
                 case BatchEnded(batch_id):
                     self._close_parts((batch_id,), now)
-                case LaneEnded(_, batch_ids) as ended:
-                    self._close_parts(batch_ids, now, ended)
+                case LaneEnded() as ended:
+                    self._end_lane(ended, now)
                 case RowsFailed(tasks):
                     for task in tasks:
                         self._decide(task.batch_id, task.row, is_error=True)
@@ -335,6 +336,12 @@ class SimulatedRank:
         if now >= self._close_at:
             self._close_at = now + self.model.checkpoint_interval_s
             self._close_parts(None, now)
+
+    def _end_lane(self, ended: LaneEnded, now: float) -> None:
+        sampled = self.frontier.sampled(ended.lane_id, now)
+        if sampled is not None:
+            self._drained.append(sampled)
+        self._close_parts(ended.batch_ids, now, ended)
 
     def _answer_yields(self) -> None:
         for ready in self._yields:

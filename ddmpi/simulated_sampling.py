@@ -27,6 +27,7 @@ class Sampling:
     def __init__(self, plan: Plan, rows_left: IntArray, parts: dict[int, list[str]], samples: int) -> None:
         self._plan = plan
         self._lanes: dict[int, tuple[Lane, int]] = {}
+        self._committing: dict[int, int] = {}
         first = {int(group): batch_id for batch_id, group in reversed(list(enumerate(plan.batch_group.tolist())))}
         for index, batch_id in sorted(first.items()):
             group = plan.group_names[index]
@@ -64,12 +65,18 @@ class Sampling:
         return self._lanes[lane_id][0].group if lane_id in self._lanes else None
 
     def split(self, message: Progress) -> tuple[Progress, Sequence[LaneReport]]:
-        """What the ledger gets of a report, and the last reports of sampling lanes in it."""
+        """What the ledger gets of a report, and the reports on sampling lanes that have ended."""
         others = tuple(report for report in message.lanes if report.lane_id > 0)
-        ended = [report for report in message.lanes if report.lane_id < 0 and report.state is LaneState.DRAINED]
+        states = {LaneState.SAMPLED, LaneState.DRAINED}
+        ended = [report for report in message.lanes if report.lane_id < 0 and report.state in states]
         return msgspec.structs.replace(message, lanes=others), ended
 
     def end(self, report: LaneReport) -> tuple[int, int]:
-        """The lane is gone: the index of its group, and the batch that it sampled."""
+        """The lane fetches no more: the index of its group, and the batch that it sampled."""
         lane, _ = self._lanes.pop(report.lane_id)
+        self._committing[report.lane_id] = lane.batches[0].batch_id
         return self._index(lane), lane.batches[0].batch_id
+
+    def commit(self, report: LaneReport) -> int:
+        """The lane is gone: the batch whose samples are durable."""
+        return self._committing.pop(report.lane_id)

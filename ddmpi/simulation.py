@@ -26,6 +26,7 @@ from ddmpi.protocol import (
     Assign,
     Finished,
     LaneReport,
+    LaneState,
     Message,
     Progress,
     Redirected,
@@ -319,11 +320,15 @@ class Simulation:
 
     def _end_sampling(self, rank: int, report: LaneReport, now: float) -> None:
         assert self.sampling is not None  # noqa: S101  # who else has lanes that are not the ledger's?
+        if report.state is LaneState.DRAINED:
+            self._deliver(rank, Release((report.lane_id,)))
+            self._perform(self.ledger.samples_durable((self.sampling.commit(report),)))
+            return
         group, batch_id = self.sampling.end(report)
         self._witness.withdrawn(batch_id)
-        self._deliver(rank, Release((report.lane_id,)))
         if not self._stopping:
-            self._perform(self.ledger.admit({group: float(self.ledger.plan.row_times[group])}, report.paces, now))
+            times = {group: float(self.ledger.plan.row_times[group])}
+            self._perform(self.ledger.admit(times, report.paces, now, report.decided))
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:

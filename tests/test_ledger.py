@@ -269,6 +269,19 @@ def test_a_group_of_which_samples_are_left_is_not_complete_before_it_joins(make:
     assert ledger.is_complete
 
 
+def test_a_batch_waits_for_its_samples_to_be_durable_before_it_flows_again(make: Make) -> None:
+    ledger = make(world({"a": 10}))
+    ledger.start(1, {}, 0.0, withheld={0})
+    rank, lane = only_lane_of(ledger.admit({0: 0.1}, {}, 1.0, {0: (0, 9)}))
+    assert lane.batches[0].decided == (0, 9)
+    ledger.on_progress(rank, progress(drained(lane), parts=(part(0, 8, "p"),)), 2.0)
+    assert not ledger.is_complete
+    assert not ledger.is_stuck(1e6, 0.0)
+    assert ledger.on_part(part(0, 2, "q")) == [BatchCompleted(0, 10, 0, 1), BigBatchEnded(1, (0,))]
+    assert ledger.samples_durable((0,)) == []
+    assert ledger.is_complete
+
+
 def test_a_row_that_is_redirected_to_a_withheld_group_waits_for_it(make: Make) -> None:
     ledger = make(world({"a": 20, "b": 20}))
     rank, lane = only_lane_of(ledger.start(1, {}, 0.0, withheld={0}))

@@ -8,7 +8,7 @@ import pytest
 
 from ddmpi.config import parse
 from ddmpi.io.batch_reader import BatchReader
-from ddmpi.io.batch_table import BatchTable
+from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.io.layout import Layout
 from ddmpi.io.lock import acquire
 from ddmpi.io.profiles import Profile, profile_of, read_profiles, write_profiles
@@ -16,8 +16,10 @@ from ddmpi.io.tables import open_input
 from ddmpi.io.urls_writer import partition_input
 from ddmpi.protocol import LaneReport, LaneState, PartReport, Sample
 from ddmpi.records import Limits, PaceState
-from ddmpi.roles.profiling import Profiler, targets
+from ddmpi.roles.admission import HEAD_START_S, Admission
+from ddmpi.roles.profiling import Profiler, is_sampling, targets
 from ddmpi.roles.run_state import RunState
+from ddmpi.schedule import Plan
 
 
 @pytest.fixture
@@ -74,17 +76,54 @@ def test_rows_that_a_killed_run_has_sampled_are_not_fetched_again(state: RunStat
     assert sampled["b.example"].parts == ()
 
 
-def test_profiling_ends_when_every_lane_is_drained(state: RunState) -> None:
+def test_a_server_is_done_with_its_samples_and_its_lane_with_their_parts(state: RunState) -> None:
     profiler = make_profiler(state)
-    lanes = [lane for assign in profiler.lanes([1, 2, 3]).values() for lane in assign.lanes]
-    assert all(lane.sampling and lane.lane_id < 0 for lane in lanes)
-    for lane in lanes:
-        assert not profiler.is_done
-        assert not profiler.on_lane(LaneReport(lane.lane_id, 0, LaneState.RUNNING))
-        hurt = {lane.group: PaceState(wait_s=5.0)}
-        assert profiler.on_lane(LaneReport(lane.lane_id, 0, LaneState.DRAINED, paces=hurt))
-    assert profiler.is_done
-    assert profiler.paces == {"a.example": PaceState(wait_s=5.0), "b.example": PaceState(wait_s=5.0)}
+    first, second = (lane for assign in profiler.lanes([1, 2, 3]).values() for lane in assign.lanes)
+    assert first.sampling
+    assert is_sampling(first.lane_id)
+    assert is_sampling(second.lane_id)
+    hurt = {first.group: PaceState(incidents=1)}
+    decided: dict[int, tuple[int, ...]] = {first.batches[0].batch_id: (0, 19)}
+    assert not profiler.on_lane(LaneReport(first.lane_id, 0, LaneState.RUNNING))
+    assert not profiler.on_lane(LaneReport(first.lane_id, 0, LaneState.SAMPLED, paces=hurt, decided=decided))
+    assert (profiler.take_back(), profiler.groups_out) == ({first.group}, {second.group})
+    assert (profiler.decided(), profiler.paces) == (decided, hurt)
+    assert profiler.batches_of(first.lane_id) == (first.batches[0].batch_id,)
+    assert profiler.on_lane(LaneReport(first.lane_id, 0, LaneState.DRAINED))
+    assert profiler.decided() == {}
+    progress = [(profiler.is_done, profiler.is_drained)]
+    for state_of_second in (LaneState.SAMPLED, LaneState.DRAINED):
+        profiler.on_lane(LaneReport(second.lane_id, 0, state_of_second))
+        progress.append((profiler.is_done, profiler.is_drained))
+    assert progress == [(False, False), (True, False), (True, True)]
+
+
+def test_servers_join_when_the_head_start_is_over_or_all_are_sampled(state: RunState) -> None:
+    profiler = make_profiler(state)
+    first, second = (lane for assign in profiler.lanes([1]).values() for lane in assign.lanes)
+    admission = Admission(profiler, state, now=100.0)
+    assert not admission.is_due(100.0 + HEAD_START_S / 2)
+    profiler.on_lane(LaneReport(first.lane_id, 0, LaneState.SAMPLED))
+    profiler.on_samples([Sample(first.group, success=True, status=200, total_s=0.4)])
+    assert admission.is_due(100.0 + HEAD_START_S)
+    assert admission.take(100.5) == {first.group}
+    assert state.profiles[first.group].total_s == 0.4
+    plan = plan_of(state)
+    assert admission.withhold(plan) == {plan.group_of_server(second.group, second.group)}
+    profiler.on_lane(LaneReport(second.lane_id, 0, LaneState.SAMPLED, decided={7: (1,)}))
+    assert admission.is_due(100.5)
+    admitted = admission.admit(plan, admission.take(100.6))
+    assert set(admitted.row_times) == {plan.group_of_server(second.group, second.group)}
+    assert admitted.decided == {7: (1,)}
+    admission.finish()
+    assert set(read_profiles(state.layout.profiles)) == {first.group, second.group}
+
+
+def plan_of(state: RunState) -> Plan:
+    limits = limits_by_group(state.config, state.profiles)
+    return make_plan(
+        state.table, state.config, rows=state.rows, profiles=state.profiles, limits=limits, ref=state.ref, workers=[1]
+    )
 
 
 def test_a_profile_summarizes_the_samples_and_survives_its_file(tmp_path: Path) -> None:

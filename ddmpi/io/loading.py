@@ -127,6 +127,8 @@ class Loader:
             rows = rows[~np.isin(numbers, final)]
         if batch.ignored:
             rows = rows[~is_on(table.column("server_name"), batch.ignored)[rows]]
+        if batch.decided:
+            rows = rows[~np.isin(rows, batch.decided)]
         if not batch.sample_rows:
             return rows
         return _spread(rows, batch.sample_rows)

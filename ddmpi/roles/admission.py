@@ -30,6 +30,8 @@ class Admitted:
     row_times: dict[int, float]
     """Seconds per row."""
     paces: dict[str, PaceState]
+    decided: dict[int, tuple[int, ...]]
+    """Samples, rows by batch, that are not durable yet."""
 
 
 class Admission:
@@ -43,7 +45,7 @@ class Admission:
 
     def is_due(self, now: float) -> bool:
         """Whether it is time for ``take``."""
-        return self.profiler.is_done or now >= self._due_at
+        return now >= self._due_at or (self.profiler.is_done and self.profiler.has_news)
 
     def take(self, now: float) -> set[str]:
         """The pace groups that are done since the last time; their profiles count from now on."""
@@ -69,7 +71,8 @@ class Admission:
             self._lanes_out[index] -= 1
             if not self._lanes_out[index]:
                 times[index] = server_row_time_s(plan.limits(group), self._state.profiles.get(group))
-        return Admitted(times, {group: pace for group, pace in self.profiler.paces.items() if group in groups})
+        paces = {group: self.profiler.paces[group] for group in groups if group in self.profiler.paces}
+        return Admitted(times, paces, self.profiler.decided())
 
     def finish(self) -> None:
         """All are profiled: write it down.

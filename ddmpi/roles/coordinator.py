@@ -34,6 +34,7 @@ from ddmpi.protocol import (
     Exit,
     Failed,
     Finished,
+    LaneState,
     Progress,
     Redirected,
     Release,
@@ -196,9 +197,9 @@ class Coordinator:
             self._start_download(now)
         elif groups:
             admitted = admission.admit(self.ledger.plan, groups)
-            self._perform(self.ledger.admit(admitted.row_times, admitted.paces, now))
+            self._perform(self.ledger.admit(admitted.row_times, admitted.paces, now, admitted.decided))
             self._note_bound(self.ledger.plan)
-        if admission.profiler.is_done:
+        if admission.profiler.is_drained:
             admission.finish()
             self._admission = None
             self._save(now)
@@ -224,10 +225,11 @@ class Coordinator:
         self.stage = Stage.DOWNLOADING
         paces = state.known_paces()
         withheld: Collection[int] = ()
+        decided: dict[int, tuple[int, ...]] = {}
         if self._admission is not None:
             paces.update(self._admission.profiler.paces)
-            withheld = self._admission.withhold(plan)
-        actions = self.ledger.start(self._verifier.next_number, paces, now, withheld)
+            withheld, decided = self._admission.withhold(plan), self._admission.profiler.decided()
+        actions = self.ledger.start(self._verifier.next_number, paces, now, withheld, decided)
         log.info("downloading: %r", self.ledger)
         if not any(isinstance(action, Scatter) for action in actions):
             actions.append(Scatter({}))
@@ -279,25 +281,34 @@ class Coordinator:
         self.tally.counters[rank] = message.counters
         if any(pace.wait_s > LONG_PAUSE_S for report in message.lanes for pace in report.paces.values()):
             self._checkpoint_at = min(self._checkpoint_at, self._may_save_at)
+        sampled: list[int] = []
         if self._admission is not None:
-            message = self._take_sampling(self._admission.profiler, rank, message)
+            message, sampled = self._take_sampling(self._admission.profiler, rank, message)
         if self.ledger is not None:
             for part in message.parts:
                 self.state.note_part(part)
             self._note_pauses(self.ledger, message, now)
             self._perform(self.ledger.on_progress(rank, message, now))
+            self._perform(self.ledger.samples_durable(sampled))
             return
         for part in message.parts:
             self.state.add_part(part)
 
-    def _take_sampling(self, profiler: Profiler, rank: int, message: Progress) -> Progress:
-        """The reports on sampling lanes are the profiler's; what is left of the message is the ledger's."""
-        sampling = [report for report in message.lanes if is_sampling(report.lane_id)]
-        released = tuple(report.lane_id for report in sampling if profiler.on_lane(report))
+    def _take_sampling(self, profiler: Profiler, rank: int, message: Progress) -> tuple[Progress, list[int]]:
+        """The reports on sampling lanes are the profiler's. What is left of the message is the ledger's, and so are the
+        batches whose samples are in the parts now."""
+        durable: list[int] = []
+        released: list[int] = []
+        for report in message.lanes:
+            if is_sampling(report.lane_id):
+                if report.state is LaneState.DRAINED:
+                    durable += profiler.batches_of(report.lane_id)
+                if profiler.on_lane(report):
+                    released.append(report.lane_id)
         if released:
-            self._send(rank, Release(released))
+            self._send(rank, Release(tuple(released)))
         others = tuple(report for report in message.lanes if not is_sampling(report.lane_id))
-        return msgspec.structs.replace(message, lanes=others)
+        return msgspec.structs.replace(message, lanes=others), durable
 
     def _note_pauses(self, ledger: Ledger, message: Progress, now: float) -> None:
         """Of packed servers none is told apart, and what one of them asked for is no pause of all."""

@@ -127,7 +127,7 @@ class Downloader:
             publisher=tools.publisher,
         )
         self._parts: list[PartReport] = []
-        self._drained: list[LaneReport] = []
+        self._ended: list[LaneReport] = []
         self._draining: dict[int, LaneEnded] = {}
         self._errands: list[Errand] = []
         self._samples: list[Sample] = []
@@ -324,7 +324,7 @@ class Downloader:
                     ended = self._draining.pop(ticket, None)
                     report = self._frontier.drained(ended, now) if ended is not None else None
                     if report is not None:
-                        self._drained.append(report)
+                        self._ended.append(report)
                 case WriterFailed(error):
                     self.fail(error)
                 case _:
@@ -350,8 +350,11 @@ class Downloader:
                     self._loader.load(lane_id, batch)
                 case BatchEnded(batch_id):
                     self._writer.close_parts((batch_id,))
-                case LaneEnded(_, batch_ids, servers) as ended:
+                case LaneEnded(lane_id, batch_ids, servers) as ended:
                     self._transfers.close_connections(servers)
+                    sampled = self._frontier.sampled(lane_id, now)
+                    if sampled is not None:
+                        self._ended.append(sampled)
                     self._draining[self._writer.close_parts(batch_ids)] = ended
                 case RowsFailed(tasks, failure):
                     self._record_failed(tasks, failure)
@@ -387,7 +390,7 @@ class Downloader:
         if self._errands:
             self._send(Redirected(tuple(self._errands)))
             self._errands.clear()
-        if self._parts or self._drained or now >= self._report_at:
+        if self._parts or self._ended or now >= self._report_at:
             self._send_progress(now)
         if now >= self._usage_at:
             self._send_usage(now)
@@ -410,7 +413,7 @@ class Downloader:
         if self._samples:
             self._send(Samples(tuple(self._samples)))
             self._samples.clear()
-        lanes = self._frontier.report(now) + self._drained
+        lanes = self._frontier.report(now) + self._ended
         counters = self._counters()
         if not self._parts and not lanes and counters == self._reported:
             return
@@ -419,7 +422,7 @@ class Downloader:
         message = Progress(tuple(self._parts), tuple(lanes), remaining_s, self._frontier.unstarted, counters)
         self._send(message)
         self._parts.clear()
-        self._drained.clear()
+        self._ended.clear()
 
     def _counters(self) -> Counters:
         counts = self._counts

@@ -47,7 +47,8 @@ class Profiler:
         self._known = paces
         self._samples_per_server = samples_per_server
         self._samples: dict[str, list[Sample]] = {}
-        self._out: dict[int, str] = {}  # lanes that are not back, and their groups
+        self._out: dict[int, str] = {}  # lanes that fetch, and their groups
+        self._committing: dict[int, dict[int, tuple[int, ...]]] = {}  # others that are not drained: rows by batch
         self._back: list[str] = []
         self.paces: dict[str, PaceState] = {}
         """Paces that the samples have hurt (429, unreachable): the download starts with them."""
@@ -70,14 +71,25 @@ class Profiler:
 
     def on_lane(self, report: LaneReport) -> bool:
         """Note a lane's report; True if the lane is done and can be released."""
-        self.paces.update(report.paces)
         if report.state is LaneState.DRAINED:
-            self._back.append(self._out.pop(report.lane_id))
+            del self._committing[report.lane_id]
             return True
+        self.paces.update(report.paces)
+        if report.state is LaneState.SAMPLED:
+            self._back.append(self._out.pop(report.lane_id))
+            self._committing[report.lane_id] = report.decided
         return False
 
+    def decided(self) -> dict[int, tuple[int, ...]]:
+        """Samples that are not durable yet, rows by batch."""
+        return {batch_id: rows for lane in self._committing.values() for batch_id, rows in lane.items()}
+
+    def batches_of(self, lane_id: int) -> tuple[int, ...]:
+        """The batches with samples of a lane that is not drained."""
+        return tuple(self._committing[lane_id])
+
     def take_back(self) -> set[str]:
-        """The pace groups whose lanes have come back since the last call."""
+        """The pace groups that have been sampled since the last call."""
         groups = set(self._back)
         self._back.clear()
         return groups
@@ -95,8 +107,18 @@ class Profiler:
 
     @property
     def is_done(self) -> bool:
-        """All lanes are back."""
+        """Nothing is being sampled any more."""
         return not self._out
+
+    @property
+    def is_drained(self) -> bool:
+        """And all samples are durable."""
+        return not self._out and not self._committing
+
+    @property
+    def has_news(self) -> bool:
+        """Whether ``take_back`` has something to give."""
+        return bool(self._back)
 
     @property
     def progress(self) -> tuple[int, int]:
