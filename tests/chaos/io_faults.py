@@ -1,6 +1,7 @@
 """A fault of the disk, or a SIGKILL, at the n-th file operation of a run: for every n, once and from then on.
 
-``python -m tests.chaos.io_faults`` tries them all (more than an hour); ``--sample 50`` some, chosen at random. Each
+``python -m tests.chaos.io_faults`` tries them all (half an hour and more); ``--share 1/8`` to ``--share 8/8`` do it in
+pieces, and ``--sample 50`` takes some, chosen at random. It goes faster with TMPDIR on a file system in memory. Each
 trial is one run with the fault over a new output folder or a half-finished one, and one more without:
 
 - the first ends with 0, 2 or 75, and unless with 0, with a message that names the fault; never with a traceback;
@@ -61,6 +62,32 @@ class Trial:
 
     def __str__(self) -> str:
         return f"{self.start} folder, {self.fault}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The ``number``-th (from 1) of ``of`` shares of all trials.
+
+    A trial's own call decides, not its place among the others: a run makes a few calls more or less from time to time,
+    and still no trial is in two shares or in none.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """The share that "3/8" means. Raises ValueError."""
+        number, of = (int(part) for part in text.split("/"))
+        if not 1 <= number <= of:
+            raise ValueError(text)
+        return cls(number, of)
+
+    def __contains__(self, trial: Trial) -> bool:
+        return trial.fault.at % self.of == self.number % self.of
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
 class Bench:
@@ -153,6 +180,7 @@ def _complaints(run: ForkedRun, fault: Fault | None) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=Share.parse, default=Share(1, 1), help="only this share: 3/8 is the third of 8")
     parser.add_argument("--sample", type=int, default=0, help="so many trials, chosen at random; 0: all (default)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--start", choices=STARTS, help="only over this kind of output folder")
@@ -170,7 +198,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             place = folder / str(number)
             place.mkdir()
             benches.put(Bench(place, fleet, stack.enter_context(forker(place, library))))
-        trials = list(chosen(all_trials(benches, starts, given.errno), given.sample, given.seed))
+        everything = [trial for trial in all_trials(benches, starts, given.errno) if trial in given.share]
+        trials = chosen(everything, given.sample, given.seed)
         ends: Counter[int] = Counter()
         failed = 0
         with ThreadPoolExecutor(given.at_once) as pool:
@@ -180,7 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for problem in problems:
                     print(f"{trial}: {problem}", flush=True)
     print(f"exit codes of the runs with a fault: {dict(sorted(ends.items()))}")
-    print(json.dumps({"trials": len(trials), "failed": failed, "seconds": round(time.monotonic() - started_at)}))
+    result = {"share": str(given.share), "of_share": len(everything), "trials": len(trials), "failed": failed}
+    print(json.dumps({**result, "seconds": round(time.monotonic() - started_at)}))
     return 1 if failed else 0
 
 
@@ -198,10 +228,9 @@ def all_trials(benches: SimpleQueue[Bench], starts: Sequence[Start], only: str |
     benches.put(bench)
 
 
-def chosen(trials: Iterator[Trial], sample: int, seed: int) -> Iterator[Trial]:
+def chosen(trials: Sequence[Trial], sample: int, seed: int) -> Sequence[Trial]:
     """All of them, or some at random."""
-    everything = list(trials)
-    return iter(random.Random(seed).sample(everything, min(sample, len(everything))) if sample else everything)
+    return random.Random(seed).sample(trials, min(sample, len(trials))) if sample else trials
 
 
 def perform(benches: SimpleQueue[Bench], trial: Trial) -> tuple[int, list[str]]:
