@@ -1,11 +1,13 @@
 """What the bytes of an image say about themselves: whether they are one, and whether its end is missing. Pure.
 
 No image is decoded here: that costs milliseconds, and is done where images are resized. Only the frame of the format
-is looked at. Invariant: no bytes raise.
+is looked at. Invariants: no bytes raise, and none take longer than their number allows, for this runs where all
+transfers wait: 100 MB of blocks of one byte each are walked for as long as 100 MB of an honest GIF.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 _JPEG: Final = b"\xff\xd8\xff"
@@ -30,6 +32,11 @@ _MAGIC: Final = (
     b"\x00\x00\x00\x0cjP  \r\n\x87\n",  # JPEG 2000: file, code stream
     b"\xff\x4f\xff\x51",
 )
+
+_NO_FILL_BYTE: Final = re.compile(rb"[^\xff]")
+_FREE_STEPS: Final = 10_000
+_BYTES_PER_STEP: Final = 100
+"""Honest files have fewer steps than these two allow: a GIF's blocks have 255 bytes, all but the last of each frame."""
 
 
 def begins_like_image(body: bytes) -> bool:
@@ -62,22 +69,30 @@ def image_is_cut_off(body: bytes) -> bool:
     return body.startswith(b"BM") and begins_like_image(body) and len(body) < int.from_bytes(body[2:6], "little")
 
 
+def _steps(body: bytes) -> range:
+    """How often a walk over this body may step before it has to be given up as damaged."""
+    return range(_FREE_STEPS + len(body) // _BYTES_PER_STEP)
+
+
 def _jpeg_is_cut_off(body: bytes) -> bool:
     """Walks over the segments to the pixels: a thumbnail before them has an end marker of its own."""
     position = 2
-    while position + 4 <= len(body):
+    for _ in _steps(body):
+        if position + 4 > len(body):
+            return True
         if body[position] != 0xFF:
-            return b"\xff\xd9" not in body  # damaged; without an end marker anywhere it is cut off too
+            break
         marker = body[position + 1]
         if marker == 0xDA:  # start of scan; in what follows, FF D9 is the end and nothing else
             return body.find(b"\xff\xd9", position) < 0
-        if marker == 0xFF:  # fill byte
-            position += 1
+        if marker == 0xFF:  # fill bytes
+            following = _NO_FILL_BYTE.search(body, position)
+            position = following.start() - 1 if following else len(body)
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
             position += 2
         else:
             position += 2 + int.from_bytes(body[position + 2 : position + 4], "big")
-    return True
+    return b"\xff\xd9" not in body  # damaged; without an end marker anywhere it is cut off too
 
 
 def _gif_is_cut_off(body: bytes) -> bool:
@@ -85,21 +100,26 @@ def _gif_is_cut_off(body: bytes) -> bool:
     if len(body) < 13:
         return True
     position = 13 + _color_table_bytes(body[10])
-    while position < len(body):
+    is_in_blocks = False
+    for _ in _steps(body):
+        if position >= len(body):
+            return True
         introducer = body[position]
-        if introducer == 0x3B:
+        if is_in_blocks:  # until the block of no bytes
+            is_in_blocks = introducer > 0
+            position += 1 + introducer
+        elif introducer == 0x3B:
             return False
-        if introducer == 0x21:  # extension: label, sub-blocks
+        elif introducer == 0x21:  # extension: label, sub-blocks
             position += 2
+            is_in_blocks = True
         elif introducer == 0x2C:  # image: descriptor, color table, code size, sub-blocks
             flags = body[position + 9] if position + 9 < len(body) else 0
             position += 11 + _color_table_bytes(flags)
+            is_in_blocks = True
         else:
-            return b";" not in body[position:]  # damaged; without a trailer anywhere it is cut off too
-        while position < len(body) and body[position]:
-            position += 1 + body[position]
-        position += 1
-    return True
+            break
+    return body.find(b";", position) < 0  # damaged; without a trailer anywhere it is cut off too
 
 
 def _color_table_bytes(flags: int) -> int:
@@ -109,7 +129,9 @@ def _color_table_bytes(flags: int) -> int:
 def _boxes_are_cut_off(body: bytes) -> bool:
     """Walks over the outermost boxes of an ISO base media file (AVIF, HEIC)."""
     position = 0
-    while position + 8 <= len(body):
+    for _ in _steps(body):
+        if position + 8 > len(body):
+            return position > len(body)
         if body[position + 4 : position + 8] not in _BOXES:  # something that was appended
             return False
         size = int.from_bytes(body[position : position + 4], "big")
@@ -118,6 +140,6 @@ def _boxes_are_cut_off(body: bytes) -> bool:
         elif size == 0:  # up to the end of the file, wherever that was meant to be
             return False
         if size < 8:
-            return False  # no such file after all
+            break
         position += size
-    return position > len(body)
+    return False  # no such file after all

@@ -71,6 +71,36 @@ def test_what_shows_no_end_is_not_called_cut_off(body: bytes) -> None:
     assert not image_is_cut_off(body)
 
 
+MANY = 20_000
+"""Steps of two bytes each, more than a walk takes."""
+THUMBNAIL = b"\xff\xe1\0\4\xff\xd9"
+START_OF_SCAN = b"\xff\xda\0\2"
+TINY = {
+    "JPEG": (b"\xff\xd8", b"\xff\x01", THUMBNAIL + START_OF_SCAN + b"pixels"),
+    "fill bytes": (b"\xff\xd8", b"\xff\xff\x01", THUMBNAIL + START_OF_SCAN + b"pixels"),
+    "GIF": (b"GIF89a" + bytes(7) + b"!\xf9", b"\x01;", b"\x09cut off"),
+    "AVIF": (b"\0\0\0\x0cftypavif", b"\0\0\0\x08free", b"\0\0\0\x20mdatcut off"),
+}
+
+
+@pytest.mark.parametrize("image_format", TINY)
+def test_a_walk_over_tiny_blocks_is_given_up(image_format: str) -> None:
+    """Without limit a body of 100 MB would take half a minute, in which nothing else is received."""
+    begin, block, end = TINY[image_format]
+    assert image_is_cut_off(begin + 10 * block + end)
+    assert not image_is_cut_off(begin + MANY * block + end), "not looked at to the end, and there is an end mark"
+
+
+def test_fill_bytes_are_one_step() -> None:
+    assert image_is_cut_off(b"\xff\xd8" + 2 * MANY * b"\xff" + THUMBNAIL[1:] + START_OF_SCAN)
+
+
+def test_a_long_honest_gif_is_walked_to_its_end() -> None:
+    body = b"GIF89a" + bytes(7) + b"!\xf9" + MANY * (b"\xff" + 255 * b";")
+    assert image_is_cut_off(body)
+    assert not image_is_cut_off(body + b"\0;")
+
+
 beginnings = st.sampled_from(
     [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF", b"\0\0\0\x20ftypavif", b"BM", b"II*\0", b""]
 )
