@@ -15,13 +15,14 @@ import pytest
 from ddmpi.io.transfers import TransferOptions, Transfers
 from ddmpi.memory import Arrival
 from ddmpi.records import Answer, Task
+from ddmpi.urls import Parsed, parse_url
 
 BODY_BYTES = 30_000_000
 """More than fits into the buffers of two sockets."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/N: a body of N bytes; /close/N: the connection closes afterwards, unannounced."""
+    """/N: a body of N bytes; /close/N: the connection closes afterwards, unannounced. Type: what was asked for."""
 
     protocol_version = "HTTP/1.1"
 
@@ -30,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(size_bytes))
         self.send_header("ETag", ' "abc" ')
+        self.send_header("Content-Type", self.path)
         self.end_headers()
         self.wfile.write(bytes(size_bytes))
         self.close_connection = self.path.startswith("/close/")
@@ -84,6 +86,14 @@ def test_a_connection_is_kept_and_used_again(transfers: Transfers, address: str)
         answer = fetch(transfers, address, f"/{size_bytes}")
         assert (answer.curl_code, answer.status, len(answer.body), answer.etag) == (0, 200, size_bytes, '"abc"')
     assert transfers.connections(address) == 1
+
+
+def test_dots_in_a_path_are_sent_as_they_are(transfers: Transfers, address: str) -> None:
+    parsed = parse_url(f"http://{address}/a/../../b/./%zz/7#part")
+    assert isinstance(parsed, Parsed)
+    transfers.start(Task(0, 0, parsed.url, parsed.server))
+    (answer,) = collect(transfers, 1)
+    assert (answer.status, answer.content_type) == (200, "/a/../../b/./%zz/7")
 
 
 def test_a_kept_connection_that_the_server_closes_is_replaced(transfers: Transfers, address: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
+import ssl
 from collections.abc import Callable
 
 import pycurl
@@ -43,8 +44,9 @@ def make_downloader(
     """A downloader of this process, which may keep ``cores`` threads busy.
 
     Raises:
-        SetupError: a library is too old or missing, or too few files may be open.
+        SetupError: a library is too old or missing, too few files may be open, or ``check_authorities``.
     """
+    check_authorities(config)
     connections = _connections(config.downloader_parameters.connections_per_rank)
     tools = Tools(
         config=config,
@@ -72,6 +74,22 @@ def check_libraries() -> None:
     version = pycurl.version_info()[1]
     if tuple(int(part) for part in version.split("-")[0].split(".")) < OLDEST_LIBCURL:
         raise SetupError(f"libcurl {version} is too old: {'.'.join(map(str, OLDEST_LIBCURL))} or newer is needed")
+
+
+def check_authorities(config: Config) -> None:
+    """Refuse a ``ca_bundle`` that libcurl could not load: every row on an https server would fail for it.
+
+    Raises:
+        SetupError: it cannot be read here, or holds no certificate.
+    """
+    bundle = config.downloader_parameters.ca_bundle
+    if bundle is None or not config.downloader_parameters.verify_tls:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
+    except (OSError, ValueError) as error:
+        reason = "no certificates in it" if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+        raise SetupError(f"downloader_parameters.ca_bundle: {bundle}: {reason}") from error
 
 
 def _connections(wanted: int) -> int:

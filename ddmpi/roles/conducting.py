@@ -26,6 +26,7 @@ from ddmpi.io.rank_log import log_to_file
 from ddmpi.io.terminal import terminal_columns
 from ddmpi.io.urls_writer import Interrupted
 from ddmpi.protocol import Begin, Exit
+from ddmpi.roles.assembly import check_authorities
 from ddmpi.roles.controlling import Controller
 from ddmpi.roles.coordinator import Coordinator
 from ddmpi.roles.downloader import Downloader
@@ -76,6 +77,7 @@ class Conductor:
 
     def _set_up(self) -> tuple[Config, Layout]:
         config = self.read_config()
+        check_authorities(config)
         layout = Layout(Path(config.path_to_output_folder), config.output_structure)
         self._own(layout)
         for notice in config.notices:

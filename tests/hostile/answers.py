@@ -421,6 +421,7 @@ CONNECTIONS: Final = (
     AnswerCase(80, "an authority that nobody knows", (Send(_OK),), at_once(ErrorKind.TLS), Transport.UNTRUSTED),
     AnswerCase(80, "a certificate in order", (Send(_OK), NextRequest()), SUCCESS, Transport.TLS, rows=4),
     AnswerCase(80, "plain HTTP where TLS is expected", (Send(_OK),), retried(ErrorKind.TLS), Transport.NO_TLS),
+    AnswerCase(80, "no cipher that both sides know", (Send(_OK),), retried(ErrorKind.TLS), Transport.NO_CIPHER),
     AnswerCase(
         81,
         "TLS cut off amid the body",

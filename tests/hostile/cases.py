@@ -23,6 +23,7 @@ class Transport(str, Enum):
     WRONG_HOST = "https, a certificate for another host"
     UNTRUSTED = "https, an unknown authority"
     NO_TLS = "https, but the server speaks plain HTTP"
+    NO_CIPHER = "https, no cipher in common"
     REFUSED = "http, nothing listens"
     UNANSWERED = "http, connections are not accepted"
     NO_NAME = "http, a name that does not exist"

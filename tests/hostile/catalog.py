@@ -101,6 +101,7 @@ TITLES: Final[dict[int, str]] = {
 }
 
 ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
+    31: ("tests/test_transfers.py::test_dots_in_a_path_are_sent_as_they_are",),
     35: (
         "tests/test_acceptance.py::test_ranks_that_wait_need_no_cpu",
         "tests/test_ledger.py::test_a_fast_server_is_divided_among_ranks_that_all_differ",
@@ -127,6 +128,8 @@ ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
         "tests/hostile/test_guard.py::test_each_connection_is_judged_anew",
     ),
     79: ("tests/test_program.py::test_each_way_to_fail_becomes_an_error_of_its_kind",),
+    80: ("tests/hostile/test_setup.py::test_authorities_that_cannot_be_loaded_are_refused_before_anything_starts",),
     83: ("tests/test_retry.py::test_a_failed_look_up_is_confirmed_after_libcurl_has_forgotten_it",),
+    84: ("tests/hostile/test_guard.py::test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once",),
 }
 """Tests that show a number by other means, beside or instead of a case."""

@@ -32,12 +32,15 @@ class Certificates:
         """For the server of ``address``, with what ``transport`` says is wrong with it. Raises KeyError for others."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._certificate(transport, address).configure_cert(context)
+        if transport is Transport.NO_CIPHER:
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers("eNULL:@SECLEVEL=0")  # ciphers that do not encipher: no client offers them
         context.set_alpn_protocols(["h2"] if transport is Transport.HTTP2 else ["http/1.1"])
         return context
 
     def _certificate(self, transport: Transport, address: str) -> trustme.LeafCert:
         match transport:
-            case Transport.TLS | Transport.HTTP2:
+            case Transport.TLS | Transport.HTTP2 | Transport.NO_CIPHER:
                 return self._trusted.issue_cert(address)
             case Transport.EXPIRED:
                 yesterday = datetime.now(timezone.utc) - timedelta(days=1)

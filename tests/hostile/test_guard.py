@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pycurl
 import pytest
@@ -158,6 +158,16 @@ def test_of_several_addresses_the_public_ones_decide(guarded: Guarded, addresses
     answer = guarded.answer("http://name.example:9/")
     assert kind_of(answer) is ErrorKind.CONNECT
     assert sorted(guarded.asked) == sorted([("10.0.0.1", False), (CLOSED, True)])
+
+
+def test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once(guarded: Guarded) -> None:
+    """On a machine without IPv6 libcurl does not even ask for a socket."""
+    guarded._rule = address_rule([ip_network("::1/128")])
+    guarded.resolving("[::1]")
+    answer = guarded.answer("http://name.example:9/")
+    assert kind_of(answer) is ErrorKind.CONNECT
+    assert guarded.asked in [[], [("::1", True)]]
+    assert answer.total_s < OPTIONS.connect_timeout_s
 
 
 @pytest.mark.parametrize("scheme", ["file", "ftp", "gopher", "dict", "smb", "telnet", "ldap", "rtsp", "imap", "scp"])
