@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from ddmpi.records import UNDECODABLE
+
 
 class Measurement(msgspec.Struct, frozen=True):
     """One moment of a run. Rows are those of the whole table; rates are means since the line before."""
@@ -98,7 +100,7 @@ def decode_lines(lines: Iterable[bytes]) -> Iterator[Measurement]:
 def _decoded(line: bytes) -> Measurement | None:
     try:
         return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
 
 

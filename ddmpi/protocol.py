@@ -304,4 +304,7 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
     Raises:
         msgspec.DecodeError: not a known message, or a field of the wrong type.
     """
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec has no error of its own for these
+        raise msgspec.DecodeError(str(error)) from error

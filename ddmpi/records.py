@@ -7,8 +7,9 @@ from enum import Enum
 
 import msgspec
 
-UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError)
-"""What msgspec raises for damaged input: text that is not UTF-8 is not among its own errors."""
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for damaged input: neither text that is not UTF-8 nor a thousand open brackets are among its own
+errors."""
 
 INVALID_SERVER = "__invalid__"
 """``server_name`` of the batches whose rows have a URL that was refused."""

@@ -21,7 +21,7 @@ PACE = PaceState(1.0, 2.0, 3, 4, 5, ((5.0, 6.0),), ((7.0, 8.0), (9.0, 10.0)))
 LANE = protocol.Lane(7, "s", False, SHARE, (BATCH,), {"s": PACE}, 6.0, True, 8, (ERRAND,))
 REPORT = protocol.LaneReport(7, 8, protocol.LaneState.PARKED, 9.0, {"s": PaceState(1.0)})
 
-MESSAGES = [
+MESSAGES: list[Message] = [
     protocol.Begin(4, b"{}", 50.0),
     protocol.Assign((LANE,), 5),
     protocol.Extend(7, 9, SHARE, (BATCH,), (ERRAND,), 3.5),

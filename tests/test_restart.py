@@ -13,6 +13,7 @@ import pytest
 from ddmpi.arguments import Orders
 from ddmpi.config import parse
 from ddmpi.errors import OutputError
+from ddmpi.io.batch_files import BatchCounts, read_completed, write_completed
 from ddmpi.io.layout import Layout
 from ddmpi.records import PaceState
 from ddmpi.roles.initialization import Reporting, initialize, own_output
@@ -97,6 +98,19 @@ def test_a_lost_or_damaged_checkpoint_is_said_and_costs_no_row(
         assert state.epoch == 2
     assert "checkpoint.json" in warned(caplog)
     assert "what is done is read from the parts" in warned(caplog)
+
+
+@pytest.mark.parametrize("rows", [4, 9])
+def test_a_marker_that_counts_other_rows_than_its_batch_has_is_damaged(folder: Path, rows: int) -> None:
+    """Of the second batch 4 of 10 rows have an outcome: believed, a marker of 4 rows would lose the other 6."""
+    begun(folder)
+    with opened(folder) as state:
+        for batch_id in (0, 1):
+            write_completed(state.layout, state.table.ref(batch_id), BatchCounts(rows, rows, 0))
+    with opened(folder) as state:
+        assert_rows_counted(state)
+        assert read_completed(state.layout, state.table.ref(0)) == BatchCounts(10, 7, 3, {"http_status": 3})
+        assert read_completed(state.layout, state.table.ref(1)) is None
 
 
 def test_a_folder_of_0_1_0_goes_on_without_its_checkpoint(folder: Path) -> None:

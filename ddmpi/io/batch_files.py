@@ -32,8 +32,11 @@ _READERS: Final = 8
 _CHUNK: Final = 250
 
 
-class BatchCounts(msgspec.Struct, frozen=True):
-    """A marker's content: the outcomes that count, hence ``rows == successes + errors``."""
+class BatchCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A marker's content: the outcomes that count, hence ``rows == successes + errors``.
+
+    A field that nobody knows is damage: one flipped bit in ``ignored`` would hide that rows are missing.
+    """
 
     rows: int
     successes: int

@@ -80,9 +80,10 @@ class RunState:
         self._count_files()
 
     def _count_files(self) -> None:
-        """Markers say what completed batches hold; of the others, and of those with ignored rows, the parts are read.
+        """Markers say what completed batches hold; of the others the parts are read.
 
-        What was ignored then may not be so now: the marker of such a batch goes, and comes back if it is complete.
+        A marker that does not count all rows of its batch goes, and comes back if the batch is complete: what was
+        ignored then may not be so now, or the marker is damaged.
         """
         begun = scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist()))
         if self.publisher is not None:
@@ -90,7 +91,7 @@ class RunState:
             self.publisher.settle(part for found in begun if found.counts is None for part in found.parts)
         for found in begun:
             parts = found.parts
-            if found.counts is not None and not found.counts.ignored:
+            if found.counts is not None and found.counts.rows == self.table.rows[found.batch_id]:
                 self.rows[found.batch_id] = found.counts.rows
                 self._add(found.batch_id, found.counts.successes, found.counts.errors, found.counts.kinds)
                 continue
