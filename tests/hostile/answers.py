@@ -11,7 +11,7 @@ from typing import Final
 
 from ddmpi.records import ErrorKind
 from tests.hostile import http2
-from tests.hostile.bodies import HTML, MAX_FILE_BYTES, PICTURE, answer, bomb, chunked, picture
+from tests.hostile.bodies import BROTLI_BOMB, HTML, MAX_FILE_BYTES, PICTURE, answer, bomb, chunked, picture
 from tests.hostile.cases import SUCCESS, AnswerCase, Transport, at_once, retried, status
 from tests.hostile.steps import Drop, Flood, Hold, NextRequest, Reset, Send
 
@@ -231,6 +231,12 @@ ENCODINGS: Final = (
         64,
         "a deflate bomb",
         (Send(answer(zlib.compress(bytes(20_000_000)), "Content-Encoding: deflate")),),
+        at_once(ErrorKind.TOO_LARGE),
+    ),
+    AnswerCase(
+        64,
+        "a brotli bomb",
+        (Send(answer(BROTLI_BOMB, "Content-Encoding: br")),),
         at_once(ErrorKind.TOO_LARGE),
     ),
     AnswerCase(

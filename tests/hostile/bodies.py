@@ -11,6 +11,8 @@ from PIL import Image
 MAX_FILE_BYTES = 200_000
 """``max_file_bytes`` of all runs over the cases."""
 HTML = b"<!doctype html>\n<title>Sorry</title>\n<p>This picture is gone.\n"
+BROTLI_BOMB = bytes.fromhex("cbffff3ff82700e2b14020f7fe8fffff7ff04f00c4611180eefd5ffeb3c4e09f0088c302005d9218")
+"""20 million zeros: no package of the tests compresses with brotli."""
 
 
 def picture(image_format: str = "JPEG", side: int = 48) -> bytes:

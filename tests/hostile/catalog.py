@@ -129,7 +129,10 @@ ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
     ),
     79: ("tests/test_program.py::test_each_way_to_fail_becomes_an_error_of_its_kind",),
     80: ("tests/hostile/test_setup.py::test_authorities_that_cannot_be_loaded_are_refused_before_anything_starts",),
-    83: ("tests/test_retry.py::test_a_failed_look_up_is_confirmed_after_libcurl_has_forgotten_it",),
+    83: (
+        "tests/test_retry.py::test_a_failed_look_up_is_confirmed_after_libcurl_has_forgotten_it",
+        "tests/test_outage.py::test_many_servers_that_answered_before_make_an_outage",
+    ),
     84: ("tests/hostile/test_guard.py::test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once",),
 }
 """Tests that show a number by other means, beside or instead of a case."""
