@@ -197,6 +197,70 @@ def test_a_full_disk_leaves_no_empty_lock(path: Path, monkeypatch: pytest.Monkey
     assert not path.exists()
 
 
+@pytest.fixture(params=["hard links", "no hard links"])
+def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test as on both kinds of file systems."""
+
+    def refuse(_source: Path, _target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "no hard links":
+        monkeypatch.setattr("os.link", refuse)
+
+
+def test_a_lock_appears_with_its_content(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed while it writes its lock leaves none that would keep the next one out."""
+    write = os.write
+
+    def watched(fd: int, data: bytes) -> int:
+        assert not path.exists()
+        return write(fd, data)
+
+    monkeypatch.setattr("os.write", watched)
+    held = take(path)
+    assert msgspec.json.decode(path.read_bytes(), type=Holder) == held.holder
+    assert only_the_lock_is_left(path)
+
+
+def test_a_link_whose_answer_was_lost_is_made_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def repeated(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr("os.link", repeated)
+    take(path).touch()
+    with pytest.raises(OutputError, match="its process is running"):
+        take(path)
+
+
+@pytest.mark.usefixtures("links")
+def test_a_second_run_is_kept_out_and_leaves_nothing(path: Path) -> None:
+    held = take(path)
+    with pytest.raises(OutputError, match="its process is running"):
+        take(path)
+    assert only_the_lock_is_left(path)
+    held.release()
+    take(path).release()
+
+
+def test_a_run_whose_file_the_new_owner_has_cleaned_up_is_kept_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        Path(source).unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr("os.link", link)
+            take(path)
+        link(source, target)
+
+    monkeypatch.setattr("os.link", late)
+    with pytest.raises(OutputError, match="its process is running"):
+        take(path)
+
+
+@pytest.mark.usefixtures("links")
 def test_of_many_that_find_a_stale_lock_one_gets_it(path: Path) -> None:
     for _ in range(20):
         plant(path, pid=ended_process())

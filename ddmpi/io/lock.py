@@ -1,6 +1,8 @@
 """One owner of the output folder, without file locks: Lustre and NFS often have none, or local ones only.
 
-The lock is a file made with O_EXCL. It says who holds it; its modification time is the heartbeat. A lock is taken
+The lock is a file that appears with its content: it is written under a name of its own and linked to the lock's, which
+fails where there is one already. File systems without hard links get it by O_EXCL; there a kill between creating and
+writing leaves a lock that says nothing. It says who holds it; its modification time is the heartbeat. A lock is taken
 over only where its owner is certainly gone:
 
 - its process ran on this kernel (same boot, same process namespace) and is not there any more,
@@ -15,6 +17,7 @@ parts are fenced off by the epoch (see ``durable``).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -30,6 +33,9 @@ from ddmpi.records import UNDECODABLE
 
 STALE_AFTER_S: Final = 600.0
 """Ten minutes without a heartbeat: longer than any checkpoint interval and any hiccup of a file server seen."""
+
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
+"""What link(2) answers on file systems that have no hard links."""
 
 JobIsGone = Callable[[str], bool | None]
 """Asks Slurm whether a job has ended; None where that cannot be told."""
@@ -129,10 +135,37 @@ def _clean_up(path: Path) -> None:
 
 
 def _create(path: Path, data: bytes) -> bool:
+    """Whether there was no such lock, and now there is ours."""
+    own = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        _write(own, data)
+        return _link(own, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    finally:
+        own.unlink(missing_ok=True)
+    try:
+        _write(path, data)
     except FileExistsError:
         return False
+    return True
+
+
+def _link(own: Path, path: Path) -> bool:
+    try:
+        try:
+            os.link(own, path)
+        except FileExistsError:
+            # NFS sends a request again whose answer was lost, and the second one fails although the first did not.
+            return own.stat().st_nlink > 1
+    except FileNotFoundError:
+        return False  # who has got the lock meanwhile has cleaned up
+    return True
+
+
+def _write(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         os.write(fd, data)
         os.fsync(fd)
@@ -141,7 +174,6 @@ def _create(path: Path, data: bytes) -> bool:
         raise
     finally:
         os.close(fd)
-    return True
 
 
 def _remove_if_stale(path: Path, own: Holder, job_is_gone: JobIsGone) -> None:
@@ -191,7 +223,7 @@ def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobI
     if age_s <= STALE_AFTER_S:
         return f"a heartbeat is old after {STALE_AFTER_S:.0f} s only"
     if found is None:
-        return ""  # killed between creating and writing the lock, at least ten minutes ago
+        return ""  # damaged, or killed between creating and writing it, at least ten minutes ago
     if found.host == own.host and found.namespace == own.namespace:
         return ""  # the same machine, booted since
     if found.job_id and job_is_gone(found.job_id):

@@ -231,6 +231,8 @@ ON_DESCRIPTOR(int, fdatasync, FSYNC, (int fd), fd)
 
 ON_PATH(rename, RENAME, AT_FDCWD, to, (const char *from, const char *to), from, to)
 ON_PATH(renameat, RENAME, at, to, (int old, const char *from, int at, const char *to), old, from, at, to)
+ON_PATH(link, RENAME, AT_FDCWD, to, (const char *from, const char *to), from, to)
+ON_PATH(linkat, RENAME, at, to, (int old, const char *from, int at, const char *to, int flags), old, from, at, to, flags)
 ON_PATH(mkdir, MKDIR, AT_FDCWD, path, (const char *path, mode_t mode), path, mode)
 ON_PATH(mkdirat, MKDIR, at, path, (int at, const char *path, mode_t mode), at, path, mode)
 ON_PATH(unlink, UNLINK, AT_FDCWD, path, (const char *path), path)

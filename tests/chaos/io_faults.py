@@ -131,6 +131,7 @@ class Bench:
         evidence = examine(self._job, self._fleet)
         if run.code != 0 or evidence.lost(ROWS) or not evidence.is_sound:
             yield f"after the restart, which ended with {run.code}: {evidence}\n{run.printed}"
+            return
         left = [path for path in self._job.output.rglob(".*") if path.is_file() or path.name.endswith(".partial")]
         left += [path for path in Layout(self._job.output).temporary.glob("*") if path.is_file()]
         if left:
