@@ -8,7 +8,7 @@ their limits allow while others stall, flood, break off and lie. The last line i
 - ``healthy_ratio``: throughput of the healthy servers, with the others over without them;
 - ``false_successes``: files that are not what their server holds, or that no client could have got whole;
 - ``unaccounted``: rows that are not exactly once among successes, errors and pending;
-- ``peak_rss_mb``: of the largest rank, and ``budget_mb``: what one may take for bodies.
+- ``peak_rss_mb``: of the largest rank, with the others and without; ``budget_mb``: what one may take for bodies.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,7 +130,7 @@ class Web:
     hostile: HostileServers
     rows: Sequence[int]
 
-    @property
+    @cached_property
     def healthy_rows(self) -> int:
         return len(self.fleet.urls())
 
@@ -230,6 +231,7 @@ def main(argv: Sequence[str]) -> None:
                 "false_successes": mixed.false_successes + alone.false_successes,
                 "unaccounted": mixed.unaccounted + alone.unaccounted,
                 "peak_rss_mb": round(mixed.peak_rss_mb),
+                "peak_rss_mb_alone": round(alone.peak_rss_mb),
                 "budget_mb": round(BUDGET_BYTES / 1e6),
                 "healthy_files_per_s": round(throughputs[0]),
                 "healthy_files_per_s_alone": round(throughputs[1]),
