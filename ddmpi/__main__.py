@@ -36,7 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         orders = Orders(
             arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
         )
-        code = program.run(world, lambda: config.load(arguments.config), orders, os.environ, signals)
+
+        def read_config() -> config.Config:
+            found = config.load(arguments.config)
+            return found.with_debug() if arguments.debug else found
+
+        code = program.run(world, read_config, orders, os.environ, signals)
         signals.ignore()
         return code
 

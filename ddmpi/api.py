@@ -101,13 +101,14 @@ def _reader(config: ConfigLike) -> Callable[[], Config]:
 @contextmanager
 def _logging_as_before() -> Iterator[None]:
     """A run logs to files of its own; the caller's logging comes back after it."""
-    root = logging.getLogger()
-    handlers, level, raises = list(root.handlers), root.level, logging.raiseExceptions
+    root, ours = logging.getLogger(), logging.getLogger("ddmpi")
+    handlers, level, raises = list(root.handlers), (root.level, ours.level), logging.raiseExceptions
     try:
         yield
     finally:
         for handler in [handler for handler in root.handlers if handler not in handlers]:
             root.removeHandler(handler)
             handler.close()
-        root.setLevel(level)
+        root.setLevel(level[0])
+        ours.setLevel(level[1])
         logging.raiseExceptions = raises

@@ -41,6 +41,7 @@ class Arguments:
     reset_profiled: bool
     reset_batched: bool
     delete_results: bool
+    debug: bool
 
     @property
     def is_local(self) -> bool:
@@ -58,6 +59,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         parser.error("--ranks goes with --plan")
     if given.ranks is not None and given.ranks < 1:
         parser.error("--ranks must be at least 1")
+    if given.debug and (given.plan or given.status or given.verify):
+        parser.error("--debug goes with a download: these write no log")
     if given.yes_delete_results and not given.reset_batched:
         parser.error("--yes-delete-results goes with --reset-batched")
     retry = None if given.retry_failed is None else tuple(given.retry_failed) or ("*",)
@@ -70,7 +73,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             parser.error(f"--retry-failed: {error}")
     return Arguments(
         given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, retry,
-        given.reset_profiled, given.reset_batched, given.yes_delete_results,
+        given.reset_profiled, given.reset_batched, given.yes_delete_results, given.debug,
     )  # fmt: skip
 
 
@@ -96,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--reset-profiled", action="store_true", help="profile again")
     action.add_argument("--reset-batched", action="store_true", help="partition the input again")
     parser.add_argument("--ranks", type=int, metavar="N", help="with --plan: predict for N ranks")
+    parser.add_argument("--debug", action="store_true", help="logs that say everything, as logging.level: debug")
     parser.add_argument("--rehash", action="store_true", help="with --verify: recompute all digests")
     parser.add_argument(
         "--yes-delete-results", action="store_true", help="with --reset-batched: delete images and errors, too"

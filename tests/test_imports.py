@@ -42,6 +42,7 @@ PURE = (
     "ledger",
     "memory",
     "lending",
+    "message_text",
     "metrics",
     "open_batches",
     "outage",
