@@ -17,7 +17,8 @@ from ddmpi.starting import start_mpi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     die_with_launcher(os.environ)
-    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parse_arguments(argv)
     if arguments.is_local:
         return _run_local(arguments)
     from ddmpi.roles.signals import Signals  # noqa: PLC0415
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.ignore()
         return code
 
-    return run_together(world, run)
+    return run_together(world, run, argv)
 
 
 def _run_local(arguments: Arguments) -> int:
