@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class Reporter:
         self._recorder: Recorder | None = None
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
+        self._reported: Path | None = None
         self.unreported: StorageError | None = None
         """Why report.html could not be written."""
 
@@ -106,6 +108,8 @@ class Reporter:
         except StorageError as error:
             log.exception("rank 0 cannot write the report")
             self.unreported = error
+        else:
+            self._reported = state.layout.report
 
     def _report(self, coordinator: Coordinator, ending: Exit, now: float) -> Report:
         state, bound, recorder = coordinator.state, coordinator.bound, self._recorder
@@ -149,6 +153,7 @@ class Reporter:
             slowest=coordinator.slowest_servers(5),
             output=str(state.layout.root),
             ending=_ending_text(ending, pending),
+            report="" if self._reported is None else str(self._reported),
         )
 
 
