@@ -10,7 +10,7 @@ from collections import deque
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from ddmpi.formats import duration, share, size
@@ -102,10 +102,10 @@ class Console:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             TaskProgressColumn(),
+            # The last column is what a narrow terminal cuts off: what matters least comes last.
             TextColumn("{task.completed:,.0f}{task.fields[of]} rows  {task.fields[text]}"),
-            TimeElapsedColumn(),
         )
         bar = Progress(*columns, console=self._rich, transient=True)
         bar.add_task("", total=None, of="", text="")
@@ -125,7 +125,7 @@ class Console:
             if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN:
                 known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
         if snapshot.stage != PARTITIONING:
-            known += [f"{snapshot.servers_active:,} servers active", f"{snapshot.errors:,} errors"]
+            known += [_counted(snapshot.errors, "error"), f"{_counted(snapshot.servers_active, 'server')} active"]
         return ", ".join(known)
 
     def finish(self, summary: Summary) -> None:
@@ -147,6 +147,10 @@ class Console:
             sys.stdout.flush()
         except OSError:
             self._broken = True
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _rate(per_s: float) -> str:

@@ -38,7 +38,7 @@ def test_there_is_no_line_before_there_is_something_to_say(capsys: pytest.Captur
     for now in (2, 2.5, 3):
         console.show(replace(profiling, rows_done=round(100 * now), bytes=int(1e6 * now)), now)
     assert capsys.readouterr().out.splitlines() == [
-        "profiling 1 of 40 servers: 300 of 5,000 rows (6.0 %), 100 files/s, 1.0 MB/s, 3 servers active, 1 errors",
+        "profiling 1 of 40 servers: 300 of 5,000 rows (6.0 %), 100 files/s, 1.0 MB/s, 1 error, 3 servers active",
     ], "no rate within the first second, and how fast a few rows come does not say when all have come"
 
 
@@ -49,7 +49,7 @@ def test_the_speed_of_another_stage_does_not_count(capsys: pytest.CaptureFixture
     for now, rows in ((10, 900), (12, 901)):
         console.show(Snapshot("downloading", 5_000, rows, 0, 0, 1, 4), now)
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "downloading: 901 of 5,000 rows (18.0 %), 0.5 files/s, 0.0 MB/s, ETA 2 h 16 min, 1 servers active, 0 errors"
+        "downloading: 901 of 5,000 rows (18.0 %), 0.5 files/s, 0.0 MB/s, ETA 2 h 16 min, 0 errors, 1 server active"
     )
 
 
