@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import ddmpi
+from ddmpi.errors import EXIT_DONE
+from ddmpi.launching import speaks
 
 _EPILOG = """exit codes:
   0   every row is final (errors are listed in the summary)
@@ -77,8 +82,16 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     )  # fmt: skip
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Once on each node, as ``refuse_start``: every rank has the same command line."""
+        if not speaks(os.environ):
+            sys.exit(EXIT_DONE)
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m ddmpi",
         description="Download a table of URLs into a Parquet dataset. Start it under MPI: mpiexec -n N python -m ddmpi "
         "CONFIG.yaml; run the same command again to go on after a stop.",

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from ddmpi.formats import duration, share, size
+from ddmpi.formats import counted, duration, share, size
 from ddmpi.summary import Snapshot, Summary
 
 LINE_INTERVAL_S = 10.0
@@ -125,7 +125,7 @@ class Console:
             if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN:
                 known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
         if snapshot.stage != PARTITIONING:
-            known += [_counted(snapshot.errors, "error"), f"{_counted(snapshot.servers_active, 'server')} active"]
+            known += [counted(snapshot.errors, "error"), f"{counted(snapshot.servers_active, 'server')} active"]
         return ", ".join(known)
 
     def finish(self, summary: Summary) -> None:
@@ -147,10 +147,6 @@ class Console:
             sys.stdout.flush()
         except OSError:
             self._broken = True
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _rate(per_s: float) -> str:
