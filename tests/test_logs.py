@@ -30,7 +30,7 @@ from ddmpi.protocol import (
     StopReason,
     Yield,
 )
-from ddmpi.roles.rank_log import PauseLog, make_frontier
+from ddmpi.roles.download_log import PauseLog, make_frontier
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_fleet

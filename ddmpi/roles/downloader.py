@@ -58,7 +58,7 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.robots import judge_robots
-from ddmpi.roles.rank_log import PauseLog, make_frontier
+from ddmpi.roles.download_log import PauseLog, make_frontier
 from ddmpi.schedule import REPORT_INTERVAL_S
 from ddmpi.usage import UsageCounter
 from ddmpi.user_agent import product_token
