@@ -61,6 +61,7 @@ PURE = (
     "row_filter",
     "schedule",
     "simulated_rank",
+    "simulated_sampling",
     "simulated_world",
     "simulation",
     "site",
