@@ -17,7 +17,8 @@ from ddmpi.starting import start_mpi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     die_with_launcher(os.environ)
-    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parse_arguments(argv)
     if arguments.is_local:
         return _run_local(arguments)
     from ddmpi.roles.signals import Signals  # noqa: PLC0415
@@ -36,11 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         orders = Orders(
             arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
         )
-        code = program.run(world, lambda: config.load(arguments.config), orders, os.environ, signals)
+
+        def read_config() -> config.Config:
+            found = config.load(arguments.config)
+            return found.with_debug() if arguments.debug else found
+
+        code = program.run(world, read_config, orders, os.environ, signals)
         signals.ignore()
         return code
 
-    return run_together(world, run)
+    return run_together(world, run, argv)
 
 
 def _run_local(arguments: Arguments) -> int:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmpi.config import Config, load, parse
+from ddmpi.errors import SetupError
 from ddmpi.io.current import current_outcomes
 from ddmpi.io.layout import Layout
-from ddmpi.launching import refuse_wrong_launcher, run_together
+from ddmpi.launching import complain, refuse_wrong_launcher, run_together, speaks
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -44,8 +45,14 @@ def download(config: ConfigLike, comm: MPI.Intracomm | None = None) -> int:
 
     ranks = MPI.COMM_WORLD if comm is None else comm
 
-    def run() -> int:
+    try:
         refuse_wrong_launcher(os.environ, MPI.COMM_WORLD.Get_size())
+    except SetupError as error:
+        if speaks(os.environ):
+            complain(str(error))
+        return error.exit_code
+
+    def run() -> int:
         from ddmpi import program  # noqa: PLC0415  # libcurl; imports mpi4py
         from ddmpi.arguments import Orders  # noqa: PLC0415
         from ddmpi.roles.signals import Signals  # noqa: PLC0415
@@ -101,13 +108,14 @@ def _reader(config: ConfigLike) -> Callable[[], Config]:
 @contextmanager
 def _logging_as_before() -> Iterator[None]:
     """A run logs to files of its own; the caller's logging comes back after it."""
-    root = logging.getLogger()
-    handlers, level, raises = list(root.handlers), root.level, logging.raiseExceptions
+    root, ours = logging.getLogger(), logging.getLogger("ddmpi")
+    handlers, level, raises = list(root.handlers), (root.level, ours.level), logging.raiseExceptions
     try:
         yield
     finally:
         for handler in [handler for handler in root.handlers if handler not in handlers]:
             root.removeHandler(handler)
             handler.close()
-        root.setLevel(level)
+        root.setLevel(level[0])
+        ours.setLevel(level[1])
         logging.raiseExceptions = raises

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import ddmpi
+from ddmpi.errors import EXIT_DONE
+from ddmpi.launching import speaks
 
 _EPILOG = """exit codes:
   0   every row is final (errors are listed in the summary)
@@ -41,6 +46,7 @@ class Arguments:
     reset_profiled: bool
     reset_batched: bool
     delete_results: bool
+    debug: bool
 
     @property
     def is_local(self) -> bool:
@@ -58,6 +64,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         parser.error("--ranks goes with --plan")
     if given.ranks is not None and given.ranks < 1:
         parser.error("--ranks must be at least 1")
+    if given.debug and (given.plan or given.status or given.verify):
+        parser.error("--debug goes with a download: these write no log")
     if given.yes_delete_results and not given.reset_batched:
         parser.error("--yes-delete-results goes with --reset-batched")
     retry = None if given.retry_failed is None else tuple(given.retry_failed) or ("*",)
@@ -70,12 +78,20 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             parser.error(f"--retry-failed: {error}")
     return Arguments(
         given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, retry,
-        given.reset_profiled, given.reset_batched, given.yes_delete_results,
+        given.reset_profiled, given.reset_batched, given.yes_delete_results, given.debug,
     )  # fmt: skip
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Once on each node, as ``refuse_start``: every rank has the same command line."""
+        if not speaks(os.environ):
+            sys.exit(EXIT_DONE)
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m ddmpi",
         description="Download a table of URLs into a Parquet dataset. Start it under MPI: mpiexec -n N python -m ddmpi "
         "CONFIG.yaml; run the same command again to go on after a stop.",
@@ -96,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--reset-profiled", action="store_true", help="profile again")
     action.add_argument("--reset-batched", action="store_true", help="partition the input again")
     parser.add_argument("--ranks", type=int, metavar="N", help="with --plan: predict for N ranks")
+    parser.add_argument("--debug", action="store_true", help="logs that say everything, as logging.level: debug")
     parser.add_argument("--rehash", action="store_true", help="with --verify: recompute all digests")
     parser.add_argument(
         "--yes-delete-results", action="store_true", help="with --reset-batched: delete images and errors, too"

@@ -33,6 +33,7 @@ from ddmpi.settings import (
     Columns,
     DownloaderParameters,
     Initialization,
+    Logging,
     Metrics,
     OutputStructure,
     Profiling,
@@ -111,6 +112,7 @@ class Keys(Section):
     )
     publish: Publish = Field(Publish(), description="Results in an object store.")
     metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")
+    logging: Logging = Field(Logging(), description="What the ranks' logs say, and how large they get.")
     walltime: Walltime = Field(Walltime(), description="The end of the job's allocation.")
 
     @field_validator("keep_columns")
@@ -232,6 +234,10 @@ class Config(Keys):
     def identity_hash(self) -> str:
         """SHA-256 over ``semantic()``, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.semantic(), sort_keys=True).encode()).hexdigest()
+
+    def with_debug(self) -> Config:
+        """The same, with logs that say everything."""
+        return self.model_copy(update={"logging": self.logging.model_copy(update={"level": "debug"})})
 
     def to_json(self) -> bytes:
         """For other ranks, which get the config from rank 0 and read no file."""

@@ -6,20 +6,25 @@ Output is a courtesy: when nobody reads any more (closed pipe, full disk) the ru
 from __future__ import annotations
 
 import sys
+from collections import deque
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from ddmpi.formats import duration, share, size
+from ddmpi.formats import counted, duration, share, size
 from ddmpi.summary import Snapshot, Summary
 
 LINE_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.25
 RATE_WINDOW_S = 10.0
+LEAST_WINDOW_S = 1.0
+"""Less time has no rate worth telling, and a line without one no use."""
 PARTITIONING = "clustering the table"
 """The stage that fetches nothing yet: it has rows and no bytes."""
+FORESEEN = (PARTITIONING, "downloading")
+"""Stages whose speed says when they end; profiling asks each server for a few rows only."""
 
 
 class Console:
@@ -41,8 +46,8 @@ class Console:
         self._bar: Progress | None = None
         self._next_at = 0.0
         self._line_at = 0.0
-        self._rows = -1
-        self._history: list[tuple[float, int, int]] = []
+        self._counted = ("", 0)
+        self._history: deque[tuple[float, int, int]] = deque()
         self._broken = False
 
     def say(self, text: str) -> None:
@@ -58,15 +63,18 @@ class Console:
         if not self.is_due(now):
             return
         self._next_at = now + BAR_INTERVAL_S
-        if snapshot.rows != self._rows:
-            # Another stage counts other things.
-            self._rows = snapshot.rows
+        counted = (snapshot.stage.partition(" ")[0], snapshot.rows)
+        if counted != self._counted:
+            # Another stage counts other things, or at another speed.
+            self._counted = counted
             self._history.clear()
-        self._history = [entry for entry in self._history if entry[0] > now - RATE_WINDOW_S]
+        # However rarely this is called, there is an entry before the new one.
+        while len(self._history) > 1 and self._history[1][0] <= now - RATE_WINDOW_S:
+            self._history.popleft()
         self._history.append((now, snapshot.rows_done, snapshot.bytes))
         if self._is_terminal:
             self._update_bar(snapshot)
-        elif now >= self._line_at:
+        elif now >= self._line_at and now - self._history[0][0] >= LEAST_WINDOW_S:
             self._line_at = now + LINE_INTERVAL_S
             self._print(self._line(snapshot))
 
@@ -94,10 +102,10 @@ class Console:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             TaskProgressColumn(),
+            # The last column is what a narrow terminal cuts off: what matters least comes last.
             TextColumn("{task.completed:,.0f}{task.fields[of]} rows  {task.fields[text]}"),
-            TimeElapsedColumn(),
         )
         bar = Progress(*columns, console=self._rich, transient=True)
         bar.add_task("", total=None, of="", text="")
@@ -105,17 +113,20 @@ class Console:
         return bar
 
     def _text(self, snapshot: Snapshot) -> str:
+        """What is known; rates and the end only where enough was seen for them."""
+        known = []
         (first, rows_before, bytes_before), (last, rows, size) = self._history[0], self._history[-1]
-        seconds = max(1e-9, last - first)
-        rows_per_s = (rows - rows_before) / seconds if last > first else 0.0
-        megabytes_per_s = (size - bytes_before) / seconds / 1e6 if last > first else 0.0
-        left = (snapshot.rows - snapshot.rows_done) / rows_per_s if rows_per_s > 0 else None
-        if snapshot.stage == PARTITIONING:
-            return f"{rows_per_s:,.0f} rows/s" + (f", ETA {duration(left)}" if snapshot.rows else "")
-        return (
-            f"{rows_per_s:,.0f} files/s, {megabytes_per_s:,.1f} MB/s, ETA {duration(left)}, "
-            f"{snapshot.servers_active:,} servers active, {snapshot.errors:,} errors"
-        )
+        if (seconds := last - first) >= LEAST_WINDOW_S:
+            rows_per_s = (rows - rows_before) / seconds
+            if snapshot.stage == PARTITIONING:
+                known = [f"{_rate(rows_per_s)} rows/s"]
+            else:
+                known = [f"{_rate(rows_per_s)} files/s", f"{(size - bytes_before) / seconds / 1e6:,.1f} MB/s"]
+            if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN:
+                known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
+        if snapshot.stage != PARTITIONING:
+            known += [counted(snapshot.errors, "error"), f"{counted(snapshot.servers_active, 'server')} active"]
+        return ", ".join(known)
 
     def finish(self, summary: Summary) -> None:
         """The bar goes, the summary comes."""
@@ -138,6 +149,11 @@ class Console:
             self._broken = True
 
 
+def _rate(per_s: float) -> str:
+    """A polite run over a few servers fetches less than one file per second."""
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.1f}"
+
+
 def _summary_table(summary: Summary) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
@@ -156,4 +172,6 @@ def _summary_table(summary: Summary) -> Table:
     table.add_row("this run", f"{summary.fetched_rows:,}", f"rows in {duration(summary.seconds)}, {speed:,.1f} rows/s")
     table.add_row("requests", f"{summary.requests:,}", f"{size(summary.fetched_bytes)} received")
     table.add_row("results", "", summary.output)
+    if summary.report:
+        table.add_row("report", "", summary.report)
     return table

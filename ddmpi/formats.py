@@ -25,6 +25,12 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} PB"
 
 
+def counted(count: int, noun: str) -> str:
+    """Such as ``1 batch`` and ``2,000 batches``."""
+    plural = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{plural}"
+
+
 def share(part: float, whole: float) -> str:
     """Such as ``12.50 %``; empty where there is no whole."""
     return f"{100 * part / whole:.2f} %" if whole else ""

@@ -17,6 +17,7 @@ from ddmpi import config as config_module
 from ddmpi.arguments import Arguments
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
+from ddmpi.formats import counted
 from ddmpi.io.batch_files import scan
 from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.batch_table import BatchTable
@@ -29,7 +30,7 @@ from ddmpi.io.verification import BatchCheck, check_batch
 from ddmpi.planning import plan_beside_run, show_plan
 from ddmpi.records import UNDECODABLE
 from ddmpi.roles.verifying import describe
-from ddmpi.schedule import IntArray
+from ddmpi.schedule import IntArray, shown_group
 
 MOST_PROBLEMS = 20
 
@@ -104,11 +105,12 @@ def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | No
     complete, begun = int(np.count_nonzero(counts.is_complete)), counts.begun
     grid.add_row("output", str(layout.root))
     grid.add_row("run", _running(layout))
-    grid.add_row("input", f"{rows:,} rows on {table.server_count:,} servers in {len(table):,} batches")
+    servers, batches = counted(table.server_count, "server"), counted(len(table), "batch")
+    grid.add_row("input", f"{counted(rows, 'row')} on {servers} in {batches}")
     if left_out:
         grid.add_row("ignored", f"{left_out:,} rows on {table.ignored_server_count:,} servers ({layout.ignored.name})")
     profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0
-    grid.add_row("profiled", f"{profiled:,} servers")
+    grid.add_row("profiled", counted(profiled, "server"))
     grid.add_row("batches", f"{complete:,} complete, {begun:,} begun, {len(table) - complete - begun:,} untouched")
     counters = checkpoint.counters if checkpoint is not None else {}
     if counters:
@@ -141,7 +143,7 @@ def _print_servers(table: BatchTable, done: IntArray, errors: IntArray, out: Ric
     failed = np.bincount(table.groups, weights=errors, minlength=groups)
     grid = Table("server", "rows", "in complete batches", "errors", box=None, pad_edge=False)
     for index in np.argsort(final - rows, kind="stable")[:10].tolist():
-        name = table.group_names[index]
+        name = shown_group(table.group_names[index])
         grid.add_row(name, f"{rows[index]:,.0f}", f"{final[index]:,.0f}", f"{failed[index]:,.0f}")
     out.print(grid)
 

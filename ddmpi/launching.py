@@ -6,32 +6,34 @@ messages.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
-import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ddmpi
-from ddmpi.errors import EXIT_BUG, EXIT_SETUP, SetupError, StorageError
+from ddmpi.errors import EXIT_BUG, EXIT_DONE, EXIT_SETUP, SetupError, StorageError
 
 if TYPE_CHECKING:
     from ddmpi.ranks import Ranks
 
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 """Variables in which launchers say how many ranks they started (Hydra and Intel, Open MPI, PMIx, Hydra, Slurm)."""
-_LAST_WORDS_S = 1.0
-_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+"""Variables in which they number the ranks of a node (Open MPI; Hydra and Intel; Slurm)."""
 
 
-def run_together(comm: Ranks, run: Callable[[], int]) -> int:
+def run_together(comm: Ranks, run: Callable[[], int], arguments: Sequence[str] = ()) -> int:
     """``run`` on all ranks of ``comm``; gives its exit code, 2 for a SetupError that all ranks raised alike.
+
+    ``arguments`` are those of the command line, which all ranks must have been started with.
 
     A StorageError of one rank ends all with its text and code, any other exception with a traceback (``MPI_Abort``).
     """
     try:
-        _refuse_mixed_versions(comm)
+        _refuse_mixed_ranks(comm, arguments)
         return run()
     except SetupError as error:
         # Found on every rank alike, before any message: each leaves by itself.
@@ -88,14 +90,24 @@ def refuse_wrong_launcher(environment: Mapping[str, str], size: int) -> None:
 
 
 def refuse_start(error: SetupError, environment: Mapping[str, str]) -> int:
-    """Say once, before MPI can tell the ranks apart, why none of them starts; gives the exit code."""
-    ranks = [environment[name] for name in _RANKS if name in environment]
-    if not ranks or ranks[0] == "0":
-        complain(str(error))
-    else:
-        # Open MPI's launcher ends the others for the first that leaves: it might not come to speak.
-        time.sleep(_LAST_WORDS_S)
+    """Say once on each node why no rank starts, where MPI cannot tell the ranks apart; gives this rank's exit code.
+
+    It is the error's for a rank that speaks, and 0 for the others, which leave the job's to that one: at the first code
+    that is not 0 launchers end all ranks, so none may leave with one before it has spoken.
+    """
+    if not speaks(environment):
+        return EXIT_DONE
+    complain(str(error))
     return error.exit_code
+
+
+def speaks(environment: Mapping[str, str]) -> bool:
+    """Whether this rank is the first of its node, as far as its launcher has said.
+
+    A variable may come from another launcher, outside of this one: one more rank that speaks does less harm than none.
+    """
+    numbers = [environment[name] for name in _LOCAL_RANKS if name in environment]
+    return not numbers or "0" in numbers
 
 
 def complain(text: str) -> None:
@@ -103,10 +115,19 @@ def complain(text: str) -> None:
     print(f"ddmpi: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _refuse_mixed_versions(comm: Ranks) -> None:
-    versions = set(comm.allgather(ddmpi.__version__))
+def _refuse_mixed_ranks(comm: Ranks, arguments: Sequence[str]) -> None:
+    """A digest of the command line is enough: it may be long, and each rank gets those of all."""
+    digest = hashlib.sha256("\0".join(arguments).encode(errors="surrogateescape")).hexdigest()[:16]
+    ranks = comm.allgather((ddmpi.__version__, digest))
+    versions = {version for version, _ in ranks}
     if len(versions) > 1:
         raise SetupError(f"the ranks run different versions of ddmpi: {', '.join(sorted(versions))}")
+    unlike = [rank for rank, (_, other) in enumerate(ranks) if other != ranks[0][1]]
+    if unlike:
+        raise SetupError(
+            f"rank {unlike[0]} was started with another config or other options than rank 0: one job has one command "
+            "line; start the other job by an mpiexec of its own"
+        )
 
 
 def _report_crash(comm: Ranks, error: BaseException) -> None:

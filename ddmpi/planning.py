@@ -11,14 +11,14 @@ from rich.table import Table
 from ddmpi.arguments import Orders
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE
-from ddmpi.formats import duration, size
+from ddmpi.formats import counted, duration, size
 from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.io.checkpoint import Checkpoint
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile, read_profiles
 from ddmpi.prediction import Circumstances, Prediction, predict
 from ddmpi.roles.initialization import Reporting, initialize, own_output
-from ddmpi.schedule import IntArray
+from ddmpi.schedule import IntArray, shown_group
 
 TYPICAL_FILE_BYTES = 100_000
 """Used for predictions where nothing was profiled."""
@@ -76,7 +76,7 @@ def plan_beside_run(
     taken_s = max(0.0, checkpoint.saved_at - float(began["began_at"]))
     return (
         f"{duration(taken_s)} taken, about {duration(left.makespan_s)} to go\n"
-        f"at least {duration(float(began['bound_s']))} in all, set by {began['bound_by'] or '-'}"
+        f"at least {duration(float(began['bound_s']))} in all, set by {shown_group(began['bound_by'] or '-')}"
     )
 
 
@@ -105,10 +105,10 @@ def _page(
     grid.add_column(style="bold")
     grid.add_column()
     total = int(rows.sum())
-    grid.add_row("rows", f"{total:,} in {len(table):,} batches, {int(table.ignored_rows.sum()):,} ignored")
-    grid.add_row("servers", f"{table.server_count:,} in {len(table.group_names):,} groups")
+    grid.add_row("rows", f"{total:,} in {counted(len(table), 'batch')}, {int(table.ignored_rows.sum()):,} ignored")
+    grid.add_row("servers", f"{table.server_count:,} in {counted(len(table.group_names), 'group')}")
     slowest = table.group_names[prediction.bound_group] if prediction.bound_group >= 0 else "-"
-    grid.add_row("lower bound", f"{duration(prediction.bound_s)}, set by {slowest}")
+    grid.add_row("lower bound", f"{duration(prediction.bound_s)}, set by {shown_group(slowest)}")
     grid.add_row("predicted", f"{duration(prediction.makespan_s)} with {prediction.workers + 1} ranks")
     grid.add_row("advised", f"{prediction.advised_workers + 1} ranks: more would only wait for the servers")
     expected = expected_bytes(table, rows, profiles)

@@ -6,6 +6,7 @@ Rank 0's part is in ``roles.conducting``: what that needs takes its time to load
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import time
@@ -26,6 +27,8 @@ from ddmpi.roles.assembly import check_libraries, make_downloader
 from ddmpi.roles.downloader import Downloader
 from ddmpi.roles.loop import Loop, leave
 from ddmpi.roles.signals import Signals
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -68,7 +71,8 @@ def _downloader_maker(mailbox: Mailbox, cores: int) -> Callable[[Begin], Downloa
     def make(begin: Begin) -> Downloader:
         config = Config.from_json(begin.config)
         layout = Layout(Path(config.path_to_output_folder), config.output_structure)
-        log_to_file(layout, mailbox.rank)
+        log_to_file(layout, mailbox.rank, config.logging)
+        log.info("rank %d of %d on %s, pid %d", mailbox.rank, mailbox.size, os.uname().nodename, os.getpid())
         return make_downloader(
             config,
             layout,

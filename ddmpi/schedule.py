@@ -79,6 +79,11 @@ def is_packed(group: str) -> bool:
     return group.startswith(PACKED_PREFIX)
 
 
+def shown_group(group: str) -> str:
+    """The group's name for people, who have never heard of packed batches."""
+    return f"small servers ({group})" if is_packed(group) else group
+
+
 def row_time_s(limits: Limits, latency_s: float, max_rows_of_one_server: int = 0, rows: int = 1) -> float:
     """Seconds per row: the slowest of the rate, the latency over all connections, and a rank's own speed.
 

@@ -360,6 +360,20 @@ class Metrics(Section):
         return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
 
 
+class Logging(Section):
+    """One log per rank, logs/rank-NNNNN.log."""
+
+    level: Literal["info", "debug"] = Field(
+        "info", description="debug = also each request, message, part, pause and change of a rate; as --debug."
+    )
+    file_bytes: int = Field(
+        16_777_216, ge=4_096, le=2**40, description="Bytes at which a rank's log is closed and a new one begun."
+    )
+    kept_files: int = Field(
+        4, ge=1, le=10_000, description="Closed logs that each rank keeps, as rank-NNNNN.log.1 (the newest) and on."
+    )
+
+
 class Walltime(Section):
     """When to stop softly before the scheduler does it the hard way."""
 

@@ -37,3 +37,5 @@ class Summary:
     ending: str
     ignored: int = 0
     """Rows on servers that the ignored table names: neither successes nor errors nor pending."""
+    report: str = ""
+    """Path of the report; empty where there is none."""

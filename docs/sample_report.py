@@ -43,6 +43,7 @@ def sample_report(servers: int, seed: int = 1) -> Report:
     points, breaks_s = points_of(measured)
     runs = runs_of(measured, run=2)
     listed, others = lines[:MOST_SERVERS], lines[MOST_SERVERS:]
+    waiting = [(line.name, line.pending / (line.limit_per_s or 10)) for line in lines if line.pending]
     summary = Summary(
         rows=rows,
         successes=successes,
@@ -53,7 +54,7 @@ def sample_report(servers: int, seed: int = 1) -> Report:
         fetched_rows=runs[0].rows,
         requests=runs[0].requests,
         seconds=runs[0].seconds,
-        slowest=[(line.name, line.pending / (line.limit_per_s or 10)) for line in lines[:40] if line.pending][:5],
+        slowest=sorted(waiting, key=lambda waiting: -waiting[1])[:5],
         output="/data/butterflies",
         ending=f"{rows - successes - errors:,} rows are pending; run the same command again to go on.",
     )

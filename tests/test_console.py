@@ -26,30 +26,52 @@ def test_clustering_shows_rows_per_second_and_when_it_ends(capsys: pytest.Captur
     for now, rows_done in ((0.0, 0), (5.0, 500_000), (10.0, 1_000_000)):
         console.show(clustering(rows_done, 4_000_000), now)
     assert capsys.readouterr().out.splitlines() == [
-        "clustering the table: 0 of 4,000,000 rows (0.0 %), 0 rows/s, ETA ?",
-        "clustering the table: 1,000,000 of 4,000,000 rows (25.0 %), 100,000 rows/s, ETA 30.0 s",
+        "clustering the table: 500,000 of 4,000,000 rows (12.5 %), 100,000 rows/s, ETA 35.0 s",
     ]
+
+
+def test_there_is_no_line_before_there_is_something_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now in (0.0, 0.3, 0.6, 0.9):
+        console.show(clustering(int(1_000 * now), 1_000), now)
+    profiling = Snapshot("profiling 1 of 40 servers", 5_000, 30, 1, 60_000, 3, 4)
+    for now in (2, 2.5, 3):
+        console.show(replace(profiling, rows_done=round(100 * now), bytes=int(1e6 * now)), now)
+    assert capsys.readouterr().out.splitlines() == [
+        "profiling 1 of 40 servers: 300 of 5,000 rows (6.0 %), 100 files/s, 1.0 MB/s, 1 error, 3 servers active",
+    ], "no rate within the first second, and how fast a few rows come does not say when all have come"
+
+
+def test_the_speed_of_another_stage_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now in range(10):
+        console.show(Snapshot("profiling 1 of 40 servers", 5_000, 100 * now, 0, 0, 1, 4), now)
+    for now, rows in ((10, 900), (12, 901)):
+        console.show(Snapshot("downloading", 5_000, rows, 0, 0, 1, 4), now)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "downloading: 901 of 5,000 rows (18.0 %), 0.5 files/s, 0.0 MB/s, ETA 2 h 16 min, 0 errors, 1 server active"
+    )
 
 
 def test_of_text_files_the_end_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     console = new_console()
-    for now, rows_done in ((0.0, 0), (5.0, 500_000), (10.0, 1_000_000)):
+    for now, rows_done in ((0.0, 0), (5.0, 500_000), (20.0, 2_000_000)):
         console.show(clustering(rows_done, 0), now)
-    assert capsys.readouterr().out.splitlines()[-1] == ("clustering the table: 1,000,000 rows so far, 100,000 rows/s")
+    assert capsys.readouterr().out.splitlines()[-1] == ("clustering the table: 2,000,000 rows so far, 100,000 rows/s")
 
 
 def test_the_reporter_tells_the_stage_and_its_result(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter(new_console(), ranks=4, started_at=0.0)
     reporter.on_rows(PartitionProgress(rows=5, total=None))
+    assert not capsys.readouterr().out
     servers = [(f"s{number}.org", 1000 - number) for number in range(10)]
     reporter.on_partitioned(PartitionSummary(5000, 7, 12, 3, {"empty": 2, "bad_host": 1}, servers, 61.0))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "clustering the table: 5 rows so far, 0 rows/s"
-    assert lines[1] == (
+    assert lines[0] == (
         "Input: 5,000 rows on 12 servers in 3 batches, 3 refused (bad_host 1, empty 2), 7 more left out by the filter; "
         "1 min 01 s"
     )
-    assert lines[2] == "Largest servers: " + ", ".join(f"{name} {rows:,}" for name, rows in servers)
+    assert lines[1] == "Largest servers: " + ", ".join(f"{name} {rows:,}" for name, rows in servers)
 
 
 def test_ignored_rows_are_in_the_summary_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:

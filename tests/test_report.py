@@ -28,7 +28,7 @@ from ddmpi.usage import GroupUsage, UsageCounter, UsageTable
 
 MakeState = Callable[..., RunState]
 
-VOID = {"meta", "img", "input"}
+VOID = {"meta", "img", "input", "wbr"}
 HOSTILE = """</title></style></script><script>alert(1)</script><img src=x onerror="alert('2')">&amp;"""
 
 SUMMARY = Summary(
@@ -78,12 +78,14 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.rows: list[list[str]] = []
         self._open: list[str] = []
+        self._goes_on = False  # a word that may be broken where this text begins
         self.feed(text)
         self.close()
         assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
+        self._goes_on = tag == "wbr"
         self.attributes += [(name, value or "") for name, value in attrs]
         if tag not in VOID:
             self._open.append(tag)
@@ -100,7 +102,11 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.texts.append(data)
+        if self._goes_on:
+            self.texts[-1] += data
+        else:
+            self.texts.append(data)
+        self._goes_on = False
         if {"th", "td"} & set(self._open):
             self.rows[-1][-1] += data
 

@@ -102,3 +102,11 @@ def test_frequent_kinds_have_colors_and_the_others_share_one() -> None:
 @pytest.mark.parametrize(("most", "step"), [(0.0, 1.0), (1.0, 1.0), (9.0, 2.0), (10.0, 5.0), (99.0, 20.0), (4e9, 2e9)])
 def test_ticks_are_round(most: float, step: float) -> None:
     assert tick_step(most) == step
+
+
+def test_less_than_a_row_per_second_has_a_scale_of_its_own() -> None:
+    rates = charts([Point(0.0, 0, 0), Point(100.0, 15, 10)], [])[2]
+    assert [text for _, text in rates.levels] == ["", "0.05/s", "0.1/s", "0.15/s"]
+    assert rates.summary == "Rows per second: 0.15/s after 1 min 40 s, at most 0.15/s"
+    idle = charts([Point(0.0, 0, 0), Point(100.0, 0, 0)], [])[2]
+    assert [text for _, text in idle.levels] == ["", "0.001/s"]

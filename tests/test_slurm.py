@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chaos.evidence import examine, repeated_requests
 from tests.cluster.processes import ranks_of_job
-from tests.cluster.slurm import NODES, Cluster, running_cluster
+from tests.cluster.slurm import NODES, Cluster, ClusterError, running_cluster
 from tests.cluster.walltime import NO_WARNING, await_last_end, run_through, submit
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.job import Job, assert_every_row_once, make_job, outcomes
+from tests.job import ROOT, Job, assert_every_row_once, make_job, outcomes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LOGGER = logging.getLogger(__name__)
@@ -88,6 +90,17 @@ def test_a_canceled_job_stops_softly_and_stays_canceled(cluster: Cluster, job: J
     assert cluster.restarts(job_id) == 0
     assert 0 < len(outcomes(job)) < ROWS
     assert assert_completed(cluster, job, fleet, submit(cluster, job, "--time=5", NO_WARNING)) == 0
+
+
+def test_srun_without_an_mpi_is_refused_before_any_request(cluster: Cluster, job: Job, fleet: RunningFleet) -> None:
+    config = job.folder / "config.yaml"
+    config.write_text(yaml.safe_dump(job.config))
+    srun = ("srun", "--mpi=none", f"--nodes={len(NODES)}", f"--ntasks={2 * len(NODES)}")
+    with pytest.raises(ClusterError, match="exit code 2") as refused:
+        cluster.call(*srun, sys.executable, "-m", "ddmpi", str(config), folder=ROOT)
+    assert 1 <= str(refused.value).count("MPI sees only one") <= len(NODES), "once on each node"
+    assert not job.output.exists()
+    assert not fleet.finished_log()
 
 
 def test_a_warning_signal_stops_softly(cluster: Cluster, job: Job, fleet: RunningFleet) -> None:

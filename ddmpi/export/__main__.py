@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     die_with_launcher(os.environ)
-    order = parse_order(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    order = parse_order(argv)
     try:
         ranks = _ranks()
     except SetupError as error:
         return refuse_start(error, os.environ)
-    return run_together(ranks, lambda: _run(order, ranks))
+    return run_together(ranks, lambda: _run(order, ranks), argv)
 
 
 def _ranks() -> Ranks:

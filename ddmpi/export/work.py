@@ -26,6 +26,7 @@ from ddmpi.export.making import ShardCounts, ShardMaker
 from ddmpi.export.plan import RowGroup, cut, fingerprint, shard_name, share, total
 from ddmpi.export.reading import row_groups, success_parts
 from ddmpi.export.selection import make_look
+from ddmpi.formats import counted
 from ddmpi.io import checkpoint, slurm
 from ddmpi.io.durable import make_folders, write_atomically
 from ddmpi.io.lock import OutputLock, acquire
@@ -86,7 +87,7 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
     todo = ranks.bcast([number for number in range(len(shards)) if not places.counts(number).exists()])
     own = share(todo, ranks.Get_rank(), ranks.Get_size())
     if ranks.Get_rank() == 0:
-        say(f"{len(shards):,} shards, {len(shards) - len(todo):,} of them done before")
+        say(f"{counted(len(shards), 'shard')}, {len(shards) - len(todo):,} of them done before")
     for done, number in enumerate(own, start=1):
         counts = maker.make(shards[number], shard_name(number))
         write_atomically(places.counts(number), msgspec.json.encode(counts))
@@ -178,6 +179,7 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
     """``export.json``, and the same for the person."""
     counts = [msgspec.json.decode(places.counts(number).read_bytes(), type=ShardCounts) for number in range(shards)]
     rows, exported = sum(each.rows for each in counts), sum(each.exported for each in counts)
+    filled = sum(each.exported > 0 for each in counts)
     left_out = total(each.left_out for each in counts)
     if rows != exported + sum(left_out.values()):
         raise StorageError(f"{places.state}: the counts of the shards do not add up: {rows} rows, {exported} exported")
@@ -185,7 +187,7 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
         "rows": rows,
         "exported": exported,
         "left_out": left_out,
-        "shards": sum(each.exported > 0 for each in counts),
+        "shards": filled,
         "damaged_rows": [number for each in counts for number in each.damaged],
         "options": options.stated(),
     }
@@ -193,6 +195,5 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
     shutil.rmtree(places.temporary)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items())
     say(
-        f"{exported:,} of {rows:,} images in {summary['shards']:,} shards"
-        + (f"; left out: {reasons}" if reasons else "")
+        f"{exported:,} of {rows:,} images in {counted(filled, 'shard')}" + (f"; left out: {reasons}" if reasons else "")
     )

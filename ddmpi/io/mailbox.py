@@ -9,6 +9,7 @@ process can play both roles.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from ddmpi.message_text import line_of
 from ddmpi.protocol import Message, Tag, decode, encode
 
+log = logging.getLogger(__name__)
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -44,9 +47,11 @@ class Mailbox:
     def send(self, rank: int, message: Message) -> None:
         """Send to a rank, the own one included. Messages between two ranks arrive in order, scatters included."""
         if rank == self.rank:
+            _log("to", rank, Tag.MESSAGE, message)
             self._local.append((rank, message))
             return
         data = encode(message)
+        _log("to", rank, Tag.MESSAGE, message, len(data))
         self._outbox.append((self._comm.Isend([data, MPI.BYTE], dest=rank, tag=Tag.MESSAGE), data))
 
     def scatter(self, messages: Mapping[int, Message]) -> None:
@@ -57,6 +62,7 @@ class Mailbox:
         chunks = [encode(messages[r]) if r in messages and r != self.rank else b"" for r in range(self.size)]
         own = messages.get(self.rank)
         if own is not None:
+            _log("to", self.rank, Tag.SCATTER, own)
             self._local.append((self.rank, own))
         if self.size == 1:
             return
@@ -65,6 +71,7 @@ class Mailbox:
             if rank != self.rank:
                 size = str(counts[rank]).encode()
                 self._outbox.append((self._comm.Isend([size, MPI.BYTE], dest=rank, tag=Tag.SCATTER), size))
+        log.debug("to all ranks, SCATTER, %d bytes for %d of them", sum(counts), np.count_nonzero(counts))
         data = np.frombuffer(b"".join(chunks), np.uint8)
         offsets = np.concatenate([[0], np.cumsum(counts[:-1])]).tolist()
         nothing = np.empty(0, np.uint8)
@@ -103,7 +110,9 @@ class Mailbox:
                 return
             self._arrived.popleft()
             if len(data):
-                yield source, decode(data.tobytes())
+                message = decode(data.tobytes())
+                _log("from", source, Tag.MESSAGE if request is None else Tag.SCATTER, message, len(data))
+                yield source, message
 
     @property
     def has_local(self) -> bool:
@@ -123,6 +132,11 @@ class Mailbox:
         """Free the communicators; collective."""
         self._comm.Free()
         self._barrier_comm.Free()
+
+
+def _log(way: str, rank: int, tag: Tag, message: Message, size_bytes: int = 0) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("%s rank %d, %s, %d bytes: %s", way, rank, tag.name, size_bytes, line_of(message))
 
 
 def cores_of_downloaders(comm: MPI.Intracomm) -> list[frozenset[int]]:

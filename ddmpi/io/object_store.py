@@ -18,6 +18,8 @@ from ddmpi.errors import SetupError
 CONNECT_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 30.0
 """Without any progress; arrow's own 3 s are short for a store that is busy."""
+GCS_RETRY_S: Final = 30
+"""Arrow's own 15 minutes are longer than anybody waits for the word that a store is out of reach."""
 ATTEMPTS: Final = 4
 _S3_OPTIONS: Final = ("endpoint_override", "region", "scheme")
 _DEFAULT_REGION: Final = "us-east-1"
@@ -48,6 +50,8 @@ def open_store(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     try:
         if uri.startswith("s3://"):
             return _open_s3(uri)
+        if uri.startswith("gs://") and "retry_limit_seconds=" not in uri:
+            uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={GCS_RETRY_S}"
         return pyarrow.fs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
         raise SetupError(f"{place_of(uri)}: {store_reason(error)}") from error

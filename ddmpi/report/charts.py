@@ -18,6 +18,8 @@ RATE_BINS = 120
 """Bars of a chart of rates."""
 LEAST_SPAN_S = 0.001
 """A shorter time has no rate: clocks are not that exact."""
+LEAST_RATE_STEP = 0.001
+"""Rows per second between two lines of the grid: a job of one slow server has less than one."""
 MOST_KINDS = 5
 """Kinds of errors with a color of their own; the others are one."""
 
@@ -60,7 +62,7 @@ def charts(points: Sequence[Point], breaks_s: Sequence[float]) -> list[Chart]:
     return [
         _line_chart("Rows fetched", seconds, rows, _count, breaks_s),
         _line_chart("Bytes received", seconds, received, size, breaks_s),
-        _line_chart("Rows per second", rate_seconds, rates, _rate, breaks_s),
+        _line_chart("Rows per second", rate_seconds, rates, _rate, breaks_s, least_step=LEAST_RATE_STEP),
         _stack_chart("Errors by kind", points, breaks_s),
     ]
 
@@ -70,7 +72,7 @@ def _count(value: float) -> str:
 
 
 def _rate(value: float) -> str:
-    return f"{value:,.0f}/s" if value == int(value) else f"{value:,.1f}/s"
+    return f"{value:,.0f}/s" if value == int(value) else f"{value:,.1f}/s" if value >= 10 else f"{value:.2g}/s"
 
 
 def rates_of(seconds: Sequence[float], totals: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -110,8 +112,8 @@ class _Frame:
     span_s: float
 
     @classmethod
-    def of(cls, most: float, span_s: float) -> _Frame:
-        step = tick_step(most)
+    def of(cls, most: float, span_s: float, least_step: float = 1.0) -> _Frame:
+        step = tick_step(most, least_step)
         return cls(step * max(1, math.ceil(most / step)), step, max(span_s, 1e-9))
 
     def x(self, seconds: float) -> float:
@@ -132,8 +134,10 @@ class _Frame:
         return [(round(WIDTH * part), anchor, duration(self.span_s * part)) for part, anchor in anchors]
 
 
-def _line_chart(name: str, x: Sequence[float], y: Sequence[float], text: Text, breaks_s: Sequence[float]) -> Chart:
-    frame = _Frame.of(max(y), x[-1])
+def _line_chart(
+    name: str, x: Sequence[float], y: Sequence[float], text: Text, breaks_s: Sequence[float], *, least_step: float = 1.0
+) -> Chart:
+    frame = _Frame.of(max(y), x[-1], least_step)
     line = frame.path(x, y)
     area = f"{frame.x(x[0]):.1f},{_BOTTOM} {line} {frame.x(x[-1]):.1f},{_BOTTOM}"
     summary = f"{name}: {text(y[-1])} after {duration(x[-1])}, at most {text(max(y))}"
@@ -169,7 +173,7 @@ def _stack_chart(name: str, points: Sequence[Point], breaks_s: Sequence[float]) 
     return Chart(name, summary, layers, "", frame.levels(_count), frame.times(), breaks, legend)
 
 
-def tick_step(most: float) -> float:
-    """The largest of 1, 2 or 5 times a power of ten, at least 1, that goes twice into ``most``."""
-    power = 10.0 ** math.floor(math.log10(max(2.0, most) / 2))
+def tick_step(most: float, least: float = 1.0) -> float:
+    """The largest of 1, 2 or 5 times a power of ten that goes twice into ``most``; at least ``least``, such a power."""
+    power = 10.0 ** math.floor(math.log10(max(2 * least, most) / 2))
     return next((step for step in (5 * power, 2 * power) if step <= most / 2), power)

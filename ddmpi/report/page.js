@@ -9,5 +9,5 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 };
 for (const input of document.querySelectorAll("input[type=search]")) input.oninput = () => {
   for (const row of input.closest("section").querySelector("tbody").rows)
-    row.hidden = !row.cells[0].textContent.includes(input.value.toLowerCase());
+    row.hidden = !row.cells[0].textContent.toLowerCase().includes(input.value.trim().toLowerCase());
 };

@@ -23,7 +23,7 @@ from typing import Final
 from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ddmpi.errors import EXIT_DONE
 from ddmpi.formats import duration, share, size
@@ -59,7 +59,13 @@ def _source(name: str) -> str:
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["path"] = lambda path: "./" + quote(path)
+    environment.filters["host"] = _breakable
     return environment.from_string(_source("page.html"))
+
+
+def _breakable(name: str) -> Markup:
+    """A host's name, which a narrow column breaks after its dots where it can."""
+    return escape(name).replace(".", Markup(".<wbr>"))
 
 
 def render(report: Report) -> str:

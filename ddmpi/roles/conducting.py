@@ -101,7 +101,7 @@ class Conductor:
         reporter = Reporter(self.console, self.mailbox.size, self._started_at)
         reporting = Reporting(reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None)
         state = initialize(config, layout, self._own(layout), self.orders, reporting)
-        log_to_file(layout, 0)
+        log_to_file(layout, 0, config.logging)
         reporter.on_ready(state)
         log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)
         left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)

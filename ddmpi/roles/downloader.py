@@ -20,7 +20,7 @@ from ddmpi.config import Config
 from ddmpi.control import Control
 from ddmpi.errors import StorageError
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
-from ddmpi.frontier import Fate, Frontier
+from ddmpi.frontier import Fate
 from ddmpi.frontier_rules import Rules
 from ddmpi.io.layout import Layout
 from ddmpi.io.loading import Loaded, Loader, RowReader
@@ -58,6 +58,7 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.robots import judge_robots
+from ddmpi.roles.download_log import PauseLog, make_frontier
 from ddmpi.schedule import REPORT_INTERVAL_S
 from ddmpi.usage import UsageCounter
 from ddmpi.user_agent import product_token
@@ -108,7 +109,7 @@ class Downloader:
         # A part may close one interval late (see _free_slots): two of these are what a kill may cost.
         self._close_interval_s = tools.config.checkpoint_interval_s / 2
         self._transfers = tools.transfers
-        self._frontier = Frontier(tools.rules, tools.rng)
+        self._frontier = make_frontier(tools.rules, tools.rng)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._transfers.watch(self._wake_fd, self._on_wake)
         self._loader = Loader(tools.layout, tools.reader, tools.epoch, self._wake)
@@ -135,6 +136,7 @@ class Downloader:
         self._counts: Counter[str] = Counter()
         self._usage = UsageCounter()
         self._asked = AskedNotes()
+        self._pauses = PauseLog()
         self._group_of = tools.rules.group_of
         self._servers_of: dict[str, set[str]] = {}  # by pace group: those that a connection was opened to
         self._usage_at = now + USAGE_INTERVAL_S
@@ -294,6 +296,7 @@ class Downloader:
         self._asked.answered(key, size_bytes, throttled=verdict.signal is Signal.THROTTLED)
         if verdict.signal is not Signal.OK and (wait_s := self._frontier.pause_s(key, now)) > 0:
             self._asked.paused(key, time.time(), wait_s)
+            self._pauses.note(key, wait_s, now)
         for server in self._transfers.take_opened():
             group = self._group_of(server)
             servers = self._servers_of.setdefault(group, set())
@@ -312,11 +315,14 @@ class Downloader:
         for row, reason in loaded.refused:
             self._writer.error(loaded.batch, row, Failure(kind, error_code(kind, 0), reason), None, 0)
         self._counts["errors"] += len(loaded.refused)
+        if loaded.refused:
+            log.debug("batch %d: %d URLs are refused", loaded.batch.batch_id, len(loaded.refused))
 
     def _take_writer_events(self, now: float) -> None:
         for event in self._writer.events():
             match event:
                 case PartCommitted():
+                    log.debug("part %s is committed: %d rows, %d bytes", event.path, event.rows, event.size_bytes)
                     self._parts.append(_part_report(event))
                 case PartsClosed(ticket):
                     if ticket == self._closing:
@@ -452,6 +458,13 @@ class Downloader:
         self._take_writer_events(now)
         self._send_progress(now)
         self._send_usage(now)
+        counts = self._counts
+        log.info(
+            "finished: %d successes and %d errors by %d requests",
+            counts["successes"],
+            counts["errors"],
+            counts["requests"],
+        )
         self._send(Finished())
         self._finished = True
 

@@ -6,17 +6,18 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 
 from ddmpi import __version__
 from ddmpi.console import PARTITIONING, Console
 from ddmpi.errors import EXIT_DONE, StorageError
-from ddmpi.formats import duration
+from ddmpi.formats import counted, duration
 from ddmpi.ignored import matching_servers
 from ddmpi.io.durable import write_atomically
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
-from ddmpi.protocol import Exit
+from ddmpi.protocol import Exit, StopReason
 from ddmpi.report.data import Report
 from ddmpi.report.page import render
 from ddmpi.report.timeline import joined, points_of, runs_of
@@ -24,6 +25,7 @@ from ddmpi.roles.coordinator import Coordinator
 from ddmpi.roles.measuring import Recorder
 from ddmpi.roles.report_contents import audit, pictures, places, server_lines
 from ddmpi.roles.run_state import RunState
+from ddmpi.schedule import shown_group
 from ddmpi.summary import Snapshot, Summary
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Reporter:
         self._recorder: Recorder | None = None
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
+        self._reported: Path | None = None
         self.unreported: StorageError | None = None
         """Why report.html could not be written."""
 
@@ -60,7 +63,8 @@ class Reporter:
         largest = ", ".join(f"{name} {rows:,}" for name, rows in summary.largest)
         filtered = f", {summary.dropped:,} more left out by the filter" if summary.dropped else ""
         self._console.say(
-            f"Input: {summary.rows:,} rows on {summary.servers:,} servers in {summary.batches:,} batches, "
+            f"Input: {counted(summary.rows, 'row')} on {counted(summary.servers, 'server')} in "
+            f"{counted(summary.batches, 'batch')}, "
             f"{sum(summary.rejected.values()):,} refused ({rejected or 'none'}){filtered}; "
             f"{duration(summary.seconds)}"
         )
@@ -106,6 +110,8 @@ class Reporter:
         except StorageError as error:
             log.exception("rank 0 cannot write the report")
             self.unreported = error
+        else:
+            self._reported = state.layout.report
 
     def _report(self, coordinator: Coordinator, ending: Exit, now: float) -> Report:
         state, bound, recorder = coordinator.state, coordinator.bound, self._recorder
@@ -120,7 +126,7 @@ class Reporter:
             places=places(state),
             points=points,
             bound_s=None if bound is None else bound.seconds,
-            bound_by="" if bound is None else bound.group,
+            bound_by="" if bound is None else shown_group(bound.group),
             download_s=0.0 if bound is None else now - bound.began_at,
             servers=servers,
             rest=rest,
@@ -146,18 +152,24 @@ class Reporter:
             fetched_rows=total.successes + total.errors,
             requests=total.requests,
             seconds=now - self._started_at,
-            slowest=coordinator.slowest_servers(5),
+            slowest=[(shown_group(name), seconds) for name, seconds in coordinator.slowest_servers(5)],
             output=str(state.layout.root),
-            ending=_ending_text(ending, pending),
+            ending=_ending_text(ending, pending, int(state.errors.sum()), coordinator.stop_reason),
+            report="" if self._reported is None else str(self._reported),
         )
 
 
-def _ending_text(ending: Exit, pending: int) -> str:
+def _ending_text(ending: Exit, pending: int, errors: int, reason: StopReason | None) -> str:
     if ending.message:
         return f"Stopped: {ending.message}. What is committed is kept; run the same command again."
     if ending.code == EXIT_DONE:
-        return "Done: every row is final."
-    return f"{pending:,} rows are pending; run the same command again to go on."
+        done = "Done: every row is final."
+        return f"{done} --retry-failed fetches those again that are errors." if errors else done
+    why = ""
+    if reason is StopReason.DONE:
+        why = ", because their servers are parked (out of reach, or asked for a pause, or paused by you)"
+    verb = "is" if pending == 1 else "are"
+    return f"{counted(pending, 'row')} {verb} pending{why}; run the same command again to go on."
 
 
 def known_hosts(state: RunState) -> list[str]:

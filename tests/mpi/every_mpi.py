@@ -1,4 +1,4 @@
-"""The MPI tests, a soft stop and a killed rank under each MPI of the Python package index.
+"""The MPI tests, a soft stop, a killed rank and a wrong launcher under each MPI of the Python package index.
 
 ``python -m tests.mpi.every_mpi`` makes a virtual environment for each of them, which borrows all other packages from
 this one, and prints a row per MPI. ``--only openmpi --ranks 2`` takes some. Exit code 1 if anything failed.
@@ -51,17 +51,21 @@ class Findings:
     """By number of ranks: have all tests passed?"""
     soft_stop: str = ""
     killed_rank: str = ""
+    other_launcher: str = ""
+    """Whether MPICH and this MPI refuse each other's launcher; those of one kind need not."""
     printed: list[str] = field(default_factory=list)
     """Of what failed."""
 
     @property
     def is_good(self) -> bool:
-        return all(self.tests.values()) and self.soft_stop == self.killed_rank == "ok"
+        trials = (self.soft_stop, self.killed_rank, self.other_launcher)
+        return all(self.tests.values()) and "FAILED" not in trials
 
     def row(self) -> str:
         """A line of a Markdown table."""
         tests = ", ".join(f"{ranks}: {'ok' if passed else 'FAILED'}" for ranks, passed in self.tests.items())
-        return f"| {self.package} | {self.version} | {tests} | {self.soft_stop} | {self.killed_rank} |"
+        trials = f"{self.soft_stop} | {self.killed_rank} | {self.other_launcher}"
+        return f"| {self.package} | {self.version} | {tests} | {trials} |"
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,12 @@ def examine_mpi(environment: Environment, folder: Path, ranks: Sequence[int]) ->
             findings.printed.append(printed)
     findings.soft_stop = _verdict(findings, lambda: stop_softly(environment, folder / "stop"))
     findings.killed_rank = _verdict(findings, lambda: kill_a_rank(environment, folder / "kill"))
+    findings.other_launcher = "same kind"
+    if environment.package == "openmpi":
+        mpich = environment_for("mpich", folder / "mpich")
+        findings.other_launcher = _verdict(
+            findings, lambda: refuse_each_other(environment, mpich, folder / "launchers")
+        )
     return findings
 
 
@@ -167,6 +177,22 @@ def kill_a_rank(environment: Environment, folder: Path) -> None:
         code, printed = finish(process)
         assert code not in {0, 2, 75}, f"the killed run ended with {code}\n{printed}"
         _run_to_the_end(environment, job, fleet, config)
+
+
+def refuse_each_other(one: Environment, other: Environment, folder: Path) -> None:
+    """Each one's launcher with the other one's library: told once, before any request. Raises AssertionError."""
+    with _job(folder) as (job, fleet, config):
+        for launcher, library in ((one, other), (other, one)):
+            command = [launcher.mpiexec, "-n", str(JOB_RANKS), library.python, "-m", "ddmpi", config]
+            ended = subprocess.run(
+                command, cwd=ROOT, env=launcher.variables, text=True, capture_output=True, timeout=60, check=False
+            )
+            told = ended.stdout + ended.stderr
+            assert ended.returncode == 2, f"{launcher.package}'s launcher: exit code {ended.returncode}\n{told}"
+            assert told.count("ddmpi: the launcher is ") == 1, told
+            assert "another MPI" in told, told
+        assert not job.output.exists()
+        assert not fleet.finished_log()
 
 
 @contextmanager
@@ -207,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=PACKAGES, nargs="+", default=PACKAGES)
     parser.add_argument("--ranks", type=int, nargs="+", default=RANKS)
     given = parser.parse_args(argv)
-    print("| package | MPI | tests by ranks | soft stop | killed rank |\n|---|---|---|---|---|")
+    print("| package | MPI | tests by ranks | soft stop | killed rank | other launcher |\n|---|---|---|---|---|---|")
     is_good = True
     for package in given.only:
         with tempfile.TemporaryDirectory(prefix="ddmpi-mpi-") as name:
