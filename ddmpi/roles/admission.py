@@ -19,7 +19,7 @@ from ddmpi.schedule import Plan
 HEAD_START_S = 0.5
 """After so long the servers that have been profiled are scheduled by what was measured, with the largest first; those
 that come later are given to whichever rank has the least to do."""
-INTERVAL_S = 0.25
+INTERVAL_S = 0.1
 """Then so often: each time is a big batch of its own."""
 
 
