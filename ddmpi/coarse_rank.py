@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ddmpi.errors import TransitionError
-from ddmpi.held_lane import TYPICAL_LATENCY_S
+from ddmpi.held_lane import MOST_PACKED_DEMAND, busy_connections
 from ddmpi.lane_table import MOST_STARTED_LANES
 from ddmpi.protocol import (
     Assign,
@@ -39,9 +39,6 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import BatchRef, Limits
 from ddmpi.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S, REPORT_INTERVAL_S, divide, joined
-
-MOST_PACKED_DEMAND = 64
-"""Connections that a packed lane is expected to keep busy at most, as in ``frontier``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +79,8 @@ class _Lane:
     def demand(self) -> float:
         """Connections that the lane is expected to keep busy, as in ``frontier``."""
         if self.packed:
-            return float(min(MOST_PACKED_DEMAND, max(1, self.rows_left)))
-        if self.share.rate_per_s <= 0:
-            return float(self.share.connections)
-        return min(float(self.share.connections), max(0.1, self.share.rate_per_s * TYPICAL_LATENCY_S))
+            return min(MOST_PACKED_DEMAND, max(1.0, float(self.rows_left)))
+        return busy_connections(self.share)
 
 
 @dataclass(slots=True)

@@ -192,6 +192,9 @@ class Frontier:
         held = self._lanes.by_id[lane_id]
         self._feed.loaded(held, batch, cursor)
         self._refill(held, now)
+        held.expect()
+        if held.started:
+            self._lanes.count_demand(held)
         self._check_batch(batch.batch_id)
         self._load_more(held)
         self._check_ended(held)

@@ -23,6 +23,8 @@ TYPICAL_LATENCY_S = 0.25
 """Used only to guess how many connections a rate-limited lane keeps busy."""
 LONG_PAUSE_S = 5.0
 """A server that is left alone for longer counts as parked: other lanes take its place meanwhile."""
+MOST_PACKED_DEMAND = 64.0
+"""Connections that a packed lane is expected to keep busy at most: a few of them must not keep all others waiting."""
 ROWS_TO_MEASURE = 20
 """A started lane's own speed counts from here on."""
 
@@ -59,6 +61,8 @@ class HeldLane:
     rows: int = 0
     batch_ids: set[int] = field(default_factory=set)
     servers: set[str] = field(default_factory=set)
+    packed_demand: float = MOST_PACKED_DEMAND
+    """The same for a packed lane, as its servers' limits tell once they are known."""
     counted: float = 0.0
     """The demand that is in the rank's sum (see ``lane_table``)."""
     lent: dict[int, int] = field(default_factory=dict)
@@ -120,10 +124,14 @@ class HeldLane:
     def demand(self) -> float:
         """Connections that this lane is expected to keep busy."""
         if self.lane.packed:
-            return float(min(64, max(1, self.rows_left)))
-        if self.share.rate_per_s <= 0:
-            return float(self.share.connections)
-        return min(float(self.share.connections), max(0.1, self.share.rate_per_s * TYPICAL_LATENCY_S))
+            return min(self.packed_demand, max(1.0, float(self.rows_left)))
+        return busy_connections(self.share)
+
+    def expect(self) -> None:
+        """Judge a packed lane by the servers of the rows that were taken so far."""
+        if self.lane.packed and self.rows:
+            busy = sum(busy_connections(site.planned) for site in self.sites.values())
+            self.packed_demand = min(MOST_PACKED_DEMAND, busy * self.rows_left / self.rows)
 
     def site_key(self, server: str) -> str:
         """The name of the site that holds the rows of a server: its own in a packed lane, else the group's."""
@@ -185,6 +193,13 @@ class HeldLane:
         busy = [site for site in self.sites.values() if site.waiting or site.in_flight]
         probed = sum(site.pace.is_probing for site in busy)
         return probed > 0 and all(site.pace.is_probing or _site_rest_s(site, now) for site in busy)
+
+
+def busy_connections(limits: Limits) -> float:
+    """How many connections requests with these limits are expected to keep busy."""
+    if limits.rate_per_s <= 0:
+        return float(limits.connections)
+    return min(float(limits.connections), max(0.1, limits.rate_per_s * TYPICAL_LATENCY_S))
 
 
 def _site_rest_s(site: Site, now: float) -> float:

@@ -121,6 +121,15 @@ def test_many_servers_run_side_by_side() -> None:
     assert report.ended_at_s < 2 * 20 / 10 + 2.0
 
 
+def test_small_slow_servers_of_many_packs_run_side_by_side() -> None:
+    sizes = {f"s{number}": 30 for number in range(330)}
+    batches = table(sizes, {}, batch_size=1000, small_rows=50)
+    assert len(batches) == 10
+    world = World(batches, {name: ServerModel() for name in sizes}, default_limits=Limits(1.0, 8))
+    report = simulate(world, Cluster(1), Disk(), 1)
+    assert report.ended_at_s < 30 + 5
+
+
 def test_a_fast_rank_takes_half_of_a_slow_ones_lane_with_half_of_its_share() -> None:
     world = one_server(400, limits=Limits(0.0, 8), server=ServerModel(latency_s=0.01))
     slow = {0: RankModel(cpu_per_answer_s=0.1)}
