@@ -45,7 +45,7 @@ class Admission:
 
     def is_due(self, now: float) -> bool:
         """Whether it is time for ``take``."""
-        return now >= self._due_at or (self.profiler.is_done and self.profiler.has_news)
+        return now >= self._due_at or self.profiler.is_drained or (self.profiler.is_done and self.profiler.has_news)
 
     def take(self, now: float) -> set[str]:
         """The pace groups that are done since the last time; their profiles count from now on."""

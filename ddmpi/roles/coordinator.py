@@ -359,7 +359,7 @@ class Coordinator:
             self._perform(self.ledger.tick(now))
             self._verify_one(self.ledger, now)
             if self.ledger.is_complete:
-                if self._verifier.is_idle:
+                if self._verifier.is_idle and self._admission is None:
                     self.stop(StopReason.DONE, now)
             elif self._deadline is not None and now >= self._deadline:
                 self.stop(StopReason.WALLTIME, now)
