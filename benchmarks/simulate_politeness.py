@@ -2,7 +2,8 @@
 
 The real ledger and one real frontier per rank, profiling included, joined by ``ddmpi.simulation``, over servers with
 limits of 0.5 to 20 requests/s: a tenth take less than their limit and answer 429 (with Retry-After, or without), one in
-twenty is dead, one in fifty is out of reach for a minute, and rows are redirected to other servers. Half-way all ranks
+twenty is dead, one in fifty is out of reach for a minute, and rows are redirected to other servers. Ranks have so few
+connections that lanes wait for them, and are stolen. Half-way all ranks
 are killed, and fewer go on. ``tests.laws`` watches: each request is checked against the limits, leases and pauses of
 its server, each row for having one owner or one outcome, and at the end the parts on the disk are counted. (The
 invariants inside the state machines, which take time that grows with the number of lanes, are checked once in a while.)
@@ -141,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     world, disk, seen = make_world(options.servers, random.Random(SEED)), Disk(), Seen()
     print(f"{world.rows} rows in {len(world.batches)} batches", flush=True)
-    doomed = Cluster(options.ranks, kill_at_s=options.kill_at, final_wait_s=20.0, samples=3)
+    doomed = Cluster(options.ranks, kill_at_s=options.kill_at, final_wait_s=20.0, samples=3, connections_per_rank=16)
     before = live(world, doomed, disk, None, seen)
     last = live(world, replace(doomed, ranks=options.ranks * 7 // 10, kill_at_s=float("inf")), disk, before, seen)
     outcomes = Counter((part.batch_id, row) for part in disk.parts.values() for row in part.rows)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import pycurl
 import pytest
+import trustme
 
 from ddmpi.io.transfers import TransferOptions, Transfers
 from ddmpi.memory import Arrival
@@ -86,6 +90,42 @@ def test_a_connection_is_kept_and_used_again(transfers: Transfers, address: str)
         answer = fetch(transfers, address, f"/{size_bytes}")
         assert (answer.curl_code, answer.status, len(answer.body), answer.etag) == (0, 200, size_bytes, '"abc"')
     assert transfers.connections(address) == 1
+
+
+class TlsHandler(Handler):
+    """``resumed`` tells of each connection whether its TLS session is an earlier one's. It serves one request."""
+
+    resumed: ClassVar[list[bool | None]] = []
+
+    def do_GET(self) -> None:
+        assert isinstance(self.connection, ssl.SSLSocket)
+        self.resumed.append(self.connection.session_reused)
+        super().do_GET()
+        self.close_connection = True
+
+
+def test_a_new_connection_resumes_the_tls_session_of_an_earlier_one(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    TlsHandler.resumed.clear()
+    engine = Transfers(replace(OPTIONS, ca_bundle=str(tmp_path / "ca.pem")), lambda ip: ip == "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), TlsHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            address = f"127.0.0.1:{server.server_port}"
+            for _ in range(3):
+                engine.start(Task(0, 0, f"https://{address}/10", address))
+                (answer,) = collect(engine, 1)
+                assert (answer.error, answer.status) == ("", 200)
+        finally:
+            server.shutdown()
+            thread.join()
+            engine.close()
+    assert TlsHandler.resumed == [False, True, True]
 
 
 def test_dots_in_a_path_are_sent_as_they_are(transfers: Transfers, address: str) -> None:
