@@ -24,7 +24,7 @@ LEAST_WINDOW_S = 1.0
 PARTITIONING = "clustering the table"
 """The stage that fetches nothing yet: it has rows and no bytes."""
 FORESEEN = (PARTITIONING, "downloading")
-"""Stages whose speed says when they end; profiling asks each server for a few rows only."""
+"""Stages whose speed says when they end, unless there is a note; profiling asks each server for a few rows only."""
 
 
 class Console:
@@ -63,7 +63,7 @@ class Console:
         if not self.is_due(now):
             return
         self._next_at = now + BAR_INTERVAL_S
-        counted = (snapshot.stage.partition(" ")[0], snapshot.rows)
+        counted = (snapshot.stage, snapshot.rows)
         if counted != self._counted:
             # Another stage counts other things, or at another speed.
             self._counted = counted
@@ -122,10 +122,12 @@ class Console:
                 known = [f"{_rate(rows_per_s)} rows/s"]
             else:
                 known = [f"{_rate(rows_per_s)} files/s", f"{(size - bytes_before) / seconds / 1e6:,.1f} MB/s"]
-            if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN:
+            if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN and not snapshot.note:
                 known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
         if snapshot.stage != PARTITIONING:
             known += [counted(snapshot.errors, "error"), f"{counted(snapshot.servers_active, 'server')} active"]
+        if snapshot.note:
+            known.append(snapshot.note)
         return ", ".join(known)
 
     def finish(self, summary: Summary) -> None:

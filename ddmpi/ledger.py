@@ -326,6 +326,11 @@ class Ledger:
         """Every row is final and no lane is out."""
         return not self._leases and not self._batches.incomplete
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing can start: all servers that have rows left are parked."""
+        return bool(self._leases) and self._leases.all_rest
+
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
         """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
         although so long was waited."""

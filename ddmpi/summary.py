@@ -17,6 +17,8 @@ class Snapshot:
     bytes: int
     servers_active: int
     ranks: int
+    note: str = ""
+    """What a person would wonder about: why there is no speed, or why it says little yet."""
 
 
 @dataclass(frozen=True)

@@ -34,18 +34,19 @@ def test_there_is_no_line_before_there_is_something_to_say(capsys: pytest.Captur
     console = new_console()
     for now in (0.0, 0.3, 0.6, 0.9):
         console.show(clustering(int(1_000 * now), 1_000), now)
-    profiling = Snapshot("profiling 1 of 40 servers", 5_000, 30, 1, 60_000, 3, 4)
+    profiling = Snapshot("profiling", 5_000, 30, 1, 60_000, 3, 4, "1 of 40 servers profiled")
     for now in (2, 2.5, 3):
         console.show(replace(profiling, rows_done=round(100 * now), bytes=int(1e6 * now)), now)
     assert capsys.readouterr().out.splitlines() == [
-        "profiling 1 of 40 servers: 300 of 5,000 rows (6.0 %), 100 files/s, 1.0 MB/s, 1 error, 3 servers active",
+        "profiling: 300 of 5,000 rows (6.0 %), 100 files/s, 1.0 MB/s, 1 error, 3 servers active, "
+        "1 of 40 servers profiled",
     ], "no rate within the first second, and how fast a few rows come does not say when all have come"
 
 
 def test_the_speed_of_another_stage_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
     console = new_console()
     for now in range(10):
-        console.show(Snapshot("profiling 1 of 40 servers", 5_000, 100 * now, 0, 0, 1, 4), now)
+        console.show(Snapshot("profiling", 5_000, 100 * now, 0, 0, 1, 4, "1 of 40 servers profiled"), now)
     for now, rows in ((10, 900), (12, 901)):
         console.show(Snapshot("downloading", 5_000, rows, 0, 0, 1, 4), now)
     assert capsys.readouterr().out.splitlines()[-1] == (

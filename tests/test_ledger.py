@@ -585,9 +585,9 @@ def test_a_run_is_stuck_when_everything_left_is_parked_for_longer_than_it_may_wa
     first, second = started(ledger)[0]
     parked = [LaneReport(lane.lane_id, 0, LaneState.PARKED, 100.0) for lane in (first, second)]
     ledger.on_progress(0, progress(parked[0]), 0.0)
-    assert not ledger.is_stuck(0.0, 50.0), "the other one runs"
+    assert (ledger.is_stuck(0.0, 50.0), ledger.rests) == (False, False), "the other one runs"
     ledger.on_progress(0, progress(parked[1]), 0.0)
-    assert ledger.is_stuck(0.0, 50.0)
+    assert (ledger.is_stuck(0.0, 50.0), ledger.rests) == (True, True)
     assert not ledger.is_stuck(0.0, 200.0), "it may wait for longer than that"
     assert not ledger.is_stuck(60.0, 50.0), "the pause is over soon"
     ledger.on_progress(0, progress(LaneReport(first.lane_id, 0, LaneState.RUNNING)), 0.0)

@@ -433,17 +433,20 @@ class Coordinator:
     def snapshot(self) -> Snapshot:
         """The state of the run for the progress display; rows that are fetched and not durable yet count as done."""
         state, total = self.state, self.tally.total()
-        stage = self.stage.value
+        note = ""
         if self._admission is not None:
-            stage += ", {} of {} servers profiled".format(*self._admission.profiler.progress)
+            note = "{:,} of {:,} servers profiled".format(*self._admission.profiler.progress)
+        elif self.stage is Stage.DOWNLOADING and self.ledger is not None and self.ledger.rests:
+            note = "waiting for servers that asked for a pause or cannot be reached"
         return Snapshot(
-            stage=stage,
+            stage=self.stage.value,
             rows=int(state.rows.sum()),
             rows_done=self._rows_before + total.successes + total.errors,
             errors=self._errors_before + total.errors,
             bytes=total.bytes,
             servers_active=total.servers_active,
             ranks=len(self._workers),
+            note=note,
         )
 
     def _save(self, now: float) -> None:
