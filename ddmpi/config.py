@@ -32,6 +32,7 @@ from ddmpi.settings import (
     Breaker,
     Columns,
     DownloaderParameters,
+    Expected,
     Initialization,
     Logging,
     Metrics,
@@ -73,6 +74,9 @@ class Keys(Section):
     )
     columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")
     keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
+    expected: Expected = Field(
+        Expected(), description="Columns of `keep_columns` that say what each file has to be: its hash, its size."
+    )
     filter: RowFilterText | None = Field(
         None, description="Which rows of the input to take, by a condition on its columns; null = all."
     )
@@ -131,6 +135,14 @@ class Keys(Section):
             msg = "at least one rule, e.g. {1: 1}"
             raise ValueError(msg)
         return rules
+
+    @model_validator(mode="after")
+    def _expectations_are_kept(self) -> Keys:
+        missing = [name for name in self.expected.columns if name not in self.keep_columns]
+        if missing:
+            msg = f"columns of keep_columns in expected (missing there: {', '.join(missing)})"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _input_is_not_output(self) -> Keys:

@@ -35,6 +35,7 @@ class ErrorKind(str, Enum):
     BLOCKED_ADDRESS = "blocked_address"
     BAD_URL = "bad_url"
     DECODE = "decode"
+    HASH_MISMATCH = "hash_mismatch"
     ROBOTS = "robots"
 
 
@@ -50,6 +51,7 @@ _LOCAL_KINDS = frozenset(
         ErrorKind.BLOCKED_ADDRESS,
         ErrorKind.BAD_URL,
         ErrorKind.DECODE,
+        ErrorKind.HASH_MISMATCH,
         ErrorKind.ROBOTS,
     }
 )

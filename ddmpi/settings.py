@@ -347,6 +347,25 @@ class Publish(Section):
     )
 
 
+class Expected(Section):
+    """What the table says of each file; another one becomes an error of the kind hash_mismatch. Kept columns."""
+
+    hash_column: Text | None = Field(
+        None,
+        examples=["md5"],
+        description="Column with each file's hash by `hash_algorithm`, as hexadecimal text; null = none. A row without "
+        "a value is not checked.",
+    )
+    bytes_column: Text | None = Field(
+        None, examples=["bytes_expected"], description="Column with each file's size in bytes; null = none."
+    )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those that are named."""
+        return tuple(name for name in (self.hash_column, self.bytes_column) if name is not None)
+
+
 class Metrics(Section):
     """Numbers for machines, while the run goes on; logs/metrics.jsonl holds them all."""
 

@@ -113,6 +113,12 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         _NO,
         "`image_size: 0` stores the bytes as they came.",
     ),
+    ErrorKind.HASH_MISMATCH: Explanation(
+        "The file is not the one that the table promised: another hash, or another size (only where `expected` names "
+        "columns for them).",
+        _NO,
+        "The server's file has changed, or the table is wrong: `error_msg` has both values.",
+    ),
     ErrorKind.ROBOTS: Explanation(
         "The server asks programs not to fetch or keep the file: in robots.txt (`robots: true`) or by X-Robots-Tag "
         "(`respect_x_robots_tag`). Or its robots.txt could not be had, and the server was given up.",

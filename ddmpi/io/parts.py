@@ -132,6 +132,10 @@ class Parts:
         elif self._held_bytes > self._held_limit_bytes:
             self._relieve_memory()
 
+    def inputs(self, batch: BatchRef) -> pa.Table:
+        """The input rows of a batch of which results come in; raises what ``add`` raises."""
+        return self._inputs.read(batch)
+
     def close(self, batch_ids: Iterable[int] | None) -> None:
         """Commit the open parts of these batches, or all; raises what ``add`` raises."""
         if batch_ids is None:

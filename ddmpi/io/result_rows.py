@@ -31,13 +31,13 @@ class RowMaker:
         """A success, or an error where the body cannot be stored or decoded."""
         body = answer.body
         if len(body) > MAX_IMAGE_BYTES:
-            return _refused(row, answer, ErrorKind.TOO_LARGE, f"{len(body)} bytes do not fit into a Parquet page")
+            return refused(row, answer, ErrorKind.TOO_LARGE, f"{len(body)} bytes do not fit into a Parquet page")
         if self._shrink is None:
             return SuccessRow(row, answer, body, self._digest(body), None, len(body), header_size(body), None)
         try:
             shrunk = self._shrink(body)
         except DecodeError as error:
-            return _refused(row, answer, ErrorKind.DECODE, str(error))
+            return refused(row, answer, ErrorKind.DECODE, str(error))
         return SuccessRow(
             row,
             replace(answer, body=b""),  # the served bytes would stay in memory, uncounted
@@ -53,6 +53,7 @@ class RowMaker:
         return hashlib.new(self._hash_algorithm, data, usedforsecurity=False).hexdigest()
 
 
-def _refused(row: int, answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:
+def refused(row: int, answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:
+    """The error that becomes of a body which cannot be kept."""
     failure = Failure(kind, error_code(kind, answer.status), message)
     return error_row(row, failure, answer, answer.task.attempt)

@@ -30,10 +30,12 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from ddmpi.errors import DdmpiError, StorageError
+from ddmpi.io.expectations import Expectations
 from ddmpi.io.parts import PartCommitted, Parts, RowReader
-from ddmpi.io.result_rows import RowMaker
+from ddmpi.io.result_rows import RowMaker, refused
 from ddmpi.io.result_tables import ErrorRow, ResultRow, SuccessRow, error_row, error_schema, success_schema
 from ddmpi.io.uploads import Uploads
+from ddmpi.records import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -123,6 +125,7 @@ class ResultWriter:
         part_bytes: a part closes at this size.
         buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
         on_event: called from other threads when there is an event or memory was freed: wakes the loop.
+        expectations: what the input says of each file.
         publisher: brings each part to an object store, too.
 
     Raises:
@@ -144,8 +147,10 @@ class ResultWriter:
         part_bytes: int,
         buffer_bytes: int,
         on_event: Callable[[], None],
+        expectations: Expectations = Expectations(),  # noqa: B008  # it is frozen
         publisher: Publisher | None = None,
     ) -> None:
+        self._expectations = expectations
         self._maker = RowMaker(hash_algorithm, image_size)
         self._inline_bytes = 0 if image_size else INLINE_BYTES
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
@@ -270,6 +275,10 @@ class ResultWriter:
                 raise TypeError(f"unknown request {request!r}")
 
     def _add_success(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
+        if self._expectations and isinstance(made, SuccessRow):
+            objection = self._expectations.objection(self._parts.inputs(batch), made)
+            if objection:
+                made = refused(made.row, made.answer, ErrorKind.HASH_MISMATCH, objection)
         kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0
         if kept_bytes != body_bytes:
             # From here on the parts count what they hold, which is not what was served.

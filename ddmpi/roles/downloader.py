@@ -22,6 +22,7 @@ from ddmpi.errors import StorageError
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
 from ddmpi.frontier import Fate
 from ddmpi.frontier_rules import Rules
+from ddmpi.io.expectations import Expectations
 from ddmpi.io.layout import Layout
 from ddmpi.io.loading import Loaded, Loader, RowReader
 from ddmpi.io.memory import resident_bytes
@@ -125,6 +126,7 @@ class Downloader:
             part_bytes=parameters.part_bytes,
             buffer_bytes=parameters.memory_budget_bytes,
             on_event=self._wake,
+            expectations=Expectations(tools.config.expected.hash_column, tools.config.expected.bytes_column),
             publisher=tools.publisher,
         )
         self._parts: list[PartReport] = []

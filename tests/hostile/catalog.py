@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-LAST_NUMBER: Final = 87
+LAST_NUMBER: Final = 88
 
 TITLES: Final[dict[int, str]] = {
     1: "null instead of a URL",
@@ -98,6 +98,7 @@ TITLES: Final[dict[int, str]] = {
     85: "HTTP/2 gone wrong",
     86: "a connection that closes between two requests",
     87: "a connection that is kept",
+    88: "a file that is not the one that the table promised",
 }
 
 ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
@@ -132,6 +133,10 @@ ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
     83: (
         "tests/test_retry.py::test_a_failed_look_up_is_confirmed_after_libcurl_has_forgotten_it",
         "tests/test_outage.py::test_many_servers_that_answered_before_make_an_outage",
+    ),
+    88: (
+        "tests/test_expectations.py::test_files_that_are_not_what_the_table_says_are_errors",
+        "tests/test_expectations.py::test_what_is_compared",
     ),
     84: ("tests/hostile/test_guard.py::test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once",),
 }
