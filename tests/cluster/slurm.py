@@ -86,9 +86,10 @@ class Cluster:
         the new one for that of the job that it has just killed, and Slurm ends the job with exit code 1.
         """
         fields = self._fields(job_id)
-        if (fields["JobState"], fields["Reason"]) != ("PENDING", "BeginTime"):
+        begins = fields["EligibleTime"]
+        if (fields["JobState"], fields["Reason"]) != ("PENDING", "BeginTime") or begins == "Unknown":
             return
-        wait_s = datetime.fromisoformat(fields["StartTime"]).timestamp() - time.time()
+        wait_s = datetime.fromisoformat(begins).timestamp() - time.time()
         if wait_s > 2 * HASTENED_S:
             self.call("scontrol", "update", f"JobId={job_id}", f"StartTime=now+{HASTENED_S}")
 
