@@ -128,7 +128,7 @@ def run(folder: Path, work: Work, *, stop: str = "") -> tuple[Run, dict[str, flo
         bound_s = work.bound_s
         try:
             if stop:
-                wait_until(lambda: _held_by(job) != {}, process)
+                wait_until(lambda: len(_held_by(job)) == SERVERS, process)
                 bound_s = _stop_one(
                     work, _held_by(job), numbers_of(ranks_of(process)), began_s, slowest=stop == "slowest"
                 )
@@ -191,12 +191,12 @@ def _layout(job: Job) -> Layout:
 
 
 def _held_by(job: Job) -> dict[str, int]:
-    """The rank that holds each server (by address), once the first big batch is scheduled."""
-    path = job.output / "schedules" / "0001" / "schedule.csv"
-    if not path.exists():
-        return {}
-    rows: list[dict[str, Any]] = pa_csv.read_csv(path).to_pylist()
-    return {row["server_name"].partition(":")[0]: row["rank"] for row in rows}
+    """The rank that holds each server (by address), as far as the download is scheduled."""
+    held_by = {}
+    for path in sorted((job.output / "schedules").glob("*/schedule.csv")):
+        rows: list[dict[str, Any]] = pa_csv.read_csv(path).to_pylist()
+        held_by.update({row["server_name"].partition(":")[0]: row["rank"] for row in rows})
+    return held_by
 
 
 def _stop_one(work: Work, held_by: dict[str, int], ranks: dict[int, int], began_s: float, *, slowest: bool) -> float:

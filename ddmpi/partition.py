@@ -27,6 +27,7 @@ from ddmpi.urls import (
     PLAIN_NOT_ENDING,
     PLAIN_SERVER,
     Parsed,
+    Rejected,
     parse_url,
 )
 
@@ -34,6 +35,8 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 _SCAN_BYTES: Final = 1 << 18
 """Bytes that are looked at in one step: what numpy makes of them stays in the cache."""
+_SIMPLE_NAME: Final = r"^[A-Za-z0-9._:-]{1,255}$"
+"""A name of these characters is all of a URL's authority, and decides alone whether the URL is acceptable."""
 _ODD_CHARACTERS: Final = r"[\x00-\x20\x7f\\]"
 
 
@@ -51,20 +54,45 @@ def servers_of(urls: pa.Array[Any]) -> Servers:
     """What ``parse_url`` says of each URL (string or large_string, valid UTF-8).
 
     Plain ones (see ``urls.PLAIN_URL``) are seen to by arrow: names are judged once per distinct name, and the
-    characters of all URLs together.
+    characters of all URLs together. Ports, addresses and capitals are judged once per distinct name as well; only what
+    is odd beyond that is looked at row by row.
     """
     names = _before_path(urls)
     encoded = names.dictionary_encode()
-    odd = _odd_rows(urls, encoded)
-    if odd is None:
+    odd = _odd_texts(urls, encoded)
+    plain = _are_plain(encoded.dictionary)
+    if pc.all(plain, min_count=0).as_py() and odd is None:
         return Servers(encoded, pa.nulls(len(urls), pa.string()))
+    simple = pc.match_substring_regex(encoded.dictionary, pattern=_SIMPLE_NAME)
+    others = pc.fill_null(pc.invert(simple).take(encoded.indices), True)
+    odd = others if odd is None else pc.or_(odd, others)
+    names, rejects = _judged_by_name(urls, encoded, pc.and_not(simple, plain))
     answers = [parse_url(url) for url in urls.filter(odd).to_pylist()]
-    odd_names = pa.array([answer.server if isinstance(answer, Parsed) else None for answer in answers], pa.string())
-    odd_rejects = pa.array([None if isinstance(answer, Parsed) else answer.reason for answer in answers], pa.string())
     return Servers(
-        pc.replace_with_mask(names, odd, odd_names).dictionary_encode(),
-        pc.replace_with_mask(pa.nulls(len(urls), pa.string()), odd, odd_rejects),
+        pc.replace_with_mask(names, odd, _servers_in(answers)).dictionary_encode(),
+        pc.replace_with_mask(rejects, odd, _reasons_in(answers)),
     )
+
+
+def _judged_by_name(urls: Any, names: Any, chosen: Any) -> tuple[Any, Any]:
+    """Servers and reasons of all rows, by their names alone; ``chosen`` are the distinct names that are not plain."""
+    texts = names.dictionary.filter(chosen).to_pylist()
+    servers, rejects = {}, {}
+    for scheme in ("http", "https"):
+        answers = [parse_url(f"{scheme}://{text}/") for text in texts]
+        servers[scheme] = pc.replace_with_mask(names.dictionary, chosen, _servers_in(answers)).take(names.indices)
+        nothing = pa.nulls(len(names.dictionary), pa.string())
+        rejects[scheme] = pc.replace_with_mask(nothing, chosen, _reasons_in(answers)).take(names.indices)
+    is_https = pc.fill_null(pc.starts_with(urls, pattern="https://"), False)
+    return tuple(pc.if_else(is_https, of["https"], of["http"]) for of in (servers, rejects))
+
+
+def _servers_in(answers: Sequence[Parsed | Rejected]) -> Any:
+    return pa.array([answer.server if isinstance(answer, Parsed) else None for answer in answers], pa.string())
+
+
+def _reasons_in(answers: Sequence[Parsed | Rejected]) -> Any:
+    return pa.array([None if isinstance(answer, Parsed) else answer.reason for answer in answers], pa.string())
 
 
 def _before_path(urls: Any) -> Any:
@@ -78,13 +106,10 @@ def _before_path(urls: Any) -> Any:
     return names if pc.all(begin, skip_nulls=False).as_py() else pc.if_else(begin, names, pa.scalar(None, pa.string()))
 
 
-def _odd_rows(urls: Any, names: pa.DictionaryArray[Any, Any]) -> Any:
-    """Which rows are not plain; None if all are."""
+def _odd_texts(urls: Any, names: pa.DictionaryArray[Any, Any]) -> Any:
+    """Which rows are not plain whatever their names are; None if there is none."""
     # Any, since the stubs of pyarrow.compute have no overload for "string or large_string"
     odd = pc.is_null(names)
-    plain_names = _are_plain(names.dictionary)
-    if not pc.all(plain_names, min_count=0).as_py():
-        odd = pc.or_(odd, pc.fill_null(pc.invert(plain_names).take(names.indices), True))
     if not _has_plain_characters(urls):
         odd = pc.or_(odd, pc.fill_null(pc.match_substring_regex(urls, pattern=_ODD_CHARACTERS), True))
     lengths: Any = pc.binary_length(urls)

@@ -40,6 +40,12 @@ def test_servers_of_plain_urls_only() -> None:
     assert_same_as_parse_url(["http://a.com/x", "https://b.org:8080/y?z", "http://127.0.0.1/ü", "http://c.net"])
 
 
+def test_servers_of_names_with_ports_and_capitals_under_both_schemes() -> None:
+    names = ["a.com:80", "a.com:443", "A.com", "127.1", "127.0.0.1:8080", "a.com:99999", "b.org", "a..com", "x_y.c:"]
+    assert_same_as_parse_url([f"{scheme}://{name}/{scheme} ü" for name in names for scheme in ("http", "https")])
+    assert_same_as_parse_url([f"{scheme}://{name}/é" for name in names for scheme in ("http", "https")])
+
+
 def test_servers_of_urls_that_all_have_two_slashes() -> None:
     urls = ["http://a.com/x", None, "ftp://b.org/", "x/y/c.net/", "HTTP://d.org/", "//e.org/", "http:///", "http://f.g"]
     assert_same_as_parse_url([*urls, "https://h.i?x=/", " http://j.k/ "])

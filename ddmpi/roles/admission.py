@@ -16,7 +16,7 @@ from ddmpi.roles.profiling import Profiler
 from ddmpi.roles.run_state import RunState
 from ddmpi.schedule import Plan
 
-HEAD_START_S = 0.5
+HEAD_START_S = 0.25
 """After so long the servers that have been profiled are scheduled by what was measured, with the largest first; those
 that come later are given to whichever rank has the least to do."""
 INTERVAL_S = 0.1
