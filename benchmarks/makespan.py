@@ -128,7 +128,7 @@ def run(folder: Path, work: Work, *, stop: str = "") -> tuple[Run, dict[str, flo
         bound_s = work.bound_s
         try:
             if stop:
-                wait_until(lambda: len(_held_by(job)) == SERVERS, process)
+                wait_until((job.output / "profiles.csv").exists, process)  # all servers are in the schedules
                 bound_s = _stop_one(
                     work, _held_by(job), numbers_of(ranks_of(process)), began_s, slowest=stop == "slowest"
                 )
