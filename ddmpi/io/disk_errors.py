@@ -28,8 +28,15 @@ MACHINE_FAULTS: Final = frozenset(
 
 def storage_error(what: str, path: Path | str, error: OSError) -> StorageError:
     """``what`` could not be done to ``path``: the text has the reason in words and as its errno's name."""
+    error = _first(error)
     code = errno.errorcode.get(error.errno, "?") if error.errno is not None else "?"
     return StorageError(f"{what} {path}: {error.strerror or error} ({code})")
+
+
+def _first(error: OSError) -> OSError:
+    """shutil.rmtree (Python 3.11) closes a folder a second time where the first close failed, and hides its reason."""
+    before = error.__context__
+    return before if error.errno == errno.EBADF and isinstance(before, OSError) else error
 
 
 @contextmanager
