@@ -104,15 +104,18 @@ def test_srun_without_an_mpi_is_refused_before_any_request(cluster: Cluster, job
 
 
 def test_a_warning_signal_stops_softly(cluster: Cluster, job: Job, fleet: RunningFleet) -> None:
-    job.config["downloader_parameters"]["default_rate_limit"] = 2  # 50 s: Slurm looks at limits twice a minute
+    # 100 s: Slurm looks at limits twice a minute, and a busy machine looks late.
+    job.config["downloader_parameters"]["default_rate_limit"] = 1
     job_id = submit(cluster, job, "--time=10", "--signal=USR1@60")
     await_first_part(cluster, job, job_id)
     # The signal is due a minute before the end, and comes up to a minute early: at Slurm's next look.
     cluster.call("scontrol", "update", f"JobId={job_id}", "TimeLimit=2")
-    wait_until(lambda: cluster.restarts(job_id) == 1, lambda: cluster.printed(job_id), timeout_s=100)
+    wait_until(lambda: cluster.restarts(job_id) == 1, lambda: cluster.printed(job_id), timeout_s=110)
     assert "run the same command again" in cluster.printed(job_id)
     assert 0 < len(outcomes(job)) < ROWS
     cluster.call("scontrol", "update", f"JobId={job_id}", "TimeLimit=10")
+    job.config["downloader_parameters"]["default_rate_limit"] = 20
+    (job.folder / "config.yaml").write_text(yaml.safe_dump(job.config))
     assert assert_completed(cluster, job, fleet, job_id) == 0
 
 
