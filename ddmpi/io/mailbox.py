@@ -34,11 +34,14 @@ class Mailbox:
 
     def __init__(self, comm: MPI.Intracomm) -> None:
         self._comm = comm.Dup()
-        # Collectives must start in the same order on all ranks, and a rank may want the barrier before it has heard of
-        # the last scatter.
-        self._barrier_comm = comm.Dup()
+        # Collectives must start in the same order on all ranks, and a rank may part before it has heard of the last
+        # scatter.
+        self._parting_comm = comm.Dup()
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
+        self._sent = np.zeros(self.size, np.int64)
+        self._received = 0
+        self._parting: Parting | None = None
         self._local: deque[tuple[int, Message]] = deque()
         self._outbox: deque[tuple[MPI.Request, object]] = deque()
         self._arrived: deque[tuple[int, Bytes, MPI.Request | None]] = deque()
@@ -52,7 +55,11 @@ class Mailbox:
             return
         data = encode(message)
         _log("to", rank, Tag.MESSAGE, message, len(data))
-        self._outbox.append((self._comm.Isend([data, MPI.BYTE], dest=rank, tag=Tag.MESSAGE), data))
+        self._isend(rank, data, Tag.MESSAGE)
+
+    def _isend(self, rank: int, data: bytes, tag: Tag) -> None:
+        self._outbox.append((self._comm.Isend([data, MPI.BYTE], dest=rank, tag=tag), data))
+        self._sent[rank] += 1
 
     def scatter(self, messages: Mapping[int, Message]) -> None:
         """Give each rank its message with one MPI scatter (from this rank); ranks without one take part unnoticed.
@@ -69,8 +76,7 @@ class Mailbox:
         counts = [len(chunk) for chunk in chunks]
         for rank in range(self.size):
             if rank != self.rank:
-                size = str(counts[rank]).encode()
-                self._outbox.append((self._comm.Isend([size, MPI.BYTE], dest=rank, tag=Tag.SCATTER), size))
+                self._isend(rank, str(counts[rank]).encode(), Tag.SCATTER)
         log.debug("to all ranks, SCATTER, %d bytes for %d of them", sum(counts), np.count_nonzero(counts))
         data = np.frombuffer(b"".join(chunks), np.uint8)
         offsets = np.concatenate([[0], np.cumsum(counts[:-1])]).tolist()
@@ -92,6 +98,7 @@ class Mailbox:
             while (probe := self._comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)) is not None:
                 data = np.empty(status.Get_count(MPI.BYTE), np.uint8)
                 probe.Recv([data, MPI.BYTE])
+                self._received += 1
                 if status.Get_tag() == Tag.SCATTER:
                     self._join_scatter(status.Get_source(), int(data.tobytes()))
                 else:
@@ -124,14 +131,42 @@ class Mailbox:
         """Messages that have not left yet."""
         return len(self._outbox)
 
-    def barrier(self) -> MPI.Request:
-        """A barrier to be tested, not waited for: MPI's own waiting spins."""
-        return self._barrier_comm.Ibarrier()
+    def parted(self) -> bool:
+        """Whether all ranks want to part and have received whatever was sent to them. Never waits: ask until it is so.
+
+        Collective; this rank sends nothing any more. What arrives meanwhile comes too late to matter: it is dropped.
+        """
+        if self._parting is None:
+            self._parting = Parting(self._parting_comm, self._sent)
+        for source, message in self.poll():
+            log.info("too late from rank %d: %s", source, line_of(message))
+        return self._parting.is_over(self._received, not (self._arrived or self._outbox))
 
     def close(self) -> None:
-        """Free the communicators; collective."""
+        """Free the communicators; collective, after all have ``parted``: MPI refuses it while messages wait."""
         self._comm.Free()
-        self._barrier_comm.Free()
+        self._parting_comm.Free()
+
+
+class Parting:
+    """How all ranks leave together: each learns how many messages were sent to it, and waits until the others know too.
+
+    A rank that ends with a failure does not listen to the end, so that somebody's last words may still be on their way.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, sent: npt.NDArray[np.int64]) -> None:
+        self._comm = comm
+        self._due = np.zeros(1, np.int64)
+        self._sums = comm.Ireduce_scatter_block(sent, self._due, op=MPI.SUM)
+        self._barrier: MPI.Request | None = None
+
+    def is_over(self, received: int, idle: bool) -> bool:
+        """``received`` messages so far; ``idle``: none is on its way from or to this rank, as far as it knows."""
+        if self._barrier is None:
+            if not self._sums.Test() or received < self._due[0] or not idle:
+                return False
+            self._barrier = self._comm.Ibarrier()
+        return self._barrier.Test()
 
 
 def _log(way: str, rank: int, tag: Tag, message: Message, size_bytes: int = 0) -> None:

@@ -164,9 +164,8 @@ class Loop:
 
 def leave(mailbox: Mailbox, signals: Signals) -> bool:
     """Wait for all ranks without spinning before MPI is finalized; False if some rank does not come."""
-    barrier = mailbox.barrier()
     deadline = time.monotonic() + LEAVE_TIMEOUT_S
-    while not barrier.Test():
+    while not mailbox.parted():
         if time.monotonic() > deadline:
             log.error("some rank does not end; exit %d", EXIT_PENDING)
             return False

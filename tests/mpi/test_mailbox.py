@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ TIMEOUT_S = 20.0
 def mailbox() -> Iterator[Mailbox]:
     box = Mailbox(MPI.COMM_WORLD)
     yield box
+    part(box)
     box.close()
 
 
@@ -35,9 +37,16 @@ def receive(box: Mailbox, count: int) -> list[tuple[int, Message]]:
     return got
 
 
+def part(box: Mailbox) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not box.parted():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"rank {box.rank} waits for the others")
+
+
 def settle(box: Mailbox) -> None:
     """All ranks have sent and received everything."""
-    barrier = box.barrier()
+    barrier = MPI.COMM_WORLD.Ibarrier()
     deadline = time.monotonic() + TIMEOUT_S
     while not barrier.Test() or box.unsent:
         assert box.poll() == []
@@ -79,7 +88,7 @@ def test_a_message_does_not_overtake_the_scatter_before_it(mailbox: Mailbox) -> 
             mailbox.scatter(shares)
             for rank in range(mailbox.size):
                 mailbox.send(rank, NoWork(number, 1.0))
-    everything_is_sent = mailbox.barrier()
+    everything_is_sent = MPI.COMM_WORLD.Ibarrier()
     while not everything_is_sent.Test():
         pass
     expected = [message for number in range(1, rounds + 1) for message in (shares[mailbox.rank], NoWork(number, 1.0))]
@@ -132,6 +141,21 @@ def test_a_rank_that_is_stopped_holds_up_nobody(mailbox: Mailbox, tmp_path: Path
         receive(mailbox, 1)
         mailbox.send(0, Finished())
     settle(mailbox)
+
+
+@pytest.mark.parametrize("entries", [1, 20_000])
+def test_what_nobody_listened_to_does_not_hold_up_the_end(entries: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Rank 0 ends with a failure while the others still report, and they while it still assigns."""
+    box = Mailbox(MPI.COMM_WORLD)
+    parts = tuple(PartReport(i, "images/" + "x" * 100, 10, False) for i in range(entries))
+    if box.rank == 0:
+        box.scatter({rank: Assign((lane_of(rank, entries),)) for rank in range(box.size)})
+    for rank in range(box.size):
+        box.send(rank, Progress(parts, (), 1.0, 0, Counters()))
+    with caplog.at_level(logging.INFO, "ddmpi.io.mailbox"):
+        part(box)
+    box.close()
+    assert len(caplog.messages) == box.size + 1
 
 
 def wait_for(path: Path) -> None:
