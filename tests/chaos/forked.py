@@ -114,6 +114,8 @@ def _await(child: int) -> int | None:
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
+            # Named by MPICH after a process that is alone; nobody else removes it after a SIGKILL.
+            Path(f"/dev/shm/mpich_shm_{child:x}_0").unlink(missing_ok=True)  # noqa: S108  # the name is not ours
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)

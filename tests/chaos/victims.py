@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.job import children_of, ranks_of
@@ -31,11 +32,26 @@ def kill_something(process: subprocess.Popen[str], rng: random.Random) -> str:
     if proxies and ranks:
         choices["proxy"] = proxies[:1]
     kind = rng.choice(sorted(choices))
+    segments = shared_segments(ranks)
     for pid in choices[kind]:
         kill(pid)
     for pid in ranks:
         await_end(pid)
+    for segment in segments:
+        segment.unlink(missing_ok=True)
     return kind
+
+
+def shared_segments(pids: Sequence[int]) -> set[Path]:
+    """What MPI has in the machine's shared memory for these processes: nobody else removes it when they are killed."""
+    found = set()
+    for pid in pids:
+        try:
+            maps = Path(f"/proc/{pid}/maps").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found |= {Path(line.split(maxsplit=5)[5]) for line in maps.splitlines() if " /dev/shm/" in line}
+    return {path for path in found if path.exists()}
 
 
 def rank_number(pid: int) -> int | None:
