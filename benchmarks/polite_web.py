@@ -28,7 +28,7 @@ from tests.nginx import common_directives, free_port, started_nginx, temporary_p
 LEAST_PER_S: Final = 1
 MOST_PER_S: Final = 200
 WIDE_PER_S: Final = 600
-"""Of the server that is worth several ranks: its limit is split, and its lanes are stolen."""
+"""Of the server that is worth several ranks: its limit is split."""
 LATENCY_S: Final = 0.02
 """Of the fleet's servers; nginx answers at once."""
 REDIRECTORS: Final = 6

@@ -3,7 +3,9 @@
 60 servers with limits from 1 to 200 requests/s, half nginx (``limit_req``) and half of a fleet, and one of 600/s
 whose limit is split over ranks, are downloaded by 4 ranks. Six of the servers redirect to others. After a third of the
 time the run is stopped softly and goes on with 3 ranks; after another third a rank is killed, which ends all of them,
-and 4 ranks do the rest. All figures come from the servers' own logs; the last line is JSON:
+and 4 ranks do the rest. Then ("tight") 4 ranks that may have six connections each download a sixth of the rows, so that
+servers wait for their turn and are stolen by who is free first: how much of its limit a server gets does not count
+there. All figures come from the servers' own logs; the last line is JSON:
 
 - ``violations``: windows of 1, 10 and 60 s, beginning at any request, in which a server got more requests than
   ``limit * seconds + max(1, limit / 10)``;
@@ -12,7 +14,8 @@ and 4 ranks do the rest. All figures come from the servers' own logs; the last l
   of the server's own rows was asked for, or the run was told to stop. So what a start or restart costs one server while
   others are asked already is in it; the seconds without any request (``restart_s``) are not;
 - ``answers_429``: of the servers' limiters, whose bucket holds one request more than ``max(1, limit / 10)``;
-- ``steals``: lanes, or parts of lanes, that went from one rank to another.
+- ``steals``: lanes, or parts of lanes, that went from one rank to another: in the first part all lanes start at once,
+  and there is nothing to steal.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ from tests.job import Job, make_job, outcomes, ranks_of
 WINDOWS_S: Final = (1.0, 10.0, 60.0)
 RUN_TIMEOUT_S: Final = 300.0
 START_TIMEOUT_S: Final = 60.0
+TIGHT_CONNECTIONS: Final = 6
+"""Of each rank, where servers wait for their turn."""
 POLL_S: Final = 0.05
 
 
@@ -101,19 +106,19 @@ class Runs:
 
     def __init__(self, job: Job, web: Web) -> None:
         self.steals = 0
-        self._job = job
+        self.job = job
         self._web = web
         self._stops: list[tuple[float, float]] = []
 
     @property
     def audit_path(self) -> Path:
         """What ddmpi says that it has sent."""
-        return self._job.output / "logs" / "politeness.csv"
+        return self.job.output / "logs" / "politeness.csv"
 
     def stopped(self, ranks: int, after_s: float, number: signal.Signals) -> None:
         """Run for so long, then send the signal: to all ranks, or SIGKILL to one of them."""
         started_at = time.monotonic()
-        process = self._job.start(ranks)
+        process = self.job.start(ranks)
         self._await_schedule(started_at)
         begun_at = time.monotonic()
         while time.monotonic() < begun_at + after_s:
@@ -131,14 +136,14 @@ class Runs:
     def last(self, ranks: int) -> None:
         """Run to the end. Raises RuntimeError where rows are left."""
         started_at = time.monotonic()
-        printed, _ = (process := self._job.start(ranks)).communicate(timeout=RUN_TIMEOUT_S)
+        printed, _ = (process := self.job.start(ranks)).communicate(timeout=RUN_TIMEOUT_S)
         if process.returncode:
             raise RuntimeError(f"the last run ended with {process.returncode}:\n{printed[-3000:]}")
         self._note(started_at, float("inf"), printed)
 
     def _await_schedule(self, started_at: float) -> None:
         """Wait for the schedule that a run writes when profiling is over."""
-        schedules = self._job.output / "schedules"
+        schedules = self.job.output / "schedules"
         begun_at = time.time()
         while not any(path.stat().st_mtime > begun_at - POLL_S for path in schedules.glob("*/schedule.csv")):
             if time.monotonic() > started_at + START_TIMEOUT_S:
@@ -148,7 +153,7 @@ class Runs:
     def _note(self, begun_at: float, stopped_at: float, printed: str) -> None:
         print(printed[-600:], flush=True)
         self._stops.append((begun_at, stopped_at))
-        logs = "".join(path.read_text(errors="replace") for path in (self._job.output / "logs").glob("*.log"))
+        logs = "".join(path.read_text(errors="replace") for path in (self.job.output / "logs").glob("*.log"))
         self.steals = sum(int(count) for count in re.findall(r"(\d+) steals", logs))
 
     def spans(self, arrivals: Mapping[str, Sequence[Arrival]]) -> list[Span]:
@@ -187,6 +192,7 @@ def report(web: Web, runs: Runs) -> dict[str, object]:
         for excess in found[:3]:
             after_s = min(excess.begin_s - span.begin_s for span in spans if span.begin_s <= excess.begin_s)
             print(f"    {excess.requests} in {excess.window_s:g} s, {after_s:.2f} s after a start")
+    rows, counts = sum(server.rows for server in web.servers), outcomes(runs.job)
     return {
         "violations": count,
         "utilisation_min": round(min(used.values()), 4),
@@ -195,7 +201,51 @@ def report(web: Web, runs: Runs) -> dict[str, object]:
         "requests": sum(map(len, arrivals.values())),
         "steals": runs.steals,
         "restart_s": [round(seconds, 1) for seconds in runs.restart_s(arrivals)],
+        "unaccounted": abs(rows - len(counts)) + sum(number - 1 for number in counts.values()),
     }
+
+
+def restarted(folder: Path, servers: Sequence[Server], part_s: float) -> dict[str, object]:
+    """Three runs, of which the first two are ended after so many seconds."""
+    with running_web(folder / "web", servers) as web:
+        job = _job(folder / "job", web, connections_per_rank=1024)
+        runs = Runs(job, web)
+        try:
+            runs.stopped(4, part_s, signal.SIGTERM)
+            runs.stopped(3, part_s, signal.SIGKILL)
+            runs.last(4)
+        finally:
+            job.close()
+        return report(web, runs)
+
+
+def tight(folder: Path, servers: Sequence[Server]) -> dict[str, object]:
+    """One run whose ranks may have so few connections that servers wait for their turn, and go to who is free first."""
+    with running_web(folder / "web", servers) as web:
+        job = _job(folder / "job", web, connections_per_rank=TIGHT_CONNECTIONS)
+        runs = Runs(job, web)
+        try:
+            runs.last(4)
+        finally:
+            job.close()
+        figures = report(web, runs)
+    return {key: figures[key] for key in ("violations", "answers_429", "requests", "steals", "unaccounted")}
+
+
+def _job(folder: Path, web: Web, connections_per_rank: int) -> Job:
+    return make_job(
+        folder,
+        web.table,
+        downloader_parameters={
+            "batch_size": 1000,
+            "connections_per_rank": connections_per_rank,
+            "max_attempts": 10,
+        },
+        servers=web.rules(),
+        profiling={"samples_per_server": 3, "min_rows": 20},
+        schedule_rules={1: 1, 20: 3},
+        checkpoint_interval_s=5,
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -204,29 +254,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--work", type=float, default=100.0, metavar="S", help="seconds of rows of the longest server")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with running_web(folder / "web", make_servers(options.servers, options.work)) as web:
-            parameters = {"batch_size": 1000, "connections_per_rank": 1024, "max_attempts": 10}
-            job = make_job(
-                folder / "job",
-                web.table,
-                downloader_parameters=parameters,
-                servers=web.rules(),
-                profiling={"samples_per_server": 3, "min_rows": 20},
-                schedule_rules={1: 1, 20: 3},
-                checkpoint_interval_s=5,
-            )
-            runs = Runs(job, web)
-            try:
-                runs.stopped(4, options.work / 3, signal.SIGTERM)
-                runs.stopped(3, options.work / 3, signal.SIGKILL)
-                runs.last(4)
-            finally:
-                job.close()
-            figures = report(web, runs)
-        counts = outcomes(job)
-        rows = sum(server.rows for server in web.servers)
-        figures["unaccounted"] = abs(rows - len(counts)) + sum(number - 1 for number in counts.values())
+        figures = restarted(Path(name) / "restarted", make_servers(options.servers, options.work), options.work / 3)
+        figures["tight"] = tight(Path(name) / "tight", make_servers(options.servers, options.work / 6))
     print(json.dumps({**figures, "load": round(os.getloadavg()[0], 1)}))
 
 
