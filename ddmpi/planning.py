@@ -13,11 +13,11 @@ from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE
 from ddmpi.formats import counted, duration, size
 from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
-from ddmpi.io.checkpoint import Checkpoint
+from ddmpi.io.checkpoint import Checkpoint, load
 from ddmpi.io.layout import Layout
 from ddmpi.io.profiles import Profile, read_profiles
 from ddmpi.prediction import Circumstances, Prediction, predict
-from ddmpi.roles.initialization import Reporting, initialize, own_output
+from ddmpi.roles.initialization import Reporting, initialize, input_of, own_output
 from ddmpi.schedule import IntArray, shown_group
 
 TYPICAL_FILE_BYTES = 100_000
@@ -40,7 +40,8 @@ def show_plan(
     Raises:
         DdmpiError: input or output folder cannot be read, or written.
     """
-    if not layout.batches_table.exists():
+    is_new = not layout.batches_table.exists()
+    if is_new:
         lock = own_output(layout, environment)
         try:
             initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
@@ -52,11 +53,21 @@ def show_plan(
     workers = None if ranks is None else max(1, ranks - 1)
     prediction = predict_run(config, table, rows, profiles, workers)
     out.print(_page(config, table, rows, profiles, prediction))
+    if not is_new and _input_has_changed(config, layout):
+        out.print("The input is not as it was partitioned: rows that were added since then are not in this plan.")
     if not profiles:
         out.print("Nothing is profiled yet: rates are the config's, latencies and sizes are assumed.")
     if not prediction.is_whole:
         out.print("The slowest servers were simulated in pieces of several batches, the others counted as load.")
     return EXIT_DONE
+
+
+def _input_has_changed(config: Config, layout: Layout) -> bool:
+    """Whether the next run will find another input than the one that the urls folder was made of."""
+    checkpoint = load(layout)[0]
+    if checkpoint is None or not checkpoint.input_fingerprint:
+        return False
+    return input_of(config).fingerprint() != checkpoint.input_fingerprint
 
 
 def plan_beside_run(

@@ -49,6 +49,16 @@ def test_the_plan_names_the_slowest_server_and_what_is_expected(
     assert "Nothing is profiled yet" in page
 
 
+def test_the_plan_says_that_it_leaves_added_rows_out(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(config, capsys, "--plan")
+    assert "not in this plan" not in printed(config, capsys, "--plan")
+    with (config.parent / "urls.csv").open("a") as table:
+        table.write("https://fast.example.org/200.jpg\n")
+    page = printed(config, capsys, "--plan")
+    assert "300 in 6 batches" in page
+    assert "rows that were added since then are not in this plan" in page.replace("\n", " ")
+
+
 def test_the_plan_counts_what_was_profiled(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(config, capsys, "--plan")
     (config.parent / "out" / "profiles.csv").write_text(PROFILES)

@@ -74,7 +74,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     checkpoint, warnings = load(layout)
     for warning in [*warnings, *_doubts(layout, checkpoint, warnings)]:
         log.warning("%s", warning)
-    table = open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
+    table = input_of(config)
     fingerprint = table.fingerprint()
     if checkpoint is not None and not orders.reset_batched:
         _check_same(checkpoint, config)
@@ -119,6 +119,15 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         log.info("%d failed rows are fetched again", state.retry_failed(orders.retry_failed))
     state.save({})
     return state
+
+
+def input_of(config: Config) -> InputTable:
+    """The input that the config names.
+
+    Raises:
+        InputError: there is none, or none that can be read.
+    """
+    return open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
 
 
 def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[str]) -> list[str]:
