@@ -80,7 +80,7 @@ def report(log: Sequence[Event], servers: Sequence[str], phase_s: float, settle_
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.unstated_limit", description=__doc__.partition("\n")[0])
-    parser.add_argument("--phase", type=float, default=75.0, metavar="S", help="how long each limit holds")
+    parser.add_argument("--phase", type=float, default=110.0, metavar="S", help="how long each limit holds")
     parser.add_argument("--settle", type=float, default=60.0, metavar="S", help="how long ddmpi may take to find it")
     options = parser.parse_args(argv)
     specs = make_specs(options.phase)

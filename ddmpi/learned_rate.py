@@ -6,7 +6,8 @@ An *incident* is a throttled request, or a spell of errors, time-outs or slow an
 belong to it. After one, the rate follows a curve over the seconds of well-answered traffic since then, for a target
 ``T``:
 
-    T * (BACK_SHARE + (1 - BACK_SHARE) * (1 - (1 - s/h)^3))    s <= h: back to the target, fast at first
+    T * (BACK_SHARE + (1 - BACK_SHARE) * (1 - (1 - s/b)^3))    s <= b: back to the target, fast at first
+    T                                                          s <= h: holding it
     T * exp(((s - h) / climb_s)^2)                             s > h: probing above it, slowly at first
 
 The shape is that of TCP's CUBIC (RFC 9438): most of the time is spent just below what the server takes, yet a server
@@ -14,8 +15,8 @@ that takes eight times as much is found within a minute. The hold ``h`` grows wi
 pauses take up a tenth of the time at most, and with what a low rate means for the share of throttled answers.
 
 The target is what the server took between two incidents in a row, by starts: a server that counts with a token bucket
-had none left at both of them, so this is its own rate, however large its bucket is. Where nothing can be said yet, the
-rate is halved.
+had none left at both of them, so this is its own rate, however large its bucket is; of a pause in between, its bucket
+holds no more than fits in. Where nothing can be said yet, the rate is halved.
 
 Invariant: the rate is never above the limit.
 """
@@ -28,7 +29,15 @@ BACK_SHARE = 0.85
 """Of the target, right after an incident."""
 TARGET_SHARE = 0.97
 """Of what the server took, as the target."""
+NEAR_SHARE = 0.4
+"""Of the way from the target to where a probe ended: it had gone on, until the server's answer was there."""
+FAR_SHARE = 0.5
+"""The same where it had climbed to ``FAR`` times the target: then the server takes more than before."""
+FAR = 1.35
+STEADY_SHARE = 0.97
+"""A rate that was taken for as long as ``HOLD_S`` and then was not is too high by no more than this."""
 HOLD_S = 10.0
+"""``b``, and the least ``h``."""
 HOLD_REQUESTS = 75.0
 """Fewer requests than these between two probes would make throttled answers more than 2 % of all."""
 HOLD_PER_PAUSE = 10.0
@@ -41,6 +50,8 @@ LEAST_S = 0.5
 """Nor do starts in less time than this."""
 UNTHROTTLED_LEAST_S = 5.0
 """The same where the first of them found a rested server, which takes more at once than it does for long."""
+RESTED_S = 0.5
+"""After a pause a server takes as many requests at once as in this time: some a second's worth, some hardly any."""
 RECENT_S = 30.0
 """Older starts than these do not count for what a server takes now."""
 FLOOR_PER_S = 0.05
@@ -69,6 +80,7 @@ class LearnedRate:
         "_half_starts",
         "_hold_s",
         "_recent_starts",
+        "_rest_s",
         "_started_at",
         "_starts",
         "_starts_since",
@@ -85,6 +97,7 @@ class LearnedRate:
         self._target_per_s = 0.0  # 0: nothing learned
         self._too_much_per_s = 0.0  # the first rate that the server objected to
         self._hold_s = HOLD_S
+        self._rest_s = 0.0  # of the pause at the last incident, what the server had no use for
         self._climbed_s = 0.0  # seconds of well-answered traffic since the last incident
         self._climbed_at = now  # until when traffic has been credited
         self._stepped_at = -math.inf
@@ -144,24 +157,34 @@ class LearnedRate:
         ``in_a_row``: no good answer has come since the incident before, so that one was not over.
         """
         before_per_s = self.per_s or self.measured_per_s()
-        taken_per_s = 0.0 if in_a_row else min(self._taken_per_s(now, started_at), before_per_s)
-        if self._target_per_s and self._climbed_s > self._hold_s:
-            # The target was fine, the rate was not: halfway, unless more than that was taken all the time.
-            taken_per_s = max(taken_per_s, (self._target_per_s + before_per_s) / 2)
+        taken_per_s = 0.0 if in_a_row else self._least_taken_per_s(now, started_at, before_per_s)
         target_per_s = TARGET_SHARE * taken_per_s if taken_per_s else before_per_s / 2
         self._step(now, before_per_s, target_per_s, started_at)
+        self._rest_s = max(0.0, pause_s - RESTED_S)
         self._hold_s = max(self._hold_s if in_a_row else 0.0, HOLD_PER_PAUSE * pause_s)
         self._hold_s = min(HOLD_MAX_S, max(self._hold_s, HOLD_S, HOLD_REQUESTS / self._target_per_s))
         self._follow_curve()
+
+    def _least_taken_per_s(self, now: float, started_at: float, before_per_s: float) -> float:
+        """What the server takes for sure, 0 if nothing can be said. ``before_per_s``, the rate so far, was too much."""
+        taken_per_s, target_per_s = min(self._taken_per_s(now, started_at), before_per_s), self._target_per_s
+        if target_per_s and self._climbed_s > self._hold_s:
+            # The target was fine, the rate was not: between them, unless more than that was taken all the time.
+            share = NEAR_SHARE if before_per_s < FAR * target_per_s else FAR_SHARE
+            return max(taken_per_s, target_per_s + share * (before_per_s - target_per_s))
+        if taken_per_s and target_per_s and self._climbed_s >= HOLD_S:
+            return max(taken_per_s, STEADY_SHARE * target_per_s)
+        return taken_per_s
 
     def _taken_per_s(self, now: float, started_at: float) -> float:
         """What the server took up to the request that it did not take; 0 if nothing can be said.
 
         Those that started while that one was on its way were hardly taken either.
         """
-        elapsed_s = started_at - self._starts_since
+        since_incident = self._starts_since <= self._stepped_at
+        elapsed_s = started_at - self._starts_since - (self._rest_s if since_incident else 0.0)
         taken = self._starts - 1 - self.measured_per_s() * (now - started_at)
-        enough_s = LEAST_S if self._starts_since <= self._stepped_at else UNTHROTTLED_LEAST_S
+        enough_s = LEAST_S if since_incident else UNTHROTTLED_LEAST_S
         return taken / elapsed_s if taken >= ENOUGH_STARTS and elapsed_s >= enough_s else 0.0
 
     def strained(self, now: float) -> None:
@@ -189,7 +212,7 @@ class LearnedRate:
 
     def _follow_curve(self) -> None:
         if self._climbed_s <= self._hold_s:
-            left = 1 - self._climbed_s / self._hold_s
+            left = max(0.0, 1 - self._climbed_s / HOLD_S)
             factor = BACK_SHARE + (1 - BACK_SHARE) * (1 - left**3)
         else:
             factor = math.exp(min(16.0, ((self._climbed_s - self._hold_s) / CLIMB_S) ** 2))
