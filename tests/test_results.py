@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -265,6 +266,24 @@ def test_buffered_bytes_is_exact_and_falls_when_memory_is_short(layout: Layout) 
     assert writer.buffered_bytes == 0
     assert sum(part.rows for part in found) == 100
     writer.stop()
+
+
+def test_a_body_that_is_in_a_file_is_in_memory_no_more(layout: Layout) -> None:
+    """Also while others wait that were handed over together with it."""
+    bodies = [bytes([number]) * parts.ROW_GROUP_BYTES for number in range(4)]
+    seen: list[list[int]] = []
+
+    def look() -> None:
+        seen.append([sys.getrefcount(body) for body in bodies])
+
+    writer = open_writer(layout, Reader(), on_event=look)
+    for row in range(len(bodies)):
+        writer.success(make_batch(), row, make_answer(row, bodies[row]))
+    writer.stop()
+    look()
+    alone = seen.pop()
+    gone = [sum(count == least for count, least in zip(references, alone, strict=True)) for references in seen]
+    assert {1, 2, 3} & set(gone), "they go one by one"
 
 
 def test_open_files_are_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

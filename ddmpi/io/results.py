@@ -238,7 +238,10 @@ class ResultWriter:
     def _run(self) -> None:
         failed = stopped = False
         while not stopped:
-            for request in self._requests.get():
+            requests = deque(self._requests.get())
+            while requests:
+                # Not in a list that is walked through: it would keep bodies that have been written.
+                request = requests.popleft()
                 stopped = isinstance(request, _Stop)
                 if failed:
                     self._drop(request)
