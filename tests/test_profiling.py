@@ -14,7 +14,7 @@ from ddmpi.io.lock import acquire
 from ddmpi.io.profiles import Profile, profile_of, read_profiles, write_profiles
 from ddmpi.io.tables import open_input
 from ddmpi.io.urls_writer import partition_input
-from ddmpi.protocol import LaneReport, LaneState, PartReport, Sample
+from ddmpi.protocol import Counters, LaneReport, LaneState, PartReport, Progress, Sample
 from ddmpi.records import Limits, PaceState
 from ddmpi.roles.admission import HEAD_START_S, Admission
 from ddmpi.roles.profiling import Profiler, is_sampling, targets
@@ -96,6 +96,22 @@ def test_a_server_is_done_with_its_samples_and_its_lane_with_their_parts(state: 
         profiler.on_lane(LaneReport(second.lane_id, 0, state_of_second))
         progress.append((profiler.is_done, profiler.is_drained))
     assert progress == [(False, False), (True, False), (True, True)]
+
+
+def test_reports_on_sampling_lanes_do_not_reach_the_ledger(state: RunState) -> None:
+    profiler = make_profiler(state)
+    first, second = (lane for assign in profiler.lanes([1]).values() for lane in assign.lanes)
+    profiler.on_lane(LaneReport(first.lane_id, 0, LaneState.SAMPLED, decided={first.batches[0].batch_id: (0,)}))
+    of_ledger = LaneReport(7, 0, LaneState.DRAINED)
+    reports = (
+        LaneReport(first.lane_id, 0, LaneState.DRAINED),
+        of_ledger,
+        LaneReport(second.lane_id, 0, LaneState.RUNNING),
+    )
+    sorted_out = profiler.sort_out(Progress((), reports, 0.0, 0, Counters()))
+    assert sorted_out.rest.lanes == (of_ledger,)
+    assert sorted_out.released == (first.lane_id,)
+    assert sorted_out.durable == [first.batches[0].batch_id]
 
 
 def test_servers_join_when_the_head_start_is_over_or_all_are_sampled(state: RunState) -> None:

@@ -6,15 +6,18 @@ its sampling lane, that lane has all of its limits: the ledger withholds its bat
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 
-from ddmpi.io.batch_table import server_row_time_s
+from ddmpi.io.batch_table import limits_by_group, server_row_time_s
 from ddmpi.io.profiles import write_profiles
 from ddmpi.records import PaceState
-from ddmpi.roles.profiling import Profiler
+from ddmpi.roles.profiling import Profiler, targets
 from ddmpi.roles.run_state import RunState
 from ddmpi.schedule import Plan
+
+log = logging.getLogger(__name__)
 
 HEAD_START_S = 0.25
 """After so long the servers that have been profiled are scheduled by what was measured, with the largest first; those
@@ -42,6 +45,20 @@ class Admission:
         self._state = state
         self._due_at = now + HEAD_START_S
         self._lanes_out: Counter[int] = Counter()  # by index of the plan's group, which may be several servers
+
+    @classmethod
+    def begin(cls, state: RunState, now: float) -> Admission | None:
+        """Begin to profile the servers of which too little is known; None if there are none, or nobody wants that."""
+        config = state.config
+        if config.profiling.mode != "measure" or state.stages.get("profiled"):
+            return None
+        wanted = targets(state.table, config.profiling.min_rows, state.profiles, state.is_open, state.begun_ref)
+        if not wanted:
+            return None
+        log.info("profiling %d servers", len(wanted))
+        limits = limits_by_group(config, state.profiles)
+        samples = config.profiling.samples_per_server
+        return cls(Profiler(wanted, limits, config.group_of, state.known_paces(), samples), state, now)
 
     def is_due(self, now: float) -> bool:
         """Whether it is time for ``take``."""

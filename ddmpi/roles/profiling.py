@@ -7,16 +7,29 @@ fails for a passing reason stays pending and is fetched later.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.profiles import Profile, profile_of
-from ddmpi.protocol import Assign, Lane, LaneReport, LaneState, Sample
+from ddmpi.protocol import Assign, Lane, LaneReport, LaneState, Progress, Sample
 from ddmpi.records import INVALID_SERVER, BatchRef, Limits, PaceState
 
 Target = tuple[str, BatchRef, int]
 """A server, its first batch, and how many batches it has."""
+
+
+@dataclass(frozen=True)
+class SortedOut:
+    """A rank's message without the reports on sampling lanes, which are the profiler's."""
+
+    rest: Progress
+    """For the ledger."""
+    released: tuple[int, ...]
+    """Sampling lanes that are drained."""
+    durable: Sequence[int]
+    """Batches whose samples are in the message's parts, or those before."""
 
 
 class Profiler:
@@ -79,6 +92,19 @@ class Profiler:
             self._back.append(self._out.pop(report.lane_id))
             self._committing[report.lane_id] = report.decided
         return False
+
+    def sort_out(self, message: Progress) -> SortedOut:
+        """Note the reports on sampling lanes; what is left of a rank's message, and what follows from them."""
+        durable: list[int] = []
+        released: list[int] = []
+        for report in message.lanes:
+            if is_sampling(report.lane_id):
+                if report.state is LaneState.DRAINED:
+                    durable += self.batches_of(report.lane_id)
+                if self.on_lane(report):
+                    released.append(report.lane_id)
+        others = tuple(report for report in message.lanes if not is_sampling(report.lane_id))
+        return SortedOut(msgspec.structs.replace(message, lanes=others), tuple(released), durable)
 
     def decided(self) -> dict[int, tuple[int, ...]]:
         """Samples that are not durable yet, rows by batch."""

@@ -17,7 +17,9 @@ from ddmpi.formats import counted, duration
 from ddmpi.ignored import matching_servers
 from ddmpi.io.durable import write_atomically
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
+from ddmpi.ledger import Ledger
 from ddmpi.protocol import Exit, StopReason
+from ddmpi.records import INVALID_SERVER
 from ddmpi.report.data import Report
 from ddmpi.report.page import render
 from ddmpi.report.timeline import joined, points_of, runs_of
@@ -152,7 +154,7 @@ class Reporter:
             fetched_rows=total.successes + total.errors,
             requests=total.requests,
             seconds=now - self._started_at,
-            slowest=[(shown_group(name), seconds) for name, seconds in coordinator.slowest_servers(5)],
+            slowest=[(shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.ledger, 5)],
             output=str(state.layout.root),
             ending=_ending_text(ending, pending, int(state.errors.sum()), coordinator.stop_reason),
             report="" if self._reported is None else str(self._reported),
@@ -177,3 +179,18 @@ def known_hosts(state: RunState) -> list[str]:
     config, names = state.config, state.table.server_names
     ruled = np.flatnonzero(matching_servers(names.values, config.rules.patterns)).tolist()
     return sorted({config.group_of(names[index]) for index in ruled if config.is_known_host(names[index])})
+
+
+def slowest_servers(state: RunState, ledger: Ledger | None, most: int) -> list[tuple[str, float]]:
+    """Servers with rows left, and the seconds that they need at least, longest first; none before the download."""
+    if ledger is None:
+        return []
+    left = np.bincount(
+        state.table.groups,
+        weights=state.rows - state.successes - state.errors,
+        minlength=len(state.table.group_names),
+    )
+    times = left * ledger.plan.row_times
+    order = np.argsort(-times)[:most]
+    names = state.table.group_names
+    return [(names[i], float(times[i])) for i in order if times[i] > 0 and names[i] != INVALID_SERVER]
