@@ -31,7 +31,6 @@ from ddmpi.protocol import (
     PartReport,
     Progress,
     Release,
-    StealRequest,
     ToCoordinator,
     ToDownloader,
     Yield,
@@ -39,6 +38,7 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import BatchRef, Limits
 from ddmpi.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S, REPORT_INTERVAL_S, divide, joined
+from ddmpi.work_requests import WorkRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,6 @@ class CoarseRank:
     def __init__(self, rank: int, model: CoarseModel) -> None:
         self.rows = 0
         """Rows that were fetched."""
-        self.asking = False
         self._rank = rank
         self._model = model
         self._lanes: dict[int, _Lane] = {}
@@ -113,8 +112,7 @@ class CoarseRank:
         self._commits: deque[_Commit] = deque()
         self._report_at = math.inf
         self._close_at = math.inf
-        self._steal_at = math.inf
-        self._request_id = 0
+        self._work_requests = WorkRequests()
         self._parts = 0
 
     # ---- the rank's own clock
@@ -135,7 +133,7 @@ class CoarseRank:
         if self._commits:
             at = min(at, self._commits[0].at)
         if self._is_hungry:
-            at = min(at, self._steal_at)
+            at = min(at, self._work_requests.due_at)
         return max(at, self._now)
 
     # ---- messages
@@ -145,12 +143,12 @@ class CoarseRank:
         self._advance(now)
         match message:
             case Assign(lanes, request_id):
-                self._note_answer(request_id)
+                self._work_requests.answered(request_id)
                 self._assign(lanes)
-                self._steal_at = min(self._steal_at, now)
+                self._work_requests.allow(now)
             case NoWork(request_id, wait_s):
-                self._note_answer(request_id)
-                self._steal_at = now + max(wait_s, self._model.least_refused_wait_s)
+                self._work_requests.answered(request_id)
+                self._work_requests.refuse_until(now + max(wait_s, self._model.least_refused_wait_s))
             case Extend():
                 self._extend(message)
             case Release(lane_ids):
@@ -161,10 +159,6 @@ class CoarseRank:
             case _:
                 raise TypeError(f"unknown message {message!r}")
         return []
-
-    def _note_answer(self, request_id: int) -> None:
-        if request_id == self._request_id:
-            self.asking = False
 
     def _assign(self, lanes: Iterable[Lane]) -> None:
         for lane in lanes:
@@ -303,10 +297,8 @@ class CoarseRank:
         if parts or drained or now >= self._report_at:
             self._report_at = now + self._model.report_interval_s if self._running else math.inf
             sent.append(Progress(tuple(parts), tuple(drained), self._remaining_s(), len(self._queued), Counters()))
-        if self._is_hungry and now >= self._steal_at:
-            self._request_id += 1
-            self.asking = True
-            sent.append(StealRequest(self._request_id))
+        if self._is_hungry and now >= self._work_requests.due_at:
+            sent.append(self._work_requests.make())
         return sent
 
     def _end_batches(self) -> None:
@@ -332,7 +324,7 @@ class CoarseRank:
     def _is_hungry(self) -> bool:
         """As in ``frontier``: nothing is queued and half of the connections are free."""
         free = not self._queued and self._demand < self._model.connections / 2
-        return free and not self.asking and self._model.steals
+        return free and self._model.steals
 
     def _remaining_s(self) -> float:
         lanes = itertools.chain(self._running.values(), self._queued)

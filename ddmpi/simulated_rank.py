@@ -30,7 +30,6 @@ from ddmpi.protocol import (
     Redirected,
     Release,
     SetControl,
-    StealRequest,
     Stop,
     ToCoordinator,
     Yield,
@@ -38,6 +37,7 @@ from ddmpi.protocol import (
 from ddmpi.records import INVALID_SERVER, Answer, BatchRef, Task
 from ddmpi.robots import judge_robots
 from ddmpi.simulated_world import Disk, Network, Part, World
+from ddmpi.work_requests import WorkRequests
 
 MAX_REDIRECTS = 5
 CRAWLER = "ddmpi"
@@ -142,9 +142,7 @@ class SimulatedRank:
         self._writer_free_at = now
         self._report_at = now
         self._close_at = now + model.checkpoint_interval_s
-        self._steal_at = math.inf
-        self._request_id = 0
-        self._asking = False
+        self._work_requests = WorkRequests()
         self._stop_at: float | None = None
         self._commits = 0
         self._finished = False
@@ -158,12 +156,12 @@ class SimulatedRank:
     def _handle(self, message: Message, now: float) -> None:
         match message:
             case Assign(lanes, request_id):
-                self._note_answer(request_id)
+                self._work_requests.answered(request_id)
                 self.frontier.assign(lanes, now)
-                self._steal_at = min(self._steal_at, now)
+                self._work_requests.allow(now)
             case NoWork(request_id, wait_s):
-                self._note_answer(request_id)
-                self._steal_at = now + wait_s
+                self._work_requests.answered(request_id)
+                self._work_requests.refuse_until(now + wait_s)
             case SetControl(rules):
                 self.frontier.set_control(Control(rules), now)
             case Extend():
@@ -177,10 +175,6 @@ class SimulatedRank:
                 self._stop_at = now + grace_s
             case _:
                 raise TypeError(f"unknown message {message!r}")
-
-    def _note_answer(self, request_id: int) -> None:
-        if request_id == self._request_id:
-            self._asking = False
 
     # ---- one turn
 
@@ -221,8 +215,8 @@ class SimulatedRank:
         times = [self._report_at, self._close_at]
         if self._stop_at is not None and self._in_flight:
             times.append(self._stop_at)
-        if self._is_hungry:
-            times.append(self._steal_at)
+        if self.frontier.is_hungry:
+            times.append(self._work_requests.due_at)
         return max(self.free_at, min(times))
 
     def wake_at(self) -> float:
@@ -230,10 +224,6 @@ class SimulatedRank:
         if self._finished or self._free_slots() <= 0:
             return math.inf
         return max(self.free_at, self.frontier.wake_at())
-
-    @property
-    def _is_hungry(self) -> bool:
-        return self.frontier.is_hungry and not self._asking
 
     def _free_slots(self) -> int:
         return self._in.rules.connections - len(self._in_flight)
@@ -356,10 +346,8 @@ class SimulatedRank:
             self._errands.clear()
         if self._parts or self._drained or now >= self._report_at:
             self._send_progress(now)
-        if self._is_hungry and now >= self._steal_at:
-            self._request_id += 1
-            self._asking = True
-            self._in.send(StealRequest(self._request_id))
+        if self.frontier.is_hungry and now >= self._work_requests.due_at:
+            self._in.send(self._work_requests.make())
 
     def _send_progress(self, now: float) -> None:
         self._report_at = now + self._report_interval_s

@@ -72,6 +72,7 @@ PURE = (
     "usage",
     "user_agent",
     "victims",
+    "work_requests",
 )
 SHELL = frozenset(
     {

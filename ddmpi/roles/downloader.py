@@ -11,11 +11,9 @@ import logging
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ddmpi.audit import AskedNotes
 from ddmpi.config import Config
 from ddmpi.control import Control
 from ddmpi.errors import StorageError
@@ -25,7 +23,6 @@ from ddmpi.frontier_rules import Rules
 from ddmpi.io.expectations import Expectations
 from ddmpi.io.layout import Layout
 from ddmpi.io.loading import Loaded, Loader, RowReader
-from ddmpi.io.memory import resident_bytes
 from ddmpi.io.publishing import Publisher
 from ddmpi.io.results import PartCommitted, PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.transfers import Transfers
@@ -34,22 +31,12 @@ from ddmpi.outcome import Verdict, classify
 from ddmpi.pace import Signal
 from ddmpi.protocol import (
     Assign,
-    Counters,
-    Errand,
     Extend,
     Failed,
     Finished,
-    LaneReport,
     NoWork,
-    PartReport,
-    Progress,
-    Redirected,
     Release,
-    Sample,
-    Samples,
-    ServersUsed,
     SetControl,
-    StealRequest,
     Stop,
     StopReason,
     StopRequested,
@@ -59,20 +46,17 @@ from ddmpi.protocol import (
 )
 from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.robots import judge_robots
-from ddmpi.roles.download_log import PauseLog, make_frontier
-from ddmpi.schedule import REPORT_INTERVAL_S
-from ddmpi.usage import UsageCounter
+from ddmpi.roles.capacity import Capacity
+from ddmpi.roles.download_log import make_frontier
+from ddmpi.roles.part_closing import PartClosing
+from ddmpi.roles.reports import Reports
+from ddmpi.roles.server_notes import ServerNotes
 from ddmpi.user_agent import product_token
+from ddmpi.work_requests import WorkRequests
 
 log = logging.getLogger(__name__)
 
-MEMORY_INTERVAL_S = 5.0
-USAGE_INTERVAL_S = 10.0
 WRITER_STOP_S = 60.0
-RESTRAIN_INTERVAL_S = 0.02
-"""How often the bodies in flight are compared with the memory budget: 20 ms of a 10 Gbit/s network are 25 MB."""
-RESTRAIN_SHARE_S = 1e-5
-"""The same per body in flight, so that many of them do not take all of the time."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +89,6 @@ class Downloader:
         self._robots_token = product_token(tools.config.user_agent)
         self._max_redirects = parameters.max_redirects
         self._budget = MemoryBudget(parameters.memory_budget_bytes)
-        self._restrain_at = now
-        self._connections = tools.connections
-        # A part may close one interval late (see _free_slots): two of these are what a kill may cost.
-        self._close_interval_s = tools.config.checkpoint_interval_s / 2
         self._transfers = tools.transfers
         self._frontier = make_frontier(tools.rules, tools.rng)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -129,30 +109,12 @@ class Downloader:
             expectations=Expectations(tools.config.expected.hash_column, tools.config.expected.bytes_column),
             publisher=tools.publisher,
         )
-        self._parts: list[PartReport] = []
-        self._ended: list[LaneReport] = []
-        self._draining: dict[int, LaneEnded] = {}
-        self._errands: list[Errand] = []
-        self._samples: list[Sample] = []
+        self._closing = PartClosing(self._writer, tools.config.checkpoint_interval_s, now)
+        self._capacity = Capacity(tools.connections, self._budget, self._transfers, self._writer, now)
+        self._notes = ServerNotes(tools.rules.group_of, self._transfers)
+        self.reports = Reports(tools.send, self._frontier, self._notes, now)
+        self._work_requests = WorkRequests()
         self._yields: list[ReadyToYield] = []
-        self._counts: Counter[str] = Counter()
-        self._usage = UsageCounter()
-        self._asked = AskedNotes()
-        self._pauses = PauseLog()
-        self._group_of = tools.rules.group_of
-        self._servers_of: dict[str, set[str]] = {}  # by pace group: those that a connection was opened to
-        self._usage_at = now + USAGE_INTERVAL_S
-        self._reported: Counters | None = None
-        self.report_interval_s = REPORT_INTERVAL_S
-        """How often this rank reports when there is nothing urgent."""
-        self._memory_bytes = resident_bytes(os.getpid())
-        self._memory_at = now + MEMORY_INTERVAL_S
-        self._report_at = now
-        self._close_at = now + self._close_interval_s
-        self._closing: int | None = None  # the ticket of the last closing of all parts, until they are durable
-        self._steal_at = float("inf")
-        self._request_id = 0
-        self._asking = False
         self._stop_at: float | None = None
         self._failed = False
         self._asked_to_stop = False
@@ -168,13 +130,13 @@ class Downloader:
         """Do what the coordinator says."""
         match message:
             case Assign(lanes, request_id):
-                self._note_answer(request_id)
+                self._work_requests.answered(request_id)
                 self._frontier.assign(lanes, now)
                 if not any(lane.sampling for lane in lanes):
-                    self._steal_at = min(self._steal_at, now)
+                    self._work_requests.allow(now)
             case NoWork(request_id, wait_s):
-                self._note_answer(request_id)
-                self._steal_at = now + wait_s
+                self._work_requests.answered(request_id)
+                self._work_requests.refuse_until(now + wait_s)
             case SetControl(rules):
                 self._frontier.set_control(Control(rules), now)
             case Extend():
@@ -189,11 +151,6 @@ class Downloader:
                 self._stop_at = now + grace_s
             case _:
                 raise TypeError(f"unknown message {message!r}")
-
-    def _note_answer(self, request_id: int) -> None:
-        """A late answer, to a request that was answered before, changes nothing here."""
-        if request_id == self._request_id:
-            self._asking = False
 
     def ask_to_stop(self, reason: StopReason) -> None:
         """This process got a signal: admit nothing more, and tell the coordinator once."""
@@ -212,10 +169,11 @@ class Downloader:
         self._take_writer_events(now)
         # Before requests start: an ended lane's connections are closed, which must not meet those of its extension.
         self._perform_events(now)
-        self._restrain(now)
+        self._capacity.restrain(now)
         now = self._admit()
         self._answer_yields()
-        self._report(now)
+        self.reports.send_due(now)
+        self._ask_for_work(now)
         if self._stop_at is not None:
             self._try_to_finish(now)
 
@@ -224,7 +182,7 @@ class Downloader:
         self._writer.flush()
         now = time.monotonic()
         if not self._finished:
-            timeout_s = min(timeout_s, self._report_at - now)
+            timeout_s = min(timeout_s, self.reports.due_at - now)
             if self._free_slots(now) > 0:
                 # Otherwise what may start now has to wait for an answer or the writer; both wake this loop.
                 timeout_s = min(timeout_s, self._frontier.wake_at() - now)
@@ -247,27 +205,15 @@ class Downloader:
             surplus = self._transfers.has_more_connections(task.server, self._frontier.connection_limit(task))
             impatient = self._frontier.is_sampling(task)
             self._transfers.start(task, last_on_connection=surplus, impatient=impatient)
-            self._asked.started(self._frontier.site_key(task), time.time())
-            self._counts["requests"] += 1
+            self._notes.started(self._frontier.site_key(task))
+            self.reports.requests += 1
             free -= 1
             now = time.monotonic()
         return now
 
     def _free_slots(self, now: float) -> int:
         """Requests that this rank can take on beside those in flight."""
-        if self._closing is not None and now >= self._close_at:
-            # The disk is an interval behind: a kill would cost more work than the interval allows.
-            return 0
-        in_flight = self._transfers.in_flight
-        return min(self._connections - in_flight, self._budget.may_start(self._writer.buffered_bytes, in_flight))
-
-    def _restrain(self, now: float) -> None:
-        """Bodies larger than expected stand still while there is no memory for them."""
-        if now >= self._restrain_at:
-            in_flight = self._transfers.in_flight
-            self._restrain_at = now + max(RESTRAIN_INTERVAL_S, RESTRAIN_SHARE_S * in_flight)
-            waiting_bytes = self._writer.buffered_bytes
-            self._transfers.restrain(lambda arrivals: self._budget.may_read_on(waiting_bytes, arrivals))
+        return 0 if self._closing.is_behind(now) else self._capacity.free_slots()
 
     def _take_answer(self, answer: Answer, now: float) -> None:
         task = answer.task
@@ -276,34 +222,21 @@ class Downloader:
         else:
             verdict = classify(answer, self._accept, self._max_redirects)
             if self._frontier.is_sampling(task):
-                self._samples.append(_sample(answer, verdict))
+                self.reports.add_sample(answer, verdict)
         size_bytes = len(answer.body)
-        throttled = verdict.signal is Signal.THROTTLED
-        self._usage.add(self._frontier.group_of_task(task), task.started_at, now, size_bytes, throttled=throttled)
-        key = self._frontier.site_key(task)
-        self._counts["bytes"] += size_bytes
+        group, key = self._frontier.group_of_task(task), self._frontier.site_key(task)
+        self.reports.bytes += size_bytes
         if size_bytes:
             self._budget.learn(size_bytes)
         fate, failure = self._frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
-        self._note_asked(key, verdict, size_bytes, now)
+        pause_s = 0.0 if verdict.signal is Signal.OK else self._frontier.pause_s(key, now)
+        self._notes.answered(task, group, key, verdict, now, size_bytes=size_bytes, pause_s=pause_s)
         if fate is Fate.SUCCESS:
-            self._counts["successes"] += 1
+            self.reports.successes += 1
             self._writer.success(self._frontier.batch(task.batch_id), task.row, answer)
         elif failure is not None:
-            self._counts["errors"] += 1
+            self.reports.errors += 1
             self._writer.error(self._frontier.batch(task.batch_id), task.row, failure, answer, task.attempt)
-
-    def _note_asked(self, key: str, verdict: Verdict, size_bytes: int, now: float) -> None:
-        """For the audit: what the answer brought, and the pause that follows from it."""
-        self._asked.answered(key, size_bytes, throttled=verdict.signal is Signal.THROTTLED)
-        if verdict.signal is not Signal.OK and (wait_s := self._frontier.pause_s(key, now)) > 0:
-            self._asked.paused(key, time.time(), wait_s)
-            self._pauses.note(key, wait_s, now)
-        for server in self._transfers.take_opened():
-            group = self._group_of(server)
-            servers = self._servers_of.setdefault(group, set())
-            servers.add(server)
-            self._asked.connected(group, sum(self._transfers.connections(it) for it in servers))
 
     # ---- what others have done
 
@@ -316,7 +249,7 @@ class Downloader:
         kind = ErrorKind.BAD_URL
         for row, reason in loaded.refused:
             self._writer.error(loaded.batch, row, Failure(kind, error_code(kind, 0), reason), None, 0)
-        self._counts["errors"] += len(loaded.refused)
+        self.reports.errors += len(loaded.refused)
         if loaded.refused:
             log.debug("batch %d: %d URLs are refused", loaded.batch.batch_id, len(loaded.refused))
 
@@ -325,14 +258,11 @@ class Downloader:
             match event:
                 case PartCommitted():
                     log.debug("part %s is committed: %d rows, %d bytes", event.path, event.rows, event.size_bytes)
-                    self._parts.append(_part_report(event))
+                    self.reports.add_part(event)
                 case PartsClosed(ticket):
-                    if ticket == self._closing:
-                        self._closing = None
-                    ended = self._draining.pop(ticket, None)
-                    report = self._frontier.drained(ended, now) if ended is not None else None
-                    if report is not None:
-                        self._ended.append(report)
+                    ended = self._closing.closed(ticket)
+                    if ended is not None:
+                        self.reports.add_lane(self._frontier.drained(ended, now))
                 case WriterFailed(error):
                     self.fail(error)
                 case _:
@@ -357,28 +287,24 @@ class Downloader:
                 case LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
                 case BatchEnded(batch_id):
-                    self._writer.close_parts((batch_id,))
-                case LaneEnded(lane_id, batch_ids, servers) as ended:
+                    self._closing.close_batch(batch_id)
+                case LaneEnded(lane_id, servers=servers) as ended:
                     self._transfers.close_connections(servers)
-                    sampled = self._frontier.sampled(lane_id, now)
-                    if sampled is not None:
-                        self._ended.append(sampled)
-                    self._draining[self._writer.close_parts(batch_ids)] = ended
+                    self.reports.add_lane(self._frontier.sampled(lane_id, now))
+                    self._closing.close_lane(ended)
                 case RowsFailed(tasks, failure):
                     self._record_failed(tasks, failure)
                 case RowRedirected(errand):
-                    self._errands.append(errand)
+                    self.reports.add_errand(errand)
                 case ReadyToYield() as ready:
                     self._yields.append(ready)
                 case event:
                     raise TypeError(f"unknown event {event!r}")
-        if now >= self._close_at and self._closing is None:
-            self._close_at = now + self._close_interval_s
-            self._closing = self._writer.close_parts()
+        self._closing.close_all_if_due(now)
 
     def _record_failed(self, tasks: Iterable[Task], failure: Failure) -> None:
         for task in tasks:
-            self._counts["errors"] += 1
+            self.reports.errors += 1
             self._writer.error(self._frontier.batch(task.batch_id), task.row, failure, None, task.attempt)
 
     def _answer_yields(self) -> None:
@@ -391,58 +317,9 @@ class Downloader:
                 waiting.append(ready)
         self._yields = waiting
 
-    # ---- reports
-
-    def _report(self, now: float) -> None:
-        """Send what is urgent at once, the rest now and then."""
-        if self._errands:
-            self._send(Redirected(tuple(self._errands)))
-            self._errands.clear()
-        if self._parts or self._ended or now >= self._report_at:
-            self._send_progress(now)
-        if now >= self._usage_at:
-            self._send_usage(now)
-        if self._frontier.is_hungry and not self._asking and now >= self._steal_at:
-            self._request_id += 1
-            self._asking = True
-            self._send(StealRequest(self._request_id))
-
-    def _send_usage(self, now: float) -> None:
-        self._usage_at = now + USAGE_INTERVAL_S
-        usages, asked = self._usage.take(now), self._asked.take(time.time())
-        if usages or asked:
-            self._send(ServersUsed(usages, asked))
-
-    def _send_progress(self, now: float) -> None:
-        self._report_at = now + self.report_interval_s
-        if now >= self._memory_at:
-            self._memory_at = now + MEMORY_INTERVAL_S
-            self._memory_bytes = resident_bytes(os.getpid())
-        if self._samples:
-            self._send(Samples(tuple(self._samples)))
-            self._samples.clear()
-        lanes = self._frontier.report(now) + self._ended
-        counters = self._counters()
-        if not self._parts and not lanes and counters == self._reported:
-            return
-        self._reported = counters
-        remaining_s = self._frontier.remaining_s(now)
-        message = Progress(tuple(self._parts), tuple(lanes), remaining_s, self._frontier.unstarted, counters)
-        self._send(message)
-        self._parts.clear()
-        self._ended.clear()
-
-    def _counters(self) -> Counters:
-        counts = self._counts
-        return Counters(
-            counts["successes"],
-            counts["errors"],
-            counts["requests"],
-            counts["bytes"],
-            self._frontier.in_flight,
-            self._frontier.sites_active(),
-            self._memory_bytes,
-        )
+    def _ask_for_work(self, now: float) -> None:
+        if self._frontier.is_hungry and now >= self._work_requests.due_at:
+            self._send(self._work_requests.make())
 
     # ---- the end
 
@@ -458,15 +335,9 @@ class Downloader:
             except StorageError as error:
                 self.fail(error)
         self._take_writer_events(now)
-        self._send_progress(now)
-        self._send_usage(now)
-        counts = self._counts
-        log.info(
-            "finished: %d successes and %d errors by %d requests",
-            counts["successes"],
-            counts["errors"],
-            counts["requests"],
-        )
+        self.reports.send_last(now)
+        told = self.reports
+        log.info("finished: %d successes and %d errors by %d requests", told.successes, told.errors, told.requests)
         self._send(Finished())
         self._finished = True
 
@@ -481,23 +352,3 @@ class Downloader:
         """Give back descriptors and connections."""
         self._transfers.close()
         os.close(self._wake_fd)
-
-
-def _part_report(part: PartCommitted) -> PartReport:
-    return PartReport(part.batch_id, part.path, part.rows, part.kind == "errors", part.size_bytes, dict(part.kinds))
-
-
-def _sample(answer: Answer, verdict: Verdict) -> Sample:
-    return Sample(
-        server=answer.task.server,
-        success=verdict.failure is None,
-        status=answer.status,
-        error_kind=verdict.failure.kind.value if verdict.failure else "",
-        ip=answer.ip,
-        http_version=answer.http_version,
-        connect_s=answer.connect_s,
-        ttfb_s=answer.ttfb_s,
-        total_s=answer.total_s,
-        bytes=len(answer.body),
-        retry_after_s=verdict.retry_after_s or 0.0,
-    )

@@ -104,7 +104,7 @@ class Loop:
                 self._exit = message
             case Begin():
                 self._downloader = self._make_downloader(message)
-                self._downloader.report_interval_s = message.report_interval_s
+                self._downloader.reports.interval_s = message.report_interval_s
                 self._downloader.watch(self._signals.fd, self._signals.drain)
             case _ if isinstance(message, _TO_COORDINATOR):
                 if self._coordinator is None:

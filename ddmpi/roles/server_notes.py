@@ -1,0 +1,68 @@
+"""What a downloading rank notes of the servers that it asks: what it sent them, how they answered, their long pauses.
+
+For people and for the audit. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ddmpi.audit import AskedNotes
+from ddmpi.io.transfers import Transfers
+from ddmpi.outcome import Verdict
+from ddmpi.pace import Signal
+from ddmpi.protocol import ServersUsed
+from ddmpi.records import Task
+from ddmpi.roles.download_log import PauseLog
+from ddmpi.usage import UsageCounter
+
+
+class ServerNotes:
+    """The notes of one rank since they were last taken. ``now`` is seconds, monotonic.
+
+    Args:
+        group_of: the pace group of a server.
+        transfers: knows the open connections.
+    """
+
+    def __init__(self, group_of: Callable[[str], str], transfers: Transfers) -> None:
+        self._group_of = group_of
+        self._transfers = transfers
+        self._usage = UsageCounter()
+        self._asked = AskedNotes()
+        self._pauses = PauseLog()
+        self._servers_of: dict[str, set[str]] = {}  # by pace group: those that a connection was opened to
+
+    def started(self, key: str) -> None:
+        """A request to the pace group starts."""
+        self._asked.started(key, time.time())
+
+    def answered(
+        self, task: Task, group: str, key: str, verdict: Verdict, now: float, *, size_bytes: int, pause_s: float
+    ) -> None:
+        """An answer has come, and the pause that follows from it.
+
+        Args:
+            group: under whose limits the request was; all packed servers together are one.
+            key: the pace group itself.
+        """
+        throttled = verdict.signal is Signal.THROTTLED
+        self._usage.add(group, task.started_at, now, size_bytes, throttled=throttled)
+        self._asked.answered(key, size_bytes, throttled=throttled)
+        if pause_s > 0:
+            self._asked.paused(key, time.time(), pause_s)
+            self._pauses.note(key, pause_s, now)
+        for server in self._transfers.take_opened():
+            self._note_opened(server)
+
+    def _note_opened(self, server: str) -> None:
+        group = self._group_of(server)
+        servers = self._servers_of.setdefault(group, set())
+        servers.add(server)
+        self._asked.connected(group, sum(self._transfers.connections(it) for it in servers))
+
+    def take(self, now: float) -> ServersUsed | None:
+        """All notes, which begin anew; None if there are none."""
+        usages, asked = self._usage.take(now), self._asked.take(time.time())
+        return ServersUsed(usages, asked) if usages or asked else None
