@@ -34,7 +34,7 @@ JITTER = 0.1
 THROTTLED_TRIES = 10
 DNS_TRIES = 2
 DNS_WAIT_S = 35.0
-"""Longer than libcurl keeps a failed look-up: half of ``io.transfers.DNS_RETRY_CACHE_S``."""
+"""Longer than libcurl keeps a failed look-up: half of ``io.easy_handle.DNS_RETRY_CACHE_S``."""
 CONNECT_TRIES = 20
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import threading
@@ -12,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import pycurl
 import pytest
 import trustme
 
@@ -89,7 +87,7 @@ def test_a_connection_is_kept_and_used_again(transfers: Transfers, address: str)
     for size_bytes in (10, 100_000, 20):
         answer = fetch(transfers, address, f"/{size_bytes}")
         assert (answer.curl_code, answer.status, len(answer.body), answer.etag) == (0, 200, size_bytes, '"abc"')
-    assert transfers.connections(address) == 1
+    assert transfers.connections.count(address) == 1
 
 
 class TlsHandler(Handler):
@@ -141,13 +139,13 @@ def test_a_kept_connection_that_the_server_closes_is_replaced(transfers: Transfe
         answer = fetch(transfers, address, "/close/10")
         assert (answer.curl_code, answer.status, len(answer.body)) == (0, 200, 10)
         transfers.poll(0.05)  # the end of the connection comes in while nobody uses it
-    assert transfers.connections(address) <= 1
+    assert transfers.connections.count(address) <= 1
 
 
 def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_handle_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ddmpi.io.transfers.IMPATIENT_S", 1.0)
+    monkeypatch.setattr("ddmpi.io.easy_handle.IMPATIENT_S", 1.0)
     transfers = Transfers(replace(OPTIONS, stall_timeout_s=20, total_timeout_s=2), lambda ip: ip == "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -161,38 +159,13 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
     assert "timed out" in patient.error, "the total one"
 
 
-@pytest.mark.parametrize("is_reused", [False, True], ids=["gone", "another file's by now"])
-def test_an_event_of_a_connection_that_was_closed_is_dropped(transfers: Transfers, *, is_reused: bool) -> None:
-    # Both events are in one answer of epoll: the first one's handling closes what the second one is about.
-    reader, writer = os.pipe()
-    kept, peer = socket.socketpair()
-    fd = kept.fileno()
-
-    def close_kept() -> None:
-        os.read(reader, 1)
-        kept.close()
-        if is_reused:
-            os.dup2(writer, fd)
-
-    transfers.watch(reader, close_kept)
-    transfers._on_socket(pycurl.POLL_IN, fd, None, None)
-    transfers._on_socket(pycurl.POLL_REMOVE, fd, None, None)
-    os.write(writer, b"x")
-    peer.close()
-    assert transfers.poll(1.0) == []
-    assert kept.fileno() == -1, "the first event was handled"
-    assert transfers.poll(0.0) == []
-    for descriptor in {reader, writer} | ({fd} if is_reused else set()):
-        os.close(descriptor)
-
-
 def test_the_last_request_on_a_connection_closes_it_and_no_other(transfers: Transfers, address: str) -> None:
     transfers.start(Task(0, 0, f"http://{address}/10", address), last_on_connection=True)
     collect(transfers, 1)
-    assert transfers.connections(address) == 0
+    assert transfers.connections.count(address) == 0
     fetch(transfers, address, "/10")
     fetch(transfers, address, "/10")
-    assert transfers.connections(address) == 1
+    assert transfers.connections.count(address) == 1
 
 
 def test_no_request_waits_for_the_body_of_another(transfers: Transfers, address: str) -> None:

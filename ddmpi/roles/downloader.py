@@ -111,7 +111,7 @@ class Downloader:
         )
         self._closing = PartClosing(self._writer, tools.config.checkpoint_interval_s, now)
         self._capacity = Capacity(tools.connections, self._budget, self._transfers, self._writer, now)
-        self._notes = ServerNotes(tools.rules.group_of, self._transfers)
+        self._notes = ServerNotes(tools.rules.group_of, self._transfers.connections)
         self.reports = Reports(tools.send, self._frontier, self._notes, now)
         self._work_requests = WorkRequests()
         self._yields: list[ReadyToYield] = []
@@ -202,7 +202,7 @@ class Downloader:
         now = time.monotonic()
         free = self._free_slots(now)
         while free > 0 and (task := self._frontier.next_task(now)) is not None:
-            surplus = self._transfers.has_more_connections(task.server, self._frontier.connection_limit(task))
+            surplus = self._transfers.connections.has_more(task.server, self._frontier.connection_limit(task))
             impatient = self._frontier.is_sampling(task)
             self._transfers.start(task, last_on_connection=surplus, impatient=impatient)
             self._notes.started(self._frontier.site_key(task))
@@ -289,7 +289,7 @@ class Downloader:
                 case BatchEnded(batch_id):
                     self._closing.close_batch(batch_id)
                 case LaneEnded(lane_id, servers=servers) as ended:
-                    self._transfers.close_connections(servers)
+                    self._transfers.leave(servers)
                     self.reports.add_lane(self._frontier.sampled(lane_id, now))
                     self._closing.close_lane(ended)
                 case RowsFailed(tasks, failure):
@@ -311,7 +311,7 @@ class Downloader:
         """A split is answered when the connections beyond the smaller share are gone."""
         waiting = []
         for ready in self._yields:
-            if sum(self._transfers.connections(server) for server in ready.servers) <= ready.connections:
+            if sum(self._transfers.connections.count(server) for server in ready.servers) <= ready.connections:
                 self._send(ready.answer)
             else:
                 waiting.append(ready)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from ddmpi.audit import AskedNotes
-from ddmpi.io.transfers import Transfers
+from ddmpi.io.connections import Connections
 from ddmpi.outcome import Verdict
 from ddmpi.pace import Signal
 from ddmpi.protocol import ServersUsed
@@ -23,12 +23,12 @@ class ServerNotes:
 
     Args:
         group_of: the pace group of a server.
-        transfers: knows the open connections.
+        connections: the rank's open ones.
     """
 
-    def __init__(self, group_of: Callable[[str], str], transfers: Transfers) -> None:
+    def __init__(self, group_of: Callable[[str], str], connections: Connections) -> None:
         self._group_of = group_of
-        self._transfers = transfers
+        self._connections = connections
         self._usage = UsageCounter()
         self._asked = AskedNotes()
         self._pauses = PauseLog()
@@ -53,14 +53,14 @@ class ServerNotes:
         if pause_s > 0:
             self._asked.paused(key, time.time(), pause_s)
             self._pauses.note(key, pause_s, now)
-        for server in self._transfers.take_opened():
+        for server in self._connections.take_opened():
             self._note_opened(server)
 
     def _note_opened(self, server: str) -> None:
         group = self._group_of(server)
         servers = self._servers_of.setdefault(group, set())
         servers.add(server)
-        self._asked.connected(group, sum(self._transfers.connections(it) for it in servers))
+        self._asked.connected(group, sum(self._connections.count(it) for it in servers))
 
     def take(self, now: float) -> ServersUsed | None:
         """All notes, which begin anew; None if there are none."""

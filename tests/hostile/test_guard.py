@@ -49,9 +49,9 @@ class Guarded:
 
     def resolving(self, *addresses: str) -> None:
         """The next request's name resolves to these, without a look-up."""
-        slot = self.transfers._free.pop() if self.transfers._free else self.transfers._new_slot()
-        slot.curl.setopt(pycurl.RESOLVE, ["-name.example:9", f"name.example:9:{','.join(addresses)}"])
-        self.transfers._free.append(slot)
+        handle = self.transfers._free.pop() if self.transfers._free else self.transfers._new_handle()
+        handle.curl.setopt(pycurl.RESOLVE, ["-name.example:9", f"name.example:9:{','.join(addresses)}"])
+        self.transfers._free.append(handle)
 
     def answer(self, url: str) -> Answer:
         parsed = parse_url(url)
