@@ -11,9 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import trustme
 
+from ddmpi.io.easy_handle import PIECES_BYTES
 from ddmpi.io.transfers import TransferOptions, Transfers
 from ddmpi.memory import Arrival
 from ddmpi.records import Answer, Task
@@ -21,6 +23,11 @@ from ddmpi.urls import Parsed, parse_url
 
 BODY_BYTES = 30_000_000
 """More than fits into the buffers of two sockets."""
+
+
+def body_of(size_bytes: int) -> bytes:
+    """No two pieces of it are the same."""
+    return np.arange(-(-size_bytes // 4), dtype=np.uint32).tobytes()[:size_bytes]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", ' "abc" ')
         self.send_header("Content-Type", self.path)
         self.end_headers()
-        self.wfile.write(bytes(size_bytes))
+        self.wfile.write(body_of(size_bytes))
         self.close_connection = self.path.startswith("/close/")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
@@ -157,6 +164,12 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
     transfers.close()
     assert "Operation too slow" in sample.error, "the stall time-out"
     assert "timed out" in patient.error, "the total one"
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, PIECES_BYTES - 1, PIECES_BYTES, PIECES_BYTES + 1, 3_000_000])
+def test_a_body_of_any_size_is_whole(transfers: Transfers, address: str, size_bytes: int) -> None:
+    for _ in range(2):  # on the same handle
+        assert fetch(transfers, address, f"/{size_bytes}").body == body_of(size_bytes)
 
 
 def test_the_last_request_on_a_connection_closes_it_and_no_other(transfers: Transfers, address: str) -> None:

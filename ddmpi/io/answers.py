@@ -38,7 +38,7 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
         raise RuntimeError("libcurl finished a handle that has no task")
     get = handle.curl.getinfo
     answer = Answer(task, code, get(pycurl.RESPONSE_CODE), error=message)
-    answer.body = handle.chunks[0] if len(handle.chunks) == 1 else b"".join(handle.chunks)
+    answer.body = handle.body
     content_type = get_raw(pycurl.CONTENT_TYPE) or b""
     answer.content_type = content_type.strip()[:_KEPT_CHARS].decode("latin-1")
     answer.content_length = int(get(pycurl.CONTENT_LENGTH_DOWNLOAD_T))

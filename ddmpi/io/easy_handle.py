@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import pycurl
 
@@ -30,6 +31,9 @@ DNS_RETRY_CACHE_S = 60
 """The same for a name whose last look-up failed: libcurl (8.23) keeps "no such name" for half of this time."""
 BUFFER_BYTES = 64 * 1024
 """Read from a socket at once; libcurl hands it on in pieces of 16 kB at most. 256 kB measured the same."""
+PIECES_BYTES = 512 * 1024
+"""A larger body grows in one place. Pieces of 16 kB, freed one by one, would leave holes that no body fits into: with
+files of 5 MB, 60 MB of them. Joining the pieces is faster by a fifth for small files."""
 _STATUS_LINE = b"\nHTTP/"
 
 
@@ -71,11 +75,12 @@ class EasyHandle:
         "_hooks",
         "_is_impatient",
         "_is_last",
+        "_large",
         "_options",
         "_paused",
+        "_pieces",
         "_waits",
         "blocked",
-        "chunks",
         "curl",
         "head",
         "opened",
@@ -88,7 +93,6 @@ class EasyHandle:
     def __init__(self, options: TransferOptions, hooks: Hooks) -> None:
         self.curl = pycurl.Curl()
         self.task: Task | None = None
-        self.chunks: list[bytes] = []
         self.size_bytes = 0
         self.too_large = False
         self.head: list[bytes] = []
@@ -105,6 +109,8 @@ class EasyHandle:
         self._is_last = False  # the connection closes after this request
         self._is_impatient = False  # it ends when the server is silent for IMPATIENT_S
         self._paused = False  # libcurl reads nothing for this request
+        self._pieces: list[bytes] = []  # of a small body
+        self._large: BytesIO | None = None  # a large one
         self._fresh: socket.socket | None = None  # a socket on its way to libcurl
         _set_transport(self.curl, options)
         _set_limits(self.curl, options)
@@ -149,7 +155,8 @@ class EasyHandle:
         self.blocked = self.refused = ""
         self.opened = self.too_large = self._paused = False
         self.size_bytes = 0
-        self.chunks.clear()
+        self._pieces.clear()
+        self._large = None
         self.head.clear()
         if self._is_last:
             self.curl.setopt(pycurl.FORBID_REUSE, 0)
@@ -170,6 +177,13 @@ class EasyHandle:
             self.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
 
     @property
+    def body(self) -> bytes:
+        """What has come in; copied at most once."""
+        if self._large is not None:
+            return self._large.getvalue()
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    @property
     def last_head(self) -> bytes:
         """The head of the last response: interim and proxy responses come before it."""
         received = b"".join(self.head)
@@ -182,7 +196,14 @@ class EasyHandle:
         if self.size_bytes > self._options.max_file_bytes:
             self.too_large = True
             return 0
-        self.chunks.append(data)
+        if self._large is not None:
+            self._large.write(data)
+            return None
+        self._pieces.append(data)
+        if self.size_bytes > PIECES_BYTES:
+            self._large = BytesIO()
+            self._large.writelines(self._pieces)
+            self._pieces.clear()
         return None
 
     def _take_head(self, line: bytes) -> int:
