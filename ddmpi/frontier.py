@@ -520,6 +520,11 @@ class Frontier:
         """Connections that the task's site may have open, for closing those that a smaller share no longer allows."""
         return self._in_flight[task].pace.limits.connections
 
+    def spare_connections(self, task: Task) -> int:
+        """How many connections of the task's site nothing in flight needs: so many may be kept open idle."""
+        site = self._in_flight[task]
+        return max(0, site.pace.limits.connections - site.in_flight)
+
     @property
     def in_outage(self) -> bool:
         """Whether this rank's own network has failed: everything waits for a probe to be answered."""

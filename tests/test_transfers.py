@@ -181,6 +181,25 @@ def test_the_last_request_on_a_connection_closes_it_and_no_other(transfers: Tran
     assert transfers.connections.count(address) == 1
 
 
+def test_idle_connections_to_the_servers_of_a_group_are_closed_beyond_those_it_may_keep(address: str) -> None:
+    names = {"a.test", "b.test", "c.test"}
+    engine = Transfers(replace(OPTIONS, connect_to=[f"::{address}"]), lambda ip: ip == "127.0.0.1")
+    try:
+        for name in names:
+            assert fetch(engine, name, "/10").status == 200
+        (closed,) = engine.keep_idle(names, 2, about_to_use="d.test")
+        assert [engine.connections.count(name) for name in (closed, *names)].count(0) == 2
+        kept, other = names - {closed}
+        assert engine.keep_idle(names, 1, about_to_use=kept) == set()
+        assert engine.keep_idle(names, 0, about_to_use=kept) == {closed, other}
+        assert engine.connections.count(kept) == 1
+        for name in (kept, closed, other):
+            assert fetch(engine, name, "/10").status == 200
+        assert [engine.connections.count(name) for name in names] == [1, 1, 1]
+    finally:
+        engine.close()
+
+
 def test_no_request_waits_for_the_body_of_another(transfers: Transfers, address: str) -> None:
     """Not even while it is open whether the server speaks HTTP/2."""
     for row, size_bytes in enumerate((BODY_BYTES, 10, 10, 10)):
@@ -223,6 +242,16 @@ def test_bodies_stand_still_and_go_on(transfers: Transfers, address: str) -> Non
         transfers.restrain(only_the_first)
         (answer,) = collect(transfers, 1)
         assert (answer.task.row, answer.curl_code, len(answer.body)) == (row, 0, BODY_BYTES)
+
+
+def test_a_body_that_stands_still_is_no_idle_connection(transfers: Transfers, address: str) -> None:
+    transfers.start(Task(0, 0, f"http://{address}/{BODY_BYTES}", address))
+    await_first_bytes(transfers)
+    transfers.restrain(lambda _: [False])
+    assert transfers.keep_idle({address}, 0, about_to_use="d.test") == set()
+    transfers.restrain(lambda _: [True])
+    (answer,) = collect(transfers, 1)
+    assert (answer.curl_code, len(answer.body)) == (0, BODY_BYTES)
 
 
 def test_a_handle_that_stood_still_when_it_was_aborted_reads_the_next_body(transfers: Transfers, address: str) -> None:

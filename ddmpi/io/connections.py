@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 
 class Connections:
@@ -49,13 +49,19 @@ class Connections:
         """
         return len(self._inodes.get(server, ())) > limit and self.count(server) > limit
 
+    def descriptors(self, servers: Iterable[str]) -> Iterator[tuple[str, int]]:
+        """Server and descriptor of all connections that are open, or were lately: the kernel is not asked."""
+        return ((server, fd) for server in servers for fd in self._inodes.get(server, ()))
+
     def close(self, servers: Iterable[str]) -> None:
         """Shut all connections to servers on which nothing is in flight, so that another rank may open its own."""
         for server in servers:
             for fd, inode in self._inodes.pop(server, {}).items():
-                if _inode(fd) == inode:
-                    with socket.socket(fileno=os.dup(fd)) as connection:
-                        _shut(connection)
+                _shut(fd, inode)
+
+    def close_one(self, server: str, fd: int) -> None:
+        """Shut one connection on which nothing is in flight."""
+        _shut(fd, self._inodes[server].pop(fd))
 
 
 def _inode(fd: int) -> int:
@@ -65,9 +71,13 @@ def _inode(fd: int) -> int:
         return -1
 
 
-def _shut(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # The server closed it first.
+def _shut(fd: int, inode: int) -> None:
+    """Shut the connection, unless the descriptor is another one's by now."""
+    if _inode(fd) != inode:
         return
+    with socket.socket(fileno=os.dup(fd)) as connection:
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # The server closed it first.
+            return

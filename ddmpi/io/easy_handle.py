@@ -177,6 +177,11 @@ class EasyHandle:
             self.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
 
     @property
+    def stands_still(self) -> bool:
+        """Whether the body is not read on."""
+        return self._paused
+
+    @property
     def body(self) -> bytes:
         """What has come in; copied at most once."""
         if self._large is not None:

@@ -28,6 +28,7 @@ class SocketEvents:
         self._epoll = select.epoll()
         self._registered: set[int] = set()
         self._idle: set[int] = set()
+        self._let_go: set[int] = set()
         self._watched: dict[int, Callable[[], None]] = {}
         multi.setopt(pycurl.M_SOCKETFUNCTION, self.on_socket)
         multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -66,8 +67,10 @@ class SocketEvents:
         """
         if what == pycurl.POLL_REMOVE:
             self._idle.add(fd)
+            self._let_go.add(fd)
             return
         self._idle.discard(fd)
+        self._let_go.discard(fd)
         try:
             if fd in self._registered:
                 self._epoll.modify(fd, _EVENTS[what])
@@ -76,6 +79,10 @@ class SocketEvents:
             self._registered.discard(fd)
         self._epoll.register(fd, _EVENTS[what])
         self._registered.add(fd)
+
+    def is_let_go(self, fd: int) -> bool:
+        """Whether libcurl does not want to hear of the descriptor: it is kept for later, or its body stands still."""
+        return fd in self._let_go
 
     def _forget_socket(self, fd: int) -> None:
         """The server closed a kept connection: libcurl will see that when it wants to use it again.

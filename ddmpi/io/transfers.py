@@ -147,6 +147,23 @@ class Transfers:
             self._unresolved.discard(server)
         self.connections.close(servers)
 
+    def keep_idle(self, servers: Collection[str], most: int, *, about_to_use: str) -> set[str]:
+        """Keep ``most`` idle connections to these servers, beside one to the server that is about to be used.
+
+        Gives the servers, but for that one, to which no connection is open any more. As for ``Connections.has_more``
+        the kernel is asked only where there seem to be too many.
+        """
+        idle = [(server, fd) for server, fd in self.connections.descriptors(servers) if self._events.is_let_go(fd)]
+        most += any(server == about_to_use for server, _ in idle)
+        if len(idle) <= most:
+            return set()
+        still = {it.task.server for it in self._busy.values() if it.stands_still and it.task is not None}
+        idle = [(server, fd) for server, fd in idle if server not in still]
+        idle.sort(key=lambda kept: kept[0] == about_to_use)
+        for server, fd in idle[: max(0, len(idle) - most)]:
+            self.connections.close_one(server, fd)
+        return {server for server in servers if server != about_to_use and not self.connections.count(server)}
+
     # ---- memory
 
     def restrain(self, may_read_on: Callable[[Sequence[Arrival]], Sequence[bool]]) -> None:

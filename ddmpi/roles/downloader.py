@@ -48,6 +48,7 @@ from ddmpi.records import Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.robots import judge_robots
 from ddmpi.roles.capacity import Capacity
 from ddmpi.roles.download_log import make_frontier
+from ddmpi.roles.group_connections import GroupConnections
 from ddmpi.roles.part_closing import PartClosing
 from ddmpi.roles.reports import Reports
 from ddmpi.roles.server_notes import ServerNotes
@@ -111,7 +112,8 @@ class Downloader:
         )
         self._closing = PartClosing(self._writer, tools.config.checkpoint_interval_s, now)
         self._capacity = Capacity(tools.connections, self._budget, self._transfers, self._writer, now)
-        self._notes = ServerNotes(tools.rules.group_of, self._transfers.connections)
+        self._connections = GroupConnections(tools.rules.group_of, self._transfers)
+        self._notes = ServerNotes(self._connections)
         self.reports = Reports(tools.send, self._frontier, self._notes, now)
         self._work_requests = WorkRequests()
         self._yields: list[ReadyToYield] = []
@@ -203,9 +205,11 @@ class Downloader:
         free = self._free_slots(now)
         while free > 0 and (task := self._frontier.next_task(now)) is not None:
             surplus = self._transfers.connections.has_more(task.server, self._frontier.connection_limit(task))
+            key, spare = self._frontier.site_key(task), self._frontier.spare_connections(task)
+            self._connections.make_room(key, task.server, spare)
             impatient = self._frontier.is_sampling(task)
             self._transfers.start(task, last_on_connection=surplus, impatient=impatient)
-            self._notes.started(self._frontier.site_key(task))
+            self._notes.started(key)
             self.reports.requests += 1
             free -= 1
             now = time.monotonic()

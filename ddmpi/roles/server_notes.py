@@ -6,15 +6,14 @@ For people and for the audit. Nothing here decides anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from ddmpi.audit import AskedNotes
-from ddmpi.io.connections import Connections
 from ddmpi.outcome import Verdict
 from ddmpi.pace import Signal
 from ddmpi.protocol import ServersUsed
 from ddmpi.records import Task
 from ddmpi.roles.download_log import PauseLog
+from ddmpi.roles.group_connections import GroupConnections
 from ddmpi.usage import UsageCounter
 
 
@@ -22,17 +21,14 @@ class ServerNotes:
     """The notes of one rank since they were last taken. ``now`` is seconds, monotonic.
 
     Args:
-        group_of: the pace group of a server.
         connections: the rank's open ones.
     """
 
-    def __init__(self, group_of: Callable[[str], str], connections: Connections) -> None:
-        self._group_of = group_of
+    def __init__(self, connections: GroupConnections) -> None:
         self._connections = connections
         self._usage = UsageCounter()
         self._asked = AskedNotes()
         self._pauses = PauseLog()
-        self._servers_of: dict[str, set[str]] = {}  # by pace group: those that a connection was opened to
 
     def started(self, key: str) -> None:
         """A request to the pace group starts."""
@@ -53,14 +49,8 @@ class ServerNotes:
         if pause_s > 0:
             self._asked.paused(key, time.time(), pause_s)
             self._pauses.note(key, pause_s, now)
-        for server in self._connections.take_opened():
-            self._note_opened(server)
-
-    def _note_opened(self, server: str) -> None:
-        group = self._group_of(server)
-        servers = self._servers_of.setdefault(group, set())
-        servers.add(server)
-        self._asked.connected(group, sum(self._connections.count(it) for it in servers))
+        for opened_to, connections in self._connections.opened():
+            self._asked.connected(opened_to, connections)
 
     def take(self, now: float) -> ServersUsed | None:
         """All notes, which begin anew; None if there are none."""

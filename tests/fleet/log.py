@@ -134,14 +134,22 @@ def most_bytes(log: Iterable[Event], server: str, window_s: float) -> int:
     return most
 
 
-def most_connections(log: Iterable[Event], server: str) -> int:
-    """Largest number of connections to ``server`` that were open at the same time."""
-    steps = {EventKind.OPEN: 1, EventKind.CLOSE: -1}
-    most = now_open = 0
+def most_connections(log: Iterable[Event], server: str, grace_s: float = 0.0) -> int:
+    """Largest number of connections to ``server`` that were open at the same time.
+
+    One that its client has closed is logged some turns of the fleet's loop later: it counts as closed ``grace_s``
+    before.
+    """
+    steps = []
     for event in log:
-        if event.server == server:
-            now_open += steps.get(event.kind, 0)
-            most = max(most, now_open)
+        if event.server == server and event.kind is EventKind.OPEN:
+            steps.append((event.time_s, 1))
+        elif event.server == server and event.kind is EventKind.CLOSE:
+            steps.append((event.time_s - grace_s, -1))
+    most = now_open = 0
+    for _, step in sorted(steps, key=lambda step: step[0]):
+        now_open += step
+        most = max(most, now_open)
     return most
 
 
