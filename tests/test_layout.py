@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ddmpi.io.layout import (
@@ -83,6 +83,7 @@ def test_the_longest_names_of_dns_that_fit_are_not_shortened() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(SERVER_NAMES)
+@example("0" + "\x80" * 21 + "\u0800" * 13)  # was cut inside a character
 def test_pyarrow_reads_the_server_name_back(server_name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))

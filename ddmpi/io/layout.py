@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
 from urllib.parse import quote, unquote
@@ -202,13 +203,18 @@ def server_folder(server_name: str) -> str:
     A name that would exceed 255 bytes, or that hive readers take for null, keeps its beginning and ends in ``~``
     and a SHA-256: ``~`` is never left bare in other names, hence no two names meet. Readers get the short form back.
     """
-    encoded = quote(server_name, safe="").replace("~", "%7E")
+    encoded = _encoded(server_name)
     if len(SERVER_PREFIX) + len(encoded) > _NAME_MAX_BYTES or server_name == _HIVE_NULL:
         digest = hashlib.sha256(server_name.encode()).hexdigest()
-        # Cut before an escape, not inside it, or readers meet a stray percent sign.
-        kept = re.sub(r"%.?$", "", encoded[:_SHORTENED_BYTES])
-        encoded = f"{kept}~{digest}"
+        # Whole characters only: of half an escape, or half a character's bytes, readers can make nothing.
+        ends = accumulate(len(_encoded(char)) for char in server_name)
+        kept = max((end for end in ends if end <= _SHORTENED_BYTES), default=0)
+        encoded = f"{encoded[:kept]}~{digest}"
     return SERVER_PREFIX + encoded
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="").replace("~", "%7E")
 
 
 def server_of_folder(folder_name: str) -> str | None:
