@@ -37,7 +37,7 @@ def address_rule(allowed: Sequence[Network]) -> Callable[[str], bool]:
 
 
 def _may_connect(text: str, allowed: Sequence[Network]) -> bool:
-    address = _unwrapped(ipaddress.ip_address(text.partition("%")[0]))
+    address = unwrapped(ipaddress.ip_address(text.partition("%")[0]))
     if any(address in network for network in allowed if network.version == address.version):
         return True
     if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
@@ -45,7 +45,7 @@ def _may_connect(text: str, allowed: Sequence[Network]) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def _unwrapped(address: Address) -> Address:
+def unwrapped(address: Address) -> Address:
     """The IPv4 address inside an IPv6 one that only carries it (mapped, 6to4, NAT64), else the address itself."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:

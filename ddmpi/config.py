@@ -5,8 +5,10 @@ lanes it may have, which keys must not change between two runs. It reads the con
 those that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is
 the caller's question.
 
-Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``; keys that are not in
-``semantic()`` may change between two runs over the same output folder.
+No config can say which servers share an IP address: that is found when the table is partitioned (``with_addresses``).
+
+Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``, apart from the addresses; keys
+that are not in ``semantic()`` may change between two runs over the same output folder.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 import ddmpi
+from ddmpi.address_groups import AddressGroups, NoAddressGroups
 from ddmpi.config_text import describe_problem, section_of, shown
 from ddmpi.errors import ConfigError
 from ddmpi.records import Limits
@@ -158,9 +161,24 @@ class Config(Keys):
     notices: Texts = Field((), description="What the user should know although it is no error.")
     rules: ServerRules = Field(ServerRules(()), description="Those of ``servers``, then those of ``servers_from``.")
 
+    _addresses: AddressGroups = PrivateAttr(default_factory=NoAddressGroups)
+
+    def with_addresses(self, groups: AddressGroups) -> Config:
+        """The same, for an output folder where servers share addresses as ``groups`` has it."""
+        copy = self.model_copy()
+        copy._addresses = groups  # noqa: SLF001  # a field would be part of the JSON, and they may be a million
+        return copy
+
+    @property
+    def address_groups(self) -> AddressGroups:
+        """The pace groups of servers that share an address, as far as they are known."""
+        return self._addresses
+
     def limits_for(self, server: str) -> Limits:
-        """What the pace group of a canonical server name allows, over all ranks."""
+        """What the pace group of a canonical server name, or of that name, allows, over all ranks."""
         parameters, rule = self.downloader_parameters, self.rules.find(server)
+        if self.rules.per_address and self._addresses.has(server):
+            rule = self.rules.per_address[0]
         rate, connections = parameters.default_rate_limit, parameters.max_connections_per_server
         if rule is None:
             return Limits(rate_per_s=rate, connections=connections)
@@ -173,9 +191,11 @@ class Config(Keys):
         )
 
     def group_of(self, server: str) -> str:
-        """The pace group of a canonical server name: its rule's group, or the server itself."""
+        """The pace group of a canonical server name: its rule's group, that of its address, or the server itself."""
         rule = self.rules.find(server)
-        return server if rule is None or rule.group is None else rule.group
+        if rule is None or rule.shared_by is None:
+            return server
+        return rule.group or self._addresses.group_of(server) or server
 
     def obeys_robots(self, server: str) -> bool:
         """Whether the server's robots.txt counts."""

@@ -22,8 +22,10 @@ RATE_WINDOW_S = 10.0
 LEAST_WINDOW_S = 1.0
 """Less time has no rate worth telling, and a line without one no use."""
 PARTITIONING = "clustering the table"
-"""The stage that fetches nothing yet: it has rows and no bytes."""
-FORESEEN = (PARTITIONING, "downloading")
+LOOKING_UP = "looking up addresses"
+FETCHING_NOTHING = (LOOKING_UP, PARTITIONING)
+"""Stages that have rows, or names, and no bytes."""
+FORESEEN = (LOOKING_UP, PARTITIONING, "downloading")
 """Stages whose speed says when they end, unless there is a note; profiling asks each server for a few rows only."""
 
 
@@ -80,10 +82,10 @@ class Console:
 
     def _line(self, snapshot: Snapshot) -> str:
         if not snapshot.rows:
-            return f"{snapshot.stage}: {snapshot.rows_done:,} rows so far, {self._text(snapshot)}"
+            return f"{snapshot.stage}: {snapshot.rows_done:,} {snapshot.unit} so far, {self._text(snapshot)}"
         done = 100 * snapshot.rows_done / snapshot.rows
         text = self._text(snapshot)
-        return f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} rows ({done:.1f} %), {text}"
+        return f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} {snapshot.unit} ({done:.1f} %), {text}"
 
     def _update_bar(self, snapshot: Snapshot) -> None:
         text = self._text(snapshot)
@@ -95,6 +97,7 @@ class Console:
             completed=snapshot.rows_done,
             description=snapshot.stage,
             of=f" of {snapshot.rows:,}" if snapshot.rows else "",
+            unit=snapshot.unit,
             text=text,
         )
 
@@ -105,10 +108,10 @@ class Console:
             BarColumn(bar_width=20),
             TaskProgressColumn(),
             # The last column is what a narrow terminal cuts off: what matters least comes last.
-            TextColumn("{task.completed:,.0f}{task.fields[of]} rows  {task.fields[text]}"),
+            TextColumn("{task.completed:,.0f}{task.fields[of]} {task.fields[unit]}  {task.fields[text]}"),
         )
         bar = Progress(*columns, console=self._rich, transient=True)
-        bar.add_task("", total=None, of="", text="")
+        bar.add_task("", total=None, of="", unit="", text="")
         bar.start()
         return bar
 
@@ -118,13 +121,13 @@ class Console:
         (first, rows_before, bytes_before), (last, rows, size) = self._history[0], self._history[-1]
         if (seconds := last - first) >= LEAST_WINDOW_S:
             rows_per_s = (rows - rows_before) / seconds
-            if snapshot.stage == PARTITIONING:
-                known = [f"{_rate(rows_per_s)} rows/s"]
+            if snapshot.stage in FETCHING_NOTHING:
+                known = [f"{_rate(rows_per_s)} {snapshot.unit}/s"]
             else:
                 known = [f"{_rate(rows_per_s)} files/s", f"{(size - bytes_before) / seconds / 1e6:,.1f} MB/s"]
             if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN and not snapshot.note:
                 known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
-        if snapshot.stage != PARTITIONING:
+        if snapshot.stage not in FETCHING_NOTHING:
             known += [counted(snapshot.errors, "error"), f"{counted(snapshot.servers_active, 'server')} active"]
         if snapshot.note:
             known.append(snapshot.note)

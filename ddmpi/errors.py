@@ -42,5 +42,11 @@ class StorageError(DdmpiError):
     exit_code = EXIT_PENDING
 
 
+class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked for it
+    """A stop was asked for before the table was partitioned; the urls folder is as it was before."""
+
+    exit_code = EXIT_PENDING
+
+
 class TransitionError(DdmpiError):
     """A state machine was told something that cannot happen in its state: a bug in ddmpi."""

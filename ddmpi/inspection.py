@@ -18,6 +18,7 @@ from ddmpi.arguments import Arguments
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.formats import counted
+from ddmpi.io.address_table import located
 from ddmpi.io.batch_files import scan
 from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.batch_table import BatchTable
@@ -49,7 +50,7 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
     if not layout.batches_table.exists():
         raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
     if arguments.status:
-        return _status(config, layout, out)
+        return _status(located(config, layout), layout, out)
     return _verify(config, layout, rehash=arguments.rehash, out=out)
 
 

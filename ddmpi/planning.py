@@ -12,6 +12,7 @@ from ddmpi.arguments import Orders
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_DONE
 from ddmpi.formats import counted, duration, size
+from ddmpi.io.address_table import located
 from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.io.checkpoint import Checkpoint, load
 from ddmpi.io.layout import Layout
@@ -47,6 +48,7 @@ def show_plan(
             initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
         finally:
             lock.release()
+    config = located(config, layout)
     table = BatchTable(layout)
     rows = table.rows - table.ignored_rows
     profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}

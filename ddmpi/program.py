@@ -18,6 +18,7 @@ from mpi4py import MPI
 from ddmpi.arguments import Orders
 from ddmpi.config import Config
 from ddmpi.errors import EXIT_PENDING
+from ddmpi.io.address_table import located
 from ddmpi.io.cores import share_of_cores
 from ddmpi.io.layout import Layout
 from ddmpi.io.mailbox import Mailbox, cores_of_downloaders
@@ -74,7 +75,7 @@ def _downloader_maker(mailbox: Mailbox, cores: int) -> Callable[[Begin], Downloa
         log_to_file(layout, mailbox.rank, config.logging)
         log.info("rank %d of %d on %s, pid %d", mailbox.rank, mailbox.size, os.uname().nodename, os.getpid())
         return make_downloader(
-            config,
+            located(config, layout),
             layout,
             epoch=begin.epoch,
             rank=mailbox.rank,

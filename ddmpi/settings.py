@@ -40,6 +40,8 @@ MATCH_CACHE_ENTRIES = 65_536
 """Servers whose rule is remembered; a million of them would cost more memory than finding the rule again costs time."""
 TAKEN_NAMES = ("report.html", "control.yaml", "publication.json")
 """Files of the output folder whose names cannot be changed."""
+PER_ADDRESS = "__per_address__"
+"""What the servers of ``per_address`` rules share, among the names of groups: none of these begins so."""
 RESULT_COLUMNS = frozenset(
     {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
@@ -187,6 +189,9 @@ class ServerRule(Section):
 
     match: ServerPattern = Field(description="Server name or glob, e.g. '*.archive.org' or 'img.example.org:8080'.")
     group: GroupName | None = Field(None, description="The limits apply to all servers of the group together.")
+    per_address: bool = Field(
+        default=False, description="The limits apply to each IP address: servers that share one are one group."
+    )
     rate_limit: float | None = Field(
         None, ge=0, le=1_000_000, description="Requests per second, over all ranks; 0 = no limit."
     )
@@ -200,9 +205,21 @@ class ServerRule(Section):
         None, description="Obey robots.txt and its Crawl-delay; null = as downloader_parameters.robots says."
     )
 
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> ServerRule:
+        if self.per_address and self.group is not None:
+            msg = "group or per_address, not both"
+            raise ValueError(msg)
+        return self
+
     def matches(self, server: str) -> bool:
         """Whether the rule is about this canonical server name. Equal names match although '[' begins a glob's set."""
         return self.match == server or fnmatchcase(server, self.match)
+
+    @property
+    def shared_by(self) -> str | None:
+        """Who shares the limits: the group of that name, the servers of an address (PER_ADDRESS), or nobody."""
+        return PER_ADDRESS if self.per_address else self.group
 
     @property
     def limits(self) -> tuple[float | None, ...]:
@@ -219,8 +236,10 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
     def _groups_agree(self) -> ServerRules:
         first: dict[str, ServerRule] = {}
         for rule in self.root:
-            if rule.group is not None and first.setdefault(rule.group, rule).limits != rule.limits:
-                msg = f"the same limits in all rules of the group {rule.group}"
+            name = rule.shared_by
+            if name is not None and first.setdefault(name, rule).limits != rule.limits:
+                which = "with per_address" if rule.per_address else f"of the group {name}"
+                msg = f"the same limits in all rules {which}"
                 raise ValueError(msg)
         return self
 
@@ -241,10 +260,11 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return cache[server]
 
     def followed_by(self, others: ServerRules) -> ServerRules:
-        """These rules, then the others. A group of theirs that is named here has the limits that it has here."""
-        own = {rule.group: rule for rule in self.root if rule.group is not None}
+        """These rules, then the others. A group of theirs that is named here has the limits that it has here, and so
+        have addresses."""
+        own = {rule.shared_by: rule for rule in self.root if rule.shared_by is not None}
         adapted = (
-            own[rule.group].model_copy(update={"match": rule.match}) if rule.group in own else rule
+            own[rule.shared_by].model_copy(update={"match": rule.match}) if rule.shared_by in own else rule
             for rule in others.root
         )
         return ServerRules((*self.root, *adapted))
@@ -256,25 +276,30 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
 
     @property
     def grouped(self) -> list[str]:
-        """A server that none of these patterns means is in no group."""
+        """A server that none of these patterns means is in no group by its name."""
         return [*(rule.match for rule in self.root if rule.group is not None), *self._groups]
+
+    @cached_property
+    def per_address(self) -> tuple[ServerRule, ...]:
+        """The rules whose limits are those of an address, all the same."""
+        return tuple(rule for rule in self.root if rule.per_address)
 
     @property
     def _groups(self) -> list[str]:
         return list(dict.fromkeys(rule.group for rule in self.root if rule.group is not None))
 
     def grouping(self) -> list[list[str | None]]:
-        """``[match, group]`` of what decides who belongs together: the rules with a group, and those without one that
-        may take a server away from a group's rule that follows them."""
+        """``[match, group]`` of what decides who belongs together: the rules with a group or by address
+        (PER_ADDRESS), and those without that may take a server away from such a rule that follows them."""
         pairs: list[list[str | None]] = []
         grouped_ends: list[str] = []
         for rule in reversed(self.root):
             end = _end_of(rule.match)
-            if rule.group is not None:
+            if rule.shared_by is not None:
                 grouped_ends.append(end)
             elif not any(end.endswith(other) or other.endswith(end) for other in grouped_ends):
                 continue
-            pairs.append([rule.match, rule.group])
+            pairs.append([rule.match, rule.shared_by])
         return pairs[::-1]
 
     @cached_property

@@ -19,6 +19,7 @@ class Snapshot:
     ranks: int
     note: str = ""
     """What a person would wonder about: why there is no speed, or why it says little yet."""
+    unit: str = "rows"
 
 
 @dataclass(frozen=True)

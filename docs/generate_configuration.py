@@ -90,7 +90,10 @@ that group.
 After these rules those of the files in `servers_from` count. Such a file is YAML with the one key `servers`. The one
 that comes with ddmpi, [known-hosts](../ddmpi/presets/known-hosts.yaml), has the limits that well-known hosts state. To
 change some of them, put a rule of your own into `servers`, or name a changed copy of the file. A group that `servers`
-names has the limits that it has there, whatever the files say.
+names has the limits that it has there, whatever the files say, and so have addresses.
+
+With `per_address: true` servers are grouped by their IP addresses: see
+[politeness.md](politeness.md#virtual-hosts-on-one-machine).
 """
 
 

@@ -130,6 +130,16 @@ def test_downloader_parameters_refused(keys: Mapping[str, object], line: str) ->
             "expected the same limits in all rules of the group g",
             id="group with two limits",
         ),
+        pytest.param(
+            {"servers": [{"match": "a", "group": "g", "per_address": True}]},
+            "servers[0]: a mapping: expected group or per_address, not both",
+            id="group and address",
+        ),
+        pytest.param(
+            {"servers": [{"match": "a", "per_address": True, "rate_limit": 1}, {"match": "b", "per_address": True}]},
+            "expected the same limits in all rules with per_address",
+            id="addresses with two limits",
+        ),
         pytest.param({"schedule_rules": {}}, "schedule_rules: a mapping: expected at least one rule", id="no rules"),
         pytest.param({"schedule_rules": {"1": 1}}, "schedule_rules.1: '1': expected a valid integer", id="text key"),
         pytest.param({"schedule_rules": {1: 0}}, "schedule_rules[1]: 0: expected greater than or equal to 1", id="0"),
@@ -428,8 +438,19 @@ def test_harmless_keys_keep_the_identity(change: Mapping[str, object]) -> None:
     assert make(**change).identity_hash() == make().identity_hash()
 
 
+def test_who_shares_an_address_is_part_of_the_identity() -> None:
+    rule: dict[str, object] = {"match": "*.a.org"}
+    plain, grouped = make(servers=[rule]), make(servers=[{**rule, "group": "g"}])
+    by_address = make(servers=[{**rule, "per_address": True}])
+    assert len({config.identity_hash() for config in (plain, grouped, by_address)}) == 3
+    assert make(servers=[{**rule, "per_address": True, "rate_limit": 3}]).identity_hash() == by_address.identity_hash()
+    # A rule before it takes servers away from it.
+    before = make(servers=[{"match": "x.a.org"}, {**rule, "per_address": True}])
+    assert before.identity_hash() != by_address.identity_hash()
+
+
 def test_semantic_survives_json() -> None:
-    semantic = make(servers=[{"match": "*.a.org", "group": "a"}]).semantic()
+    semantic = make(servers=[{"match": "*.a.org", "group": "a"}, {"match": "*", "per_address": True}]).semantic()
     assert json.loads(json.dumps(semantic)) == semantic
 
 

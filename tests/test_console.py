@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ddmpi.console import PARTITIONING, Console
+from ddmpi.console import LOOKING_UP, PARTITIONING, Console
+from ddmpi.io.address_grouping import AddressSummary
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
 from ddmpi.roles.reporting import Reporter
 from ddmpi.summary import Snapshot, Summary
@@ -73,6 +74,23 @@ def test_the_reporter_tells_the_stage_and_its_result(capsys: pytest.CaptureFixtu
         "1 min 01 s"
     )
     assert lines[1] == "Largest servers: " + ", ".join(f"{name} {rows:,}" for name, rows in servers)
+
+
+def test_the_reporter_tells_of_addresses(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(new_console(), ranks=4, started_at=0.0)
+    reporter.on_grouped(AddressSummary(servers=5000, unknown=0, shared=3000, groups=1))
+    reporter.on_grouped(AddressSummary(servers=1, unknown=1, shared=0, groups=0))
+    assert capsys.readouterr().out.splitlines() == [
+        "Addresses: 3,000 of 5,000 servers share one, in 1 group",
+        "Addresses: 0 of 1 server share one, in 0 groups; "
+        "1 have no address that could be found, or may be contacted: on their own",
+    ]
+    console = new_console()
+    for now, done in ((0.0, 0), (2.0, 1000)):
+        console.show(Snapshot(LOOKING_UP, 5000, done, 0, 0, 0, 4, unit="names"), now)
+    assert capsys.readouterr().out.splitlines() == [
+        "looking up addresses: 1,000 of 5,000 names (20.0 %), 500 names/s, ETA 8.0 s"
+    ]
 
 
 def test_ignored_rows_are_in_the_summary_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:

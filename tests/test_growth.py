@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ddmpi.errors import OutputError
+from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.growth import digest_rows, known_rows
 from ddmpi.io.tables import InputTable, open_input
 from ddmpi.io.urls_index import UrlsIndex, read_index
-from ddmpi.io.urls_writer import Interrupted, partition_input
+from ddmpi.io.urls_writer import partition_input
 
 COLUMNS = {"identifier": "identifier", "title": "title"}
 START = [f"http://s{row % 5}.org/{row}" for row in range(60)] + ["not a url", "http://small.org/1"]

@@ -16,6 +16,7 @@ import ddmpi
 PACKAGE = Path(ddmpi.__file__).parent
 PURE = (
     "actions",
+    "address_groups",
     "addresses",
     "agenda",
     "audit",

@@ -55,6 +55,15 @@ def test_a_group_that_the_config_names_keeps_the_limits_of_the_config() -> None:
     assert config.limits_for("ia800.archive.org") == config.limits_for("a.mirror.net") == Limits(5.0, 8)
 
 
+def test_addresses_have_the_limits_of_the_config_whatever_a_file_says(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "servers:\n  - {match: '*', per_address: true, rate_limit: 3}\n")
+    config = make(servers=[{"match": "*.org", "per_address": True, "rate_limit": 5}], servers_from=[KNOWN_HOSTS, path])
+    assert [rule.rate_limit for rule in config.rules.per_address] == [5, 5]
+    assert config.limits_for("upload.wikimedia.org").rate_per_s == 5
+    assert make(servers_from=[KNOWN_HOSTS, path]).limits_for("upload.wikimedia.org").connections == 2
+    assert make(servers_from=[KNOWN_HOSTS, path]).limits_for("a.net").rate_per_s == 3
+
+
 def test_files_of_the_users_own(tmp_path: Path) -> None:
     path = file_of(tmp_path, "servers:\n  - {match: upload.wikimedia.org, rate_limit: 3}\n")
     assert make(servers_from=[path]).limits_for("upload.wikimedia.org") == Limits(3.0, 8)

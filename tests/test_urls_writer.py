@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddmpi import placement
-from ddmpi.errors import InputError, OutputError, StorageError
+from ddmpi.errors import InputError, Interrupted, OutputError, StorageError
 from ddmpi.io import durable, sources
 from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.tables import InputTable, open_input
 from ddmpi.io.url_rows import TEXT_COLUMNS
-from ddmpi.io.urls_writer import Interrupted, PartitionProgress, PartitionSummary, partition_input
+from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary, partition_input
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS, BatchRef
 
 ROWS = 3000

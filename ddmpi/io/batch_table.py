@@ -259,5 +259,6 @@ def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, P
     special = pc.starts_with(names.values, "__")
     known = pc.is_in(names.values, value_set=pa.array(list(profiles), pa.string()))
     ruled = matching_servers(names.values, config.rules.patterns)
-    for index in np.flatnonzero(np.asarray(pc.or_(special, known)) | ruled).tolist():
+    by_address = pc.is_in(names.values, value_set=pa.array(list(config.address_groups.names), pa.string()))
+    for index in np.flatnonzero(np.asarray(pc.or_(special, pc.or_(known, by_address))) | ruled).tolist():
         yield index, names[index]

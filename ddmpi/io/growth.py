@@ -20,12 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ddmpi.errors import OutputError
+from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.disk_errors import one_line
 from ddmpi.io.row_uuids import HASHED_BYTES, hash_texts, mix
 from ddmpi.io.tables import InputTable, RawRows
 from ddmpi.io.urls_index import UrlsIndex
-from ddmpi.io.urls_writer import Interrupted
 from ddmpi.io.workers import Workers
 from ddmpi.partition import IntArray
 

@@ -225,7 +225,7 @@ def write_index(
         "first_row": layout.first_row,
     }
     schema = BATCHES_SCHEMA.with_metadata({INPUT_ROWS: str(input_rows).encode()})
-    _write_table(folder / BATCHES_NAME, pa.table(batches, schema=schema))
+    write_table(folder / BATCHES_NAME, pa.table(batches, schema=schema))
     by_server = {
         "server_name": servers.names,
         "group": pc.coalesce(servers.groups, servers.names),
@@ -233,10 +233,11 @@ def write_index(
         "first_batch_id": cut.first_batch + place.batches,
         "batches": cut.batch_counts,
     }
-    _write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
+    write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table) -> None:
+    """A small table, whole or not at all."""
     new = NewFile(path.with_name(f".{path.name}.tmp"))
     try:
         pq.write_table(table, cast("IO[bytes]", new), compression="zstd")

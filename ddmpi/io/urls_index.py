@@ -45,20 +45,21 @@ class UrlsIndex:
     def partitions_of(self, server_names: pa.Array[Any]) -> IntArray:
         """(n,) how many partitions there are under each ``server_name``."""
         known = self._partitions
-        places = pc.index_in(server_names, value_set=_one_array(known.column("server_name")))
-        last = _one_array(known.column("partition_id_max")).take(places)
+        places = pc.index_in(server_names, value_set=one_array(known.column("server_name")))
+        last = one_array(known.column("partition_id_max")).take(places)
         return np.asarray(last.fill_null(-1)).astype(np.int64) + 1
 
     def groups_of(
         self, servers: pa.Array[Any], groups_of_new: Callable[[pa.Array[Any]], pa.Array[Any]]
     ) -> pa.Array[Any]:
         """(n,) the pace group of each server. Known ones keep theirs, also where it is a packed batch: one server
-        in two groups would be asked by two ranks at once."""
-        places = pc.index_in(servers, value_set=_one_array(self.servers.column("server_name")))
+        in two groups would be asked by two ranks at once. ``groups_of_new`` is asked of the others."""
+        places = pc.index_in(servers, value_set=one_array(self.servers.column("server_name")))
         # Not its group in the table of servers, which does not tell the packed batch.
-        first_batches = _one_array(self.servers.column("first_batch_id")).take(places)
-        known = _one_array(self.batches.column("group")).take(first_batches)
-        groups: pa.Array[Any] = pc.coalesce(known, groups_of_new(servers))
+        first_batches = one_array(self.servers.column("first_batch_id")).take(places)
+        known = one_array(self.batches.column("group")).take(first_batches)
+        is_new = pc.is_null(places)
+        groups: pa.Array[Any] = pc.replace_with_mask(known, is_new, groups_of_new(servers.filter(is_new)))
         return groups
 
     @property
@@ -69,8 +70,7 @@ class UrlsIndex:
     @property
     def files(self) -> list[Path]:
         """The files with rows, those of the first ones first."""
-        folders = [self.folder, *_additions(self.folder)]
-        return [path for folder in folders for path in sorted(folder.glob("urls-*.parquet"))]
+        return [path for folder in index_folders(self.folder) for path in sorted(folder.glob("urls-*.parquet"))]
 
 
 def read_index(folder: Path) -> UrlsIndex:
@@ -79,19 +79,25 @@ def read_index(folder: Path) -> UrlsIndex:
     Raises:
         OutputError: a table is missing or cannot be read.
     """
-    folders = [folder, *_additions(folder)]
-    batches = [_read(path / BATCHES_NAME) for path in folders]
-    servers = [_read(path / SERVERS_NAME) for path in folders]
+    folders = index_folders(folder)
+    batches = [read_table(path / BATCHES_NAME) for path in folders]
+    servers = [read_table(path / SERVERS_NAME) for path in folders]
     counts = [(table.schema.metadata or {}).get(INPUT_ROWS) for table in batches]
     rows = None if None in counts else sum(int(count) for count in counts if count is not None)
     return UrlsIndex(folder, _joined(batches), _joined(servers), rows, len(folders) - 1)
 
 
-def _additions(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{_ADDED}*"))
+def index_folders(folder: Path) -> list[Path]:
+    """The urls folder itself, and those of the rows that were added to it later, in order."""
+    return [folder, *sorted(folder.glob(f"{_ADDED}*"))]
 
 
-def _read(path: Path) -> pa.Table:
+def read_table(path: Path) -> pa.Table:
+    """One table of the index.
+
+    Raises:
+        OutputError: it is missing or cannot be read.
+    """
     try:
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
@@ -102,5 +108,6 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
 
 
-def _one_array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+def one_array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    """The column in one piece."""
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ddmpi.errors import EXIT_PENDING, DdmpiError, InputError, StorageError
+from ddmpi.errors import InputError, Interrupted, StorageError
 from ddmpi.ignored import matching_servers
+from ddmpi.io.address_grouping import AddressGrouping
 from ddmpi.io.disk_errors import one_line
 from ddmpi.io.durable import make_folders, publish
 from ddmpi.io.row_numbers import NumberFile
@@ -41,12 +42,6 @@ SHELF_ROWS: Final = 128 * 1024
 """Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
 SHELF_BYTES: Final = 1 << 28
 """Wide rows are fewer: one array of strings cannot hold more than 2 GB."""
-
-
-class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked for it
-    """``should_stop`` turned true; the urls folder is as it was before."""
-
-    exit_code = EXIT_PENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +68,7 @@ def partition_input(
     small_rows: int,
     group_of: Callable[[str], str] | None = None,
     grouped: Sequence[str] = ("*",),
+    by_address: AddressGrouping | None = None,
     earlier: UrlsIndex | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_progress: Callable[[PartitionProgress], None] = lambda _: None,
@@ -83,8 +79,9 @@ def partition_input(
     ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
     About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
     ``group_of`` says which pace group a server is in, its own name if it is on its own (None: they all are); it is
-    asked once per server of those that the patterns ``grouped`` mean, the others are on their own. With ``earlier`` the
-    table's rows come after those of that index, and ``folder`` is its ``next_addition``.
+    asked once per server of those that the patterns ``grouped`` mean, the others are on their own, unless
+    ``by_address`` says otherwise. With ``earlier`` the table's rows come after those of that index, and ``folder`` is
+    its ``next_addition``.
 
     Raises:
         InputError: the input is damaged, or changed meanwhile.
@@ -101,7 +98,10 @@ def partition_input(
                 shutil.rmtree(leftover)
         make_folders(staging)
         with recycled_memory(), Workers() as workers:
-            cut = job.run(workers, batch_size, small_rows, partial(_groups, group_of, grouped), earlier)
+            groups_of = partial(_groups, group_of, grouped, by_address)
+            cut = job.run(workers, batch_size, small_rows, groups_of, earlier)
+        if by_address is not None:
+            by_address.write(staging)
         if folder.exists():
             folder.rename(replaced)
         publish(staging, folder)
@@ -290,8 +290,20 @@ def _drain(kept: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield kept.popleft()
 
 
-def _groups(group_of: Callable[[str], str] | None, grouped: Sequence[str], names: pa.Array[Any]) -> pa.Array[Any]:
+def _groups(
+    group_of: Callable[[str], str] | None,
+    grouped: Sequence[str],
+    by_address: AddressGrouping | None,
+    names: pa.Array[Any],
+) -> pa.Array[Any]:
     """(n,) the groups of these servers, null for those on their own."""
+    by_name = _groups_by_name(group_of, grouped, names)
+    return by_name if by_address is None else by_address.groups_of(names, by_name)
+
+
+def _groups_by_name(
+    group_of: Callable[[str], str] | None, grouped: Sequence[str], names: pa.Array[Any]
+) -> pa.Array[Any]:
     if group_of is None or not grouped:
         return pa.nulls(len(names), pa.string())
     is_asked = matching_servers(names, grouped)

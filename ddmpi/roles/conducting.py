@@ -16,7 +16,7 @@ from pathlib import Path
 from ddmpi.arguments import Orders
 from ddmpi.config import Config
 from ddmpi.console import Console
-from ddmpi.errors import EXIT_PENDING, DdmpiError, StorageError
+from ddmpi.errors import EXIT_PENDING, DdmpiError, Interrupted, StorageError
 from ddmpi.io import slurm
 from ddmpi.io.disk_errors import machine_faults
 from ddmpi.io.layout import Layout
@@ -24,7 +24,6 @@ from ddmpi.io.lock import OutputLock
 from ddmpi.io.mailbox import Mailbox
 from ddmpi.io.rank_log import log_to_file
 from ddmpi.io.terminal import terminal_columns
-from ddmpi.io.urls_writer import Interrupted
 from ddmpi.protocol import Begin, Exit
 from ddmpi.roles.assembly import check_authorities
 from ddmpi.roles.controlling import Controller
@@ -99,7 +98,10 @@ class Conductor:
 
     def _conduct(self, config: Config, layout: Layout) -> Exit:
         reporter = Reporter(self.console, self.mailbox.size, self._started_at)
-        reporting = Reporting(reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None)
+        reporting = Reporting(
+            reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
+            reporter.on_names, reporter.on_grouped,
+        )  # fmt: skip
         state = initialize(config, layout, self._own(layout), self.orders, reporting)
         log_to_file(layout, 0, config.logging)
         reporter.on_ready(state)

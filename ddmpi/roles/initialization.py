@@ -20,6 +20,8 @@ from ddmpi.config import Config
 from ddmpi.config_digests import changed_keys, digests
 from ddmpi.errors import OutputError
 from ddmpi.io import slurm
+from ddmpi.io.address_grouping import AddressGrouping, AddressSummary
+from ddmpi.io.address_table import located
 from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.batch_table import BatchTable
 from ddmpi.io.checkpoint import Checkpoint, load
@@ -45,6 +47,9 @@ class Reporting:
     on_rows: Callable[[PartitionProgress], None]
     on_partitioned: Callable[[PartitionSummary], None]
     should_stop: Callable[[], bool]
+    on_names: Callable[[int, int], None] = lambda _done, _total: None
+    """How many of how many host names are looked up, where rules are about addresses."""
+    on_grouped: Callable[[AddressSummary], None] = lambda _: None
 
 
 def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
@@ -69,7 +74,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     Raises:
         SetupError: config, input and output folder do not fit together.
         StorageError: the folder cannot be written.
-        Interrupted: ``should_stop`` said so while the table was partitioned.
+        Interrupted: ``should_stop`` said so before the table was partitioned.
     """
     checkpoint, warnings = load(layout)
     for warning in [*warnings, *_doubts(layout, checkpoint, warnings)]:
@@ -101,7 +106,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         _add_rows(config, table.after(known), index, reporting)
         stages.pop("profiled", None)  # there may be new servers
     state = RunState(
-        config=config,
+        config=located(config, layout),
         layout=layout,
         table=BatchTable(layout),
         reader=BatchReader(layout.urls),
@@ -209,6 +214,12 @@ def _add_rows(config: Config, added: InputTable, index: UrlsIndex, reporting: Re
 def _cluster(
     config: Config, table: InputTable, folder: Path, earlier: UrlsIndex | None, reporting: Reporting
 ) -> PartitionSummary:
+    by_address = None
+    if config.rules.per_address:
+        by_address = AddressGrouping(
+            config, earlier, on_progress=reporting.on_names, on_grouped=reporting.on_grouped,
+            should_stop=reporting.should_stop,
+        )  # fmt: skip
     return partition_input(
         table,
         folder,
@@ -216,6 +227,7 @@ def _cluster(
         small_rows=min(config.profiling.min_rows, config.downloader_parameters.batch_size),
         group_of=config.group_of,
         grouped=config.rules.grouped,
+        by_address=by_address,
         earlier=earlier,
         memory_bytes=config.initialization.memory_bytes,
         on_progress=reporting.on_rows,

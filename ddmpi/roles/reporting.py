@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ddmpi import __version__
-from ddmpi.console import PARTITIONING, Console
+from ddmpi.console import LOOKING_UP, PARTITIONING, Console
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.formats import counted, duration
 from ddmpi.ignored import matching_servers
+from ddmpi.io.address_grouping import AddressSummary
 from ddmpi.io.durable import write_atomically
 from ddmpi.io.urls_writer import PartitionProgress, PartitionSummary
 from ddmpi.ledger import Ledger
@@ -58,6 +59,21 @@ class Reporter:
         """So far the input is clustered."""
         snapshot = Snapshot(PARTITIONING, progress.total or 0, progress.rows, 0, 0, 0, self._ranks)
         self._console.show(snapshot, time.monotonic())
+
+    def on_names(self, done: int, total: int) -> None:
+        """So many of the servers' names are looked up."""
+        self._console.show(Snapshot(LOOKING_UP, total, done, 0, 0, 0, self._ranks, unit="names"), time.monotonic())
+
+    def on_grouped(self, summary: AddressSummary) -> None:
+        """It is known which servers share an address."""
+        text = (
+            f"Addresses: {summary.shared:,} of {counted(summary.servers, 'server')} share one, "
+            f"in {counted(summary.groups, 'group')}"
+        )
+        if summary.unknown:
+            text += f"; {summary.unknown:,} have no address that could be found, or may be contacted: on their own"
+        self._console.say(text)
+        log.info("%s", text)
 
     def on_partitioned(self, summary: PartitionSummary) -> None:
         """The input is clustered by server."""
