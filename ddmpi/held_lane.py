@@ -42,7 +42,7 @@ class RowCursor(Protocol):
 
 @dataclass(slots=True, eq=False)
 class HeldLane:
-    """One lane. The frontier is the only one that changes it."""
+    """One lane. The frontier and its parts are the only ones that change it."""
 
     lane: Lane
     version: int
@@ -150,7 +150,7 @@ class HeldLane:
         self._limit_sites(now)
 
     def _limit_sites(self, now: float) -> None:
-        # Samples are not waited for: those on hold are put off, see Frontier._look_after.
+        # Samples are not waited for: those on hold are put off, see Departures.look_after.
         by_site = self.lane.packed or self.lane.sampling
         self.on_hold = not by_site and self.allowed(self.lane.group, self.share) is None
         for site in self.sites.values():

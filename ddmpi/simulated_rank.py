@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ddmpi.control import Control
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
-from ddmpi.frontier import Fate, Frontier
+from ddmpi.fates import Fate
+from ddmpi.frontier import Frontier
 from ddmpi.frontier_rules import Rules
 from ddmpi.outcome import classify
 from ddmpi.protocol import (

@@ -10,7 +10,8 @@ import pytest
 
 from ddmpi.errors import TransitionError
 from ddmpi.events import BatchEnded, Event, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
-from ddmpi.frontier import Fate, Frontier
+from ddmpi.fates import Fate
+from ddmpi.frontier import Frontier
 from ddmpi.frontier_rules import Rules
 from ddmpi.outcome import SUCCESS, Outcome, Verdict
 from ddmpi.pace import PacePolicy, Signal

@@ -19,13 +19,16 @@ PURE = (
     "address_groups",
     "addresses",
     "agenda",
+    "arrivals",
     "audit",
     "batch_accounts",
     "byte_budget",
     "coarse_rank",
     "control",
+    "departures",
     "errors",
     "events",
+    "fates",
     "feed",
     "forecast",
     "formats",
@@ -59,6 +62,7 @@ PURE = (
     "robots",
     "robots_gate",
     "robots_tag",
+    "robots_visits",
     "row_filter",
     "schedule",
     "simulated_rank",
@@ -74,6 +78,7 @@ PURE = (
     "user_agent",
     "victims",
     "work_requests",
+    "yielding",
 )
 SHELL = frozenset(
     {

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ddmpi.config import parse
 from ddmpi.events import LaneEnded, RowRedirected, RowsFailed
-from ddmpi.frontier import Fate, Frontier
+from ddmpi.fates import Fate
+from ddmpi.frontier import Frontier
 from ddmpi.outcome import SUCCESS, Outcome, Verdict
 from ddmpi.pace import Signal
 from ddmpi.protocol import Errand, Extend, Lane

@@ -11,8 +11,9 @@ import random
 from collections.abc import Iterable
 
 from ddmpi.events import LaneEnded
+from ddmpi.fates import Fate
 from ddmpi.formats import duration
-from ddmpi.frontier import Fate, Frontier
+from ddmpi.frontier import Frontier
 from ddmpi.frontier_rules import Rules
 from ddmpi.held_lane import LONG_PAUSE_S, RowCursor
 from ddmpi.outcome import Outcome, Verdict

@@ -18,7 +18,7 @@ from ddmpi.config import Config
 from ddmpi.control import Control
 from ddmpi.errors import StorageError
 from ddmpi.events import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
-from ddmpi.frontier import Fate
+from ddmpi.fates import Fate
 from ddmpi.frontier_rules import Rules
 from ddmpi.io.expectations import Expectations
 from ddmpi.io.layout import Layout
