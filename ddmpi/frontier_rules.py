@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ddmpi.pace import PacePolicy
+from ddmpi.backoff import PacePolicy
 from ddmpi.records import Limits
 from ddmpi.retry import RetryPolicy
 

@@ -1,7 +1,8 @@
 """One server's pace: when its next request may start, learned from how the ones before it ended.
 
-Decides: admission (requests per second, connections, bytes), pauses, and when a server counts as dead. The rate itself
-comes from ``learned_rate``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
+Decides: admission (requests per second, connections, bytes) and pauses. The rate itself comes from ``learned_rate``,
+whether a server is parked or dead from ``breaker``, until when its bodies are paid for from ``byte_limits``, how long
+pauses are from ``backoff``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
 pace group or the share of it that one lane holds; every time is monotonic seconds of one process and comes in as
 ``now``.
 
@@ -25,10 +26,12 @@ from __future__ import annotations
 import math
 import random
 import sys
-from dataclasses import dataclass
 from enum import Enum
 
-from ddmpi.byte_budget import DAY_S, HOUR_S, ByteBudget
+from ddmpi.backoff import PacePolicy
+from ddmpi.breaker import Breaker
+from ddmpi.byte_budget import DAY_S
+from ddmpi.byte_limits import ByteLimits
 from ddmpi.errors import TransitionError
 from ddmpi.learned_rate import LearnedRate
 from ddmpi.records import Limits, PaceState
@@ -43,8 +46,6 @@ not all of the burst: a busy rank sends late, and what is on its way is pushed t
 LEARNED_CATCH_UP_S = 0.05
 LEARNED_BURST_S = 0.01
 """A rate that was learned is caught up by so much less: a server that counts strictly must not see a faster one."""
-FORBIDDEN_PER_FAILURE = 4
-"""So many answers 403 in a row count as much as one request without an answer: some files may really be forbidden."""
 RETRY_AFTER_MAX_S = DAY_S
 """A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
 
@@ -69,50 +70,6 @@ class Signal(Enum):
     """Ended by us (refused address, soft stop, out of memory): says nothing about the server."""
 
 
-@dataclass(frozen=True, slots=True)
-class PacePolicy:
-    """How to back off. Raises ValueError for values that would pause for no time or for ever."""
-
-    backoff_brief_s: float = 1.0
-    """First pause without Retry-After, when the server has answered well: the rate is cut at the same time."""
-    backoff_base_s: float = 60.0
-    """Pause when throttling goes on in spite of shorter ones, and of a server that cannot be reached."""
-    backoff_cap_s: float = 86_400.0
-    """Longest pause without Retry-After, before jitter."""
-    jitter: float = 0.1
-    """A back-off is lengthened by up to this share of itself, so that many lanes do not come back at once."""
-    forgive_after_s: float = 1_800.0
-    """Quiet time, counted from the end of the last pause, after which incidents are forgotten."""
-    breaker_failures: int = 5
-    """So many requests without an answer in a row, or throttle incidents with no OK in between, park the server."""
-    breaker_probes: int = 5
-    """After so many failed probes, each one back-off after the other, the server is dead."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.backoff_brief_s < math.inf:
-            raise ValueError(f"need 0 < backoff_brief_s < inf, got {self}")
-        if not 0 < self.backoff_base_s <= self.backoff_cap_s < math.inf:
-            raise ValueError(f"need 0 < backoff_base_s <= backoff_cap_s < inf, got {self}")
-        if not 0 <= self.jitter <= 1 or self.forgive_after_s < 0:
-            raise ValueError(f"need 0 <= jitter <= 1 and forgive_after_s >= 0, got {self}")
-        if self.breaker_failures < 1 or self.breaker_probes < 1:
-            raise ValueError(f"need breaker_failures >= 1 and breaker_probes >= 1, got {self}")
-
-    def backoff_s(self, count: int, rng: random.Random) -> float:
-        """The ``count``-th pause (from 1) of a server that cannot be reached, in seconds: doubled each time, capped,
-        then jittered."""
-        doublings = min(count - 1, 64)  # beyond any cap, and far from the range of a float
-        return min(self.backoff_cap_s, math.ldexp(self.backoff_base_s, doublings)) * (1 + self.jitter * rng.random())
-
-    def throttle_pause_s(self, count: int, rng: random.Random) -> float:
-        """The pause of the ``count``-th incident (from 1) in a row without a good answer, in seconds: brief at first,
-        four times as long each time until it is the base, from then on as ``backoff_s``."""
-        shorter = max(0, math.ceil(math.log(self.backoff_base_s / self.backoff_brief_s, 4)))
-        if count > shorter:
-            return self.backoff_s(count - shorter, rng)
-        return self.backoff_brief_s * 4.0 ** (count - 1) * (1 + self.jitter * rng.random())
-
-
 class Pace:
     """The pace of one server, as held by one lane.
 
@@ -125,17 +82,11 @@ class Pace:
     """
 
     __slots__ = (
-        "_budget_until",
-        "_budgets",
-        "_bytes_at",
-        "_failures",
-        "_forbidden",
+        "_breaker",
+        "_bytes",
         "_in_flight",
         "_incidents",
         "_limits",
-        "_parked_at",
-        "_parking_before",
-        "_parkings",
         "_paused_until",
         "_policy",
         "_rate",
@@ -160,21 +111,15 @@ class Pace:
         self._strain = Strain()
         self._token_at = now  # when the next token is whole; never before the end of a pause
 
-        self._bytes_at = now  # when the bodies so far are paid for
-        self._budgets: tuple[ByteBudget, ByteBudget] | None = None
-        self._budget_until = -math.inf
-        if limits.has_byte_budget:
-            self._open_budgets(state or PaceState(), now)
+        self._bytes = ByteLimits(limits, state.spent_hour if state else (), state.spent_day if state else (), now)
+        # One probe more, also for a server that was dead: whoever starts it again wants to know.
+        parkings = min(state.parkings, policy.breaker_probes) if state else 0
+        self._breaker = Breaker(policy.breaker_failures, policy.breaker_probes, parkings, now)
 
         self._paused_until = now
         self._incidents = 0  # throttle incidents that are not forgiven
         self._throttles = 0  # those since the last good answer: the exponent of the back-off
-        self._forbidden = 0  # answers 403 in a row
         self._stepped_at = -math.inf
-        self._failures = 0  # requests that got no answer since the last one that did
-        self._parkings = 0  # > 0: the breaker is open or half-open
-        self._parked_at = -math.inf
-        self._parking_before = (0, now)  # parkings and end of the pause as they were before the last parking
         if state is not None:
             self._restore(state, now)
 
@@ -182,45 +127,41 @@ class Pace:
         self._paused_until = now + max(state.wait_s, 0.0)
         self._token_at = self._paused_until + (1 / self.rate_per_s if self.rate_per_s else 0.0)
         self._incidents, self._throttles = state.incidents, state.throttles
-        # One probe more, also for a server that was dead: whoever starts it again wants to know.
-        self._parkings = min(state.parkings, self._policy.breaker_probes)
 
     def __repr__(self) -> str:
         rate = f"{self.rate_per_s:g}/s" if self.rate_per_s else "no limit"
-        return (
-            f"<Pace {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._failures} failures, "
-            f"{self._parkings} parkings{', dead' if self.dead else ''}>"
-        )
+        return f"<Pace {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._breaker!r}>"
 
     # ---- what the caller asks
 
     def ready_at(self, now: float) -> float:
         """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
         never because the server is dead."""
-        if self._in_flight >= self._slots or (self._parkings and (self._in_flight or self.dead)):
+        breaker, paid = self._breaker, self._bytes
+        if self._in_flight >= self._slots or (breaker.parkings and (self._in_flight or breaker.dead)):
             return math.inf
-        return max(now, self._token_at, self._bytes_at, self._budget_until)
+        return max(now, self._token_at, paid.paid_at, paid.budget_until)
 
     def wait_s(self, now: float) -> float:
         """How long the server is left alone: pause, parking, byte debt or byte budget, in seconds; 0 if not at all."""
-        return max(self._paused_until - now, self._bytes_at - now, self._budget_until - now, 0.0)
+        return max(self._paused_until - now, self._bytes.paid_at - now, self._bytes.budget_until - now, 0.0)
 
     def parked(self, now: float) -> bool:
         """Whether the rows should be kept for later: the breaker, throttling without end, or the day's bytes."""
-        if now < self._budget_until:
+        if now < self._bytes.budget_until:
             return True
-        failing = self._parkings > 0 or self._throttles >= self._policy.breaker_failures
+        failing = self._breaker.parkings > 0 or self._throttles >= self._policy.breaker_failures
         return failing and now < self._paused_until
 
     @property
     def dead(self) -> bool:
         """Every probe failed: the server will not be asked again, and its rows are errors."""
-        return self._parkings > self._policy.breaker_probes
+        return self._breaker.dead
 
     @property
     def is_probing(self) -> bool:
         """Whether the only request in flight asks if the server answers again."""
-        return self._parkings > 0 and self._in_flight == 1
+        return self._breaker.parkings > 0 and self._in_flight == 1
 
     @property
     def in_flight(self) -> int:
@@ -242,14 +183,15 @@ class Pace:
     def snapshot(self, now: float) -> PaceState:
         """What the next holder has to know; times become durations from ``now``."""
         self._forgive(now)
+        spent_hour, spent_day = self._bytes.spent(now)
         return PaceState(
             rate_per_s=self._rate.learned_per_s,
-            wait_s=max(self._paused_until - now, self._bytes_at - now, 0.0),
+            wait_s=max(self._paused_until - now, self._bytes.paid_at - now, 0.0),
             incidents=self._incidents,
             throttles=self._throttles,
-            parkings=self._parkings,
-            spent_hour=self._budgets[0].spent(now) if self._budgets else (),
-            spent_day=self._budgets[1].spent(now) if self._budgets else (),
+            parkings=self._breaker.parkings,
+            spent_hour=spent_hour,
+            spent_day=spent_day,
         )
 
     # ---- what the caller reports
@@ -289,7 +231,7 @@ class Pace:
             raise TransitionError(f"request finished that never started: {self!r}")
         self._in_flight -= 1
         if body_bytes:
-            self._charge(now, started_at, body_bytes)
+            self._bytes.charge(now, started_at, body_bytes)
         if signal is not Signal.LOCAL:
             before_per_s = self._rate.per_s
             self._learn(now, started_at, signal, retry_after_s)
@@ -303,18 +245,18 @@ class Pace:
             return
         self._rate.not_good(now)
         if signal is Signal.THROTTLED:
-            self._answered(started_at)
+            self._breaker.answered(started_at)
             self._throttled(now, started_at, retry_after_s)
         elif signal is Signal.SERVER_ERROR:
-            self._answered(started_at)
+            self._breaker.answered(started_at)
         elif signal is Signal.FORBIDDEN:
-            self._turned_away(now, started_at)
-        else:
-            self._unanswered(now, started_at)
+            if self._breaker.turned_away(started_at):
+                self._park(now)
+        elif self._breaker.unanswered(started_at):
+            self._park(now)
 
     def _good(self, now: float, started_at: float) -> None:
-        self._answered(started_at)
-        self._forbidden = 0
+        self._breaker.good(started_at)
         if started_at > self._stepped_at:
             self._throttles = 0
             self._forgive(now)
@@ -327,11 +269,10 @@ class Pace:
     def absolve(self, now: float, since: float) -> None:
         """Requests that found no connection since then did so for reasons of our own: they do not count, and neither
         does a parking. The only case in which a pause becomes shorter: it was not asked for by anybody."""
-        self._failures = 0
-        if self._parked_at >= since:
-            self._parkings, self._paused_until = self._parking_before
-            self._parked_at = -math.inf
-            self._token_at = max(self._paused_until, now + (1 / self.rate_per_s if self.rate_per_s else 0.0))
+        paused_until = self._breaker.absolve(since)
+        if paused_until is not None:
+            self._paused_until = paused_until
+            self._token_at = max(paused_until, now + (1 / self.rate_per_s if self.rate_per_s else 0.0))
 
     def set_limits(self, limits: Limits, now: float) -> None:
         """The holder's share changed. What was learned keeps its proportion to the limit; more requests in flight
@@ -342,11 +283,7 @@ class Pace:
             before_per_s = self._rate.per_s
             self._rate.set_limit(limits.rate_per_s)
             self._wait_anew(now, before_per_s)
-        if self._bytes_at > now and old.bytes_per_s != limits.bytes_per_s:
-            debt_bytes = (self._bytes_at - now) * old.bytes_per_s
-            self._bytes_at = now + (debt_bytes / limits.bytes_per_s if limits.bytes_per_s else 0.0)
-        if self._budgets is not None or limits.has_byte_budget:
-            self._open_budgets(self.snapshot(now), now)
+        self._bytes.set_limits(limits, now)
 
     # ---- rate
 
@@ -358,7 +295,7 @@ class Pace:
             self._token_at = free_at + (self._token_at - free_at) * scale
 
     def _look_for_strain(self, now: float, ttfb_s: float, *, is_bad: bool) -> None:
-        if self._strain.note(ttfb_s, is_bad=is_bad) and not self._parkings:
+        if self._strain.note(ttfb_s, is_bad=is_bad) and not self._breaker.parkings:
             self._rate.strained(now)
             self._stepped_at = now
 
@@ -388,53 +325,7 @@ class Pace:
         self._paused_until = max(self._paused_until, now + pause_s)
         self._token_at = max(self._token_at, self._paused_until)
 
-    # ---- breaker
-
-    def _answered(self, started_at: float) -> None:
-        """Any HTTP answer closes the breaker, unless its request is older than the parking: only a probe tells."""
-        if started_at > self._parked_at:
-            self._failures = 0
-            self._parkings = 0
-
-    def _turned_away(self, now: float, started_at: float) -> None:
-        """One 403 is an answer; many of them in a row are none."""
-        self._forbidden += 1
-        if self._parkings or self._forbidden >= FORBIDDEN_PER_FAILURE * self._policy.breaker_failures:
-            self._park(now, started_at)
-        else:
-            self._answered(started_at)
-
-    def _unanswered(self, now: float, started_at: float) -> None:
-        if started_at <= self._parked_at:
-            return
-        self._failures += 1
-        if self._parkings or self._failures >= self._policy.breaker_failures:
-            self._park(now, started_at)
-
-    def _park(self, now: float, started_at: float) -> None:
-        if started_at > self._parked_at:
-            self._parking_before = (self._parkings, self._paused_until)
-            self._parkings += 1
-            self._parked_at = now
-            self._pause(now, self._policy.backoff_s(self._parkings, self._rng))
-
-    # ---- bytes
-
-    def _charge(self, now: float, started_at: float, body_bytes: int) -> None:
-        if self._limits.bytes_per_s:
-            # From its start: the time in which a body came in has paid for it already.
-            self._bytes_at = max(self._bytes_at, started_at) + body_bytes / self._limits.bytes_per_s
-        if self._budgets is not None:
-            for budget in self._budgets:
-                budget.charge(now, body_bytes)
-            self._check_budgets(now, self._budgets)
-
-    def _open_budgets(self, state: PaceState, now: float) -> None:
-        """Begin to count bytes by hour and day, or go on with other limits."""
-        hour = ByteBudget(self._limits.bytes_per_hour, HOUR_S, state.spent_hour, now)
-        day = ByteBudget(self._limits.bytes_per_day, DAY_S, state.spent_day, now)
-        self._budgets = (hour, day)
-        self._check_budgets(now, self._budgets)
-
-    def _check_budgets(self, now: float, budgets: tuple[ByteBudget, ByteBudget]) -> None:
-        self._budget_until = max(budget.blocked_until(now) for budget in budgets)
+    def _park(self, now: float) -> None:
+        """The breaker opens, or a probe has failed."""
+        parkings = self._breaker.park(now, self._paused_until)
+        self._pause(now, self._policy.backoff_s(parkings, self._rng))

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ddmpi.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
+from ddmpi.backoff import PacePolicy
 from ddmpi.control import ControlRule
 from ddmpi.errors import DdmpiError
 from ddmpi.frontier_rules import CHUNK_ROWS, LOW_WATER_ROWS, Rules
 from ddmpi.ledger import Ledger
-from ddmpi.pace import PacePolicy
 from ddmpi.protocol import (
     Assign,
     Finished,

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from ddmpi.backoff import PacePolicy
 from ddmpi.errors import TransitionError
 from ddmpi.events import BatchEnded, Event, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
 from ddmpi.fates import Fate
 from ddmpi.frontier import Frontier
 from ddmpi.frontier_rules import Rules
 from ddmpi.outcome import SUCCESS, Outcome, Verdict
-from ddmpi.pace import PacePolicy, Signal
+from ddmpi.pace import Signal
 from ddmpi.protocol import Errand, Extend, Lane, LaneState, Yield, Yielded
 from ddmpi.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Task
 from ddmpi.retry import RetryPolicy

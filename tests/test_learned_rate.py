@@ -11,8 +11,9 @@ from itertools import pairwise
 
 import pytest
 
+from ddmpi.backoff import PacePolicy
 from ddmpi.learned_rate import CLIMB_S, FLOOR_PER_S, HOLD_S, LearnedRate
-from ddmpi.pace import Pace, PacePolicy, Signal
+from ddmpi.pace import Pace, Signal
 from ddmpi.records import Limits, PaceState
 
 PHASES = ((120.0, 20.0), (120.0, 5.0), (120.0, 40.0))

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from ddmpi.backoff import PacePolicy
 from ddmpi.outage import LONGEST_S, PROBE_MOST_S, WINDOW_S, WITNESSES, Outage
-from ddmpi.pace import Pace, PacePolicy, Signal
+from ddmpi.pace import Pace, Signal
 from ddmpi.records import Limits
 from ddmpi.retry import RetryPolicy
 from ddmpi.simulated_world import Disk, ServerModel, World

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddmpi.backoff import PacePolicy
+from ddmpi.breaker import FORBIDDEN_PER_FAILURE
 from ddmpi.byte_budget import DAY_S, HOUR_S, SLOTS
 from ddmpi.errors import TransitionError
 from ddmpi.learned_rate import BACK_SHARE
-from ddmpi.pace import BURST_S, CATCH_UP_S, FORBIDDEN_PER_FAILURE, Pace, PacePolicy, Signal
+from ddmpi.pace import BURST_S, CATCH_UP_S, Pace, Signal
 from ddmpi.records import Limits, PaceState
 from ddmpi.strain import ANSWERS
 

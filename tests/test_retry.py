@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddmpi.backoff import PacePolicy
 from ddmpi.outcome import SUCCESS, Outcome, Verdict
-from ddmpi.pace import PacePolicy, Signal
+from ddmpi.pace import Signal
 from ddmpi.records import ErrorKind, Failure
 from ddmpi.retry import CONNECT_TRIES, DNS_WAIT_S, JITTER, LONGEST_WAIT_S, RetryPolicy
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
-from ddmpi.pace import PacePolicy
+from ddmpi.backoff import PacePolicy
 from ddmpi.records import INVALID_SERVER, MANY_SERVERS, Limits
 from ddmpi.retry import RetryPolicy
 from ddmpi.simulated_rank import RankModel

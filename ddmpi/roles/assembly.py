@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pycurl
 
 from ddmpi.addresses import address_rule
+from ddmpi.backoff import PacePolicy
 from ddmpi.config import Config
 from ddmpi.errors import SetupError
 from ddmpi.frontier_rules import Rules
@@ -17,7 +18,6 @@ from ddmpi.io.batch_reader import BatchReader
 from ddmpi.io.layout import Layout
 from ddmpi.io.publishing import make_publisher
 from ddmpi.io.transfers import TransferOptions, Transfers
-from ddmpi.pace import PacePolicy
 from ddmpi.protocol import ToCoordinator
 from ddmpi.retry import RetryPolicy
 from ddmpi.robots_tag import TagRule

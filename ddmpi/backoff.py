@@ -1,0 +1,54 @@
+"""How long a server is left alone: pauses that grow, capped and jittered. Pure.
+
+Decides lengths only: when a pause begins is ``pace``'s business. It must not know the clock.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PacePolicy:
+    """How to back off. Raises ValueError for values that would pause for no time or for ever."""
+
+    backoff_brief_s: float = 1.0
+    """First pause without Retry-After, when the server has answered well: the rate is cut at the same time."""
+    backoff_base_s: float = 60.0
+    """Pause when throttling goes on in spite of shorter ones, and of a server that cannot be reached."""
+    backoff_cap_s: float = 86_400.0
+    """Longest pause without Retry-After, before jitter."""
+    jitter: float = 0.1
+    """A back-off is lengthened by up to this share of itself, so that many lanes do not come back at once."""
+    forgive_after_s: float = 1_800.0
+    """Quiet time, counted from the end of the last pause, after which incidents are forgotten."""
+    breaker_failures: int = 5
+    """So many requests without an answer in a row, or throttle incidents with no OK in between, park the server."""
+    breaker_probes: int = 5
+    """After so many failed probes, each one back-off after the other, the server is dead."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.backoff_brief_s < math.inf:
+            raise ValueError(f"need 0 < backoff_brief_s < inf, got {self}")
+        if not 0 < self.backoff_base_s <= self.backoff_cap_s < math.inf:
+            raise ValueError(f"need 0 < backoff_base_s <= backoff_cap_s < inf, got {self}")
+        if not 0 <= self.jitter <= 1 or self.forgive_after_s < 0:
+            raise ValueError(f"need 0 <= jitter <= 1 and forgive_after_s >= 0, got {self}")
+        if self.breaker_failures < 1 or self.breaker_probes < 1:
+            raise ValueError(f"need breaker_failures >= 1 and breaker_probes >= 1, got {self}")
+
+    def backoff_s(self, count: int, rng: random.Random) -> float:
+        """The ``count``-th pause (from 1) of a server that cannot be reached, in seconds: doubled each time, capped,
+        then jittered."""
+        doublings = min(count - 1, 64)  # beyond any cap, and far from the range of a float
+        return min(self.backoff_cap_s, math.ldexp(self.backoff_base_s, doublings)) * (1 + self.jitter * rng.random())
+
+    def throttle_pause_s(self, count: int, rng: random.Random) -> float:
+        """The pause of the ``count``-th incident (from 1) in a row without a good answer, in seconds: brief at first,
+        four times as long each time until it is the base, from then on as ``backoff_s``."""
+        shorter = max(0, math.ceil(math.log(self.backoff_base_s / self.backoff_brief_s, 4)))
+        if count > shorter:
+            return self.backoff_s(count - shorter, rng)
+        return self.backoff_brief_s * 4.0 ** (count - 1) * (1 + self.jitter * rng.random())

@@ -1,0 +1,97 @@
+"""When a server that does not answer is parked, probed and given up: its circuit breaker. Pure.
+
+Decides from how requests ended. It must not know pauses' lengths, rates or rows.
+
+    closed -> (failures in a row) -> open, for a pause -> half-open: one request, a probe -> closed, or open again
+                                                                                          -> dead, after the last probe
+
+Invariants: requests that started before the last parking say nothing about the time after it, for or against the
+server; only an answer to a probe closes the breaker.
+"""
+
+from __future__ import annotations
+
+import math
+
+FORBIDDEN_PER_FAILURE = 4
+"""So many answers 403 in a row count as much as one request without an answer: some files may really be forbidden."""
+
+
+class Breaker:
+    """The breaker of one server, as held by one lane. All times are seconds, monotonic.
+
+    Args:
+        most_failures: so many requests without an answer in a row open it.
+        most_probes: after so many failed probes the server is dead.
+        parkings: how often an earlier holder has parked the server in a row; 0 = the breaker is closed.
+    """
+
+    __slots__ = ("_before", "_failures", "_forbidden", "_most_failures", "_most_probes", "_parked_at", "parkings")
+
+    def __init__(self, most_failures: int, most_probes: int, parkings: int, now: float) -> None:
+        self.parkings = parkings
+        """> 0: the breaker is open or half-open."""
+        self._most_failures = most_failures
+        self._most_probes = most_probes
+        self._failures = 0  # requests that got no answer since the last one that did
+        self._forbidden = 0  # answers 403 in a row
+        self._parked_at = -math.inf
+        self._before = (0, now)  # parkings and end of the pause as they were before the last parking
+
+    def __repr__(self) -> str:
+        return f"{self._failures} failures, {self.parkings} parkings{', dead' if self.dead else ''}"
+
+    @property
+    def dead(self) -> bool:
+        """Every probe failed."""
+        return self.parkings > self._most_probes
+
+    # ---- how a request that started at started_at has ended
+
+    def answered(self, started_at: float) -> None:
+        """Any HTTP answer closes the breaker, unless its request is older than the parking: only a probe tells."""
+        if started_at > self._parked_at:
+            self._failures = 0
+            self.parkings = 0
+
+    def good(self, started_at: float) -> None:
+        """An answer as a healthy server gives it."""
+        self.answered(started_at)
+        self._forbidden = 0
+
+    def turned_away(self, started_at: float) -> bool:
+        """One 403 is an answer; many of them in a row are none. Whether the server is to be parked."""
+        self._forbidden += 1
+        if self.parkings or self._forbidden >= FORBIDDEN_PER_FAILURE * self._most_failures:
+            return started_at > self._parked_at
+        self.answered(started_at)
+        return False
+
+    def unanswered(self, started_at: float) -> bool:
+        """No HTTP answer came. Whether the server is to be parked."""
+        if started_at <= self._parked_at:
+            return False
+        self._failures += 1
+        return self.parkings > 0 or self._failures >= self._most_failures
+
+    # ---- parking
+
+    def park(self, now: float, paused_until: float) -> int:
+        """Open, or open again after a probe; how many parkings in a row that makes.
+
+        ``paused_until`` is the end of the pause so far.
+        """
+        self._before = (self.parkings, paused_until)
+        self.parkings += 1
+        self._parked_at = now
+        return self.parkings
+
+    def absolve(self, since: float) -> float | None:
+        """The requests without an answer are not the server's fault, and a parking since then is void: the end of the
+        pause before it, None where there was none."""
+        self._failures = 0
+        if self._parked_at < since:
+            return None
+        self.parkings, paused_until = self._before
+        self._parked_at = -math.inf
+        return paused_until
