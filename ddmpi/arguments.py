@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="see docs/configuration.md")
     parser.add_argument("--version", action="version", version=f"ddmpi {ddmpi.__version__}")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--plan", action="store_true", help="predict the run, without network access")
+    action.add_argument("--plan", action="store_true", help="predict the run; no server is asked")
     action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")
     action.add_argument("--verify", action="store_true", help="check every row from the files alone")
     action.add_argument(

@@ -1,4 +1,4 @@
-"""``--plan``: what a run will take, in time, ranks, bytes and memory, without network."""
+"""``--plan``: what a run will take, in time, ranks, bytes and memory, without a request."""
 
 from __future__ import annotations
 
