@@ -160,7 +160,7 @@ class DownloaderParameters(Section):
         description="Directives of X-Robots-Tag for which a file is not stored, such as [noai, noimageai].",
     )
     memory_budget_bytes: int = Field(
-        167_772_160, ge=4_096, le=2**50, description="Bytes of bodies that one rank holds in memory at most."
+        134_217_728, ge=4_096, le=2**50, description="Bytes of bodies that one rank holds in memory at most."
     )
     part_bytes: int = Field(268_435_456, ge=4_096, le=2**40, description="Bytes at which a part is closed.")
 
