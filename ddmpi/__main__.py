@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ddmpi.arguments import Arguments, Orders, parse_arguments
 from ddmpi.errors import DdmpiError, SetupError
+from ddmpi.io.memory import use_one_allocator
 from ddmpi.io.parent import die_with_launcher
 from ddmpi.launching import complain, refuse_start, run_together
 from ddmpi.starting import start_mpi
@@ -17,6 +18,7 @@ from ddmpi.starting import start_mpi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     die_with_launcher(os.environ)
+    use_one_allocator(os.environ)
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse_arguments(argv)
     if arguments.is_local:
