@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.job import ranks_of
+from tests.job import descendants_of, ranks_of
 
 SAMPLE_INTERVAL_S: Final = 0.02
 """A process's counters vanish with it: so much of its time may be missed."""
@@ -39,13 +39,23 @@ def run(command: Sequence[str], printed_to: Path, folder: Path) -> Ended:
     started = time.monotonic()
     with printed_to.open("wb") as sink:
         process = subprocess.Popen(command, cwd=folder, stdout=sink, stderr=subprocess.STDOUT)
-    _, status, used = os.wait4(process.pid, 0)
+    peak_rss_mb = 0.0
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        # Not ru_maxrss: what this process held when it started the command counts there (Linux, exec).
+        peak_rss_mb = max(peak_rss_mb, *_peaks_mb([process.pid, *descendants_of(process.pid)]))
+        time.sleep(SAMPLE_INTERVAL_S)
+    _, status, used = ended
     wall_s = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     printed = printed_to.read_text(errors="replace")
     if process.returncode:
         raise RuntimeError(f"{command[0]} ended with {process.returncode}:\n{printed[-3000:]}")
-    return Ended(wall_s, Usage(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024), printed)
+    return Ended(wall_s, Usage(used.ru_utime + used.ru_stime, peak_rss_mb), printed)
+
+
+def _peaks_mb(pids: Iterable[int]) -> list[float]:
+    found = [usage_of(pid) for pid in pids]
+    return [0.0, *(usage.peak_rss_mb for usage in found if usage is not None)]
 
 
 def watch_ranks(mpiexec: subprocess.Popen[str], timeout_s: float) -> dict[int, Usage]:

@@ -187,15 +187,15 @@ def signal_run(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 def ranks_of(process: subprocess.Popen[str]) -> list[int]:
     """Pids of the ranks: Python processes below mpiexec, in order of start."""
-    found = []
-    queue = [process.pid]
-    while queue:
-        pid = queue.pop(0)
-        for child in children_of(pid):
-            queue.append(child)
-            command = _command(child)
-            if b"ddmpi" in command and b"python" in command[0]:
-                found.append(child)
+    commands = {pid: _command(pid) for pid in descendants_of(process.pid)}
+    return [pid for pid, command in commands.items() if b"ddmpi" in command and b"python" in command[0]]
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Pids of the process's children, then of theirs, and so on."""
+    found = children_of(pid)
+    for child in found:  # it grows meanwhile
+        found += children_of(child)
     return found
 
 
