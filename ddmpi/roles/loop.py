@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ddmpi.errors import EXIT_PENDING, OutputError, StorageError
+from ddmpi.errors import EXIT_PENDING, OutputError, SetupError, StorageError
 from ddmpi.io.disk_errors import machine_faults
 from ddmpi.io.mailbox import Mailbox
 from ddmpi.protocol import (
@@ -103,7 +103,7 @@ class Loop:
             case Exit():
                 self._exit = message
             case Begin():
-                self._downloader = self._make_downloader(message)
+                self._downloader = self._begun(message)
                 self._downloader.reports.interval_s = message.report_interval_s
                 self._downloader.watch(self._signals.fd, self._signals.drain)
             case _ if isinstance(message, _TO_COORDINATOR):
@@ -114,6 +114,20 @@ class Loop:
                 if self._downloader is None:
                     raise TypeError(f"{message!r} came before Begin")
                 self._downloader.handle(message, now)
+
+    def _begun(self, message: Begin) -> Downloader:
+        """What this rank alone cannot use, as its node lacks it, ends all: they would wait for it for ever.
+
+        Raises:
+            StorageError: see above.
+        """
+        try:
+            with machine_faults():
+                return self._make_downloader(message)
+        except SetupError as error:
+            if self._coordinator is not None:
+                raise
+            raise StorageError(f"cannot begin: {error}") from error
 
     def _step_coordinator(self, coordinator: Coordinator, now: float) -> None:
         self._guarded(coordinator, lambda it: it.step(now), now)
