@@ -220,7 +220,7 @@ run_job() {
     arguments=("${arguments[0]}")
   fi
   run_forwarding "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}" || code=$?
-  [[ -z $submitted ]] || "$python" -m ddmpi.requeue "${arguments[0]}" "$code" || true
+  [[ -z $submitted ]] || "$python" -m ddmpi.cli.requeue "${arguments[0]}" "$code" || true
   return "$code"
 }
 
@@ -234,7 +234,7 @@ run_tests() {
   ruff format --check .
   mypy ddmpi tests benchmarks docs
   shellcheck run.sh .ci/run
-  [[ ${1:-} != all ]] || "$python" -m tests.dependency_audit
+  [[ ${1:-} != all ]] || "$python" -m tests.whole.dependency_audit
   # Most of these tests wait for a job of their own: beside each other they take half the time.
   "$python" -m pytest -n 3 --dist worksteal -m "not mpi and not slow"
   for ranks in 1 2 4; do

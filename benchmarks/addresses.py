@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ddmpi.config import parse
-from ddmpi.io.address_grouping import AddressGrouping
-from ddmpi.io.address_table import read_addresses
-from ddmpi.io.resolving import Bounds, resolve
+from ddmpi.config.config import parse
+from ddmpi.io.http.resolver import Bounds, resolve
+from ddmpi.io.urls.address_grouping import AddressGrouping
+from ddmpi.io.urls.address_table import read_addresses
 
 SLOW_S = 0.02
 

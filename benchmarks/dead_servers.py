@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_address
-from tests.job import make_job, outcomes, rows_of
+from tests.whole.job import make_job, outcomes, rows_of
 
 RANKS: Final = 4
 LATENCY_S: Final = 0.02

@@ -39,7 +39,7 @@ from tests.fleet.spec import plain_fleet
 from tests.fleet.table import path_of
 from tests.hostile.answers import ANSWERS
 from tests.hostile.bodies import MAX_FILE_BYTES, PICTURE
-from tests.job import Job, make_job, outcomes, ranks_of, rows_of
+from tests.whole.job import Job, make_job, outcomes, ranks_of, rows_of
 
 RANKS: Final = 4
 LATENCY_S: Final = 0.02

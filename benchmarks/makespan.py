@@ -38,19 +38,19 @@ import numpy as np
 import pyarrow.csv as pa_csv
 
 from benchmarks.processes import numbers_of
-from ddmpi import config as config_module
-from ddmpi.coarse_rank import CoarseModel
-from ddmpi.forecast import Forecast
-from ddmpi.io.batch_table import BatchTable, limits_by_group, make_plan
-from ddmpi.io.checkpoint import load
-from ddmpi.io.layout import Layout
-from ddmpi.io.profiles import read_profiles
-from ddmpi.planning import predict_run
-from ddmpi.schedule import LeastLoaded
+from ddmpi.cli.plan import predict_run
+from ddmpi.config import config as config_module
+from ddmpi.core.forecast.coarse_rank import CoarseModel
+from ddmpi.core.forecast.forecast import Forecast
+from ddmpi.core.ledger.schedule import LeastLoaded
+from ddmpi.io.folder.checkpoint import load
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.profiles import read_profiles
+from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
 from tests.fleet.log import NOTE_LIMITED, Event, EventKind, most_connections
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_address
-from tests.job import Job, assert_every_row_once, make_job, ranks_of, wait_until
+from tests.whole.job import Job, assert_every_row_once, make_job, ranks_of, wait_until
 
 RANKS: Final = 4
 SERVERS: Final = 200

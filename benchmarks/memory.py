@@ -24,10 +24,10 @@ from typing import Final
 from benchmarks.processes import watch_ranks
 from benchmarks.throughput_runners import TIMEOUT_S, Work, run_ddmpi
 from benchmarks.web_server import make_bodies, serving
-from ddmpi.settings import DownloaderParameters
+from ddmpi.config.sections import DownloaderParameters
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import ServerSpec, Size, plain_address
-from tests.job import finish, make_job
+from tests.whole.job import finish, make_job
 
 LARGE_BYTES: Final = 5_000_000
 LARGE_FILES: Final = 20

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ddmpi.io.row_uuids import format_uuids
+from ddmpi.io.input.uuids import format_uuids
 
 Figures: TypeAlias = "dict[str, float]"
 Shape: TypeAlias = Callable[[np.random.Generator, int, int], npt.NDArray[np.int64]]

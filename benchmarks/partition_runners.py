@@ -21,10 +21,10 @@ SERVER_OF_URL: Final = "^https?://([^/]*)"
 
 
 def run_ddmpi(source: Path, target: Path) -> float:
-    from ddmpi.arguments import Orders  # noqa: PLC0415
-    from ddmpi.config import parse  # noqa: PLC0415  # see the module's docstring
-    from ddmpi.io.layout import Layout  # noqa: PLC0415
-    from ddmpi.roles.initialization import Reporting, initialize, own_output  # noqa: PLC0415
+    from ddmpi.cli.arguments import Orders  # noqa: PLC0415
+    from ddmpi.config.config import parse  # noqa: PLC0415  # see the module's docstring
+    from ddmpi.io.folder.layout import Layout  # noqa: PLC0415
+    from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output  # noqa: PLC0415
 
     data = {"path_to_input": str(source), "path_to_output_folder": str(target)}
     config = parse(data, "benchmark")

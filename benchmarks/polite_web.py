@@ -23,7 +23,7 @@ from tests.fleet.images import body_of
 from tests.fleet.log import EventKind, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec
-from tests.nginx import common_directives, free_port, started_nginx, temporary_paths
+from tests.whole.nginx import common_directives, free_port, started_nginx, temporary_paths
 
 LEAST_PER_S: Final = 1
 MOST_PER_S: Final = 200

@@ -37,8 +37,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.polite_web import Arrival, Server, Web, burst_of, make_servers, running_web
-from ddmpi.io.audit_file import read_audit
-from tests.job import Job, make_job, outcomes, ranks_of
+from ddmpi.io.folder.audit_file import read_audit
+from tests.whole.job import Job, make_job, outcomes, ranks_of
 
 WINDOWS_S: Final = (1.0, 10.0, 60.0)
 RUN_TIMEOUT_S: Final = 300.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.job import descendants_of, ranks_of
+from tests.whole.job import descendants_of, ranks_of
 
 SAMPLE_INTERVAL_S: Final = 0.02
 """A process's counters vanish with it: so much of its time may be missed."""

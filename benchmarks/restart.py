@@ -24,13 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from ddmpi import config as config_module
-from ddmpi.arguments import Orders
-from ddmpi.io.batch_files import BatchCounts
-from ddmpi.io.layout import Layout, part_name
-from ddmpi.io.schedules import VerificationRow, write_verification
-from ddmpi.roles.initialization import Reporting, initialize, own_output
-from ddmpi.roles.run_state import RunState
+from ddmpi.cli.arguments import Orders
+from ddmpi.config import config as config_module
+from ddmpi.io.folder.layout import Layout, part_name
+from ddmpi.io.folder.markers import BatchCounts
+from ddmpi.io.folder.schedules import VerificationRow, write_verification
+from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output
+from ddmpi.roles.coordinator.run_state import RunState
 
 ROWS_PER_BATCH: Final = 10
 BATCHES_PER_SERVER: Final = 40

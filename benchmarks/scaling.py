@@ -23,7 +23,7 @@ from benchmarks.makespan import scheduled_at
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.job import assert_every_row_once, make_job
+from tests.whole.job import assert_every_row_once, make_job
 
 SERVERS: Final = 200
 LATENCY_S: Final = 0.1

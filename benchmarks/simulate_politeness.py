@@ -1,12 +1,12 @@
 """The laws at full size: 1,000 ranks, 100,000 servers, no network. ``python -m benchmarks.simulate_politeness``.
 
-The real ledger and one real frontier per rank, profiling included, joined by ``ddmpi.simulation``, over servers with
+The real ledger and one real frontier per rank, profiling included, joined by ``tests.simulation``, over servers with
 limits of 0.5 to 20 requests/s: a tenth take less than their limit and answer 429 (with Retry-After, or without), one in
 twenty is dead, one in fifty is out of reach for a minute, and rows are redirected to other servers. Ranks have so few
-connections that lanes wait for them, and are stolen. Half-way all ranks
-are killed, and fewer go on. ``tests.laws`` watches: each request is checked against the limits, leases and pauses of
-its server, each row for having one owner or one outcome, and at the end the parts on the disk are counted. (The
-invariants inside the state machines, which take time that grows with the number of lanes, are checked once in a while.)
+connections that lanes wait for them, and are stolen. Half-way all ranks are killed, and fewer go on.
+``tests.simulation.laws`` watches: each request is checked against the limits, leases and pauses of its server, each row
+for having one owner or one outcome, and at the end the parts on the disk are counted. (The invariants inside the state
+machines, which take time that grows with the number of lanes, are checked once in a while.)
 
 The last line is JSON: ``violations`` (0; the first one ends the program), ``utilisation_median`` (of servers with
 limits of their own which had ``ROWS_TO_MEASURE`` rows or more: rows over what the limit allows from the first to the
@@ -28,11 +28,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ddmpi.records import Answer, Limits, Task
-from ddmpi.simulated_world import Disk, ServerModel, World
-from ddmpi.simulation import Cluster, RunReport, Simulation
-from tests.laws import Laws, run
-from tests.worlds import table
+from ddmpi.core.records import Answer, Limits, Task
+from tests.simulation.laws import Laws, run
+from tests.simulation.simulation import Cluster, RunReport, Simulation
+from tests.simulation.world import Disk, ServerModel, World
+from tests.simulation.worlds import table
 
 SEED: Final = 20_261_125
 SHAPE: Final = 1.3

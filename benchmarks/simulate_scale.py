@@ -1,8 +1,9 @@
 """Rank 0 at full size: 10,000 ranks, 1,000,000 servers, 10^9 rows, on one core and without network.
 
-``python -m benchmarks.simulate_scale`` runs the real ledger over ranks that work by the batch (``ddmpi.forecast``).
-Every message is encoded and decoded as in a real run; what rank 0 does for it (decode, decide, encode) is timed. Not in
-these figures: MPI itself, the markers of complete batches and their verification, which are the disk's speed.
+``python -m benchmarks.simulate_scale`` runs the real ledger over ranks that work by the batch
+(``ddmpi.core.forecast``). Every message is encoded and decoded as in a real run; what rank 0 does for it (decode,
+decide, encode) is timed. Not in these figures: MPI itself, the markers of complete batches and their verification,
+which are the disk's speed.
 
 Servers have Lomax (Pareto II) sizes with shape 1.3; rates are lognormal (sigma 0.7) around 10 requests/s for a server
 of the mean size and grow with the root of the size; latencies are lognormal around 0.2 s. Servers with fewer than 50
@@ -30,13 +31,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ddmpi.actions import Action, Scatter, Send
-from ddmpi.coarse_rank import CoarseModel
-from ddmpi.forecast import Forecast
-from ddmpi.io.name_column import NameColumn
-from ddmpi.protocol import ToCoordinator, decode, encode
-from ddmpi.records import MANY_SERVERS, BatchRef, Limits
-from ddmpi.schedule import (
+from ddmpi.core.forecast.coarse_rank import CoarseModel
+from ddmpi.core.forecast.forecast import Forecast
+from ddmpi.core.ledger.actions import Action, Scatter, Send
+from ddmpi.core.ledger.schedule import (
     CPU_PER_ROW_S,
     DEFAULT_LATENCY_S,
     PACKED_PREFIX,
@@ -47,6 +45,9 @@ from ddmpi.schedule import (
     report_interval_s,
     row_time_s,
 )
+from ddmpi.core.protocol import ToCoordinator, decode, encode
+from ddmpi.core.records import MANY_SERVERS, BatchRef, Limits
+from ddmpi.io.urls.name_column import NameColumn
 
 SHAPE: Final = 1.3
 BATCH_ROWS: Final = 10_000

@@ -28,7 +28,7 @@ from benchmarks.processes import numbers_of, usage_of
 from tests.fleet.log import EventKind, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.job import Job, make_job, ranks_of, wait_until
+from tests.whole.job import Job, make_job, ranks_of, wait_until
 
 RANKS: Final = 4
 SERVERS: Final = 40

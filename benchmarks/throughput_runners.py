@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.processes import Ended, Usage, run, watch_ranks
 from benchmarks.web_server import ADDRESSES, WebServer
-from tests.job import Job, finish, rows_of
+from tests.whole.job import Job, finish, rows_of
 
 Figures: TypeAlias = "dict[str, float]"
 

@@ -25,7 +25,7 @@ from typing import Final
 from tests.fleet.log import Event, EventKind, read_log
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import ServerSpec
-from tests.job import make_job
+from tests.whole.job import make_job
 
 LIMITS_PER_S: Final = (20.0, 5.0, 40.0)
 MOST_ROWS_PER_S: Final = 60

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from tests.nginx import common_directives, free_port, make_certificates, started_nginx, temporary_paths
+from tests.whole.nginx import common_directives, free_port, make_certificates, started_nginx, temporary_paths
 
 ADDRESSES: Final = tuple(f"127.40.0.{number}" for number in range(1, 17))
 """Sixteen servers: a few connections to each, as polite programs have, add up to many."""

@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddmpi.arguments import Arguments, Orders, parse_arguments
+from ddmpi.cli.arguments import Arguments, Orders, parse_arguments
 from ddmpi.errors import DdmpiError, SetupError
 from ddmpi.io.memory import use_one_allocator
+from ddmpi.io.mpi.launcher import complain, refuse_start, run_together
+from ddmpi.io.mpi.starting import start_mpi
 from ddmpi.io.parent import die_with_launcher
-from ddmpi.launching import complain, refuse_start, run_together
-from ddmpi.starting import start_mpi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         # numpy, pyarrow and libcurl take their time to load
-        from ddmpi import config, program  # noqa: PLC0415
+        from ddmpi.config import config  # noqa: PLC0415
+        from ddmpi.roles import program  # noqa: PLC0415
 
         orders = Orders(
             arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_local(arguments: Arguments) -> int:
-    from ddmpi import inspection  # noqa: PLC0415
+    from ddmpi.cli import inspection  # noqa: PLC0415
 
     try:
         return inspection.run(arguments, os.environ)

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddmpi.config import Config, load, parse
+from ddmpi.config.config import Config, load, parse
 from ddmpi.errors import SetupError
-from ddmpi.io.current import current_outcomes
-from ddmpi.io.layout import Layout
-from ddmpi.launching import complain, refuse_wrong_launcher, run_together, speaks
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.mpi.launcher import complain, refuse_wrong_launcher, run_together, speaks
+from ddmpi.io.results.dataset import current_outcomes
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -53,8 +53,8 @@ def download(config: ConfigLike, comm: MPI.Intracomm | None = None) -> int:
         return error.exit_code
 
     def run() -> int:
-        from ddmpi import program  # noqa: PLC0415  # libcurl; imports mpi4py
-        from ddmpi.arguments import Orders  # noqa: PLC0415
+        from ddmpi.cli.arguments import Orders  # noqa: PLC0415
+        from ddmpi.roles import program  # noqa: PLC0415  # libcurl; imports mpi4py
         from ddmpi.roles.signals import Signals  # noqa: PLC0415
 
         signals = Signals()

@@ -15,9 +15,9 @@ from textwrap import wrap
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ddmpi.config import LEGACY_KEYS, Keys, parse
-from ddmpi.config_text import expected_values, section_of
-from ddmpi.settings import ServerRule
+from ddmpi.config.config import LEGACY_KEYS, Keys, parse
+from ddmpi.config.messages import expected_values, section_of
+from ddmpi.config.sections import ServerRule
 from docs.json_schema import schema_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ MODELINE = "# yaml-language-server: $schema=ddmpi.schema.json"
 INTRODUCTION = """\
 # Configuration
 
-<!-- {generated}: edit ddmpi/config.py or ddmpi/settings.py instead. -->
+<!-- {generated}: edit ddmpi/config/sections.py or ddmpi/config/config.py instead. -->
 
 A config is one YAML file. Two keys are required, `path_to_input` and `path_to_output_folder`; every other has a
 default. [configs/minimal.yaml](../configs/minimal.yaml) is the shortest one,
@@ -88,7 +88,7 @@ without scheme, and has a port unless it is the default one. A server whose own 
 that group.
 
 After these rules those of the files in `servers_from` count. Such a file is YAML with the one key `servers`. The one
-that comes with ddmpi, [known-hosts](../ddmpi/presets/known-hosts.yaml), has the limits that well-known hosts state. To
+that comes with ddmpi, [known-hosts](../ddmpi/config/known-hosts.yaml), has the limits that well-known hosts state. To
 change some of them, put a rule of your own into `servers`, or name a changed copy of the file. A group that `servers`
 names has the limits that it has there, whatever the files say, and so have addresses.
 

@@ -1,6 +1,6 @@
 """The config as a JSON Schema, from the models of ddmpi.config: what editors check and complete while one types.
 
-It takes everything that ``ddmpi.config.parse`` takes, but cannot say everything that is refused: how a proxy's URL
+It takes everything that ``ddmpi.config`` takes, but cannot say everything that is refused: how a proxy's URL
 looks, or that a group's rules must agree, is told at the start of a run.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ddmpi.config import LEGACY_KEYS, Keys
-from ddmpi.config_text import section_of
+from ddmpi.config.config import LEGACY_KEYS, Keys
+from ddmpi.config.messages import section_of
 
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
 _LEGACY = {"description": "A key of distributed-downloader, which is accepted and ignored.", "deprecated": True}

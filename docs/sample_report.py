@@ -12,12 +12,12 @@ import sys
 import zlib
 from datetime import datetime, timezone
 
-from ddmpi.metrics import Measurement
+from ddmpi.core.stats.metrics import Measurement
+from ddmpi.core.stats.usage import GroupUsage
 from ddmpi.report.data import Audit, Picture, Report, ServerLine
 from ddmpi.report.page import MOST_SERVERS, render
+from ddmpi.report.summary import Summary
 from ddmpi.report.timeline import points_of, runs_of
-from ddmpi.summary import Summary
-from ddmpi.usage import GroupUsage
 
 KINDS = {
     "http_status": 0.55,

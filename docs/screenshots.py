@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddmpi.report.page import render
 from docs.sample_report import sample_report
-from tests.browser import running_browser, screenshot, show_as
+from tests.whole.browser import running_browser, screenshot, show_as
 
 FOLDER = Path(__file__).resolve().parent / "images"
 SHOTS = (

@@ -14,75 +14,6 @@ import pytest
 import ddmpi
 
 PACKAGE = Path(ddmpi.__file__).parent
-PURE = (
-    "actions",
-    "address_groups",
-    "addresses",
-    "agenda",
-    "arrivals",
-    "audit",
-    "backoff",
-    "batch_accounts",
-    "breaker",
-    "byte_budget",
-    "byte_limits",
-    "coarse_rank",
-    "control",
-    "departures",
-    "errors",
-    "events",
-    "fates",
-    "feed",
-    "forecast",
-    "formats",
-    "frontier",
-    "frontier_rules",
-    "held_lane",
-    "history",
-    "ignored",
-    "image_bytes",
-    "known_paces",
-    "lane_reports",
-    "lane_table",
-    "learned_rate",
-    "leases",
-    "ledger",
-    "memory",
-    "lending",
-    "message_text",
-    "metrics",
-    "open_batches",
-    "outage",
-    "outcome",
-    "pace",
-    "partition",
-    "placement",
-    "prediction",
-    "protocol",
-    "records",
-    "retry",
-    "retry_choice",
-    "robots",
-    "robots_gate",
-    "robots_tag",
-    "robots_visits",
-    "row_filter",
-    "schedule",
-    "simulated_rank",
-    "simulated_sampling",
-    "simulated_world",
-    "simulation",
-    "site",
-    "stealing",
-    "strain",
-    "summary",
-    "urls",
-    "usage",
-    "user_agent",
-    "victims",
-    "work_requests",
-    "yielding",
-)
 SHELL = frozenset(
     {
         "asyncio", "concurrent", "ctypes", "fcntl", "getpass", "glob", "http", "io", "logging", "mmap", "mpi4py",
@@ -92,9 +23,10 @@ SHELL = frozenset(
 )  # fmt: skip
 """Modules through which the outside world comes in."""
 EXEMPT = {
-    "urls": {"pycurl"},  # CurlUrl: the parser that connects decides which server a URL belongs to
-    "pace": {"sys"},  # sys.maxsize
+    "core/rules/urls.py": {"pycurl"},  # CurlUrl: the parser that connects decides which server a URL belongs to
+    "core/pace/pace.py": {"sys"},  # sys.maxsize
 }
+CORE = sorted(str(path.relative_to(PACKAGE)) for path in (PACKAGE / "core").rglob("*.py"))
 CLOCKS = frozenset({"now", "utcnow", "today", "fromtimestamp"})
 """Methods of datetime and date that read a clock or the local time zone."""
 GLOBAL_RANDOM = frozenset({"Random", "SystemRandom"})
@@ -136,7 +68,7 @@ def is_within(imported: str, module: str) -> bool:
 
 
 def is_pure(imported: str) -> bool:
-    return imported.split(".")[1] in PURE
+    return imported.split(".")[1] in {"core", "errors"}
 
 
 def files_importing(module: str) -> set[str]:
@@ -148,9 +80,9 @@ def files_importing(module: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_pure_files_import_nothing_of_the_shell(name: str) -> None:
-    assert impurities(name, parsed(PACKAGE / f"{name}.py")) == []
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_imports_nothing_of_the_shell(name: str) -> None:
+    assert impurities(name, parsed(PACKAGE / name)) == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +91,7 @@ def test_pure_files_import_nothing_of_the_shell(name: str) -> None:
         "import os.path",
         "from os import path",
         "def f():\n    import time",
-        "from ddmpi.io import layout",
+        "from ddmpi.io.folder import layout",
         "from ddmpi.roles.loop import Loop",
         "import random\nrandom.random()",
         "from datetime import datetime\ndatetime.now()",
@@ -171,13 +103,13 @@ def test_the_check_finds(source: str) -> None:
 
 
 def test_only_the_transfers_make_requests() -> None:
-    parts = {"io/answers.py", "io/easy_handle.py", "io/socket_events.py"}  # of the transfers: options, events, results
-    allowed = {"io/transfers.py", *parts, "urls.py", "roles/assembly.py"}  # urls: CurlUrl; assembly: the version
-    assert files_importing("pycurl") == allowed
+    parts = {"io/http/answers.py", "io/http/easy_handle.py", "io/http/socket_events.py"}  # of the transfers
+    others = {"core/rules/urls.py", "roles/downloader/build.py"}  # CurlUrl; the version
+    assert files_importing("pycurl") == {"io/http/transfers.py", *parts, *others}
 
 
 def test_only_the_mailbox_and_the_program_itself_know_mpi() -> None:
-    assert files_importing("mpi4py") == {"api.py", "io/mailbox.py", "program.py", "starting.py"}
+    assert files_importing("mpi4py") == {"api.py", "io/mpi/mailbox.py", "io/mpi/starting.py", "roles/program.py"}
 
 
 @pytest.mark.parametrize("command", [["-c", "import ddmpi"], ["-m", "ddmpi", "--help"]], ids=["import", "help"])
@@ -194,8 +126,3 @@ def test_the_names_of_the_interface_are_there() -> None:
     assert ddmpi.download.__module__ == ddmpi.open_results.__module__ == "ddmpi.api"
     with pytest.raises(AttributeError, match="no attribute 'downlaod'"):
         _ = ddmpi.downlaod
-
-
-@pytest.mark.parametrize("path", sorted((PACKAGE / "io").glob("*.py")), ids=lambda path: str(path.stem))
-def test_input_and_output_know_no_roles(path: Path) -> None:
-    assert [imported for imported in imports(parsed(path)) if imported.startswith("ddmpi.roles")] == []

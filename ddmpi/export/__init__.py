@@ -1,1 +1,1 @@
-"""``python -m ddmpi.export``: finished results as input for training, beside the originals, which stay as they are."""
+"""``python -m ddmpi.export``: results in other formats."""

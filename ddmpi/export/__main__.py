@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from ddmpi.errors import EXIT_DONE, SetupError
 from ddmpi.export.options import Order, parse_order
+from ddmpi.io.mpi.comm import Alone
+from ddmpi.io.mpi.launcher import refuse_start, run_together
+from ddmpi.io.mpi.starting import start_mpi
 from ddmpi.io.parent import LAUNCHED_BY, die_with_launcher
-from ddmpi.launching import refuse_start, run_together
-from ddmpi.ranks import Alone
-from ddmpi.starting import start_mpi
 
 if TYPE_CHECKING:
-    from ddmpi.ranks import Ranks
+    from ddmpi.io.mpi.comm import Ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def _ranks() -> Ranks:
 
 
 def _run(order: Order, ranks: Ranks) -> int:
-    from ddmpi.export.work import export  # noqa: PLC0415  # pyarrow
+    from ddmpi.export.run import export  # noqa: PLC0415  # pyarrow
 
     export(order, ranks, _say, os.environ)
     return EXIT_DONE

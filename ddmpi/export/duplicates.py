@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from ddmpi.export.reading import reading
-from ddmpi.io.result_tables import ROW_NUMBER
+from ddmpi.export.parts import reading
+from ddmpi.io.results.schema import ROW_NUMBER
 
 if TYPE_CHECKING:
-    from ddmpi.io.layout import Layout
-    from ddmpi.ranks import Ranks
+    from ddmpi.io.folder.layout import Layout
+    from ddmpi.io.mpi.comm import Ranks
 
 _HEX_DIGITS: Final = 32
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ddmpi.io.images import DecodeError, make_shrink
-from ddmpi.io.result_tables import ROW_NUMBER
+from ddmpi.io.results.images import DecodeError, make_shrink
+from ddmpi.io.results.schema import ROW_NUMBER
 
 if TYPE_CHECKING:
     from ddmpi.export.options import Options
-    from ddmpi.io.images import Shrunk
+    from ddmpi.io.results.images import Shrunk
 
 Mask = npt.NDArray[np.bool_]
 REASONS: Final = ("too_few_bytes", "too_many_bytes", "unknown_size", "too_small", "duplicate", "damaged", "undecodable")

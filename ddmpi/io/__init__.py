@@ -1,1 +1,1 @@
-"""The shell: everything that touches MPI, the network or the file system."""
+"""Everything that touches the world, one room per thing touched."""

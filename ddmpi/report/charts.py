@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ddmpi.formats import duration, size
 from ddmpi.report.data import Point
+from ddmpi.report.formats import duration, size
 
 WIDTH, HEIGHT = 360, 190
 _TOP, _BOTTOM = 18, 168

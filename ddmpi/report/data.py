@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ddmpi.summary import Summary
-from ddmpi.usage import GroupUsage
+from ddmpi.core.stats.usage import GroupUsage
+from ddmpi.report.summary import Summary
 
 
 @dataclass(frozen=True)

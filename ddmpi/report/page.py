@@ -26,10 +26,10 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from ddmpi.errors import EXIT_DONE
-from ddmpi.formats import duration, share, size
 from ddmpi.report.charts import charts
 from ddmpi.report.data import Report, ServerLine
-from ddmpi.summary import Summary
+from ddmpi.report.formats import duration, share, size
+from ddmpi.report.summary import Summary
 
 MOST_SERVERS: Final = 1_000
 """Lines of the table of servers; the rest is one sentence."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 
+from ddmpi.core.stats.history import MOST_POINTS
+from ddmpi.core.stats.metrics import Measurement, thinned
 from ddmpi.errors import EXIT_DONE
-from ddmpi.history import MOST_POINTS
-from ddmpi.metrics import Measurement, thinned
 from ddmpi.report.data import Point, RunLine
 
 MOST_RUNS = 20

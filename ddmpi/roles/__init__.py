@@ -1,1 +1,1 @@
-"""The two roles of a rank: one coordinator (rank 0), many downloaders."""
+"""The loops: what each rank does from its start to its exit code."""

@@ -11,10 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ddmpi.errors import EXIT_PENDING, OutputError, SetupError, StorageError
-from ddmpi.io.disk_errors import machine_faults
-from ddmpi.io.mailbox import Mailbox
-from ddmpi.protocol import (
+from ddmpi.core.protocol import (
     Begin,
     Exit,
     Failed,
@@ -29,11 +26,14 @@ from ddmpi.protocol import (
     StopRequested,
     Yielded,
 )
-from ddmpi.roles.downloader import Downloader
+from ddmpi.errors import EXIT_PENDING, OutputError, SetupError, StorageError
+from ddmpi.io.folder.disk_errors import machine_faults
+from ddmpi.io.mpi.mailbox import Mailbox
+from ddmpi.roles.downloader.downloader import Downloader
 from ddmpi.roles.signals import Signals
 
 if TYPE_CHECKING:
-    from ddmpi.roles.coordinator import Coordinator  # what it needs is loaded on rank 0 alone
+    from ddmpi.roles.coordinator.coordinator import Coordinator  # what it needs is loaded on rank 0 alone
 
 log = logging.getLogger(__name__)
 

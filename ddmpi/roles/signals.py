@@ -6,7 +6,7 @@ import os
 import select
 import signal
 
-from ddmpi.protocol import StopReason
+from ddmpi.core.protocol import StopReason
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 

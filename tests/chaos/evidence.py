@@ -16,7 +16,7 @@ from tests.fleet.images import body_of
 from tests.fleet.log import NOTE_WHOLE, Event, EventKind
 from tests.fleet.process import RunningFleet
 from tests.fleet.table import path_of, row_of
-from tests.job import Job, parts
+from tests.whole.job import Job, parts
 
 _COLUMNS = ["row_number", "final_url", "image"]
 

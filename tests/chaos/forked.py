@@ -25,7 +25,7 @@ import ddmpi
 from ddmpi.report import page
 
 RUN_TIMEOUT_S = 60.0
-_WITH_MPI = {"ddmpi.program", "ddmpi.io.mailbox", "ddmpi.roles.conducting", "ddmpi.roles.loop"}
+_WITH_MPI = {"ddmpi.roles.program", "ddmpi.io.mpi.mailbox", "ddmpi.roles.rank0", "ddmpi.roles.loop"}
 _ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -32,16 +32,16 @@ from typing import Literal
 
 import yaml
 
-from ddmpi.io.batch_reader import BatchReader
-from ddmpi.io.batch_table import BatchTable
-from ddmpi.io.layout import Layout
-from ddmpi.io.verification import check_batch
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.results.verification import check_batch
+from ddmpi.io.urls.batch_reader import BatchReader
+from ddmpi.io.urls.batch_table import BatchTable
 from tests.chaos.evidence import examine
 from tests.chaos.faults import CALLS_OF, Fault, built
 from tests.chaos.forked import ForkedRun, Forker, forker
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.job import make_job
+from tests.whole.job import make_job
 
 ROWS = 8
 SERVERS = 2

@@ -29,7 +29,7 @@ from tests.chaos.victims import kill_something
 from tests.fleet.log import Event, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_address, plain_fleet
-from tests.job import Job, finish, make_job, parts
+from tests.whole.job import Job, finish, make_job, parts
 
 LOGGER = logging.getLogger(__name__)
 

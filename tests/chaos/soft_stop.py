@@ -29,7 +29,7 @@ from tests.chaos.victims import await_end
 from tests.fleet.log import EventKind, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_fleet
-from tests.job import Job, finish, make_job, ranks_of
+from tests.whole.job import Job, finish, make_job, ranks_of
 
 ROWS = 1_500
 SERVERS = 20

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.job import children_of, ranks_of
+from tests.whole.job import children_of, ranks_of
 
 ORPHAN_TIMEOUT_S = 10.0
 """How long a rank may outlive what was killed. It takes milliseconds; a loaded machine may need longer to say so."""

@@ -22,7 +22,7 @@ from tests.chaos.evidence import examine, repeated_requests
 from tests.cluster.slurm import Cluster, ClusterError, JobEnd, running_cluster
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.job import ROOT, Job, make_job
+from tests.whole.job import ROOT, Job, make_job
 
 RUN_SH = ROOT / "run.sh"
 TWO_NODES = ("--nodes=2", "--ntasks=4", "--ntasks-per-node=2")

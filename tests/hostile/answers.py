@@ -9,7 +9,7 @@ import gzip
 import zlib
 from typing import Final
 
-from ddmpi.records import ErrorKind
+from ddmpi.core.records import ErrorKind
 from tests.hostile import http2
 from tests.hostile.bodies import BROTLI_BOMB, HTML, MAX_FILE_BYTES, PICTURE, answer, bomb, chunked, picture
 from tests.hostile.cases import SUCCESS, AnswerCase, Transport, at_once, retried, status

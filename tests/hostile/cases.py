@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ddmpi.records import ERROR_CODE_LOCAL, ERROR_CODE_NETWORK, ErrorKind
+from ddmpi.core.records import ERROR_CODE_LOCAL, ERROR_CODE_NETWORK, ErrorKind
 from tests.hostile.steps import NextRequest, Script
 
 MAX_ATTEMPTS = 2

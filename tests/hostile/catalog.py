@@ -102,41 +102,44 @@ TITLES: Final[dict[int, str]] = {
 }
 
 ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
-    31: ("tests/test_transfers.py::test_dots_in_a_path_are_sent_as_they_are",),
+    31: ("tests/io/http/test_transfers.py::test_dots_in_a_path_are_sent_as_they_are",),
     35: (
-        "tests/test_acceptance.py::test_ranks_that_wait_need_no_cpu",
-        "tests/test_ledger.py::test_a_fast_server_is_divided_among_ranks_that_all_differ",
+        "tests/whole/test_acceptance.py::test_ranks_that_wait_need_no_cpu",
+        "tests/core/ledger/test_ledger.py::test_a_fast_server_is_divided_among_ranks_that_all_differ",
     ),
     36: (
-        "tests/test_urls_writer.py::test_callers_are_asked_once_per_server",
-        "tests/test_partition.py::test_small_servers_are_packed_in_name_order_after_the_large_ones",
+        "tests/io/urls/test_writer.py::test_callers_are_asked_once_per_server",
+        "tests/core/partition/test_partition.py::test_small_servers_are_packed_in_name_order_after_the_large_ones",
     ),
     37: (
-        "tests/test_simulation.py::test_a_dead_server_costs_its_probes_and_all_its_rows_become_errors",
-        "tests/test_program.py::test_an_unreachable_server_leaves_its_rows_pending",
+        "tests/simulation/test_simulation.py::test_a_dead_server_costs_its_probes_and_all_its_rows_become_errors",
+        "tests/whole/test_program.py::test_an_unreachable_server_leaves_its_rows_pending",
     ),
     38: (
-        "tests/test_schedule.py::test_flow_order",
-        "tests/test_simulation.py::test_many_servers_run_side_by_side",
+        "tests/core/ledger/test_schedule.py::test_flow_order",
+        "tests/simulation/test_simulation.py::test_many_servers_run_side_by_side",
     ),
-    39: ("tests/test_tables.py::test_types_of_the_url_column", "tests/test_tables.py::test_text_in_many_blocks"),
+    39: (
+        "tests/io/input/test_table.py::test_types_of_the_url_column",
+        "tests/io/input/test_table.py::test_text_in_many_blocks",
+    ),
     40: (
-        "tests/test_tables.py::test_a_file_that_changes_meanwhile",
-        "tests/test_urls_writer.py::test_input_that_changes_between_the_passes",
+        "tests/io/input/test_table.py::test_a_file_that_changes_meanwhile",
+        "tests/io/urls/test_writer.py::test_input_that_changes_between_the_passes",
     ),
     71: (
         "tests/hostile/test_guard.py::test_a_name_that_resolves_to_a_private_address_gets_no_socket",
         "tests/hostile/test_guard.py::test_each_connection_is_judged_anew",
     ),
-    79: ("tests/test_program.py::test_each_way_to_fail_becomes_an_error_of_its_kind",),
+    79: ("tests/whole/test_program.py::test_each_way_to_fail_becomes_an_error_of_its_kind",),
     80: ("tests/hostile/test_setup.py::test_authorities_that_cannot_be_loaded_are_refused_before_anything_starts",),
     83: (
-        "tests/test_retry.py::test_a_failed_look_up_is_confirmed_after_libcurl_has_forgotten_it",
-        "tests/test_outage.py::test_many_servers_that_answered_before_make_an_outage",
+        "tests/core/rules/test_retry.py::test_a_failed_look_up_is_confirmed_after_libcurl_has_forgotten_it",
+        "tests/core/pace/test_outage.py::test_many_servers_that_answered_before_make_an_outage",
     ),
     88: (
-        "tests/test_expectations.py::test_files_that_are_not_what_the_table_says_are_errors",
-        "tests/test_expectations.py::test_what_is_compared",
+        "tests/io/results/test_expectations.py::test_files_that_are_not_what_the_table_says_are_errors",
+        "tests/io/results/test_expectations.py::test_what_is_compared",
     ),
     84: ("tests/hostile/test_guard.py::test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once",),
 }

@@ -29,14 +29,14 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from ddmpi.addresses import address_rule
-from ddmpi.io.layout import Layout
-from ddmpi.io.results import ResultWriter
-from ddmpi.io.transfers import TransferOptions, Transfers
-from ddmpi.outcome import Outcome, classify
-from ddmpi.records import Answer, BatchRef, ErrorKind, Failure, Task
+from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
+from ddmpi.core.rules.addresses import address_rule
+from ddmpi.core.rules.verdict import Outcome, classify
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.http.transfers import TransferOptions, Transfers
+from ddmpi.io.results.writer import ResultWriter
 from tests.hostile.mutations import answer_bytes, objection
-from tests.result_data import committed, make_batch, open_writer
+from tests.io.result_data import committed, make_batch, open_writer
 
 ADDRESSES = [f"127.41.0.{number}" for number in range(1, 17)]
 """Several: a pair of addresses has 28,000 ports, each of which rests for a minute after use."""

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from tests.hostile.bodies import MAX_FILE_BYTES
 from tests.hostile.cases import MAX_ATTEMPTS
 from tests.hostile.server import HostileServers
-from tests.job import Job, make_job, rows_of
+from tests.whole.job import Job, make_job, rows_of
 
 PROGRAM = (
     "-c",
     # A failed look-up is confirmed after 35 s, which no test wants to wait for.
-    "import sys, ddmpi.retry; ddmpi.retry.DNS_WAIT_S = 0.5; from ddmpi.__main__ import main; sys.exit(main())",
+    "import sys; from ddmpi.core.rules import retry; retry.DNS_WAIT_S = 0.5; "
+    "from ddmpi.__main__ import main; sys.exit(main())",
 )
 PARAMETERS: dict[str, Any] = {
     "max_attempts": MAX_ATTEMPTS,

@@ -13,7 +13,7 @@ from tests.hostile.bodies import PICTURE
 from tests.hostile.cases import MAX_ATTEMPTS, AnswerCase, Transport
 from tests.hostile.runs import PROGRAM, CaseRow, Ending, endings, job_for, rows_for
 from tests.hostile.server import HostileServers, running_servers
-from tests.job import Job
+from tests.whole.job import Job
 
 RANKS = 3
 MAX_REDIRECTS = 5

@@ -16,23 +16,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ddmpi.control import ControlRule
-from ddmpi.control_file import ControlFile, parse_control
+from ddmpi.config.control_file import ControlFile, parse_control
+from ddmpi.core.pace.overrides import ControlRule
+from ddmpi.core.pace.pace import RETRY_AFTER_MAX_S
+from ddmpi.core.protocol import decode, encode
+from ddmpi.core.records import Answer, ErrorKind, Task
+from ddmpi.core.rules.image_bytes import begins_like_image, image_is_cut_off
+from ddmpi.core.rules.robots_txt import RobotsVerdict, judge_robots
+from ddmpi.core.rules.verdict import SUCCESS, Outcome, classify, retry_after_seconds
+from ddmpi.core.stats.metrics import decode_lines
 from ddmpi.errors import ConfigError
-from ddmpi.image_bytes import begins_like_image, image_is_cut_off
-from ddmpi.io.batch_files import BatchCounts, read_completed, write_completed
-from ddmpi.io.checkpoint import Checkpoint, ServerState, load, save
-from ddmpi.io.images import header_size
-from ddmpi.io.layout import Layout
-from ddmpi.metrics import decode_lines
-from ddmpi.outcome import SUCCESS, Outcome, classify, retry_after_seconds
-from ddmpi.pace import RETRY_AFTER_MAX_S
-from ddmpi.protocol import decode, encode
-from ddmpi.records import Answer, ErrorKind, Task
-from ddmpi.robots import RobotsVerdict, judge_robots
+from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, load, save
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.markers import BatchCounts, read_completed, write_completed
+from ddmpi.io.results.images import header_size
+from tests.core.test_protocol import MESSAGES
 from tests.hostile.bodies import PICTURE, picture
-from tests.result_data import make_batch
-from tests.test_protocol import MESSAGES
+from tests.io.result_data import make_batch
 
 ENCODED = [encode(message) for message in MESSAGES]
 

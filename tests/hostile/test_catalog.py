@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddmpi.records import ErrorKind
+from ddmpi.core.records import ErrorKind
 from docs.generate_errors import EXPLANATIONS
 from tests.hostile.answers import ANSWERS
 from tests.hostile.catalog import ELSEWHERE, LAST_NUMBER, TITLES

@@ -13,11 +13,11 @@ from ipaddress import ip_address, ip_network
 import pycurl
 import pytest
 
-from ddmpi.addresses import address_rule
-from ddmpi.io.transfers import TransferOptions, Transfers
-from ddmpi.outcome import classify
-from ddmpi.records import Answer, ErrorKind, Task
-from ddmpi.urls import Parsed, parse_url
+from ddmpi.core.records import Answer, ErrorKind, Task
+from ddmpi.core.rules.addresses import address_rule
+from ddmpi.core.rules.urls import Parsed, parse_url
+from ddmpi.core.rules.verdict import classify
+from ddmpi.io.http.transfers import TransferOptions, Transfers
 
 CLOSED = "127.40.255.254"
 """On port 9 of this address nothing listens."""

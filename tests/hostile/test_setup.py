@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ddmpi.config import parse
+from ddmpi.config.config import parse
 from ddmpi.errors import SetupError
-from ddmpi.roles.assembly import check_authorities
-from tests.job import make_job
+from ddmpi.roles.downloader.build import check_authorities
+from tests.whole.job import make_job
 
 
 def write_none(path: Path) -> None:

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.errors import InputError
-from ddmpi.io.tables import open_input
+from ddmpi.io.input.table import open_input
 from tests.hostile.runs import SHORT_WAITS
 from tests.hostile.tables import FILES, URLS, FileCase, UrlCase
-from tests.job import assert_every_row_once, make_job, rows_of
+from tests.whole.job import assert_every_row_once, make_job, rows_of
 
 SECRET = b"hunter2"
 """The password in one of the URLs."""

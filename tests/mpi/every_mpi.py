@@ -26,7 +26,7 @@ from tests.chaos.evidence import examine, repeated_requests
 from tests.chaos.victims import await_end, kill
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.job import ROOT, Job, finish, make_job, ranks_of
+from tests.whole.job import ROOT, Job, finish, make_job, ranks_of
 
 PACKAGES = ("mpich", "openmpi", "impi-rt")
 RANKS = (1, 2, 4)

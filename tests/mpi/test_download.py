@@ -16,7 +16,7 @@ from mpi4py import MPI
 import ddmpi
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.job import make_job
+from tests.whole.job import make_job
 
 # pycurl duplicates the socket that it is given, and drops Python's object of it unclosed.
 pytestmark = [pytest.mark.mpi, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-from ddmpi.io.mailbox import Mailbox
-from ddmpi.protocol import Assign, Counters, Finished, Lane, Message, NoWork, PartReport, Progress, StealRequest
-from ddmpi.records import BatchRef, Limits
+from ddmpi.core.protocol import Assign, Counters, Finished, Lane, Message, NoWork, PartReport, Progress, StealRequest
+from ddmpi.core.records import BatchRef, Limits
+from ddmpi.io.mpi.mailbox import Mailbox
 
 pytestmark = pytest.mark.mpi
 TIMEOUT_S = 20.0
@@ -152,7 +152,7 @@ def test_what_nobody_listened_to_does_not_hold_up_the_end(entries: int, caplog: 
         box.scatter({rank: Assign((lane_of(rank, entries),)) for rank in range(box.size)})
     for rank in range(box.size):
         box.send(rank, Progress(parts, (), 1.0, 0, Counters()))
-    with caplog.at_level(logging.INFO, "ddmpi.io.mailbox"):
+    with caplog.at_level(logging.INFO, "ddmpi.io.mpi.mailbox"):
         part(box)
     box.close()
     assert len(caplog.messages) == box.size + 1

@@ -1,0 +1,120 @@
+"""The command line. Imports nothing heavy, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import ddmpi
+from ddmpi.errors import EXIT_DONE
+from ddmpi.io.mpi.launcher import speaks
+
+_EPILOG = """exit codes:
+  0   every row is final (errors are listed in the summary)
+  2   bad config, input or set-up: nothing was started
+  75  stopped early or rows pending: run the same command again
+  1   a bug (traceback)
+"""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the command line asks for beside a plain run."""
+
+    reset_profiled: bool = False
+    reset_batched: bool = False
+    delete_results: bool = False
+    retry_failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was asked for. ``retry_failed`` is None without the option, ("*",) with no word after it."""
+
+    config: Path
+    plan: bool
+    ranks: int | None
+    status: bool
+    verify: bool
+    rehash: bool
+    retry_failed: tuple[str, ...] | None
+    reset_profiled: bool
+    reset_batched: bool
+    delete_results: bool
+    debug: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Whether one process does it alone, without MPI."""
+        return self.plan or self.status or self.verify
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Read the command line; exits with 2 and a usage message when it makes no sense."""
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.rehash and not given.verify:
+        parser.error("--rehash goes with --verify")
+    if given.ranks is not None and not given.plan:
+        parser.error("--ranks goes with --plan")
+    if given.ranks is not None and given.ranks < 1:
+        parser.error("--ranks must be at least 1")
+    if given.debug and (given.plan or given.status or given.verify):
+        parser.error("--debug goes with a download: these write no log")
+    if given.yes_delete_results and not given.reset_batched:
+        parser.error("--yes-delete-results goes with --reset-batched")
+    retry = None if given.retry_failed is None else tuple(given.retry_failed) or ("*",)
+    if retry is not None:
+        from ddmpi.core.rules.retry_filter import choice_of  # noqa: PLC0415  # only where it is needed: --help answers at once
+
+        try:
+            choice_of(retry)
+        except ValueError as error:
+            parser.error(f"--retry-failed: {error}")
+    return Arguments(
+        given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, retry,
+        given.reset_profiled, given.reset_batched, given.yes_delete_results, given.debug,
+    )  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Once on each node, as ``refuse_start``: every rank has the same command line."""
+        if not speaks(os.environ):
+            sys.exit(EXIT_DONE)
+        super().error(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m ddmpi",
+        description="Download a table of URLs into a Parquet dataset. Start it under MPI: mpiexec -n N python -m ddmpi "
+        "CONFIG.yaml; run the same command again to go on after a stop.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="see docs/configuration.md")
+    parser.add_argument("--version", action="version", version=f"ddmpi {ddmpi.__version__}")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--plan", action="store_true", help="predict the run; no server is asked")
+    action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")
+    action.add_argument("--verify", action="store_true", help="check every row from the files alone")
+    action.add_argument(
+        "--retry-failed", nargs="*", metavar="KIND|CODE|SERVER",
+        help="fetch error rows again: all, or those of a kind (timeout), a code (404) or a server ('*.example.org'); "
+        "of several kinds and codes any counts, of several servers too; with both an error has to have both",
+    )  # fmt: skip
+    action.add_argument("--reset-profiled", action="store_true", help="profile again")
+    action.add_argument("--reset-batched", action="store_true", help="partition the input again")
+    parser.add_argument("--ranks", type=int, metavar="N", help="with --plan: predict for N ranks")
+    parser.add_argument("--debug", action="store_true", help="logs that say everything, as logging.level: debug")
+    parser.add_argument("--rehash", action="store_true", help="with --verify: recompute all digests")
+    parser.add_argument(
+        "--yes-delete-results", action="store_true", help="with --reset-batched: delete images and errors, too"
+    )
+    return parser

@@ -1,0 +1,188 @@
+"""What one process can say about a job without MPI and without network: ``--status`` and ``--verify``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from ddmpi.cli.arguments import Arguments
+from ddmpi.cli.plan import plan_beside_run, show_plan
+from ddmpi.config import config as config_module
+from ddmpi.config.config import Config
+from ddmpi.core.ledger.schedule import IntArray, shown_group
+from ddmpi.core.records import UNDECODABLE
+from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
+from ddmpi.io.folder.checkpoint import Checkpoint, load
+from ddmpi.io.folder.layout import PART_KINDS, Layout
+from ddmpi.io.folder.lock import Holder
+from ddmpi.io.folder.markers import scan
+from ddmpi.io.folder.profiles import read_profiles
+from ddmpi.io.results.publishing import store_of
+from ddmpi.io.results.verification import BatchCheck, check_batch
+from ddmpi.io.urls.address_table import located
+from ddmpi.io.urls.batch_reader import BatchReader
+from ddmpi.io.urls.batch_table import BatchTable
+from ddmpi.report.formats import counted
+from ddmpi.roles.coordinator.verifier import describe
+
+MOST_PROBLEMS = 20
+
+
+def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    """Do what was asked for; returns the exit code.
+
+    Raises:
+        DdmpiError: config, input or output folder cannot be read.
+    """
+    config = config_module.load(arguments.config)
+    layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+    out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
+    if arguments.plan:
+        return show_plan(config, layout, environment, arguments.ranks, out)
+    if not layout.batches_table.exists():
+        raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
+    if arguments.status:
+        return _status(located(config, layout), layout, out)
+    return _verify(config, layout, rehash=arguments.rehash, out=out)
+
+
+# ---- status
+
+
+def _status(config: Config, layout: Layout, out: RichConsole) -> int:
+    table = BatchTable(layout)
+    checkpoint, warnings = load(layout)
+    for warning in warnings:
+        out.print(warning, markup=False)
+    counts = _count(layout, table)
+    grid = _status_table(layout, table, checkpoint, counts)
+    if checkpoint is not None and not counts.is_complete.all():
+        left = np.where(counts.is_complete, 0, table.rows - counts.ignored - counts.done)
+        if plan := plan_beside_run(config, layout, table, left, checkpoint):
+            grid.add_row("plan", plan)
+    out.print(grid)
+    _print_servers(table, counts.done, counts.errors, out)
+    return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What markers say, per batch: (B,) each."""
+
+    done: IntArray
+    errors: IntArray
+    ignored: IntArray
+    is_complete: npt.NDArray[np.bool_]
+    begun: int
+    """Batches with parts and no marker."""
+
+
+def _count(layout: Layout, table: BatchTable) -> _Counts:
+    done, errors, ignored = np.zeros(len(table), np.int64), np.zeros(len(table), np.int64), table.ignored_rows.copy()
+    begun = 0
+    for found in scan(layout, map(table.ref, table.begun(layout).tolist())):
+        if found.counts is not None:
+            done[found.batch_id] = found.counts.rows
+            errors[found.batch_id] = found.counts.errors
+            # What an earlier run has ignored, and the next one would not, is to be fetched.
+            ignored[found.batch_id] = min(found.counts.ignored, int(ignored[found.batch_id]))
+        begun += bool(found.parts)
+    return _Counts(done, errors, ignored, done + ignored == table.rows, begun)
+
+
+def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | None, counts: _Counts) -> Table:
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column()
+    rows, left_out = int(table.rows.sum()), int(counts.ignored.sum())
+    complete, begun = int(np.count_nonzero(counts.is_complete)), counts.begun
+    grid.add_row("output", str(layout.root))
+    grid.add_row("run", _running(layout))
+    servers, batches = counted(table.server_count, "server"), counted(len(table), "batch")
+    grid.add_row("input", f"{counted(rows, 'row')} on {servers} in {batches}")
+    if left_out:
+        grid.add_row("ignored", f"{left_out:,} rows on {table.ignored_server_count:,} servers ({layout.ignored.name})")
+    profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0
+    grid.add_row("profiled", counted(profiled, "server"))
+    grid.add_row("batches", f"{complete:,} complete, {begun:,} begun, {len(table) - complete - begun:,} untouched")
+    counters = checkpoint.counters if checkpoint is not None else {}
+    if counters:
+        final = counters["successes"] + counters["errors"]
+        grid.add_row(
+            "rows", f"{final:,} final ({100 * final / max(1, rows):.1f} %), {max(0, rows - final - left_out):,} pending"
+        )
+        kinds = {name[7:]: count for name, count in counters.items() if name.startswith("errors.") and count}
+        listed = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
+        grid.add_row("errors", f"{counters['errors']:,}" + (f": {listed}" if listed else ""))
+    return grid
+
+
+def _running(layout: Layout) -> str:
+    if not layout.lock.exists():
+        return "none"
+    try:
+        holder = msgspec.json.decode(layout.lock.read_bytes(), type=Holder)
+    except (OSError, *UNDECODABLE):
+        return f"unknown: {layout.lock} cannot be read"
+    job = f", job {holder.job_id}" if holder.job_id else ""
+    return f"since {holder.since} on {holder.host}, pid {holder.pid}{job} (or it was killed)"
+
+
+def _print_servers(table: BatchTable, done: IntArray, errors: IntArray, out: RichConsole) -> None:
+    """The groups with the most rows left."""
+    groups = len(table.group_names)
+    rows = np.bincount(table.groups, weights=table.rows, minlength=groups)
+    final = np.bincount(table.groups, weights=done, minlength=groups)
+    failed = np.bincount(table.groups, weights=errors, minlength=groups)
+    grid = Table("server", "rows", "in complete batches", "errors", box=None, pad_edge=False)
+    for index in np.argsort(final - rows, kind="stable")[:10].tolist():
+        name = shown_group(table.group_names[index])
+        grid.add_row(name, f"{rows[index]:,.0f}", f"{final[index]:,.0f}", f"{failed[index]:,.0f}")
+    out.print(grid)
+
+
+# ---- verify
+
+
+def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -> int:
+    table = BatchTable(layout)
+    reader = BatchReader(layout.urls)
+    algorithm = config.downloader_parameters.hash_algorithm if rehash else None
+    objects, strange = _objects(layout)
+    checks: list[BatchCheck] = []
+    for batch_id in range(len(table)):
+        ref = table.ref(batch_id)
+        check = check_batch(layout, reader, ref, int(table.ignored_rows[batch_id]), rehash=algorithm, objects=objects)
+        checks.append(check)
+        if not check.ok and sum(not c.ok for c in checks) <= MOST_PROBLEMS:
+            out.print(f"{ref.server_name}, partition {ref.partition_id}: {describe(check)}", markup=False)
+    for name in strange[:MOST_PROBLEMS]:
+        out.print(f"in the store, but no part of this job: {name}", markup=False)
+    bad = sum(not check.ok for check in checks)
+    pending = sum(check.pending for check in checks)
+    successes, errors = sum(c.successes for c in checks), sum(c.errors for c in checks)
+    out.print(
+        f"{int(table.rows.sum()):,} rows: {successes:,} successes, {errors:,} errors, {pending:,} pending, "
+        f"{sum(check.ignored for check in checks):,} ignored; "
+        f"{bad:,} of {len(table):,} batches damaged" + (f"; digests ({algorithm}) recomputed" if rehash else "")
+    )
+    return EXIT_DONE if not bad and not pending and not strange else EXIT_PENDING
+
+
+def _objects(layout: Layout) -> tuple[dict[str, int] | None, list[str]]:
+    """What the store of a published dataset has, and what of it is no part of the folder; None where there is none."""
+    store = store_of(layout)
+    if store is None:
+        return None, []
+    found: dict[str, int] = {}
+    for kind in PART_KINDS:
+        found |= store.sizes(layout.relative(layout.parts_tree(kind)))
+    return found, sorted(name for name in found if not (layout.root / name).exists())

@@ -1,0 +1,157 @@
+"""``--plan``: what a run will take, in time, ranks, bytes and memory, without a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from ddmpi.cli.arguments import Orders
+from ddmpi.config.config import Config
+from ddmpi.core.forecast.prediction import Circumstances, Prediction, predict
+from ddmpi.core.ledger.schedule import IntArray, shown_group
+from ddmpi.errors import EXIT_DONE
+from ddmpi.io.folder.checkpoint import Checkpoint, load
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.profiles import Profile, read_profiles
+from ddmpi.io.urls.address_table import located
+from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
+from ddmpi.report.formats import counted, duration, size
+from ddmpi.roles.coordinator.initialization import Reporting, initialize, input_of, own_output
+
+TYPICAL_FILE_BYTES = 100_000
+"""Used for predictions where nothing was profiled."""
+BYTES_PER_ROW = 400
+"""What a result takes on disk beside the file itself: its other columns, compressed, and its row in urls/."""
+RANK_BASE_BYTES = 250_000_000
+"""A rank that holds no file yet: Python, arrow, libcurl, as measured."""
+CONNECTION_BYTES = 100_000
+"""An open connection with its buffers."""
+BATCH_BYTES = 700
+"""What rank 0 keeps of a batch and its lane, as measured in a simulated run with a million of each."""
+
+
+def show_plan(
+    config: Config, layout: Layout, environment: Mapping[str, str], ranks: int | None, out: RichConsole
+) -> int:
+    """Partition the input if that has not been done, then predict; returns the exit code.
+
+    Raises:
+        DdmpiError: input or output folder cannot be read, or written.
+    """
+    is_new = not layout.batches_table.exists()
+    if is_new:
+        lock = own_output(layout, environment)
+        try:
+            initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
+        finally:
+            lock.release()
+    config = located(config, layout)
+    table = BatchTable(layout)
+    rows = table.rows - table.ignored_rows
+    profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}
+    workers = None if ranks is None else max(1, ranks - 1)
+    prediction = predict_run(config, table, rows, profiles, workers)
+    out.print(_page(config, table, rows, profiles, prediction))
+    if not is_new and _input_has_changed(config, layout):
+        out.print("The input is not as it was partitioned: rows that were added since then are not in this plan.")
+    if not profiles:
+        out.print("Nothing is profiled yet: rates are the config's, latencies and sizes are assumed.")
+    if not prediction.is_whole:
+        out.print("The slowest servers were simulated in pieces of several batches, the others counted as load.")
+    return EXIT_DONE
+
+
+def _input_has_changed(config: Config, layout: Layout) -> bool:
+    """Whether the next run will find another input than the one that the urls folder was made of."""
+    checkpoint = load(layout)[0]
+    if checkpoint is None or not checkpoint.input_fingerprint:
+        return False
+    return input_of(config).fingerprint() != checkpoint.input_fingerprint
+
+
+def plan_beside_run(
+    config: Config, layout: Layout, table: BatchTable, rows_left: IntArray, checkpoint: Checkpoint
+) -> str:
+    """The least time of the last run as planned when it began, beside what it has taken and will take; "" if it has
+    not begun.
+
+    Args:
+        rows_left: (B,) rows that are in no complete batch.
+    """
+    began = checkpoint.stages.get("downloading")
+    if not isinstance(began, dict):
+        return ""
+    profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}
+    left = predict_run(config, table, rows_left, profiles, int(began["workers"]))
+    taken_s = max(0.0, checkpoint.saved_at - float(began["began_at"]))
+    return (
+        f"{duration(taken_s)} taken, about {duration(left.makespan_s)} to go\n"
+        f"at least {duration(float(began['bound_s']))} in all, set by {shown_group(began['bound_by'] or '-')}"
+    )
+
+
+def predict_run(
+    config: Config, table: BatchTable, rows_left: IntArray, profiles: Mapping[str, Profile], workers: int | None
+) -> Prediction:
+    """The prediction for rows of this table.
+
+    Args:
+        rows_left: (B,) rows of each batch that are to be fetched.
+        workers: ranks that download; None = as many as are worth having.
+    """
+    known = dict(profiles)
+    plan = make_plan(
+        table, config, rows=rows_left, profiles=known, limits=limits_by_group(config, known), ref=table.ref,
+        workers=[0],
+    )  # fmt: skip
+    samples = config.profiling.samples_per_server if config.profiling.mode == "measure" and not known else 0
+    return predict(plan, rows_left, workers, Circumstances(config.downloader_parameters.connections_per_rank, samples))
+
+
+def _page(
+    config: Config, table: BatchTable, rows: IntArray, profiles: Mapping[str, Profile], prediction: Prediction
+) -> Table:
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column()
+    total = int(rows.sum())
+    grid.add_row("rows", f"{total:,} in {counted(len(table), 'batch')}, {int(table.ignored_rows.sum()):,} ignored")
+    grid.add_row("servers", f"{table.server_count:,} in {counted(len(table.group_names), 'group')}")
+    slowest = table.group_names[prediction.bound_group] if prediction.bound_group >= 0 else "-"
+    grid.add_row("lower bound", f"{duration(prediction.bound_s)}, set by {shown_group(slowest)}")
+    grid.add_row("predicted", f"{duration(prediction.makespan_s)} with {prediction.workers + 1} ranks")
+    grid.add_row("advised", f"{prediction.advised_workers + 1} ranks: more would only wait for the servers")
+    expected = expected_bytes(table, rows, profiles)
+    disk = expected + total * BYTES_PER_ROW
+    grid.add_row("size", f"about {size(expected)} to download, {size(disk)} on disk")
+    grid.add_row("memory", f"up to {size(_rank_bytes(config))} per rank, {size(_rank_0_bytes(table))} on rank 0")
+    return grid
+
+
+def expected_bytes(table: BatchTable, rows: IntArray, profiles: Mapping[str, Profile]) -> float:
+    """Bytes of all files: a profiled server's median and its share of good samples, for others the mean of those."""
+    typical = [profile.bytes * _share_good(profile) for profile in profiles.values() if profile.bytes]
+    mean = float(np.mean(typical)) if typical else TYPICAL_FILE_BYTES
+    group_rows = np.bincount(table.groups, weights=rows, minlength=len(table.group_names))
+    expected = float(group_rows.sum()) * mean
+    for name, profile in profiles.items():
+        index = table.group_names.find(name)
+        if index is not None and profile.success_count + profile.error_count:
+            expected += float(group_rows[index]) * (profile.bytes * _share_good(profile) - mean)
+    return max(0.0, expected)
+
+
+def _share_good(profile: Profile) -> float:
+    return profile.success_count / max(1, profile.success_count + profile.error_count)
+
+
+def _rank_bytes(config: Config) -> float:
+    parameters = config.downloader_parameters
+    return RANK_BASE_BYTES + parameters.memory_budget_bytes + parameters.connections_per_rank * CONNECTION_BYTES
+
+
+def _rank_0_bytes(table: BatchTable) -> float:
+    return RANK_BASE_BYTES + len(table) * BATCH_BYTES

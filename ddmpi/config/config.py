@@ -1,0 +1,346 @@
+"""The config: one frozen tree, loaded from YAML, checked as a whole before anything starts.
+
+Decides which config is acceptable, and what follows from it alone: the limits and the pace group of a server, how many
+lanes it may have, which keys must not change between two runs. It reads the config file and, through ``rule_files``,
+those that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is
+the caller's question.
+
+No config can say which servers share an IP address: that is found when the table is partitioned (``with_addresses``).
+
+Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``, apart from the addresses; keys
+that are not in ``semantic()`` may change between two runs over the same output folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+import ddmpi
+from ddmpi.config.messages import describe_problem, section_of, shown
+from ddmpi.config.row_filter import RowFilter, parse_filter
+from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
+from ddmpi.config.sections import (
+    RESULT_COLUMNS,
+    Backoff,
+    Breaker,
+    Columns,
+    DownloaderParameters,
+    Expected,
+    Initialization,
+    Logging,
+    Metrics,
+    OutputStructure,
+    Profiling,
+    Publish,
+    ScheduleRules,
+    Section,
+    ServerRules,
+    Walltime,
+)
+from ddmpi.config.value_types import InputPlace, OutputFolder, RowFilterText, Texts
+from ddmpi.core.partition.address_groups import AddressGroups, NoAddressGroups
+from ddmpi.core.records import Limits
+from ddmpi.core.rules.user_agent import names_contact
+from ddmpi.errors import ConfigError
+
+LEGACY_KEYS = (
+    "account",
+    "scripts",
+    "suppress_unchanged_error",
+    "tools_parameters",
+    "output_structure.tools_folder",
+    "downloader_parameters.num_downloads",
+    "downloader_parameters.max_nodes",
+    "downloader_parameters.workers_per_node",
+    "downloader_parameters.cpu_per_worker",
+    "downloader_parameters.logger_level",
+)
+"""Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
+
+
+class Keys(Section):
+    """Everything that a user can set: the keys of the file."""
+
+    path_to_input: InputPlace = Field(
+        examples=["urls.parquet"],
+        description="File, directory or glob: .parquet .csv .tsv .txt .jsonl, the text ones also .gz and .zst. "
+        "Folders named name=value give a text column. Or the URI of such, s3:// gs:// hdfs://: docs/object-stores.md.",
+    )
+    path_to_output_folder: OutputFolder = Field(
+        examples=["out"], description="Folder for results and state; made if missing, never emptied."
+    )
+    columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")
+    keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
+    expected: Expected = Field(
+        Expected(), description="Columns of `keep_columns` that say what each file has to be: its hash, its size."
+    )
+    filter: RowFilterText | None = Field(
+        None, description="Which rows of the input to take, by a condition on its columns; null = all."
+    )
+    output_structure: OutputStructure = Field(OutputStructure(), description="Names inside the output folder.")
+    downloader_parameters: DownloaderParameters = Field(
+        DownloaderParameters(), description="How files are fetched and stored."
+    )
+    profiling: Profiling = Field(Profiling(), description="How a server's rate is found.")
+    servers: ServerRules = Field(
+        ServerRules(()), description="Limits of single servers or groups; the first rule that matches wins."
+    )
+    servers_from: Texts = Field(
+        (KNOWN_HOSTS,),
+        description=(
+            f"Files with more rules, which count after those of `servers`; {KNOWN_HOSTS} = what well-known hosts ask "
+            "for, a file that comes with ddmpi."
+        ),
+    )
+    schedule_rules: ScheduleRules = Field(
+        {1: 1},
+        description=(
+            "Batches of a server: most ranks that work on it at once. The largest key that fits counts; "
+            "the server's rate is split among them, never multiplied."
+        ),
+    )
+    backoff: Backoff = Field(Backoff(), description="Pauses after 429 or 503 without Retry-After.")
+    breaker: Breaker = Field(Breaker(), description="Servers that cannot be reached.")
+    initialization: Initialization = Field(Initialization(), description="Clustering the input by server.")
+    checkpoint_interval_s: float = Field(
+        60.0, ge=1, le=86_400, description="Seconds of work that a kill can cost at most; parts close this often."
+    )
+    final_wait_s: float = Field(
+        20.0,
+        ge=0,
+        le=86_400,
+        description="Seconds to wait at the end for parked servers before ending with rows pending (exit 75).",
+    )
+    publish: Publish = Field(Publish(), description="Results in an object store.")
+    metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")
+    logging: Logging = Field(Logging(), description="What the ranks' logs say, and how large they get.")
+    walltime: Walltime = Field(Walltime(), description="The end of the job's allocation.")
+
+    @field_validator("keep_columns")
+    @classmethod
+    def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        taken = sorted(RESULT_COLUMNS.intersection(names))
+        if taken:
+            msg = f"columns that the results do not have anyway (taken: {', '.join(taken)})"
+            raise ValueError(msg)
+        return names
+
+    @field_validator("schedule_rules")
+    @classmethod
+    def _not_empty(cls, rules: Mapping[int, int]) -> Mapping[int, int]:
+        if not rules:
+            msg = "at least one rule, e.g. {1: 1}"
+            raise ValueError(msg)
+        return rules
+
+    @model_validator(mode="after")
+    def _expectations_are_kept(self) -> Keys:
+        missing = [name for name in self.expected.columns if name not in self.keep_columns]
+        if missing:
+            msg = f"columns of keep_columns in expected (missing there: {', '.join(missing)})"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _input_is_not_output(self) -> Keys:
+        if PurePosixPath(self.path_to_input) == PurePosixPath(self.path_to_output_folder):
+            msg = "path_to_output_folder to differ from path_to_input"
+            raise ValueError(msg)
+        return self
+
+
+class Config(Keys):
+    """The keys, and what follows from them. Made by ``load`` and ``parse``, whose messages are meant for users."""
+
+    notices: Texts = Field((), description="What the user should know although it is no error.")
+    rules: ServerRules = Field(ServerRules(()), description="Those of ``servers``, then those of ``servers_from``.")
+
+    _addresses: AddressGroups = PrivateAttr(default_factory=NoAddressGroups)
+
+    def with_addresses(self, groups: AddressGroups) -> Config:
+        """The same, for an output folder where servers share addresses as ``groups`` has it."""
+        copy = self.model_copy()
+        copy._addresses = groups  # noqa: SLF001  # a field would be part of the JSON, and they may be a million
+        return copy
+
+    @property
+    def address_groups(self) -> AddressGroups:
+        """The pace groups of servers that share an address, as far as they are known."""
+        return self._addresses
+
+    def limits_for(self, server: str) -> Limits:
+        """What the pace group of a canonical server name, or of that name, allows, over all ranks."""
+        parameters, rule = self.downloader_parameters, self.rules.find(server)
+        if self.rules.per_address and self._addresses.has(server):
+            rule = self.rules.per_address[0]
+        rate, connections = parameters.default_rate_limit, parameters.max_connections_per_server
+        if rule is None:
+            return Limits(rate_per_s=rate, connections=connections)
+        return Limits(
+            rate_per_s=rate if rule.rate_limit is None else rule.rate_limit,
+            connections=connections if rule.max_connections is None else rule.max_connections,
+            bytes_per_s=rule.bytes_per_second,
+            bytes_per_day=rule.bytes_per_day,
+            bytes_per_hour=rule.bytes_per_hour,
+        )
+
+    def group_of(self, server: str) -> str:
+        """The pace group of a canonical server name: its rule's group, that of its address, or the server itself."""
+        rule = self.rules.find(server)
+        if rule is None or rule.shared_by is None:
+            return server
+        return rule.group or self._addresses.group_of(server) or server
+
+    def obeys_robots(self, server: str) -> bool:
+        """Whether the server's robots.txt counts."""
+        rule = self.rules.find(server)
+        return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
+
+    @property
+    def uses_robots(self) -> bool:
+        """Whether any server's robots.txt may count."""
+        return self.downloader_parameters.robots or any(rule.robots for rule in self.rules.root)
+
+    def is_known_host(self, server: str) -> bool:
+        """Whether the server's limits come from a file of ``servers_from``."""
+        rule = self.rules.find(server)
+        return any(rule is shared for shared in self.rules.root[len(self.servers.root) :])
+
+    @property
+    def row_filter(self) -> RowFilter | None:
+        """``filter``, parsed."""
+        return None if self.filter is None else parse_filter(self.filter)
+
+    def max_lanes(self, batches: int) -> int:
+        """How many ranks may work at once on a server with so many batches (1 or more)."""
+        fitting = [threshold for threshold in self.schedule_rules if threshold <= batches]
+        return self.schedule_rules[max(fitting)] if fitting else 1
+
+    def header_list(self) -> list[str]:
+        """The request headers as ``Name: value`` lines; the User-Agent is always among them."""
+        lines = list(self.downloader_parameters.header)
+        if not any(_is_user_agent(line) for line in lines):
+            lines.insert(0, f"User-Agent: ddmpi/{ddmpi.__version__}")
+        return lines
+
+    @property
+    def contact_missing(self) -> bool:
+        """Whether the User-Agent names nobody whom a server's operator could ask."""
+        return not names_contact(self.user_agent)
+
+    @property
+    def user_agent(self) -> str:
+        """The value of the User-Agent header; of several the first."""
+        return next(line.partition(":")[2].strip() for line in self.header_list() if _is_user_agent(line))
+
+    @property
+    def allowed_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """``allow_private_addresses`` as networks."""
+        return tuple(map(ipaddress.ip_network, self.downloader_parameters.allow_private_addresses))
+
+    def semantic(self) -> dict[str, object]:
+        """The keys that decide what the output holds, by dotted name. They must not change between two runs.
+
+        ``servers.groups`` is there because servers of one group are packed into batches of their own; the files of
+        ``servers_from`` take part in that.
+        """
+        parameters = self.downloader_parameters
+        return {
+            "path_to_input": self.path_to_input,
+            "columns": self.columns.plain(),
+            "keep_columns": list(self.keep_columns),
+            "filter": self.filter,
+            "downloader_parameters.batch_size": parameters.batch_size,
+            "downloader_parameters.image_size": parameters.image_size,
+            "downloader_parameters.hash_algorithm": parameters.hash_algorithm,
+            "downloader_parameters.accept": parameters.accept,
+            "servers.groups": self.rules.grouping(),
+        }
+
+    def identity_hash(self) -> str:
+        """SHA-256 over ``semantic()``, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.semantic(), sort_keys=True).encode()).hexdigest()
+
+    def with_debug(self) -> Config:
+        """The same, with logs that say everything."""
+        return self.model_copy(update={"logging": self.logging.model_copy(update={"level": "debug"})})
+
+    def to_json(self) -> bytes:
+        """For other ranks, which get the config from rank 0 and read no file."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Config:
+        """The inverse of ``to_json``."""
+        return cls.model_validate_json(data)
+
+
+def load(path: Path) -> Config:
+    """The config in a YAML file.
+
+    Raises: ConfigError for a file that cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
+    """
+    data, doubled = read_yaml_file(path)
+    return _checked(data, str(path), doubled)
+
+
+def parse(data: object, source: str) -> Config:
+    """The config in plain data, as a YAML or JSON reader returns it; ``source`` is named in messages.
+
+    Raises: ConfigError with all problems, one line each.
+    """
+    return _checked(data, source, [])
+
+
+def _checked(data: object, source: str, problems: list[str]) -> Config:
+    if not isinstance(data, Mapping):
+        expected = "expected a mapping with at least path_to_input and path_to_output_folder"
+        raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
+    kept, notices = _without_legacy(data)
+    try:
+        keys = Keys.model_validate(kept)
+    except ValidationError as error:
+        problems = [*problems, *(describe_problem(found, Keys, LEGACY_KEYS) for found in error.errors())]
+    else:
+        try:
+            rules = keys.servers.followed_by(rules_from(keys.servers_from))
+        except ConfigError as error:
+            problems = [*problems, f"servers_from: {error}"]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+    return Config(**dict(keys), notices=tuple(notices), rules=rules)
+
+
+def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:
+    """The data without distributed-downloader's own keys and empty sections, and a notice about the former."""
+    kept, ignored = _split_legacy(data, "")
+    for name in (name for name, field in Keys.model_fields.items() if section_of(field) is not None):
+        content = kept.get(name)
+        if isinstance(content, Mapping):
+            kept[name], inner = _split_legacy(content, f"{name}.")
+            ignored += inner
+        elif content is None:
+            kept.pop(name, None)
+    parameters = kept.get("downloader_parameters")
+    if ignored and isinstance(parameters, dict) and repr(parameters.get("batch_size")) == "0":
+        # distributed-downloader's example file says 0 where it means its default, which is ours too.
+        del parameters["batch_size"]
+        ignored.append("downloader_parameters.batch_size: 0")
+    return kept, [f"ignored, as these keys mean nothing to ddmpi: {', '.join(ignored)}"] if ignored else []
+
+
+def _split_legacy(mapping: Mapping[object, object], prefix: str) -> tuple[dict[object, object], list[str]]:
+    """A mapping without the legacy keys, and the dotted names of those."""
+    legacy = {key: f"{prefix}{key}" for key in mapping if f"{prefix}{key}" in LEGACY_KEYS}
+    return {key: value for key, value in mapping.items() if key not in legacy}, list(legacy.values())
+
+
+def _is_user_agent(line: str) -> bool:
+    return line.partition(":")[0].lower() == "user-agent"

@@ -1,0 +1,431 @@
+"""The sections of the config: every key with its default, its bounds and, in its description, its unit.
+
+Decides which values a section may hold. It must not know where a config comes from (that is ``config``), and reads no
+file, environment or clock.
+
+Invariants: models are frozen; types are strict (no bool for a number, no number for text); an unknown key is an error;
+each check here is one that would otherwise fail hours into a run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, field_validator, model_validator
+
+from ddmpi.config.value_types import (
+    ConnectTo,
+    Directives,
+    EndTime,
+    GroupName,
+    HashName,
+    HeaderLines,
+    Name,
+    Networks,
+    Proxy,
+    ServerPattern,
+    StoreUri,
+    Text,
+    TextOrTexts,
+)
+
+MAX_FILE_BYTES = 2**31 - 1
+"""One Arrow ``binary`` value is addressed by 32-bit offsets."""
+MATCH_CACHE_ENTRIES = 65_536
+"""Servers whose rule is remembered; a million of them would cost more memory than finding the rule again costs time."""
+TAKEN_NAMES = ("report.html", "control.yaml", "publication.json")
+"""Files of the output folder whose names cannot be changed."""
+PER_ADDRESS = "__per_address__"
+"""What the servers of ``per_address`` rules share, among the names of groups: none of these begins so."""
+RESULT_COLUMNS = frozenset(
+    {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
+    | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
+    | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
+    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id"}
+)
+"""Columns that ddmpi itself writes, or needs in ``urls``: a kept column of the same name would be lost."""
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Columns(Section):
+    """Our column names and, as values, the names that the input uses; of a list the first value that is not null."""
+
+    identifier: TextOrTexts = Field("identifier", description="Column with the URL. It, or one of a list, must exist.")
+    uuid: TextOrTexts = Field("uuid", description="Column with the row's id. Missing ids are derived.")
+    source_id: TextOrTexts = Field("source_id", description="Column with the id of the record that has the image.")
+    license: TextOrTexts = Field("license", description="Column with the license.")
+    source: TextOrTexts = Field("source", description="Column with the name of the source.")
+    title: TextOrTexts = Field("title", description="Column with the title.")
+
+    def as_lists(self) -> dict[str, list[str]]:
+        """The input's names by ours."""
+        return {name: [names] if isinstance(names, str) else list(names) for name, names in self}
+
+    def plain(self) -> dict[str, str | list[str]]:
+        """The same as JSON keeps it; a list of one name means the same as the name."""
+        return {name: names[0] if len(names) == 1 else names for name, names in self.as_lists().items()}
+
+
+class OutputStructure(Section):
+    """Names inside the output folder."""
+
+    urls_folder: Name = Field("urls", description="The input, clustered by server.")
+    images_folder: Name = Field("images", description="Successes: a clean Parquet dataset.")
+    errors_folder: Name = Field("errors", description="Errors: a clean Parquet dataset.")
+    batches_folder: Name = Field("batches", description="One marker per completed batch.")
+    logs_folder: Name = Field("logs", description="Logs of all ranks.")
+    schedules_folder: Name = Field("schedules", description="One folder per big batch.")
+    profiles_table: Name = Field("profiles.csv", description="What profiling found, one line per server.")
+    ignored_table: Name = Field(
+        "ignored.csv", description="Servers to leave out, names or globs, one a line: counted, not fetched."
+    )
+    inner_checkpoint_file: Name = Field("checkpoint.json", description="State of the run.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> OutputStructure:
+        names = [*self.model_dump().values(), *TAKEN_NAMES]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            used, taken = ", ".join(doubled), ", ".join(TAKEN_NAMES)
+            msg = f"different names for different things ({used} is used twice; {taken} are taken)"
+            raise ValueError(msg)
+        return self
+
+
+class DownloaderParameters(Section):
+    """How files are fetched and stored."""
+
+    batch_size: int = Field(10_000, ge=1, le=10_000_000, description="Rows per batch, the unit of work.")
+    default_rate_limit: float = Field(
+        10.0, ge=0, le=1_000_000, description="Requests per second for one server, over all ranks; 0 = no limit."
+    )
+    rate_multiplier: float = Field(1.0, gt=0, le=1_000, description="Scales every profiled rate; a factor.")
+    max_connections_per_server: int = Field(
+        8, ge=1, le=10_000, description="Connections to one server at the same time, over all ranks."
+    )
+    connections_per_rank: int = Field(
+        256, ge=1, le=100_000, description="Connections of one rank at the same time, over all servers."
+    )
+    header: HeaderLines = Field(
+        (),
+        description="One header 'Name: value' or a list. Name a contact in User-Agent; default ddmpi/VERSION.",
+    )
+    image_size: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="0 = the bytes as served; else the longest side in pixels, re-encoded (needs ddmpi[images]).",
+    )
+    hash_algorithm: HashName = Field(
+        "sha256", description="Of hashsum_original and hashsum_resized, by hashlib's name."
+    )
+    connect_timeout_s: float = Field(10.0, gt=0, le=3_600, description="Seconds to connect, TLS included.")
+    stall_timeout_s: float = Field(20.0, ge=1, le=3_600, description="Seconds without progress.")
+    total_timeout_s: float = Field(120.0, gt=0, le=86_400, description="Seconds for one attempt, from start to end.")
+    max_file_bytes: int = Field(
+        104_857_600, ge=1, le=MAX_FILE_BYTES, description="Bytes of the largest file to accept."
+    )
+    max_redirects: int = Field(5, ge=0, le=50, description="Redirects to follow for one row.")
+    max_attempts: int = Field(5, ge=1, le=100, description="Attempts at one row with transient failures.")
+    verify_tls: bool = Field(default=True, description="Check certificates.")
+    ca_bundle: Text | None = Field(None, description="File with CA certificates; null = the built-in ones.")
+    proxy: Proxy | None = Field(
+        None, description="URL of a proxy; null = the environment's http_proxy and https_proxy; empty = none."
+    )
+    connect_to: ConnectTo = Field(
+        (), description="HOST:PORT:CONNECT-TO-HOST:CONNECT-TO-PORT entries, as for curl --connect-to."
+    )
+    allow_private_addresses: Networks = Field(
+        (),
+        description="Networks (CIDR) that may be contacted although loopback, private or link-local.",
+    )
+    accept: Literal["image", "any"] = Field(
+        "image", description="What a 200 must be to count as success: content type and magic bytes, or any body."
+    )
+    robots: bool = Field(
+        default=False, description="Obey robots.txt (RFC 9309) and its Crawl-delay, where no rule says otherwise."
+    )
+    respect_x_robots_tag: Directives = Field(
+        (),
+        description="Directives of X-Robots-Tag for which a file is not stored, such as [noai, noimageai].",
+    )
+    memory_budget_bytes: int = Field(
+        134_217_728, ge=4_096, le=2**50, description="Bytes of bodies that one rank holds in memory at most."
+    )
+    part_bytes: int = Field(268_435_456, ge=4_096, le=2**40, description="Bytes at which a part is closed.")
+
+    @field_validator("memory_budget_bytes")
+    @classmethod
+    def _holds_one_file(cls, budget_bytes: int, info: ValidationInfo) -> int:
+        file_bytes = info.data.get("max_file_bytes", 0)
+        if budget_bytes < file_bytes:
+            msg = f"at least max_file_bytes ({file_bytes}), or such a file could never be fetched"
+            raise ValueError(msg)
+        return budget_bytes
+
+
+class Profiling(Section):
+    """How a server's rate is found before downloading starts."""
+
+    mode: Literal["measure", "uniform"] = Field(
+        "measure", description="measure = fetch samples first; uniform = default_rate_limit for all, no requests."
+    )
+    samples_per_server: int = Field(3, ge=1, le=1_000, description="Rows that are fetched first from each server.")
+    min_rows: int = Field(50, ge=0, description="Rows below which a server is not measured.")
+
+
+class ServerRule(Section):
+    """Limits of the servers that match; null means the default of ``downloader_parameters``."""
+
+    match: ServerPattern = Field(description="Server name or glob, e.g. '*.archive.org' or 'img.example.org:8080'.")
+    group: GroupName | None = Field(None, description="The limits apply to all servers of the group together.")
+    per_address: bool = Field(
+        default=False, description="The limits apply to each IP address: servers that share one are one group."
+    )
+    rate_limit: float | None = Field(
+        None, ge=0, le=1_000_000, description="Requests per second, over all ranks; 0 = no limit."
+    )
+    max_connections: int | None = Field(
+        None, ge=1, le=10_000, description="Connections at the same time, over all ranks."
+    )
+    bytes_per_second: float = Field(0.0, ge=0, description="Bytes per second, over all ranks; 0 = no limit.")
+    bytes_per_hour: float = Field(0.0, ge=0, description="Bytes in any hour, over all ranks; 0 = no limit.")
+    bytes_per_day: float = Field(0.0, ge=0, description="Bytes in any 24 hours, over all ranks; 0 = no limit.")
+    robots: bool | None = Field(
+        None, description="Obey robots.txt and its Crawl-delay; null = as downloader_parameters.robots says."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> ServerRule:
+        if self.per_address and self.group is not None:
+            msg = "group or per_address, not both"
+            raise ValueError(msg)
+        return self
+
+    def matches(self, server: str) -> bool:
+        """Whether the rule is about this canonical server name. Equal names match although '[' begins a glob's set."""
+        return self.match == server or fnmatchcase(server, self.match)
+
+    @property
+    def shared_by(self) -> str | None:
+        """Who shares the limits: the group of that name, the servers of an address (PER_ADDRESS), or nobody."""
+        return PER_ADDRESS if self.per_address else self.group
+
+    @property
+    def limits(self) -> tuple[float | None, ...]:
+        """What the rules of one group must agree on."""
+        return self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_hour, self.bytes_per_day
+
+
+class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False)]]):
+    """The ``servers`` list. The first rule that matches wins."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _groups_agree(self) -> ServerRules:
+        first: dict[str, ServerRule] = {}
+        for rule in self.root:
+            name = rule.shared_by
+            if name is not None and first.setdefault(name, rule).limits != rule.limits:
+                which = "with per_address" if rule.per_address else f"of the group {name}"
+                msg = f"the same limits in all rules {which}"
+                raise ValueError(msg)
+        return self
+
+    def find(self, server: str) -> ServerRule | None:
+        """The rule for a canonical server name, or None.
+
+        A server whose own name is the name of a group belongs to that group: it could not have limits of its own.
+        """
+        if not server.endswith(self._tails):
+            return None
+        cache = self._cache
+        if server not in cache:
+            if len(cache) >= MATCH_CACHE_ENTRIES:
+                cache.clear()
+            cache[server] = next((rule for rule in self.root if rule.group == server), None) or next(
+                (rule for rule in self.root if rule.matches(server)), None
+            )
+        return cache[server]
+
+    def followed_by(self, others: ServerRules) -> ServerRules:
+        """These rules, then the others. A group of theirs that is named here has the limits that it has here, and so
+        have addresses."""
+        own = {rule.shared_by: rule for rule in self.root if rule.shared_by is not None}
+        adapted = (
+            own[rule.shared_by].model_copy(update={"match": rule.match}) if rule.shared_by in own else rule
+            for rule in others.root
+        )
+        return ServerRules((*self.root, *adapted))
+
+    @property
+    def patterns(self) -> list[str]:
+        """A server that none of these means has no rule."""
+        return [*(rule.match for rule in self.root), *self._groups]
+
+    @property
+    def grouped(self) -> list[str]:
+        """A server that none of these patterns means is in no group by its name."""
+        return [*(rule.match for rule in self.root if rule.group is not None), *self._groups]
+
+    @cached_property
+    def per_address(self) -> tuple[ServerRule, ...]:
+        """The rules whose limits are those of an address, all the same."""
+        return tuple(rule for rule in self.root if rule.per_address)
+
+    @property
+    def _groups(self) -> list[str]:
+        return list(dict.fromkeys(rule.group for rule in self.root if rule.group is not None))
+
+    def grouping(self) -> list[list[str | None]]:
+        """``[match, group]`` of what decides who belongs together: the rules with a group or by address
+        (PER_ADDRESS), and those without that may take a server away from such a rule that follows them."""
+        pairs: list[list[str | None]] = []
+        grouped_ends: list[str] = []
+        for rule in reversed(self.root):
+            end = _end_of(rule.match)
+            if rule.shared_by is not None:
+                grouped_ends.append(end)
+            elif not any(end.endswith(other) or other.endswith(end) for other in grouped_ends):
+                continue
+            pairs.append([rule.match, rule.shared_by])
+        return pairs[::-1]
+
+    @cached_property
+    def _tails(self) -> tuple[str, ...]:
+        """How the name of a server that has a rule ends: the quickest way to see that one of a million has none."""
+        return tuple(map(_end_of, self.patterns))
+
+    @cached_property
+    def _cache(self) -> dict[str, ServerRule | None]:
+        return {}
+
+
+def _end_of(pattern: str) -> str:
+    """How all names end that a glob means: what follows its last special character."""
+    return re.split(r"[*?\]]", pattern)[-1]
+
+
+class Backoff(Section):
+    """Pauses of a server that asks for fewer requests (429, 503) without Retry-After, or that cannot be reached."""
+
+    brief_s: float = Field(
+        1.0,
+        gt=0,
+        le=86_400,
+        description="Seconds of the first pause of a server that answers well otherwise; then four times as long.",
+    )
+    base_s: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="Seconds of the pause when shorter ones did not help, and of a server out of reach; then doubled.",
+    )
+    cap_s: float = Field(86_400.0, gt=0, le=604_800, description="Longest pause in seconds.")
+
+    @field_validator("cap_s")
+    @classmethod
+    def _not_below_base(cls, cap_s: float, info: ValidationInfo) -> float:
+        base_s = info.data.get("base_s", 0.0)
+        if cap_s < base_s:
+            msg = f"at least base_s ({base_s})"
+            raise ValueError(msg)
+        return cap_s
+
+
+class Breaker(Section):
+    """When a server that cannot be reached is left alone, and when it is given up."""
+
+    failures: int = Field(5, ge=1, le=10_000, description="Connection failures in a row that park a server.")
+    probes: int = Field(5, ge=1, le=10_000, description="Failed probes after which the server's rows become errors.")
+
+
+class Initialization(Section):
+    """The first stage: the input is clustered by server."""
+
+    memory_bytes: int = Field(
+        536_870_912,
+        ge=1_048_576,
+        le=2**50,
+        description="Bytes of rank 0's memory for clustering; beyond, disk is used.",
+    )
+
+
+class Publish(Section):
+    """Where the results go beside the output folder."""
+
+    to: StoreUri | None = Field(
+        None,
+        description="Object store for images and errors, s3://bucket/prefix or gs://bucket/prefix, of this job alone; "
+        "null = they stay in the output folder. See docs/object-stores.md.",
+    )
+
+
+class Expected(Section):
+    """What the table says of each file; another one becomes an error of the kind hash_mismatch. Kept columns."""
+
+    hash_column: Text | None = Field(
+        None,
+        examples=["md5"],
+        description="Column with each file's hash by `hash_algorithm`, as hexadecimal text; null = none. A row without "
+        "a value is not checked.",
+    )
+    bytes_column: Text | None = Field(
+        None, examples=["bytes_expected"], description="Column with each file's size in bytes; null = none."
+    )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those that are named."""
+        return tuple(name for name in (self.hash_column, self.bytes_column) if name is not None)
+
+
+class Metrics(Section):
+    """Numbers for machines, while the run goes on; logs/metrics.jsonl holds them all."""
+
+    interval_s: float = Field(10.0, ge=1, le=86_400, description="Seconds between two measurements.")
+    prometheus_file: Text | None = Field(
+        None, description="Path of the newest measurement in the Prometheus text format; null = ddmpi.prom in the logs."
+    )
+
+    def prometheus_path(self, logs: Path) -> Path:
+        """Where the Prometheus file goes."""
+        return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
+
+
+class Logging(Section):
+    """One log per rank, logs/rank-NNNNN.log."""
+
+    level: Literal["info", "debug"] = Field(
+        "info", description="debug = also each request, message, part, pause and change of a rate; as --debug."
+    )
+    file_bytes: int = Field(
+        16_777_216, ge=4_096, le=2**40, description="Bytes at which a rank's log is closed and a new one begun."
+    )
+    kept_files: int = Field(
+        4, ge=1, le=10_000, description="Closed logs that each rank keeps, as rank-NNNNN.log.1 (the newest) and on."
+    )
+
+
+class Walltime(Section):
+    """When to stop softly before the scheduler does it the hard way."""
+
+    end_time: EndTime = Field(
+        None,
+        description="Date with time zone, or seconds since 1970 UTC; null = Slurm's, and none outside Slurm.",
+    )
+    margin_s: float = Field(120.0, ge=0, le=86_400, description="Seconds before the end at which the run stops softly.")
+
+
+ScheduleRules = Mapping[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=1_000_000)]]

@@ -1,0 +1,232 @@
+"""Types of config values that need more than bounds: headers, networks, proxies, names, dates.
+
+Decides what such a text must look like; the message of each ``ValueError`` says what was expected, and ``config`` puts
+the key and the value in front of it. Must not know in which section a type is used. Reads no file or clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from datetime import date, datetime
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ddmpi.config.row_filter import parse_filter
+
+INPUT_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"})
+"""What pyarrow.fs reads by URI, the local files left out: those are paths."""
+STORE_SCHEMES = frozenset({"s3", "gs"})
+"""Stores where a new object is seen when it is whole, and at once."""
+FORBIDDEN_HEADERS = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "range", "if-range"}
+    | {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
+)
+"""Set by the client itself, or turning a 200 into a 206 or 304, which never counts as a success."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token of RFC 9110, 5.6.2
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_END_TIME = "a date with time zone such as 2030-01-31T18:00:00+01:00, seconds since 1970 UTC, or null"
+_CONNECT_TO_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*")
+
+
+def _header_lines(value: object) -> object:
+    """One header as text is a list of one; an empty text is no header."""
+    if isinstance(value, str):
+        return [value] if value else []
+    return value
+
+
+def _checked_header(line: str) -> str:
+    name, colon, content = line.partition(":")
+    if not colon or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
+        msg = "a header 'Name: value' in ASCII on one line"
+        raise ValueError(msg)
+    if name.lower() in FORBIDDEN_HEADERS:
+        msg = f"a header other than {name}, which ddmpi sets itself or which would spoil the answers"
+        raise ValueError(msg)
+    return line
+
+
+def _checked_directive(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", text) or text.lower() == "none":
+        msg = "one directive such as noai, noimageai, noindex or noimageindex (none means noindex and nofollow)"
+        raise ValueError(msg)
+    return text.lower()
+
+
+def _checked_network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        msg = f"a network in CIDR notation such as 127.0.0.0/8 ({error})"
+        raise ValueError(msg) from None
+    return text
+
+
+def _checked_connect_to(entry: str) -> str:
+    parts = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*):(\d*):(\[[^\]]*\]|[^:\[\]]*):(\d*)", entry)
+    if (
+        parts is None
+        or not all(_CONNECT_TO_HOST.fullmatch(host) for host in (parts[1], parts[3]))
+        or not all(not port or 1 <= int(port) <= 65_535 for port in (parts[2], parts[4]))
+    ):
+        msg = (
+            "HOST:PORT:CONNECT-TO-HOST:CONNECT-TO-PORT as for curl --connect-to (IPv6 in brackets, parts may be empty)"
+        )
+        raise ValueError(msg)
+    return entry
+
+
+def _checked_proxy(url: str) -> str:
+    wrong = "a URL such as http://host:3128 (http, https, socks4, socks4a, socks5, socks5h), empty for none, or null"
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(wrong) from None
+    known = parts.scheme in {"http", "https", "socks4", "socks4a", "socks5", "socks5h"}
+    if not known or not parts.hostname or port == 0 or re.search(r"\s", url):
+        raise ValueError(wrong)
+    return url
+
+
+def _epoch_seconds(value: object) -> object:
+    """A date with time zone (YAML makes it a datetime, JSON a text) as seconds since 1970-01-01 UTC."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            raise ValueError(_END_TIME) from None
+    if isinstance(value, date):
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise ValueError(_END_TIME)
+        return value.timestamp()
+    return value
+
+
+def _checked_uri(uri: str, schemes: frozenset[str]) -> str:
+    """Refuses other schemes, and whatever might be a secret: it would end up in logs and in the output folder."""
+    scheme, _, rest = uri.partition("://")
+    if scheme not in schemes:
+        msg = f"a path of this machine, or a URI with one of {', '.join(sorted(schemes))}"
+        raise ValueError(msg)
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if ":" in user or (at and scheme == "s3"):
+        msg = "a URI without keys or passwords: credentials come from the environment"
+        raise ValueError(msg)
+    return uri
+
+
+def _checked_input(path: str) -> str:
+    return _checked_uri(path, INPUT_SCHEMES) if "://" in path else path
+
+
+def _checked_output_folder(path: str) -> str:
+    if "://" in path:
+        msg = (
+            "a folder on a local or shared file system: the state of a run needs rename, fsync and a lock, which "
+            "object stores do not have; to have the results in one, name it in publish.to"
+        )
+        raise ValueError(msg)
+    return path
+
+
+def _checked_store(uri: str) -> str:
+    if "://" not in uri or uri.partition("://")[0] not in STORE_SCHEMES:
+        msg = (
+            f"a URI of an object store, {' or '.join(f'{scheme}://bucket/prefix' for scheme in sorted(STORE_SCHEMES))}"
+        )
+        raise ValueError(msg)
+    return _checked_uri(uri, STORE_SCHEMES)
+
+
+def _plain_name(name: str) -> str:
+    if name in {"", ".", ".."} or re.search(r"[/\\\x00-\x1f]", name):
+        msg = "a plain name without slashes: it is created inside path_to_output_folder"
+        raise ValueError(msg)
+    return name
+
+
+def _each_once(items: tuple[str, ...]) -> tuple[str, ...]:
+    doubled = sorted({item for item in items if items.count(item) > 1})
+    if doubled:
+        msg = f"each entry once (doubled: {', '.join(doubled)})"
+        raise ValueError(msg)
+    return items
+
+
+def _checked_hash(name: str) -> str:
+    # SHAKE needs a length from the caller, and other names exist only with some builds of OpenSSL.
+    names = sorted(known for known in hashlib.algorithms_guaranteed if not known.startswith("shake"))
+    if name not in names:
+        msg = f"one of {', '.join(names)}"
+        raise ValueError(msg)
+    return name
+
+
+def _text_or_texts(value: object) -> object:
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    texts = tuple(text for text in given if isinstance(text, str) and text)
+    if not texts or len(texts) < len(given):
+        msg = "text, not empty, or a list of such"
+        raise ValueError(msg)
+    return value if isinstance(value, str) else _each_once(texts)
+
+
+def _checked_filter(text: str) -> str:
+    parse_filter(text)  # its ValueError says what was expected
+    return text
+
+
+def _checked_pattern(pattern: str) -> str:
+    if re.search(r"[/@\s]", pattern):
+        msg = "a server name or glob without scheme, path or spaces, e.g. '*.archive.org'"
+        raise ValueError(msg)
+    return pattern.lower()  # canonical server names are lowercase
+
+
+def _checked_group(group: str) -> str:
+    if group.startswith("__"):
+        msg = "a name that does not begin with '__', which is reserved"
+        raise ValueError(msg)
+    return group
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_each_once)]
+"""A YAML list of texts, kept as a tuple."""
+_OneOrMore = Text | Annotated[list[Text], Field(min_length=1)]
+TextOrTexts = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts, json_schema_input_type=_OneOrMore)]
+"""One text, or a YAML list of some, kept as a tuple."""
+InputPlace = Annotated[str, Field(min_length=1), AfterValidator(_checked_input)]
+"""A path, or a URI without secrets."""
+OutputFolder = Annotated[str, Field(min_length=1), AfterValidator(_checked_output_folder)]
+StoreUri = Annotated[str, Field(min_length=1), AfterValidator(_checked_store)]
+RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filter)]
+HeaderLines = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_header)], ...],
+    Field(strict=False),
+    BeforeValidator(_header_lines, json_schema_input_type=str | list[str]),
+]
+Directives = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_directive)], ...], Field(strict=False), AfterValidator(_each_once)
+]
+"""Lower case."""
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_checked_network)], ...], Field(strict=False)]
+ConnectTo = Annotated[tuple[Annotated[str, AfterValidator(_checked_connect_to)], ...], Field(strict=False)]
+Proxy = Annotated[str, AfterValidator(_checked_proxy)]
+HashName = Annotated[str, AfterValidator(_checked_hash)]
+Name = Annotated[str, AfterValidator(_plain_name)]
+"""The name of a file or folder."""
+ServerPattern = Annotated[str, Field(min_length=1), AfterValidator(_checked_pattern)]
+GroupName = Annotated[str, Field(min_length=1), AfterValidator(_checked_group)]
+EndTime = Annotated[
+    float | None, Field(gt=0), BeforeValidator(_epoch_seconds, json_schema_input_type=str | float | None)
+]
+"""Seconds since 1970-01-01 UTC."""

@@ -1,0 +1,1 @@
+"""One rank: which request starts now, and what becomes of it."""

@@ -1,0 +1,127 @@
+"""Which rows robots.txt lets through: what this rank knows of the files, and who waits for one. Pure.
+
+Decides, for a row whose turn has come, whether it may start, must not, or has to wait for its origin's file; and
+whether that file has to be asked for first. Must not know how a request is made or what becomes of a refused row.
+
+Invariants: of each origin at most one request is under way; a site that holds rows back for an origin is among those
+that wait for it, until ``hand_out``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ddmpi.core.frontier.slot import Site
+from ddmpi.core.records import Failure, Limits, Task
+from ddmpi.core.rules.robots_txt import RobotsFile, origin_of, robots_task
+
+KNOWN_FOR_S: Final = 86_400.0
+"""RFC 9309, 2.4: a file should not be used for longer than a day."""
+MOST_KNOWN_BYTES: Final = 4 * 1024 * 1024
+"""Text of the files that are kept, each counted with ``ENTRY_BYTES`` more. Parsed they take about twelve times that."""
+ENTRY_BYTES: Final = 256
+IDLE_S: Final = 60.0
+"""A file that was needed since is kept in any case: otherwise its server would be asked again for each row."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    file: RobotsFile
+    valid_until: float
+    used_at: float
+
+
+@dataclass(slots=True)
+class Passage:
+    """What the gate says when a site may start a request."""
+
+    task: Task | None = None
+    """To be started: a row, or the request for a file."""
+    is_new: bool = False
+    """The task is a request for a file that no site has counted yet."""
+    refused: dict[Failure, list[Task]] = field(default_factory=dict)
+    """Rows that must not be fetched, by why."""
+
+
+class RobotsGate:
+    """What one rank knows of robots.txt files.
+
+    Args:
+        obeys: whether a server's robots.txt counts at all.
+        limits_for: the limits of a pace group as a whole, of which Crawl-delay is one.
+    """
+
+    def __init__(self, obeys: Callable[[str], bool], limits_for: Callable[[str], Limits]) -> None:
+        self._obeys = obeys
+        self._limits_for = limits_for
+        self._known: OrderedDict[str, _Entry] = OrderedDict()
+        self._known_bytes = 0
+        self._waiting: dict[str, list[Site]] = {}
+
+    def next_task(self, site: Site, now: float) -> Passage:
+        """What may start at the site. Rows that have to wait for a file stay with the site, out of its queue."""
+        passage = Passage()
+        while (task := site.pop(now)) is not None:
+            if task.robots_of or not self._obeys(task.server):
+                break
+            origin = origin_of(task.url)
+            file = self._file(origin, now)
+            if file is None:
+                site.hold(origin, task)
+                if self._is_first(origin, site):
+                    task, passage.is_new = robots_task(origin, task.server), True
+                    break
+                continue
+            if file.crawl_delay_s > site.delay_s:
+                site.slow_down(file.crawl_delay_s, self._limits_for(site.key).connections, now)
+            objection = file.objection(task.url)
+            if objection is None:
+                break
+            passage.refused.setdefault(objection, []).append(task)
+        passage.task = task
+        return passage
+
+    def _file(self, origin: str, now: float) -> RobotsFile | None:
+        entry = self._known.get(origin)
+        if entry is None or now >= entry.valid_until:
+            return None
+        if now > entry.used_at:
+            entry.used_at = now
+            self._known.move_to_end(origin)
+        return entry.file
+
+    def knows(self, origin: str, now: float) -> bool:
+        """Whether the origin's file need not be asked for."""
+        return self._file(origin, now) is not None
+
+    def _is_first(self, origin: str, site: Site) -> bool:
+        """Note that the site waits for the file; whether nobody has asked for it."""
+        sites = self._waiting.get(origin)
+        if sites is None:
+            self._waiting[origin] = [site]
+        elif site not in sites:
+            sites.append(site)
+        return sites is None
+
+    def learn(self, origin: str, file: RobotsFile, now: float) -> None:
+        """This is what the origin's file says."""
+        self._drop(origin)
+        self._known[origin] = _Entry(file, now + KNOWN_FOR_S, now)
+        self._known_bytes += file.size_bytes + ENTRY_BYTES
+        while self._known_bytes > MOST_KNOWN_BYTES:
+            oldest = next(iter(self._known))
+            if self._known[oldest].used_at > now - IDLE_S:
+                break
+            self._drop(oldest)
+
+    def _drop(self, origin: str) -> None:
+        entry = self._known.pop(origin, None)
+        if entry is not None:
+            self._known_bytes -= entry.file.size_bytes + ENTRY_BYTES
+
+    def hand_out(self, origin: str) -> list[Site]:
+        """The request for the file is over, whatever it has brought; the sites whose rows are queued again."""
+        return [site for site in self._waiting.pop(origin, []) if site.release(origin)]

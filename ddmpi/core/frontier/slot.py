@@ -1,0 +1,131 @@
+"""What a downloader holds of one pace group: its pace, and the rows that wait for it. Pure.
+
+A site never decides whether a row is tried again; it only knows which row is next and when one may start.
+Every task of a site is in its queue, in its retries, held back until a robots.txt is known, or in flight.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+
+import msgspec
+
+from ddmpi.core.pace.pace import Pace
+from ddmpi.core.records import Failure, Limits, Task
+
+
+class Site:
+    """The tasks of one pace group in one lane."""
+
+    __slots__ = (
+        "_held",
+        "_limits",
+        "_retries",
+        "_sequence",
+        "_whole_connections",
+        "dead",
+        "delay_s",
+        "in_flight",
+        "key",
+        "lane_id",
+        "on_hold",
+        "pace",
+        "planned",
+        "queue",
+        "scheduled_at",
+    )
+
+    def __init__(self, key: str, lane_id: int, pace: Pace) -> None:
+        self.key = key
+        self.lane_id = lane_id
+        self.pace = pace
+        self.queue: deque[Task] = deque()
+        self.in_flight = 0
+        self.planned = pace.limits
+        """What the site may use where no control rule says otherwise."""
+        self.on_hold = False
+        """Whether a control rule lets nothing start here."""
+        self.dead: Failure | None = None
+        """Set when the server is given up: what its last probe failed with."""
+        self.scheduled_at = math.inf
+        """When the frontier looks at this site again; inf = at the next event."""
+        self.delay_s = 0.0
+        """Crawl-delay: seconds between two requests of the whole group; 0 = none is asked for."""
+        self._limits = pace.limits
+        self._whole_connections = 1
+        self._retries: list[tuple[float, int, Task]] = []
+        self._held: dict[str, list[Task]] = {}
+        self._sequence = 0
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are not in flight."""
+        held = sum(map(len, self._held.values())) if self._held else 0
+        return len(self.queue) + len(self._retries) + held
+
+    # ---- limits
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """What the site may use from now on."""
+        self._limits = limits
+        self.pace.set_limits(self._slowed(limits), now)
+
+    def slow_down(self, delay_s: float, whole_connections: int, now: float) -> None:
+        """The group as a whole starts at most one request every ``delay_s`` seconds; this site its part of that.
+
+        The connections of all lanes of a group add up to ``whole_connections``, so the parts add up to one.
+        """
+        self.delay_s, self._whole_connections = delay_s, max(1, whole_connections)
+        self.pace.set_limits(self._slowed(self._limits), now)
+
+    def _slowed(self, limits: Limits) -> Limits:
+        if not self.delay_s:
+            return limits
+        part = min(1.0, self.planned.connections / self._whole_connections)
+        rate_per_s = min(limits.rate_per_s or math.inf, part / self.delay_s)
+        return msgspec.structs.replace(limits, rate_per_s=rate_per_s)
+
+    # ---- tasks
+
+    def hold(self, origin: str, task: Task) -> None:
+        """Keep the task until the origin's robots.txt is known."""
+        self._held.setdefault(origin, []).append(task)
+
+    def release(self, origin: str) -> bool:
+        """Queue the tasks that were held back for the origin, before all others; whether there were some."""
+        tasks = self._held.pop(origin, [])
+        self.queue.extendleft(reversed(tasks))
+        return bool(tasks)
+
+    def retry_at(self, task: Task, at: float) -> None:
+        """Keep the task until ``at`` (s, monotonic)."""
+        self._sequence += 1
+        heapq.heappush(self._retries, (at, self._sequence, task))
+
+    def next_due(self, now: float) -> float:
+        """When the first task is due: ``now`` if one is queued, inf if there is none."""
+        if self.queue:
+            return now
+        return max(now, self._retries[0][0]) if self._retries else math.inf
+
+    def pop(self, now: float) -> Task | None:
+        """The next task that is due: retries before fresh rows, so that an old row does not wait for a long queue."""
+        if self._retries and self._retries[0][0] <= now:
+            return heapq.heappop(self._retries)[2]
+        return self.queue.popleft() if self.queue else None
+
+    def clear(self) -> list[Task]:
+        """Take out every waiting task."""
+        tasks = [task for _, _, task in self._retries]
+        tasks.extend(self.queue)
+        for held in self._held.values():
+            tasks.extend(held)
+        self._held.clear()
+        self._retries.clear()
+        self.queue.clear()
+        return tasks
+
+    def __repr__(self) -> str:
+        return f"<Site {self.key}: {len(self.queue)} queued, {len(self._retries)} to retry, {self.in_flight} in flight>"

@@ -1,0 +1,264 @@
+"""Which rank holds which lane, and what each lane holds: the leases of a run. Pure.
+
+Part of the ledger: it enters and removes leases, and words the messages that tell ranks of them. It must not decide
+who gets a lane: ``ledger`` and ``stealing`` do.
+
+Invariants, checked by ``validate``:
+- a lane is leased to exactly one rank, and the shares of a group's lanes add up to at most its limits;
+- a rank holds at most one lane of a group: what it gets later is joined to that lane;
+- a batch is held by at most one lane; the rows of it that were redirected are held by the lanes that fetch them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ddmpi.core.ledger.actions import Action, Send
+from ddmpi.core.ledger.batch_accounts import BatchAccounts
+from ddmpi.core.ledger.known_paces import KnownPaces
+from ddmpi.core.ledger.schedule import Plan, is_packed, joined, lane_cost_s, without
+from ddmpi.core.protocol import Errand, Extend, Lane, Release
+from ddmpi.core.records import Limits
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A lane as the ledger sees it: who holds it, and what it holds. ``rank`` is -1 until it is granted."""
+
+    lane_id: int
+    rank: int
+    group: str
+    time_s: float
+    cost_s: float
+    share: Limits
+    batch_ids: set[int]
+    errands: list[Errand] = field(default_factory=list)
+    version: int = 0
+    errand_rows: dict[int, int] = field(default_factory=dict)
+    ends_at: float = 0.0
+    """When it is predicted to be empty (s, monotonic)."""
+
+    def held(self) -> Iterator[int]:
+        """The batch of each hold that this lease has: one per own batch, one per errand."""
+        yield from self.batch_ids
+        for batch_id, rows in self.errand_rows.items():
+            yield from itertools.repeat(batch_id, rows)
+        yield from (errand.batch.batch_id for errand in self.errands)
+
+    def note_received(self) -> None:
+        """The holder has all errands: from now on only which batches they belong to matters."""
+        for errand in self.errands:
+            batch_id = errand.batch.batch_id
+            self.errand_rows[batch_id] = self.errand_rows.get(batch_id, 0) + 1
+        self.errands.clear()
+
+
+@dataclass(slots=True)
+class RankAccount:
+    """What one rank holds, and what it last said of itself."""
+
+    lease_ids: set[int] = field(default_factory=set)
+    load_s: float = 0.0
+    ends_at: float = 0.0
+    """When its lanes are empty, as it has last said (s, monotonic)."""
+    unstarted: int = 0
+    """Lanes that it could give back."""
+
+
+class Leases:
+    """All leases, by lane, by group and by rank."""
+
+    def __init__(self, plan: Plan, batches: BatchAccounts, paces: KnownPaces) -> None:
+        self.ranks = {rank: RankAccount() for rank in plan.workers}
+        self.on_more: Callable[[Lease], None] = lambda _: None
+        """Told of each lease that a rank gets, and that gets more."""
+        self._plan = plan
+        self._batches = batches
+        self._paces = paces
+        self._by_lane: dict[int, Lease] = {}
+        self._by_group: dict[str, set[int]] = {}
+        self._parked: dict[int, float] = {}
+        self._last_id = 0
+
+    # ---- what there is
+
+    def get(self, lane_id: int) -> Lease | None:
+        """The lease of a lane, None if there is none."""
+        return self._by_lane.get(lane_id)
+
+    def __len__(self) -> int:
+        return len(self._by_lane)
+
+    def of_group(self, group: str) -> list[Lease]:
+        """The leases of a group's lanes, in order of their ids."""
+        return [self._by_lane[lane_id] for lane_id in sorted(self._by_group.get(group, ()))]
+
+    def ranks_with(self, group: str) -> set[int]:
+        """The ranks that hold a lane of the group."""
+        return {self._by_lane[lane_id].rank for lane_id in self._by_group.get(group, ())}
+
+    def limits(self, group: str) -> Limits:
+        """The limits of a group; those of a packed one do not count, as its servers have their own."""
+        return Limits(0.0, 1) if is_packed(group) else self._plan.limits(group)
+
+    def part(self, lease: Lease) -> float:
+        """The lease's part of its group's limits."""
+        whole = self.limits(lease.group)
+        if whole.rate_per_s > 0:
+            return lease.share.rate_per_s / whole.rate_per_s
+        return lease.share.connections / whole.connections
+
+    def park(self, lease: Lease, until: float | None) -> None:
+        """Nothing of the lane can start before ``until`` (s, monotonic); -inf: it is being probed; None: it runs."""
+        if until is None:
+            self._parked.pop(lease.lane_id, None)
+        else:
+            self._parked[lease.lane_id] = until
+
+    @property
+    def all_rest(self) -> bool:
+        """Whether every lane is parked, or only probed."""
+        return len(self._parked) == len(self._by_lane)
+
+    def all_parked(self, until: float) -> bool:
+        """Whether every lane is parked beyond that time."""
+        return len(self._parked) == len(self._by_lane) and all(end > until for end in self._parked.values())
+
+    # ---- leases begin
+
+    def new(self, group: str, batch_ids: Iterable[int], share: Limits) -> Lease:
+        """A lease that has no rank yet."""
+        held = list(batch_ids)
+        self._last_id += 1
+        time_s, cost_s = self._costs(group, held, share)
+        lease = Lease(self._last_id, -1, group, time_s, cost_s, share, set(held))
+        self._by_lane[lease.lane_id] = lease
+        self._by_group.setdefault(group, set()).add(lease.lane_id)
+        self._batches.hold(held)
+        return lease
+
+    def _costs(self, group: str, batch_ids: list[int], share: Limits) -> tuple[float, float]:
+        """Predicted time of these batches with the share, and what they cost a rank; both in seconds."""
+        if not batch_ids:
+            return 0.0, 0.0
+        rows = int(self._plan.batch_rows[batch_ids].sum())
+        row_time = float(self._plan.row_times[int(self._plan.batch_group[batch_ids[0]])])
+        time_s = rows * row_time * (self.limits(group).connections / share.connections)
+        return time_s, lane_cost_s(rows, time_s, share, row_time)
+
+    def grant(self, lease: Lease, rank: int, now: float) -> Lane:
+        """Lease it to the rank; what the rank has to be told."""
+        lease.rank = rank
+        account = self.ranks[rank]
+        account.lease_ids.add(lease.lane_id)
+        account.load_s += lease.cost_s
+        lease.ends_at = now + lease.time_s
+        self.on_more(lease)
+        return Lane(
+            lease.lane_id,
+            lease.group,
+            is_packed(lease.group),
+            lease.share,
+            self._batches.open_refs(sorted(lease.batch_ids)),
+            self._paces.share(lease.group, self.part(lease), now),
+            lease.time_s,
+            False,
+            lease.version,
+            tuple(lease.errands),
+            self.limits(lease.group),
+        )
+
+    def extend(
+        self, lease: Lease, batch_ids: list[int], added: Limits | None = None, errands: Iterable[Errand] = ()
+    ) -> Send:
+        """Enter more work, or a larger share, into a lease that a rank holds; the message that tells the rank."""
+        if added is not None:
+            lease.share = joined(lease.share, added)
+        time_s, cost_s = self._costs(lease.group, batch_ids, lease.share)
+        lease.time_s += time_s
+        lease.ends_at += time_s
+        lease.cost_s += cost_s
+        self.ranks[lease.rank].load_s += cost_s
+        lease.batch_ids.update(batch_ids)
+        self._batches.hold(batch_ids)
+        lease.errands += errands
+        lease.version += 1
+        self.on_more(lease)
+        refs = self._batches.open_refs(batch_ids)
+        return Send(lease.rank, Extend(lease.lane_id, lease.version, added, refs, tuple(errands)))
+
+    # ---- leases move and end
+
+    def take_back(self, lease: Lease) -> None:
+        """The lane leaves its rank as a whole."""
+        account = self.ranks[lease.rank]
+        account.lease_ids.discard(lease.lane_id)
+        account.load_s = max(0.0, account.load_s - lease.cost_s) if account.lease_ids else 0.0
+        lease.rank = -1
+        self.park(lease, None)
+
+    def cut(self, lease: Lease, batch_ids: list[int], share: Limits) -> Lease:
+        """These batches and this share leave the lease, and are one of their own."""
+        lease.share = without(lease.share, share)
+        lease.batch_ids.difference_update(batch_ids)
+        self._batches.pass_on(batch_ids)
+        self.on_more(lease)
+        return self.new(lease.group, batch_ids, share)
+
+    def join(self, own: Lease, other: Lease) -> Send:
+        """What ``other``, which has no rank, holds goes to ``own``."""
+        self._drop(other)
+        self._batches.pass_on(other.batch_ids)
+        return self.extend(own, sorted(other.batch_ids), other.share, other.errands)
+
+    def end(self, lease: Lease) -> list[Action]:
+        """The lane is empty. Batches that it leaves incomplete, and that no errand holds, have to flow again; its
+        share goes to another lane of the group."""
+        rank = lease.rank
+        self._drop(lease)
+        self.take_back(lease)
+        actions: list[Action] = [Send(rank, Release((lease.lane_id,)))]
+        for batch_id in lease.held():
+            actions += self._batches.let_go(batch_id)
+        siblings = self.of_group(lease.group)
+        if siblings:
+            heir = max(siblings, key=lambda other: (len(other.batch_ids), -other.lane_id))
+            actions.append(self.extend(heir, [], lease.share))
+        return actions
+
+    def _drop(self, lease: Lease) -> None:
+        del self._by_lane[lease.lane_id]
+        self._by_group[lease.group].discard(lease.lane_id)
+        if not self._by_group[lease.group]:
+            del self._by_group[lease.group]
+
+    # ---- for checks
+
+    def validate(self, held_apart: Iterable[int]) -> None:
+        """Check the invariants (tests call this after every step).
+
+        Args:
+            held_apart: the batch of each hold that no lease has.
+
+        Raises:
+            AssertionError: with what breaks.
+        """
+        holds = dict(Counter(held_apart))
+        for lease in self._by_lane.values():
+            if lease.lane_id not in self.ranks[lease.rank].lease_ids:
+                raise AssertionError(f"lane {lease.lane_id} is not in the account of rank {lease.rank}")
+            for batch_id in lease.held():
+                holds[batch_id] = holds.get(batch_id, 0) + 1
+        self._batches.validate(holds)
+        for group, ids in self._by_group.items():
+            if len(self.ranks_with(group)) < len(ids):
+                raise AssertionError(f"a rank holds two lanes of {group}")
+            whole = self.limits(group)
+            shares = [self._by_lane[i].share for i in ids]
+            if sum(share.connections for share in shares) > whole.connections:
+                raise AssertionError(f"the lanes of {group} share more than {whole.connections} connections")
+            if sum(share.rate_per_s for share in shares) > whole.rate_per_s * (1 + 1e-9):
+                raise AssertionError(f"the lanes of {group} share more than {whole.rate_per_s} requests/s")

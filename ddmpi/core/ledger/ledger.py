@@ -1,0 +1,359 @@
+"""Rank 0's state machine: how work flows out, what comes back, and when the run is over. Pure.
+
+Decide, then do: each method takes one message and returns actions; ``roles.performing`` performs them. The ledger
+knows no MPI, no file and no clock; ``now`` is monotonic seconds of rank 0. Its accounts have files of their own:
+``batch_accounts`` (what is final), ``leases`` (who holds which lane), ``known_paces``, ``stealing``.
+
+Invariant, beside those of its accounts: a lane's lease ends only with a ``DRAINED`` report that has seen all of its
+extensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+
+from ddmpi.core.ledger.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
+from ddmpi.core.ledger.batch_accounts import BatchAccounts
+from ddmpi.core.ledger.known_paces import KnownPaces
+from ddmpi.core.ledger.leases import Lease, Leases
+from ddmpi.core.ledger.schedule import BATCHES_PER_WORKER, IntArray, LeastLoaded, Plan, divide, lanes_for
+from ddmpi.core.ledger.stealing import Stealing
+from ddmpi.core.protocol import (
+    Assign,
+    Errand,
+    Extend,
+    Lane,
+    LaneReport,
+    LaneState,
+    PartReport,
+    Progress,
+    StealRequest,
+    Yielded,
+)
+from ddmpi.core.records import PaceState
+from ddmpi.errors import TransitionError
+
+_NOTHING: Mapping[int, tuple[int, ...]] = MappingProxyType({})
+
+
+class Ledger:
+    """The accounts of one run. See the module's docstring."""
+
+    def __init__(self, plan: Plan, successes: IntArray, errors: IntArray, parts: Mapping[int, list[str]]) -> None:
+        """
+        Args:
+            successes, errors: (B,) rows of each batch that are final already; changed in place.
+            parts: published parts of the batches that are begun and not complete.
+        """
+        self.plan = plan
+        self._batches = BatchAccounts(plan, successes, errors, parts)
+        self._paces = KnownPaces(lambda server: self._group_of(server, server))
+        self._leases = Leases(plan, self._batches, self._paces)
+        self._resting_since = math.inf  # since when no lane has been able to start anything but probes
+        self._stealing = Stealing(plan, self._leases, self._batches)
+        self._next_number = 1
+        self._visitors: dict[int, list[tuple[int, Errand]]] = {}  # errands to withheld groups, and who sent them
+
+    # ---- work flows out
+
+    def start(
+        self,
+        first_number: int,
+        paces: Mapping[str, PaceState],
+        now: float,
+        withheld: Collection[int] = (),
+        decided: Mapping[int, tuple[int, ...]] = _NOTHING,
+    ) -> list[Action]:
+        """The first big batch.
+
+        Args:
+            paces: what is known of servers from profiling and earlier runs.
+            withheld: indexes of groups whose limits somebody else uses (they are profiled), until ``admit``.
+            decided: samples of the other groups, rows by batch, that are in no part before ``samples_durable``.
+        """
+        self._batches.note_sampled(decided)
+        self._next_number = first_number
+        self._paces.learn(paces, now)
+        if withheld:
+            self._batches.withhold(withheld)
+        return self._flow(now)
+
+    def admit(
+        self,
+        row_times: Mapping[int, float],
+        paces: Mapping[str, PaceState],
+        now: float,
+        decided: Mapping[int, tuple[int, ...]] = _NOTHING,
+    ) -> list[Action]:
+        """These groups, with what was found out of them, join in: nobody else uses their limits any more.
+
+        Args:
+            row_times: seconds per row of each group that was withheld, by its index.
+            paces: of their servers. One that was asked just now has to be in it, so that its next holder begins with
+                nothing to spend.
+            decided: as in ``start``.
+        """
+        self._batches.note_sampled(decided)
+        for group, time_s in row_times.items():
+            self.plan.row_times[group] = time_s
+        self._paces.learn(paces, now)
+        admitted = self._batches.admit(row_times)
+        actions = self._flow(now, admitted) if self._batches.flowing < 2 * self._big_batch_size else []
+        for group in row_times:
+            for rank, errand in self._visitors.pop(group, ()):
+                self._batches.pass_on((errand.batch.batch_id,))
+                actions += self.on_redirected(rank, (errand,), now)
+        return actions
+
+    def _group_of(self, server: str, pace_group: str) -> str:
+        index = self.plan.group_of_server(server, pace_group)
+        return pace_group if index is None else self.plan.group_names[index]
+
+    def _flow(self, now: float, most: int | None = None) -> list[Action]:
+        """Let the next big batch flow in, if there is one; of ``most`` batches, if that is less than usual."""
+        number = self._next_number
+        size = self._big_batch_size if most is None else min(most, self._big_batch_size)
+        members = self._batches.begin_big_batch(number, size)
+        if not members:
+            return []
+        self._next_number += 1
+        completed = self._batches.complete_whole(members)
+        is_open = [batch_id for batch_id in members if not self._batches.is_complete(batch_id)]
+        return self._distribute(number, is_open, now) + completed
+
+    def samples_durable(self, batch_ids: Iterable[int]) -> list[Action]:
+        """The samples of these batches are in parts, which were reported before."""
+        return self._batches.samples_durable(batch_ids)
+
+    @property
+    def _big_batch_size(self) -> int:
+        return len(self.plan.workers) * BATCHES_PER_WORKER
+
+    def _flow_if_low(self, now: float) -> list[Action]:
+        if self._batches.waiting and self._batches.flowing < self._big_batch_size / 2:
+            return self._flow(now)
+        return []
+
+    def _distribute(self, number: int, members: list[int], now: float) -> list[Action]:
+        by_group: dict[int, list[int]] = {}
+        for batch_id in members:
+            by_group.setdefault(int(self.plan.batch_group[batch_id]), []).append(batch_id)
+        pending = self._new_leases(by_group)
+        actions, rows = self._extend_running(by_group)
+        ranks = LeastLoaded({rank: account.load_s for rank, account in self._leases.ranks.items()})
+        assigns: dict[int, list[Lane]] = {}
+        for lease in sorted(pending, key=lambda lease: (-lease.time_s, lease.lane_id)):
+            rank = ranks.take(lease.cost_s, self._leases.ranks_with(lease.group))
+            assigns.setdefault(rank, []).append(self._leases.grant(lease, rank, now))
+            rows.append(self._schedule_row(lease, lease.batch_ids))
+        actions.append(BigBatchStarted(number, tuple(rows)))
+        if assigns:
+            answered = {rank: Assign(tuple(lanes), self._stealing.answer(rank)) for rank, lanes in assigns.items()}
+            actions.append(Scatter(answered))
+        return actions
+
+    def _new_leases(self, by_group: dict[int, list[int]]) -> list[Lease]:
+        leases = []
+        for index, batch_ids in by_group.items():
+            group = self.plan.group_names[index]
+            if self._leases.of_group(group):
+                continue
+            lanes = lanes_for(self.plan, group, len(batch_ids), int(self.plan.group_batches[index]))
+            shares = divide(self._leases.limits(group), lanes)
+            leases += [self._leases.new(group, batch_ids[i::lanes], shares[i]) for i in range(lanes)]
+        return leases
+
+    def _extend_running(self, by_group: dict[int, list[int]]) -> tuple[list[Action], list[ScheduleRow]]:
+        """Batches of a group that has lanes already go to the lane with the fewest."""
+        actions: list[Action] = []
+        rows: list[ScheduleRow] = []
+        for index, batch_ids in by_group.items():
+            running = [lease for lease in self._leases.of_group(self.plan.group_names[index]) if lease.rank >= 0]
+            if not running:
+                continue
+            lease = min(running, key=lambda lease: (len(lease.batch_ids), lease.lane_id))
+            actions.append(self._leases.extend(lease, batch_ids))
+            rows.append(self._schedule_row(lease, batch_ids))
+        return actions, rows
+
+    def _schedule_row(self, lease: Lease, batch_ids: Iterable[int]) -> ScheduleRow:
+        refs = [self.plan.ref(batch_id) for batch_id in batch_ids]
+        partitions = [ref.partition_id for ref in refs]
+        rate = lease.share.rate_per_s
+        return ScheduleRow(lease.rank, refs[0].server_name, min(partitions), max(partitions), rate)
+
+    # ---- reports come in
+
+    def on_progress(self, rank: int, message: Progress, now: float) -> list[Action]:
+        """Count what is durable, note the rank's state, end drained leases."""
+        account = self._leases.ranks[rank]
+        account.ends_at = now + message.remaining_s
+        account.unstarted = message.unstarted
+        actions: list[Action] = []
+        for part in message.parts:
+            actions += self.on_part(part)
+        for report in message.lanes:
+            actions += self._on_lane(rank, report, now)
+        actions += self._flow_if_low(now)
+        actions += self._stealing.on_news(rank, now)
+        return actions
+
+    def on_part(self, part: PartReport) -> list[Action]:
+        """Count a published part.
+
+        Raises:
+            TransitionError: the batch would have more outcomes than rows.
+        """
+        return self._batches.on_part(part)
+
+    def _on_lane(self, rank: int, report: LaneReport, now: float) -> list[Action]:
+        lease = self._leases.get(report.lane_id)
+        if lease is None or lease.rank != rank:
+            raise TransitionError(f"rank {rank} reports on lane {report.lane_id}, which it does not hold")
+        actions = self._learn_from(lease, report.paces, now)
+        self._leases.park(lease, None)
+        if report.version != lease.version:
+            return actions
+        lease.note_received()
+        if report.state is LaneState.PARKED:
+            self._leases.park(lease, now + report.wait_s)
+        if report.state is LaneState.PROBING:
+            self._leases.park(lease, -math.inf)
+        if report.state is LaneState.DRAINED:
+            actions += self._leases.end(lease)
+        return actions
+
+    def _learn_from(self, lease: Lease, paces: Mapping[str, PaceState], now: float) -> list[Action]:
+        """Keep what a lane has learned, as of the whole group; a pause stops the other lanes of the group too."""
+        if not paces:
+            return []
+        wait_s = self._paces.report(lease.group, self._leases.part(lease), paces, now)
+        if not wait_s:
+            return []
+        # News, not work: the version stays, or a drained lane would end again, and be news to the others again.
+        return [
+            Send(other.rank, Extend(other.lane_id, other.version, wait_s=wait_s))
+            for other in self._leases.of_group(lease.group)
+            if other is not lease
+        ]
+
+    def reopen(self, batch_id: int, successes: int, errors: int, parts: list[str], now: float) -> list[Action]:
+        """Verification found rows of a completed batch missing: schedule it again with what its files really hold."""
+        self._batches.reopen(batch_id, successes, errors, parts)
+        return self._flow_if_low(now)
+
+    # ---- redirected rows
+
+    def on_redirected(self, rank: int, errands: Iterable[Errand], now: float) -> list[Action]:
+        """Rows that need another group's limits: to the rank that holds its lane, else a lane of their own."""
+        by_group: dict[str, list[Errand]] = {}
+        for errand in errands:
+            by_group.setdefault(self._group_of(errand.server, errand.group), []).append(errand)
+        return [action for group, rows in by_group.items() for action in self._send_errands(rank, group, rows, now)]
+
+    def _send_errands(self, rank: int, group: str, errands: list[Errand], now: float) -> list[Action]:
+        running = self._leases.of_group(group)
+        self._batches.hold(errand.batch.batch_id for errand in errands)
+        index = self.plan.group_of_server(errands[0].server, group) if self._batches.withheld else None
+        if index is not None and index in self._batches.withheld:
+            self._visitors.setdefault(index, []).extend((rank, errand) for errand in errands)
+            return []
+        if running:
+            own_first = min(running, key=lambda lease: (lease.rank != rank, lease.lane_id))
+            return [self._leases.extend(own_first, [], None, errands)]
+        lease = self._leases.new(group, [], self._leases.limits(group))
+        lease.errands += errands
+        return [Send(rank, Assign((self._leases.grant(lease, rank, now),)))]
+
+    # ---- work is stolen
+
+    def on_steal_request(self, rank: int, message: StealRequest, now: float) -> list[Action]:
+        """A rank runs low: the next big batch, else lanes of the rank with the most time left."""
+        self._stealing.ask(rank, message.request_id)
+        actions = self._flow(now)
+        if self._stealing.is_asking(rank):
+            actions.append(self._stealing.ask_victim(rank, now))
+        return actions
+
+    def on_yielded(self, rank: int, message: Yielded, now: float) -> list[Action]:
+        """A victim has answered: what it gives back goes to the thief."""
+        return self._stealing.on_yielded(rank, message, now)
+
+    def tick(self, now: float) -> list[Action]:
+        """What is due although no message came."""
+        if not self._leases.all_rest:
+            self._resting_since = math.inf
+        self._resting_since = min(self._resting_since, now)
+        return self._stealing.tick(now)
+
+    @property
+    def steals(self) -> int:
+        """Steals that moved work."""
+        return self._stealing.steals
+
+    # ---- what there is, and the end
+
+    def paces(self, now: float) -> dict[str, PaceState]:
+        """What is known of every server's pace, with the waits that are left."""
+        return self._paces.all(now)
+
+    def holder(self, lane_id: int) -> int | None:
+        """The rank to which the lane is leased, None if it is to none."""
+        lease = self._leases.get(lane_id)
+        return None if lease is None else lease.rank
+
+    def lane_group(self, lane_id: int) -> str | None:
+        """The group that a leased lane serves."""
+        lease = self._leases.get(lane_id)
+        return None if lease is None else lease.group
+
+    def lanes_of(self, group: str) -> list[int]:
+        """The lanes of a group that are leased."""
+        return [lease.lane_id for lease in self._leases.of_group(group)]
+
+    def rows_final(self) -> int:
+        """Rows that are in published parts."""
+        return self._batches.rows_final()
+
+    def open_big_batches(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Big batches that have not ended: their number and batches."""
+        return self._batches.open_big_batches()
+
+    @property
+    def is_complete(self) -> bool:
+        """Every row is final and no lane is out."""
+        return not self._leases and not self._batches.incomplete
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing can start: all servers that have rows left are parked."""
+        return bool(self._leases) and self._leases.all_rest
+
+    def is_stuck(self, now: float, final_wait_s: float) -> bool:
+        """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
+        although so long was waited."""
+        is_sampling = self._batches.withheld or self._batches.has_samples
+        if self._batches.waiting or is_sampling or not self._stealing.is_idle:
+            return False
+        waited_in_vain = self._leases.all_rest and now - self._resting_since >= final_wait_s
+        return waited_in_vain or self._leases.all_parked(now + final_wait_s)
+
+    def validate(self) -> None:
+        """Check the invariants (tests call this after every step).
+
+        Raises:
+            AssertionError: with what breaks.
+        """
+        self._leases.validate(errand.batch.batch_id for errands in self._visitors.values() for _, errand in errands)
+        for group in self._batches.withheld:
+            if self._leases.of_group(self.plan.group_names[group]):
+                raise AssertionError(f"{self.plan.group_names[group]} is withheld and leased")
+
+    def __repr__(self) -> str:
+        total, open_batches = len(self._batches), self._batches.incomplete
+        return (
+            f"<Ledger: {len(self._leases)} leased, {self._batches.waiting} to flow, "
+            f"{total - open_batches} of {total} complete>"
+        )

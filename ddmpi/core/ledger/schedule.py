@@ -1,0 +1,219 @@
+"""Batches, rates and the number of ranks -> in which order batches flow, and which rank gets which lane. Pure.
+
+No schedule can end before the slowest server: rows of a server / its rate. So a server's batches start as early as its
+pace can take them, those with the most work left first, and ranks only matter where their capacity is the limit.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits
+
+CPU_PER_ROW_S = 0.0003
+"""What a row costs a rank at least (fetch, hash, Parquet), of the order measured with 30 KB files."""
+DEFAULT_LATENCY_S = 0.2
+"""Assumed time of one request where no profile says otherwise."""
+BATCHES_PER_WORKER = 50
+"""Size of a big batch, as in distributed-downloader: its users find their files as they know them."""
+SPLIT_ABOVE_PER_S = 500.0
+"""A server that allows less than this is no work for two ranks: its rate is the limit, not a rank's capacity."""
+CONNECTIONS_PER_RANK = 256
+
+REPORT_INTERVAL_S = 0.5
+"""How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
+REPORTS_PER_S = 200.0
+"""With many ranks they report more rarely: rank 0 reads at most so many reports per second without urgent news."""
+
+PACKED_PREFIX = MANY_SERVERS + "/"
+"""How the name of a group begins that is one packed batch."""
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do, as columns: B batches of G groups.
+
+    A *group* here is what one lane may serve: a pace group, or one packed batch of many small servers.
+    """
+
+    batch_rows: IntArray
+    """(B,) rows of each batch."""
+    batch_group: IntArray
+    """(B,) index of each batch's group."""
+    group_names: Sequence[str]
+    """(G,)"""
+    limits: Callable[[str], Limits]
+    """Limits of a group by name (not asked for packed groups, whose servers have their own)."""
+    row_times: FloatArray
+    """(G,) seconds per row when one group has all of its limits."""
+    ref: Callable[[int], BatchRef]
+    group_of_server: Callable[[str, str], int | None]
+    """(server, its pace group) -> index of the group that serves it, or None when no input row is on it."""
+    max_lanes: Callable[[int], int]
+    """Batches of a group -> ranks that may work on it at once (``schedule_rules``)."""
+    workers: Sequence[int]
+    """Ranks that download."""
+
+    @cached_property
+    def group_batches(self) -> IntArray:
+        """(G,) batches of each group, complete ones included."""
+        return np.bincount(self.batch_group, minlength=len(self.group_names))
+
+
+def report_interval_s(workers: int) -> float:
+    """How often each of so many ranks reports."""
+    return max(REPORT_INTERVAL_S, workers / REPORTS_PER_S)
+
+
+def is_packed(group: str) -> bool:
+    """Whether the group is a packed batch: its servers have own limits instead of a common share."""
+    return group.startswith(PACKED_PREFIX)
+
+
+def shown_group(group: str) -> str:
+    """The group's name for people, who have never heard of packed batches."""
+    return f"small servers ({group})" if is_packed(group) else group
+
+
+def row_time_s(limits: Limits, latency_s: float, max_rows_of_one_server: int = 0, rows: int = 1) -> float:
+    """Seconds per row: the slowest of the rate, the latency over all connections, and a rank's own speed.
+
+    For a packed batch the servers run side by side, so its time is that of its largest server: pass that server's rows
+    and the batch's.
+    """
+    concurrency = max(1, limits.connections)
+    by_rate = 1.0 / limits.rate_per_s if limits.rate_per_s > 0 else 0.0
+    slowest = max(by_rate, latency_s / concurrency)
+    if max_rows_of_one_server:
+        slowest *= max_rows_of_one_server / max(1, rows)
+    return max(slowest, CPU_PER_ROW_S)
+
+
+def flow_order(plan: Plan, open_batches: IntArray) -> IntArray:
+    """The open batches in the order in which they flow into big batches.
+
+    Each batch's key is when its server's pace could start it if the server ran without pause from now on; of those
+    that could start at once, the server with the most time left comes first. So every server runs early, and the
+    longest never waits. O(B log B).
+    """
+    groups = plan.batch_group[open_batches]
+    times = plan.batch_rows[open_batches] * plan.row_times[groups]
+    by_group = np.argsort(groups, kind="stable")
+    sorted_times = times[by_group]
+    ends = np.cumsum(sorted_times)
+    _, first, counts = np.unique(groups[by_group], return_index=True, return_counts=True)
+    before_group = np.repeat(ends[first] - sorted_times[first], counts) if len(first) else ends
+    starts = np.empty_like(times)
+    starts[by_group] = ends - sorted_times - before_group
+    totals = np.bincount(groups, weights=times, minlength=len(plan.group_names))
+    order = np.lexsort((open_batches, -totals[groups], np.round(starts, 6)))
+    return open_batches[order]
+
+
+def lower_bound_s(plan: Plan, rows_left: IntArray) -> tuple[float, int]:
+    """max over groups of rows/rate, in seconds, and the index of the group that sets it (-1: nothing to do).
+
+    Args:
+        rows_left: (B,) rows of each batch that are not final.
+    """
+    times = np.bincount(plan.batch_group, weights=rows_left, minlength=len(plan.group_names)) * plan.row_times
+    if not len(times):
+        return 0.0, -1
+    worst = int(np.argmax(times))
+    return float(times[worst]), worst
+
+
+def lanes_for(plan: Plan, group: str, batches: int, total_batches: int) -> int:
+    """Lanes into which a group's batches are cut at the start: more than one only where a rank is the limit."""
+    if is_packed(group) or group == INVALID_SERVER:
+        return 1
+    limits = plan.limits(group)
+    if is_held_by_one(limits):
+        return 1
+    return max(1, min(plan.max_lanes(total_batches), limits.connections, batches, len(plan.workers)))
+
+
+def is_held_by_one(limits: Limits) -> bool:
+    """Whether a group with these limits has one lane at most: a second rank could not help, or bytes are counted."""
+    return 0 < limits.rate_per_s <= SPLIT_ABOVE_PER_S or limits.has_byte_budget
+
+
+def divide(limits: Limits, parts: int) -> list[Limits]:
+    """Shares that add up to the limits; with more parts than connections it would make a share of none.
+
+    Raises:
+        ValueError: more parts than connections.
+    """
+    if parts > limits.connections:
+        raise ValueError(f"{parts} lanes cannot share {limits.connections} connections")
+    each, extra = divmod(limits.connections, parts)
+    return [
+        Limits(
+            limits.rate_per_s / parts,
+            each + (1 if i < extra else 0),
+            limits.bytes_per_s / parts,
+            limits.bytes_per_day / parts,
+            limits.bytes_per_hour / parts,
+        )
+        for i in range(parts)
+    ]
+
+
+def joined(share: Limits, other: Limits) -> Limits:
+    """Both shares together."""
+    return Limits(
+        share.rate_per_s + other.rate_per_s,
+        share.connections + other.connections,
+        share.bytes_per_s + other.bytes_per_s,
+        share.bytes_per_day + other.bytes_per_day,
+        share.bytes_per_hour + other.bytes_per_hour,
+    )
+
+
+def without(share: Limits, part: Limits) -> Limits:
+    """What is left of a share when a part of it is given away."""
+    return Limits(
+        share.rate_per_s - part.rate_per_s,
+        share.connections - part.connections,
+        share.bytes_per_s - part.bytes_per_s,
+        share.bytes_per_day - part.bytes_per_day,
+        share.bytes_per_hour - part.bytes_per_hour,
+    )
+
+
+def lane_cost_s(rows: int, time_s: float, share: Limits, row_time: float) -> float:
+    """How much of one rank a lane uses up: its CPU, and its part of the rank's connections for its time."""
+    busy = share.connections if share.rate_per_s <= 0 else min(share.connections, DEFAULT_LATENCY_S / row_time)
+    return rows * CPU_PER_ROW_S + time_s * busy / CONNECTIONS_PER_RANK
+
+
+class LeastLoaded:
+    """Hands out ranks, the least loaded first (longest-processing-time rule: give it lanes in falling order)."""
+
+    def __init__(self, loads: dict[int, float]) -> None:
+        self._heap = [(load, rank) for rank, load in loads.items()]
+        heapq.heapify(self._heap)
+
+    def take(self, cost_s: float, but_not: Collection[int] = ()) -> int:
+        """The least loaded rank that is not in ``but_not``; it is charged ``cost_s``.
+
+        Raises:
+            IndexError: every rank is in ``but_not``.
+        """
+        passed_over = []
+        while self._heap[0][1] in but_not:
+            passed_over.append(heapq.heappop(self._heap))
+        load, rank = self._heap[0]
+        heapq.heapreplace(self._heap, (load + cost_s, rank))
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
+        return rank

@@ -1,0 +1,1 @@
+"""One server: when its next request may start."""

@@ -1,0 +1,113 @@
+"""Limits that change while a run goes on: what the person who watches it has asked for. Pure.
+
+Decides what a pace group may do under some control rules, and what a lane with a share of the group's limits may. It
+must not know where the rules come from, or which lanes there are.
+
+A lane's share stays in units of the limits that were planned, so that steals and splits need not know of any control;
+what it really may use is the same part of the limits that hold now. Hence the parts of a group's lanes add up to at
+most those, connections rounded down. A lane that is left without a connection is on hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from ddmpi.core.records import Limits
+
+HOLD_S = 10 * 365 * 86_400.0
+"""What a lane on hold reports as its wait: nobody knows when it will be let go."""
+
+
+class ControlRule(msgspec.Struct, frozen=True):
+    """What holds for the pace groups (or the servers without a group) that match. None: as planned."""
+
+    match: str
+    pause: bool = False
+    rate_per_s: float | None = None
+    connections: int | None = None
+    bytes_per_s: float | None = None
+    bytes_per_day: float | None = None
+
+
+class Control:
+    """Some rules; the first one that matches a name counts."""
+
+    def __init__(self, rules: Sequence[ControlRule] = ()) -> None:
+        self.rules = tuple(rules)
+
+    def rule_for(self, name: str) -> ControlRule | None:
+        """The rule for a pace group, None if there is none. Equal names match although '[' begins a glob's set."""
+        return next((rule for rule in self.rules if rule.match == name or fnmatchcase(name, rule.match)), None)
+
+    def limits(self, name: str, planned: Limits) -> Limits | None:
+        """The group's limits now; None: it is paused."""
+        rule = self.rule_for(name)
+        if rule is None:
+            return planned
+        if rule.pause:
+            return None
+        changes = {
+            "rate_per_s": rule.rate_per_s,
+            "connections": rule.connections,
+            "bytes_per_s": rule.bytes_per_s,
+            "bytes_per_day": rule.bytes_per_day,
+        }
+        return msgspec.structs.replace(planned, **{key: value for key, value in changes.items() if value is not None})
+
+    def share(self, name: str, whole: Limits, share: Limits) -> Limits | None:
+        """What a lane may use now whose share of the planned limits (``whole``) is ``share``; None: it is on hold."""
+        limits = self.limits(name, whole)
+        if limits is None or limits == whole:
+            return None if limits is None else share
+        if share == whole:
+            return limits
+        connections = share.connections * limits.connections // whole.connections
+        if connections < 1:
+            return None
+        part = share.rate_per_s / whole.rate_per_s if whole.rate_per_s > 0 else share.connections / whole.connections
+        return msgspec.structs.replace(
+            share,
+            connections=connections,
+            rate_per_s=_part_of(limits.rate_per_s, whole.rate_per_s, share.rate_per_s, part),
+            bytes_per_s=_part_of(limits.bytes_per_s, whole.bytes_per_s, share.bytes_per_s, part),
+            bytes_per_day=_part_of(limits.bytes_per_day, whole.bytes_per_day, share.bytes_per_day, part),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Control: {len(self.rules)} rules>"
+
+
+def _part_of(limit: float, planned: float, share: float, part: float) -> float:
+    """The share of a limit that did not change, else the same part of the new one. A limit of 0 has shares of 0."""
+    return share if limit == planned else limit * part
+
+
+NO_CONTROL = Control()
+
+
+def describe_changes(before: Sequence[ControlRule], after: Sequence[ControlRule]) -> list[str]:
+    """What is different, a line per rule that came, changed or went."""
+    old, new = {rule.match: rule for rule in before}, {rule.match: rule for rule in after}
+    lines = [f"{match}: {_described(rule)}" for match, rule in new.items() if old.get(match) != rule]
+    return lines + [f"{match}: limits as configured again" for match in old if match not in new]
+
+
+def _described(rule: ControlRule) -> str:
+    if rule.pause:
+        return "paused"
+    named = (
+        ("requests/s", rule.rate_per_s),
+        ("connections", rule.connections),
+        ("bytes/s", rule.bytes_per_s),
+        ("bytes/day", rule.bytes_per_day),
+    )
+    parts = [f"{_limit(value)} {name}" for name, value in named if value is not None]
+    return "now " + ", ".join(parts) if parts else "limits as configured"
+
+
+def _limit(value: float) -> str:
+    return "unlimited" if value == 0 or math.isinf(value) else f"{value:g}"

@@ -1,0 +1,331 @@
+"""One server's pace: when its next request may start, learned from how the ones before it ended.
+
+Decides: admission (requests per second, connections, bytes) and pauses. The rate itself comes from ``learned_rate``,
+whether a server is parked or dead from ``breaker``, until when its bodies are paid for from ``byte_limits``, how long
+pauses are from ``backoff``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
+pace group or the share of it that one lane holds; every time is monotonic seconds of one process and comes in as
+``now``.
+
+Invariants, whatever the order of calls:
+
+1. In every window of ``w`` seconds at most ``rate * w + capacity`` requests start, where ``rate`` is the limit and
+   ``capacity = max(1, rate * BURST_S)``. A pace made from a state starts with nothing to spend, so this holds for the
+   sum of two holders in succession as well.
+2. At most ``connections`` requests are in flight, and at most one while the breaker is half-open.
+3. The bodies of the requests that start within ``w`` seconds are at most ``bytes_per_s * w`` bytes, plus one body for
+   each connection: a body's size is known only at its end. The same holds for the budgets of an hour and of a day.
+4. A pause is never shortened, and jitter only lengthens it.
+5. One incident is one step: answers to requests that started before the last step belong to that incident.
+
+The bucket is kept as the time at which the next token is whole (the generic cell rate algorithm, ITU-T I.371), not as
+a count: nothing needs refilling, and a change of the learned rate cannot create tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from enum import Enum
+
+from ddmpi.core.pace.adaptive_rate import LearnedRate
+from ddmpi.core.pace.breaker import Breaker
+from ddmpi.core.pace.byte_budget import DAY_S
+from ddmpi.core.pace.byte_limits import ByteLimits
+from ddmpi.core.pace.overload import Strain
+from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.records import Limits, PaceState
+from ddmpi.errors import TransitionError
+
+BURST_S = 0.1
+"""At most so much of the rate is asked for at once, as a server sees it."""
+CATCH_UP_S = 0.03
+"""Requests that were not used may be caught up for so long: a loop that polls every 10 ms still reaches the rate. It is
+not all of the burst: a busy rank sends late, and what is on its way is pushed together, which a server counts too.
+(Where 50 ms were caught up, one server in 61 saw windows above its limit in some runs of ``benchmarks.politeness``.)"""
+LEARNED_CATCH_UP_S = 0.05
+LEARNED_BURST_S = 0.01
+"""A rate that was learned is caught up by so much less: a server that counts strictly must not see a faster one."""
+RETRY_AFTER_MAX_S = DAY_S
+"""A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
+
+
+class Signal(Enum):
+    """What the end of one request says about its server."""
+
+    OK = "ok"
+    """The server answered as a healthy one does; a 404 is such an answer."""
+    THROTTLED = "throttled"
+    """The server asks for fewer requests: 429, 420, or 503 with Retry-After."""
+    SERVER_ERROR = "server_error"
+    """It answered, but that is no reason to go faster: 5xx, 401, an answer that was cut off."""
+    FORBIDDEN = "forbidden"
+    """403: one file that nobody may have, or, many in a row, a server that will not have us."""
+    CONNECT_FAILED = "connect_failed"
+    """No connection: name, connect or TLS handshake failed, or took too long."""
+    FAILED = "failed"
+    """Connected, but no HTTP answer came. Counts for the breaker as well: a server that takes connections and says
+    nothing costs a stall timeout for each try of each row, and would keep a run busy for weeks."""
+    LOCAL = "local"
+    """Ended by us (refused address, soft stop, out of memory): says nothing about the server."""
+
+
+class Pace:
+    """The pace of one server, as held by one lane.
+
+    Args:
+        limits: what this holder may use; 0 means no limit.
+        state: what an earlier holder knew, or None for a server that nobody has asked before. Only then may the first
+            request start at once: with a state the bucket is empty, and the first token comes after ``1 / rate``.
+        rng: jitter of the back-off.
+        now: monotonic seconds, as in all methods; must not run backwards.
+    """
+
+    __slots__ = (
+        "_breaker",
+        "_bytes",
+        "_in_flight",
+        "_incidents",
+        "_limits",
+        "_paused_until",
+        "_policy",
+        "_rate",
+        "_rng",
+        "_slots",
+        "_stepped_at",
+        "_strain",
+        "_throttles",
+        "_token_at",
+    )
+
+    def __init__(
+        self, limits: Limits, policy: PacePolicy, state: PaceState | None, rng: random.Random, now: float
+    ) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._rng = rng
+        self._slots = limits.connections or sys.maxsize
+        self._in_flight = 0
+
+        self._rate = LearnedRate(limits.rate_per_s, state.rate_per_s if state else 0.0, now)
+        self._strain = Strain()
+        self._token_at = now  # when the next token is whole; never before the end of a pause
+
+        self._bytes = ByteLimits(limits, state.spent_hour if state else (), state.spent_day if state else (), now)
+        # One probe more, also for a server that was dead: whoever starts it again wants to know.
+        parkings = min(state.parkings, policy.breaker_probes) if state else 0
+        self._breaker = Breaker(policy.breaker_failures, policy.breaker_probes, parkings, now)
+
+        self._paused_until = now
+        self._incidents = 0  # throttle incidents that are not forgiven
+        self._throttles = 0  # those since the last good answer: the exponent of the back-off
+        self._stepped_at = -math.inf
+        if state is not None:
+            self._restore(state, now)
+
+    def _restore(self, state: PaceState, now: float) -> None:
+        self._paused_until = now + max(state.wait_s, 0.0)
+        self._token_at = self._paused_until + (1 / self.rate_per_s if self.rate_per_s else 0.0)
+        self._incidents, self._throttles = state.incidents, state.throttles
+
+    def __repr__(self) -> str:
+        rate = f"{self.rate_per_s:g}/s" if self.rate_per_s else "no limit"
+        return f"<Pace {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._breaker!r}>"
+
+    # ---- what the caller asks
+
+    def ready_at(self, now: float) -> float:
+        """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
+        never because the server is dead."""
+        breaker, paid = self._breaker, self._bytes
+        if self._in_flight >= self._slots or (breaker.parkings and (self._in_flight or breaker.dead)):
+            return math.inf
+        return max(now, self._token_at, paid.paid_at, paid.budget_until)
+
+    def wait_s(self, now: float) -> float:
+        """How long the server is left alone: pause, parking, byte debt or byte budget, in seconds; 0 if not at all."""
+        return max(self._paused_until - now, self._bytes.paid_at - now, self._bytes.budget_until - now, 0.0)
+
+    def parked(self, now: float) -> bool:
+        """Whether the rows should be kept for later: the breaker, throttling without end, or the day's bytes."""
+        if now < self._bytes.budget_until:
+            return True
+        failing = self._breaker.parkings > 0 or self._throttles >= self._policy.breaker_failures
+        return failing and now < self._paused_until
+
+    @property
+    def dead(self) -> bool:
+        """Every probe failed: the server will not be asked again, and its rows are errors."""
+        return self._breaker.dead
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether the only request in flight asks if the server answers again."""
+        return self._breaker.parkings > 0 and self._in_flight == 1
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    @property
+    def rate_per_s(self) -> float:
+        """The learned rate; 0 means no limit, and none learned."""
+        return self._rate.per_s
+
+    @property
+    def has_byte_budget(self) -> bool:
+        return self._limits.has_byte_budget
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def snapshot(self, now: float) -> PaceState:
+        """What the next holder has to know; times become durations from ``now``."""
+        self._forgive(now)
+        spent_hour, spent_day = self._bytes.spent(now)
+        return PaceState(
+            rate_per_s=self._rate.learned_per_s,
+            wait_s=max(self._paused_until - now, self._bytes.paid_at - now, 0.0),
+            incidents=self._incidents,
+            throttles=self._throttles,
+            parkings=self._breaker.parkings,
+            spent_hour=spent_hour,
+            spent_day=spent_day,
+        )
+
+    # ---- what the caller reports
+
+    def start(self, now: float) -> None:
+        """A request starts. Raises TransitionError unless ``ready_at(now) <= now``."""
+        ready_at = self.ready_at(now)
+        if ready_at > now:
+            raise TransitionError(f"request started at {now}, allowed at {ready_at}: {self!r}")
+        self._in_flight += 1
+        self._rate.started(now)
+        if self._rate.per_s:
+            interval_s = 1 / self._rate.per_s
+            if self._rate.is_learned:
+                unused_s = min(max(0.0, LEARNED_CATCH_UP_S - interval_s), LEARNED_BURST_S)
+            else:
+                unused_s = max(0.0, CATCH_UP_S - interval_s)
+            self._token_at = max(self._token_at, now - unused_s) + interval_s
+
+    def finish(
+        self,
+        now: float,
+        started_at: float,
+        signal: Signal,
+        retry_after_s: float | None = None,
+        *,
+        body_bytes: int = 0,
+        ttfb_s: float = 0.0,
+    ) -> None:
+        """The request that started at ``started_at`` has ended, and took ``body_bytes`` from the server, of which the
+        first came after ``ttfb_s``.
+
+        ``retry_after_s`` counts for THROTTLED only; None, negative or NaN means that the server did not say. Raises
+        TransitionError when nothing is in flight.
+        """
+        if self._in_flight == 0:
+            raise TransitionError(f"request finished that never started: {self!r}")
+        self._in_flight -= 1
+        if body_bytes:
+            self._bytes.charge(now, started_at, body_bytes)
+        if signal is not Signal.LOCAL:
+            before_per_s = self._rate.per_s
+            self._learn(now, started_at, signal, retry_after_s)
+            if signal is not Signal.THROTTLED and started_at > self._stepped_at:
+                self._look_for_strain(now, ttfb_s, is_bad=signal is not Signal.OK)
+            self._wait_anew(now, before_per_s)
+
+    def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None) -> None:
+        if signal is Signal.OK:
+            self._good(now, started_at)
+            return
+        self._rate.not_good(now)
+        if signal is Signal.THROTTLED:
+            self._breaker.answered(started_at)
+            self._throttled(now, started_at, retry_after_s)
+        elif signal is Signal.SERVER_ERROR:
+            self._breaker.answered(started_at)
+        elif signal is Signal.FORBIDDEN:
+            if self._breaker.turned_away(started_at):
+                self._park(now)
+        elif self._breaker.unanswered(started_at):
+            self._park(now)
+
+    def _good(self, now: float, started_at: float) -> None:
+        self._breaker.good(started_at)
+        if started_at > self._stepped_at:
+            self._throttles = 0
+            self._forgive(now)
+            self._rate.good(now, started_at)
+
+    def rest(self, now: float, pause_s: float) -> None:
+        """The server asked another holder for a pause: leave it alone for so long from now on, at least."""
+        self._pause(now, pause_s)
+
+    def absolve(self, now: float, since: float) -> None:
+        """Requests that found no connection since then did so for reasons of our own: they do not count, and neither
+        does a parking. The only case in which a pause becomes shorter: it was not asked for by anybody."""
+        paused_until = self._breaker.absolve(since)
+        if paused_until is not None:
+            self._paused_until = paused_until
+            self._token_at = max(paused_until, now + (1 / self.rate_per_s if self.rate_per_s else 0.0))
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """The holder's share changed. What was learned keeps its proportion to the limit; more requests in flight
+        than the new number of connections just means that none is admitted until there are fewer."""
+        old, self._limits = self._limits, limits
+        self._slots = limits.connections or sys.maxsize
+        if old.rate_per_s != limits.rate_per_s:
+            before_per_s = self._rate.per_s
+            self._rate.set_limit(limits.rate_per_s)
+            self._wait_anew(now, before_per_s)
+        self._bytes.set_limits(limits, now)
+
+    # ---- rate
+
+    def _wait_anew(self, now: float, before_per_s: float) -> None:
+        """The rate has changed: the missing part of the next token is waited for at the new one."""
+        free_at = max(now, self._paused_until)
+        if self._token_at > free_at and self._rate.per_s != before_per_s:
+            scale = before_per_s / self._rate.per_s if self._rate.per_s else 0.0
+            self._token_at = free_at + (self._token_at - free_at) * scale
+
+    def _look_for_strain(self, now: float, ttfb_s: float, *, is_bad: bool) -> None:
+        if self._strain.note(ttfb_s, is_bad=is_bad) and not self._breaker.parkings:
+            self._rate.strained(now)
+            self._stepped_at = now
+
+    # ---- throttling
+
+    def _throttled(self, now: float, started_at: float, retry_after_s: float | None) -> None:
+        is_told = retry_after_s is not None and retry_after_s >= 0
+        pause_s = min(retry_after_s or 0.0, RETRY_AFTER_MAX_S) if is_told else 0.0
+        if started_at > self._stepped_at:
+            self._forgive(now)
+            self._incidents += 1
+            self._throttles += 1
+            if not is_told:
+                pause_s = self._policy.throttle_pause_s(self._throttles, self._rng)
+            self._rate.throttled(now, started_at, pause_s, in_a_row=self._throttles > 1)
+            self._stepped_at = now
+            self._strain.forget()
+        self._pause(now, pause_s)
+
+    def _forgive(self, now: float) -> None:
+        """Forget incidents after quiet time. A pause is not quiet time: it may be longer than that itself."""
+        if self._incidents and now - max(self._stepped_at, self._paused_until) >= self._policy.forgive_after_s:
+            self._incidents = self._throttles = 0
+            self._rate.forgive()
+
+    def _pause(self, now: float, pause_s: float) -> None:
+        self._paused_until = max(self._paused_until, now + pause_s)
+        self._token_at = max(self._token_at, self._paused_until)
+
+    def _park(self, now: float) -> None:
+        """The breaker opens, or a probe has failed."""
+        parkings = self._breaker.park(now, self._paused_until)
+        self._pause(now, self._policy.backoff_s(parkings, self._rng))

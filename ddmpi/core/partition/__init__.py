@@ -1,0 +1,1 @@
+"""Rows to servers, servers to groups and batches, batches to files."""

@@ -1,0 +1,310 @@
+"""The messages between the coordinator and the downloaders, and their bytes.
+
+Every message is a frozen struct whose type is part of its encoding, so that a decoder can refuse what it does not
+know. Messages carry durations (``wait_s``), never times: the monotonic clocks of two nodes are not comparable.
+Request and reply share ``request_id``; whoever gets a reply to a request that it no longer waits for drops it.
+
+Directions: a name that ends the sentence "the coordinator tells a downloader to ..." (``Assign``, ``Extend``,
+``Yield``, ``Stop`` ...) goes down; a report of what happened (``Progress``, ``Yielded``, ``Redirected`` ...) goes up.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+import msgspec
+
+from ddmpi.core.pace.overrides import ControlRule
+from ddmpi.core.records import BatchRef, Limits, PaceState
+from ddmpi.core.stats.audit import Asked
+from ddmpi.core.stats.usage import Usage
+
+
+class Tag(IntEnum):
+    """MPI tags; MPI guarantees 0..32767."""
+
+    MESSAGE = 1
+    SCATTER = 2
+    """Announces, by its length in bytes as text, the receiver's share of a scatter that is under way."""
+
+
+class StopReason(str, Enum):
+    DONE = "done"
+    """Every row is final or parked."""
+    SIGNAL = "signal"
+    WALLTIME = "walltime"
+    FAILURE = "failure"
+    CONTROL = "control file"
+
+
+class LaneState(str, Enum):
+    RUNNING = "running"
+    PARKED = "parked"
+    """All servers of the lane that have rows left are parked; ``wait_s`` says for how long."""
+    PROBING = "probing"
+    """The same, but for requests that ask whether a parked server answers again."""
+    SAMPLED = "sampled"
+    """Of a sampling lane: no row left, none in flight, no connection open; its parts are not committed yet."""
+    DRAINED = "drained"
+    """The lane has no row left, none in flight, no connection open, and its parts are committed."""
+
+
+class Errand(msgspec.Struct, frozen=True):
+    """A row that was redirected into another server's pace group and has to be fetched under that group's limits."""
+
+    batch: BatchRef
+    row: int
+    url: str
+    server: str
+    group: str
+    attempt: int
+    redirects: int
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """Some batches of one pace group and a share of its limits, leased to one rank.
+
+    ``packed`` lanes hold batches of many small servers, each of which has its own limits and its own pace; for the
+    others ``share`` is what all requests of the lane together may use. ``paces`` is what is known of the servers'
+    (packed) or the group's pace from before, by name. ``version`` counts the extensions sent so far.
+    """
+
+    lane_id: int
+    group: str
+    packed: bool
+    share: Limits
+    batches: tuple[BatchRef, ...]
+    paces: dict[str, PaceState] = {}
+    time_s: float = 0.0
+    """Predicted time of the lane with its share, seconds."""
+    sampling: bool = False
+    version: int = 0
+    errands: tuple[Errand, ...] = ()
+    whole: Limits | None = None
+    """The limits that ``share`` is a share of; None: all of it."""
+
+
+# ---- coordinator -> downloader
+
+
+class Begin(msgspec.Struct, frozen=True, tag=True):
+    """The first message to each rank: the output folder is initialized, and this run is its ``epoch``-th.
+
+    ``config`` is the job's, as JSON; ``report_interval_s``: how often to send ``Progress`` when there is nothing
+    urgent.
+    """
+
+    epoch: int
+    config: bytes
+    report_interval_s: float = 0.5
+
+
+class Assign(msgspec.Struct, frozen=True, tag=True):
+    """Lease these lanes. Answers ``StealRequest`` when ``request_id`` > 0."""
+
+    lanes: tuple[Lane, ...]
+    request_id: int = 0
+
+
+class Extend(msgspec.Struct, frozen=True, tag=True):
+    """More batches, errands, or a larger share, for a lane that the rank already holds.
+
+    ``added`` is added to the lane's share, never set: the holder may have cut its share for a split that the sender has
+    not heard of yet. ``wait_s`` > 0: another lane of the group was asked to pause for so long; a message with nothing
+    else leaves ``version`` as it is, and does not open an ended lane again.
+    """
+
+    lane_id: int
+    version: int
+    added: Limits | None = None
+    batches: tuple[BatchRef, ...] = ()
+    errands: tuple[Errand, ...] = ()
+    wait_s: float = 0.0
+
+
+class SetControl(msgspec.Struct, frozen=True, tag=True):
+    """These rules hold from now on, instead of those before."""
+
+    rules: tuple[ControlRule, ...]
+
+
+class NoWork(msgspec.Struct, frozen=True, tag=True):
+    """Answers ``StealRequest``: nothing to give now; do not ask again for ``wait_s``."""
+
+    request_id: int
+    wait_s: float
+
+
+class Yield(msgspec.Struct, frozen=True, tag=True):
+    """Give back lanes that have not started, worth about ``time_s``; answered by ``Yielded``.
+
+    When there is none and ``split_lane_id`` > 0, split that lane: half of its batches and half of its share.
+    """
+
+    request_id: int
+    time_s: float
+    split_lane_id: int = 0
+
+
+class Release(msgspec.Struct, frozen=True, tag=True):
+    """The drained lanes are no longer leased to you."""
+
+    lane_ids: tuple[int, ...]
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Admit nothing more, give what is in flight ``grace_s``, close all parts, then send ``Finished``."""
+
+    reason: StopReason
+    grace_s: float
+
+
+class Exit(msgspec.Struct, frozen=True, tag=True):
+    """The last message: leave with this exit code."""
+
+    code: int
+    message: str = ""
+
+
+# ---- downloader -> coordinator
+
+
+class PartReport(msgspec.Struct, frozen=True):
+    """A part that is published: durable under its final name. ``kinds`` counts errors by kind (errors parts only)."""
+
+    batch_id: int
+    path: str
+    rows: int
+    is_errors: bool
+    bytes: int = 0
+    kinds: dict[str, int] = {}
+
+
+class LaneReport(msgspec.Struct, frozen=True):
+    """What changed in a lane. ``version`` is the number of extensions that the rank had seen when it said so."""
+
+    lane_id: int
+    version: int
+    state: LaneState
+    wait_s: float = 0.0
+    paces: dict[str, PaceState] = {}
+    decided: dict[int, tuple[int, ...]] = {}
+    """Of a sampling lane: the rows, by batch, that have an outcome. They are fetched by nobody else."""
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """Totals of one rank since its start: for people and estimates; accounting goes by ``PartReport``."""
+
+    successes: int = 0
+    errors: int = 0
+    requests: int = 0
+    bytes: int = 0
+    in_flight: int = 0
+    servers_active: int = 0
+    memory_bytes: int = 0
+    """Resident memory now."""
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """A downloader's report: small, at most a few per second, independent of the number of rows."""
+
+    parts: tuple[PartReport, ...]
+    lanes: tuple[LaneReport, ...]
+    remaining_s: float
+    unstarted: int
+    counters: Counters
+
+
+class StealRequest(msgspec.Struct, frozen=True, tag=True):
+    """My queue runs low. Answered by ``Assign`` or ``NoWork`` with the same ``request_id`` (> 0, per rank)."""
+
+    request_id: int
+
+
+class Yielded(msgspec.Struct, frozen=True, tag=True):
+    """Answers ``Yield``: the lanes given back, or the part of ``split_lane_id`` that was cut off (maybe neither).
+
+    ``split_share`` is what the cut-off part may use; the holder has reduced its own share by it before it says so.
+    """
+
+    request_id: int
+    lane_ids: tuple[int, ...] = ()
+    split_lane_id: int = 0
+    split_batch_ids: tuple[int, ...] = ()
+    split_share: Limits | None = None
+
+
+class Redirected(msgspec.Struct, frozen=True, tag=True):
+    """Rows that were redirected into pace groups of which this rank holds no lane."""
+
+    errands: tuple[Errand, ...]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One profiling request, as measured."""
+
+    server: str
+    success: bool
+    status: int
+    error_kind: str = ""
+    ip: str = ""
+    http_version: str = ""
+    connect_s: float = 0.0
+    ttfb_s: float = 0.0
+    total_s: float = 0.0
+    bytes: int = 0
+    retry_after_s: float = 0.0
+
+
+class Samples(msgspec.Struct, frozen=True, tag=True):
+    samples: tuple[Sample, ...]
+
+
+class ServersUsed(msgspec.Struct, frozen=True, tag=True):
+    """What this rank has asked of servers since its last such message."""
+
+    usages: tuple[Usage, ...]
+    asked: tuple[Asked, ...] = ()
+
+
+class StopRequested(msgspec.Struct, frozen=True, tag=True):
+    """This rank got a signal: the whole job should stop softly."""
+
+    reason: StopReason
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """This rank cannot go on for a reason that is not a bug (no space left ...): stop the whole job softly."""
+
+    message: str
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """Answers ``Stop``: all parts are closed and reported."""
+
+
+ToDownloader = Begin | Assign | Extend | SetControl | NoWork | Yield | Release | Stop | Exit
+ToCoordinator = (
+    Progress | StealRequest | Yielded | Redirected | Samples | ServersUsed | StopRequested | Failed | Finished
+)
+Message = ToDownloader | ToCoordinator
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The message's bytes (MessagePack, with the type's name)."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview) -> Message:
+    """The message of these bytes.
+
+    Raises:
+        msgspec.DecodeError: not a known message, or a field of the wrong type.
+    """
+    try:
+        return _decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec has no error of its own for these
+        raise msgspec.DecodeError(str(error)) from error

@@ -1,0 +1,289 @@
+"""Whether an answer is a success, and if not, what kind of failure: the only place that says so.
+
+Decides: success, redirect or failure; transient or permanent; and what the answer says about its server (``Signal``).
+Must not know: how often a row may be tried (``retry``), when (``pace``), where a redirect leads (``urls``).
+
+Invariants: success takes libcurl's code 0, status 200 and a body that passes; libcurl also returns 0 for headers that
+were cut off, for an unasked 204, 206 or 304, and for a redirect without a target. Every other answer has exactly one
+failure, whose message is one printable line without credentials. No answer raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Final
+
+from ddmpi.core.pace.pace import RETRY_AFTER_MAX_S, Signal
+from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
+from ddmpi.core.rules.image_bytes import begins_like_image, image_is_cut_off
+
+MESSAGE_CHARS = 300
+
+
+class Outcome(Enum):
+    SUCCESS = "success"
+    REDIRECT = "redirect"
+    FAILURE = "failure"
+
+
+@dataclass(slots=True, frozen=True)
+class Verdict:
+    """How one answer counts. ``failure`` is set for failures only, ``location`` (as the server sent it, maybe
+    relative) for redirects only; ``signal`` and ``retry_after_s`` are for the pace, whatever the outcome."""
+
+    outcome: Outcome
+    signal: Signal
+    failure: Failure | None = None
+    transient: bool = False
+    """Another try may end differently."""
+    retry_after_s: float | None = None
+    location: str = ""
+
+
+SUCCESS: Final = Verdict(Outcome.SUCCESS, Signal.OK)
+
+
+def classify(answer: Answer, accept: str, max_redirects: int) -> Verdict:
+    """Judge an answer.
+
+    Args:
+        accept: what a body has to be: "image" (content type and first bytes) or "any" (not empty).
+        max_redirects: a row that was redirected so often already is not redirected again.
+
+    Raises KeyError for another ``accept``.
+    """
+    check_body = _BODY_CHECKS[accept]
+    if answer.blocked or answer.refused or answer.too_large:
+        return _judge_our_own(answer)
+    if answer.curl_code:
+        return _judge_transfer(answer)
+    if answer.status == 200:
+        return _judge_body(answer, check_body)
+    if answer.status in _REDIRECTS:
+        return _judge_redirect(answer, max_redirects)
+    return _judge_status(answer)
+
+
+def _judge_our_own(answer: Answer) -> Verdict:
+    """What this side has ended, whatever libcurl says of it."""
+    if answer.blocked:
+        message = f"{answer.ip or 'the address'} is not public, and not in allow_private_addresses"
+        return _failure(ErrorKind.BLOCKED_ADDRESS, message, Signal.LOCAL)
+    if answer.refused:
+        return _failure(ErrorKind.ROBOTS, answer.refused, Signal.OK)
+    return _failure(ErrorKind.TOO_LARGE, answer.error or "body exceeds max_file_bytes", Signal.OK)
+
+
+def _failure(
+    kind: ErrorKind,
+    message: str,
+    signal: Signal,
+    *,
+    transient: bool = False,
+    status: int = 0,
+    retry_after_s: float | None = None,
+) -> Verdict:
+    failure = Failure(kind, error_code(kind, status), one_line(message) or kind.value)
+    return Verdict(Outcome.FAILURE, signal, failure, transient, retry_after_s)
+
+
+# ---- transfers that libcurl gave up
+
+_TRANSFERS: Final[dict[int, tuple[ErrorKind, bool, Signal]]] = {
+    # CURLE_ code: kind, transient, what it says about the server when no status came
+    1: (ErrorKind.PROTOCOL, False, Signal.FAILED),  # UNSUPPORTED_PROTOCOL; also an answer that is not HTTP/1
+    3: (ErrorKind.BAD_URL, False, Signal.LOCAL),  # URL_MALFORMAT
+    5: (ErrorKind.CONNECT, True, Signal.CONNECT_FAILED),  # COULDNT_RESOLVE_PROXY; not DNS: no fault of the row's host
+    6: (ErrorKind.DNS, True, Signal.CONNECT_FAILED),  # COULDNT_RESOLVE_HOST
+    7: (ErrorKind.CONNECT, True, Signal.CONNECT_FAILED),  # COULDNT_CONNECT
+    8: (ErrorKind.PROTOCOL, False, Signal.FAILED),  # WEIRD_SERVER_REPLY: lengths that contradict, NUL in a header
+    16: (ErrorKind.NETWORK, True, Signal.FAILED),  # HTTP2: framing layer, GOAWAY
+    18: (ErrorKind.NETWORK, True, Signal.FAILED),  # PARTIAL_FILE
+    23: (ErrorKind.NETWORK, True, Signal.LOCAL),  # WRITE_ERROR: our callback stopped it
+    27: (ErrorKind.NETWORK, True, Signal.LOCAL),  # OUT_OF_MEMORY
+    35: (ErrorKind.TLS, True, Signal.CONNECT_FAILED),  # SSL_CONNECT_ERROR: no common version, or cut off in between
+    42: (ErrorKind.NETWORK, True, Signal.LOCAL),  # ABORTED_BY_CALLBACK
+    47: (ErrorKind.REDIRECT, False, Signal.OK),  # TOO_MANY_REDIRECTS
+    51: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # 60 before libcurl 7.62
+    52: (ErrorKind.NETWORK, True, Signal.FAILED),  # GOT_NOTHING
+    55: (ErrorKind.NETWORK, True, Signal.FAILED),  # SEND_ERROR
+    56: (ErrorKind.NETWORK, True, Signal.FAILED),  # RECV_ERROR: reset; also headers above 300 KB, bad chunk sizes
+    58: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # SSL_CERTPROBLEM: client certificate
+    59: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # SSL_CIPHER
+    60: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # PEER_FAILED_VERIFICATION: expired, self-signed, wrong host
+    61: (ErrorKind.PROTOCOL, False, Signal.FAILED),  # BAD_CONTENT_ENCODING
+    63: (ErrorKind.TOO_LARGE, False, Signal.OK),  # FILESIZE_EXCEEDED
+    77: (ErrorKind.TLS, True, Signal.CONNECT_FAILED),  # SSL_CACERT_BADFILE: ours to repair, so rows are not burnt
+    80: (ErrorKind.TLS, True, Signal.FAILED),  # SSL_SHUTDOWN_FAILED
+    83: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # SSL_ISSUER_ERROR
+    90: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # SSL_PINNEDPUBKEYNOTMATCH
+    91: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # SSL_INVALIDCERTSTATUS
+    92: (ErrorKind.NETWORK, True, Signal.FAILED),  # HTTP2_STREAM: RST_STREAM
+    94: (ErrorKind.PROTOCOL, False, Signal.FAILED),  # AUTH_ERROR
+    95: (ErrorKind.NETWORK, True, Signal.FAILED),  # HTTP3
+    96: (ErrorKind.CONNECT, True, Signal.CONNECT_FAILED),  # QUIC_CONNECT_ERROR
+    97: (ErrorKind.CONNECT, True, Signal.CONNECT_FAILED),  # PROXY: handshake
+    98: (ErrorKind.TLS, False, Signal.CONNECT_FAILED),  # SSL_CLIENTCERT
+    100: (ErrorKind.PROTOCOL, False, Signal.FAILED),  # TOO_LARGE: a header line
+}
+_VIOLATIONS: Final = (
+    # What libcurl 8.23 says with code 56 where the answer came, but is no answer: another try would get the same.
+    "Too large response headers",
+    "chunk hex-length",
+    "Illegal or missing hexadecimal sequence",
+    "Malformed encoding found in chunked-encoding",
+)
+_MESSAGES: Final = {
+    # Where libcurl 8.23 itself says nothing.
+    18: "the body ended early",
+    100: "a header is longer than 100 KB",
+}
+_UNKNOWN_TRANSFER: Final = (ErrorKind.NETWORK, True, Signal.FAILED)
+_TIMED_OUT: Final = 28  # OPERATION_TIMEDOUT
+
+
+def _judge_transfer(answer: Answer) -> Verdict:
+    if answer.curl_code == _TIMED_OUT:
+        kind, transient, signal = _judge_timeout(answer)
+    else:
+        kind, transient, signal = _TRANSFERS.get(answer.curl_code, _UNKNOWN_TRANSFER)
+        if kind is ErrorKind.NETWORK and answer.error.startswith(_VIOLATIONS):
+            kind, transient = ErrorKind.PROTOCOL, False
+    if answer.status and signal is Signal.FAILED:
+        signal = Signal.SERVER_ERROR  # it did answer, if not to the end
+    told = answer.error.strip() or _MESSAGES.get(answer.curl_code, "")
+    return _failure(kind, told or f"libcurl error {answer.curl_code}", signal, transient=transient)
+
+
+def _judge_timeout(answer: Answer) -> tuple[ErrorKind, bool, Signal]:
+    """libcurl has one code for all timeouts. Its text tells how far it came; the times do not: a connection that is
+    used again has a connect time of 0 too (8.23), and a connect timeout a time to first byte."""
+    if answer.error.startswith("Operation too slow"):
+        return ErrorKind.STALLED, True, Signal.FAILED
+    told = bool(answer.error)
+    connected = answer.error.startswith("Operation ") if told else answer.connect_s > 0 or bool(answer.ip)
+    signal = Signal.FAILED if connected or answer.status else Signal.CONNECT_FAILED
+    return ErrorKind.TIMEOUT, True, signal
+
+
+# ---- statuses other than 200
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_THROTTLED: Final = frozenset({420, 429})
+"""420 is not registered; GBIF sends it for 429."""
+_TRANSIENT: Final = frozenset({408, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
+"""What ``curl --retry`` tries again, 509 (bandwidth exceeded) and 520 to 524 (a CDN that cannot reach the origin)."""
+_FORBIDDEN: Final = 403
+_UNWELCOME: Final = frozenset({401, 408, 451})
+"""Permanent or not, more of these faster is not what the server wants."""
+
+
+def _judge_redirect(answer: Answer, max_redirects: int) -> Verdict:
+    if not answer.location.strip():
+        return _failure(ErrorKind.REDIRECT, f"status {answer.status} without Location", Signal.OK)
+    if answer.task.redirects >= max_redirects:
+        return _failure(ErrorKind.REDIRECT, f"more than {max_redirects} redirects", Signal.OK)
+    return Verdict(Outcome.REDIRECT, Signal.OK, location=answer.location.strip())
+
+
+def _judge_status(answer: Answer) -> Verdict:
+    status = answer.status
+    if not 100 <= status <= 999:
+        return _failure(ErrorKind.PROTOCOL, f"answer with status {status}", Signal.FAILED)
+    if status in _THROTTLED or (status == 503 and answer.retry_after.strip()):
+        retry_after_s = retry_after_seconds(answer.retry_after, answer.fetched_at)
+        return _http(status, Signal.THROTTLED, transient=True, retry_after_s=retry_after_s)
+    if status == _FORBIDDEN:
+        return _http(status, Signal.FORBIDDEN, transient=False)
+    unwell = status >= 500 or status in _UNWELCOME
+    return _http(status, Signal.SERVER_ERROR if unwell else Signal.OK, transient=status in _TRANSIENT)
+
+
+def _http(status: int, signal: Signal, *, transient: bool, retry_after_s: float | None = None) -> Verdict:
+    return _failure(
+        ErrorKind.HTTP_STATUS,
+        f"HTTP status {status}",
+        signal,
+        transient=transient,
+        status=status,
+        retry_after_s=retry_after_s,
+    )
+
+
+def retry_after_seconds(value: str, now_wall: float) -> float | None:
+    """Seconds that a Retry-After header (RFC 9110, 10.2.3) asks for, at most RETRY_AFTER_MAX_S.
+
+    ``now_wall`` is the wall clock, seconds since the epoch, for the form that is a date. None for what is neither a
+    whole number of seconds nor a date that is still to come.
+    """
+    text = value.strip()
+    if re.fullmatch(r"[0-9]+", text):
+        return min(float(text), RETRY_AFTER_MAX_S)
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # "-0000", or no zone at all: HTTP dates are in GMT
+            moment = moment.replace(tzinfo=timezone.utc)
+        delay_s = moment.timestamp() - now_wall
+    except (ValueError, OverflowError):
+        return None
+    return min(delay_s, RETRY_AFTER_MAX_S) if delay_s >= 0 else None
+
+
+# ---- bodies of a 200
+
+
+def _judge_body(answer: Answer, check_body: Callable[[Answer], str]) -> Verdict:
+    size_bytes = len(answer.body)
+    if size_bytes < answer.content_length:
+        message = f"{size_bytes} of {answer.content_length} bytes"
+        return _failure(ErrorKind.NETWORK, message, Signal.SERVER_ERROR, transient=True)
+    if size_bytes == 0:
+        # Then the headers themselves may have been cut off, which libcurl does not report (8.23).
+        cut_off = answer.content_length < 0 and not answer.end_announced
+        signal = Signal.SERVER_ERROR if cut_off else Signal.OK
+        return _failure(ErrorKind.EMPTY_BODY, "status 200 with an empty body", signal, transient=cut_off)
+    objection = check_body(answer)
+    if objection:
+        return _failure(ErrorKind.WRONG_TYPE, objection, Signal.OK)
+    if answer.content_length < 0 and not answer.end_announced and image_is_cut_off(answer.body):
+        message = f"the image ends early, after {size_bytes} bytes, and no length was announced"
+        return _failure(ErrorKind.NETWORK, message, Signal.SERVER_ERROR, transient=True)
+    return SUCCESS
+
+
+_OPAQUE_TYPES: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
+"""What servers say that do not know; the last one is the default of S3."""
+
+
+def _image_objection(answer: Answer) -> str:
+    """Why the body is no image; empty if it is one."""
+    content_type = answer.content_type
+    if not content_type.startswith("image/"):
+        essence = content_type.partition(";")[0].strip().lower()
+        if not essence.startswith("image/") and essence not in _OPAQUE_TYPES:
+            return f"content type {essence}"
+    if begins_like_image(answer.body):
+        return ""
+    return f"content type {content_type or 'missing'}, but the first bytes are {answer.body[:12].hex(' ')}"
+
+
+_BODY_CHECKS: Final[dict[str, Callable[[Answer], str]]] = {"image": _image_objection, "any": lambda _: ""}
+
+
+# ---- messages
+
+
+def one_line(text: str) -> str:
+    """``text`` as one printable line of at most MESSAGE_CHARS characters, without the credentials and queries of the
+    URLs in it: servers and libcurl quote what they were asked."""
+    head = text[: 4 * MESSAGE_CHARS]
+    printable = "".join(character if character.isprintable() else " " for character in head)
+    without_users = re.sub(r"//[^\s/@]*@", "//", printable)
+    without_queries = re.sub(r"(https?://[^\s?]*)\?\S*", r"\1?...", without_users)
+    line = " ".join(without_queries.split())
+    return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 3] + "..."

@@ -1,0 +1,1 @@
+"""What is counted about servers and runs, and how counts add up."""

@@ -1,0 +1,166 @@
+"""The state of a run as numbers for machines: one JSON line per interval, and the Prometheus text format. Pure.
+
+Decides what is measured, what it is called, and which lines of a long history may go. It must not know where the
+numbers come from, where the lines are kept, or what time it is.
+
+Invariants: totals (``fetched_rows``, ``requests``, ``bytes``) continue over all runs of an output folder; a thinned
+history keeps the first and the last line of each run, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from ddmpi.core.records import UNDECODABLE
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """One moment of a run. Rows are those of the whole table; rates are means since the line before."""
+
+    time: str
+    """ISO 8601 with time zone, for people."""
+    unix_s: float
+    run: int
+    """Which run over the output folder, from 1."""
+    stage: str
+    ranks: int
+    rows: int
+    successes: int
+    """In published parts, as errors; ``fetched_rows`` counts what is fetched and perhaps not durable yet."""
+    errors: int
+    ignored: int
+    fetched_rows: int
+    requests: int
+    bytes: int
+    rows_per_s: float = 0.0
+    requests_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+    in_flight: int = 0
+    servers_active: int = 0
+    memory_bytes: int = 0
+    """Resident memory of all ranks."""
+    error_kinds: dict[str, int] = {}
+    """Errors in published parts, by kind; their sum is ``errors``."""
+    exit_code: int | None = None
+    """Set in the last line of a run that ended by itself."""
+
+    @property
+    def pending(self) -> int:
+        """Rows without a durable outcome, but for ignored ones."""
+        return self.rows - self.successes - self.errors - self.ignored
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """What a run has fetched, or all runs before it."""
+
+    fetched_rows: int = 0
+    requests: int = 0
+    bytes: int = 0
+
+    def plus(self, other: Totals) -> Totals:
+        """Both together."""
+        return Totals(
+            self.fetched_rows + other.fetched_rows, self.requests + other.requests, self.bytes + other.bytes
+        )  # fmt: skip
+
+
+def totals_of(line: Measurement | None) -> Totals:
+    """What all runs up to this line have fetched."""
+    return Totals() if line is None else Totals(line.fetched_rows, line.requests, line.bytes)
+
+
+def with_rates(line: Measurement, before: Measurement | None) -> Measurement:
+    """The line with its means since the one before, which is of the same run, if there is one."""
+    seconds = 0.0 if before is None else line.unix_s - before.unix_s
+    if before is None or seconds <= 0:
+        return line
+    return msgspec.structs.replace(
+        line,
+        rows_per_s=round((line.fetched_rows - before.fetched_rows) / seconds, 3),
+        requests_per_s=round((line.requests - before.requests) / seconds, 3),
+        bytes_per_s=round((line.bytes - before.bytes) / seconds, 1),
+    )
+
+
+def encode_line(line: Measurement) -> bytes:
+    """The line as JSON, with its end."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+_decoder = msgspec.json.Decoder(Measurement)
+
+
+def decode_lines(lines: Iterable[bytes]) -> Iterator[Measurement]:
+    """The lines that are whole: a kill may have cut one off, and a full disk may have damaged one."""
+    return (line for line in map(_decoded, lines) if line is not None)
+
+
+def _decoded(line: bytes) -> Measurement | None:
+    try:
+        return _decoder.decode(line)
+    except UNDECODABLE:
+        return None
+
+
+def thinned(lines: Sequence[Measurement]) -> list[Measurement]:
+    """Every second line, and the first and last one of each run."""
+    kept = []
+    for index, line in enumerate(lines):
+        starts = index == 0 or lines[index - 1].run != line.run
+        ends = index + 1 == len(lines) or lines[index + 1].run != line.run
+        if index % 2 == 0 or starts or ends:
+            kept.append(line)
+    return kept
+
+
+# ---- Prometheus
+
+_GAUGES = (
+    ("rows", "Rows of the table.", "rows"),
+    ("rows_pending", "Rows without a durable outcome.", "pending"),
+    ("rows_ignored", "Rows on servers that are left out.", "ignored"),
+    ("requests_in_flight", "Requests under way, over all ranks.", "in_flight"),
+    ("servers_active", "Servers with a request under way.", "servers_active"),
+    ("ranks", "Ranks of the job.", "ranks"),
+    ("memory_bytes", "Resident memory of all ranks.", "memory_bytes"),
+    ("run_number", "Which run over the output folder, from 1.", "run"),
+    ("updated_timestamp_seconds", "When these numbers were written.", "unix_s"),
+)
+_COUNTERS = (
+    ("fetched_rows_total", "Rows fetched by all runs.", "fetched_rows"),
+    ("requests_total", "Requests sent by all runs.", "requests"),
+    ("received_bytes_total", "Bytes of bodies received by all runs.", "bytes"),
+)
+
+
+def prometheus_text(line: Measurement, output: str) -> str:
+    """The line in the text format 0.0.4; ``output`` labels every sample, so that two jobs of one node differ."""
+    label = f'output="{_escaped(output)}"'
+    parts = [
+        _family("rows_final", "gauge", "Rows with a durable outcome.", {
+            f'{label},outcome="success"': line.successes, f'{label},outcome="error"': line.errors,
+        }),
+        _family("errors", "gauge", "Rows that are durable errors, by kind.", {
+            f'{label},kind="{_escaped(kind)}"': count for kind, count in sorted(line.error_kinds.items())
+        }),
+        _family("stage", "gauge", "The stage that the run is in.", {f'{label},stage="{_escaped(line.stage)}"': 1}),
+    ]  # fmt: skip
+    parts += [_family(name, "gauge", text, {label: getattr(line, key)}) for name, text, key in _GAUGES]
+    parts += [_family(name, "counter", text, {label: getattr(line, key)}) for name, text, key in _COUNTERS]
+    if line.exit_code is not None:
+        parts.append(_family("exit_code", "gauge", "How the last run ended; absent while it goes on.", {
+            label: line.exit_code
+        }))  # fmt: skip
+    return "".join(parts)
+
+
+def _family(name: str, kind: str, text: str, samples: dict[str, float]) -> str:
+    lines = [f"# HELP ddmpi_{name} {text}", f"# TYPE ddmpi_{name} {kind}"]
+    lines += [f"ddmpi_{name}{{{labels}}} {value!r}" for labels, value in samples.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

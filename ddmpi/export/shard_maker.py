@@ -1,0 +1,110 @@
+"""One shard, from its row groups to its final name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.errors import StorageError
+from ddmpi.export.parts import reading
+from ddmpi.export.plan import RowGroup, Shard
+from ddmpi.export.selection import Picture, choose
+from ddmpi.export.shard_formats import ShardWriter, open_shard
+from ddmpi.io.results.schema import ROW_NUMBER
+
+if TYPE_CHECKING:
+    from ddmpi.export.options import Options
+    from ddmpi.io.folder.layout import Layout
+
+
+class ShardCounts(msgspec.Struct):
+    """What became of a shard's rows: ``rows == exported + sum(left_out.values())``."""
+
+    rows: int = 0
+    exported: int = 0
+    left_out: dict[str, int] = {}
+    """Rows by reason."""
+    damaged: list[int] = []
+    """Row numbers of images that their digest or the decoder found damaged."""
+
+    def leave_out(self, reason: str, rows: int = 1) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + rows
+
+
+@dataclass(frozen=True)
+class ShardMaker:
+    """Makes the shards of one rank; ``look`` is that of ``selection.make_look``."""
+
+    layout: Layout
+    target: Path
+    temporary: Path
+    options: Options
+    duplicates: npt.NDArray[np.int64]
+    look: Callable[[bytes, str], Picture | str]
+
+    def make(self, shard: Shard, name: str) -> ShardCounts:
+        """Write one shard; none where no row of it is exported.
+
+        Raises:
+            StorageError: a part cannot be read, or the target cannot be written.
+        """
+        counts = ShardCounts()
+        try:
+            writer = open_shard(self.options.to, self.temporary, self.target, name)
+            try:
+                self._fill(writer, shard, counts)
+            except BaseException:  # whatever it was, nothing half-written stays
+                writer.discard()
+                raise
+        except OSError as error:
+            raise StorageError(f"cannot write {name} in {self.target}: {error.strerror or error}") from error
+        return counts
+
+    def _fill(self, writer: ShardWriter, shard: Shard, counts: ShardCounts) -> None:
+        for group in shard:
+            rows, pictures = self._choose(group, counts)
+            if pictures:
+                writer.add(rows, pictures)
+        if counts.exported:
+            writer.commit()
+        else:
+            writer.discard()
+
+    def _choose(self, group: RowGroup, counts: ShardCounts) -> tuple[pa.Table, list[Picture]]:
+        """The rows of a group that are exported, without their image, and their images; the others are counted."""
+        rows, images = self._read(group, counts)
+        original, resized = (rows.column(f"hashsum_{name}").to_pylist() for name in ("original", "resized"))
+        is_good = np.ones(rows.num_rows, np.bool_)
+        pictures: list[Picture] = []
+        for index, image in enumerate(images):
+            found = self.look(image.as_py(), str(resized[index] or original[index]))
+            if isinstance(found, Picture):
+                pictures.append(found)
+            else:
+                is_good[index] = False
+                counts.leave_out(found)
+                counts.damaged.append(rows.column(ROW_NUMBER)[index].as_py())
+        counts.exported += len(pictures)
+        return rows.filter(pa.array(is_good)), pictures
+
+    def _read(self, group: RowGroup, counts: ShardCounts) -> tuple[pa.Table, pa.ChunkedArray[pa.LargeBinaryScalar]]:
+        """The rows that their columns let pass; images are read only where there are any."""
+        with reading(self.layout, group.part) as path, pq.ParquetFile(path) as file:
+            rows = file.read_row_group(group.group, columns=[n for n in file.schema_arrow.names if n != "image"])
+            counts.rows += rows.num_rows
+            kept, left_out = choose(rows, self.options, self.duplicates)
+            for reason, number in left_out.items():
+                counts.leave_out(reason, number)
+            if not kept.any():
+                return rows.slice(0, 0), pa.chunked_array([], pa.large_binary())
+            images = file.read_row_group(group.group, columns=["image"]).column("image")
+        chosen = pa.array(kept)
+        return rows.filter(chosen), images.filter(chosen)

@@ -1,0 +1,1 @@
+"""The output folder's state: who owns it, what is durable, markers, checkpoint, logs."""

@@ -1,0 +1,29 @@
+"""Each rank has its own log file, which is rotated."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+
+import ddmpi
+from ddmpi.config.sections import Logging
+from ddmpi.io.folder.layout import Layout
+
+
+def log_to_file(layout: Layout, rank: int, options: Logging) -> None:
+    """Log to the rank's own file, from now on; a disk that takes no more log does not stop the run.
+
+    Only our own lines are more at "debug": those of libraries may hold anything.
+    """
+    root = logging.getLogger()
+    if any(isinstance(handler, logging.handlers.RotatingFileHandler) for handler in root.handlers):
+        return
+    logging.raiseExceptions = False
+    path = layout.logs / f"rank-{rank:05d}.log"
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=options.file_bytes, backupCount=options.kept_files, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger(ddmpi.__name__).setLevel(options.level.upper())

@@ -1,0 +1,75 @@
+"""schedules/NNNN/: what each big batch was planned as, and what verification found in the files of its batches."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+
+from ddmpi.core.ledger.actions import ScheduleRow
+from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.folder.layout import Layout
+
+_SCHEDULE = ("rank", "server_name", "partition_id_from", "partition_id_to", "rate_limit")
+_VERIFICATION = ("server_name", "partition_id", "status", "rows", "successes", "errors", "pending")
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationRow:
+    """One batch in verification.csv. ``status`` is completed, pending or damaged."""
+
+    server_name: str
+    partition_id: int
+    status: str
+    rows: int
+    successes: int
+    errors: int
+    pending: int
+
+
+def write_schedule(layout: Layout, number: int, rows: Iterable[ScheduleRow]) -> None:
+    """Write schedule.csv of a big batch.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_atomically(layout.schedule(number) / "schedule.csv", _csv(_SCHEDULE, rows), layout.temporary)
+
+
+def write_verification(layout: Layout, number: int, rows: Iterable[VerificationRow]) -> None:
+    """Write verification.csv of a big batch.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_atomically(layout.schedule(number) / "verification.csv", _csv(_VERIFICATION, rows), layout.temporary)
+
+
+def last_number(layout: Layout) -> int:
+    """The highest number of a big batch so far, 0 if there is none."""
+    folder = layout.schedule(1).parent
+    if not folder.is_dir():
+        return 0
+    return max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
+
+
+def verified_batches(layout: Layout) -> set[tuple[str, int]]:
+    """(server_name, partition_id) of every batch that an earlier run has found complete."""
+    found = set()
+    for number in range(1, last_number(layout) + 1):
+        path = layout.schedule(number) / "verification.csv"
+        if path.exists():
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    if row["status"] == "completed":
+                        found.add((row["server_name"], int(row["partition_id"])))
+    return found
+
+
+def _csv(names: Sequence[str], rows: Iterable[ScheduleRow | VerificationRow]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(astuple(row) for row in rows)
+    return text.getvalue().encode()

@@ -1,0 +1,1 @@
+"""libcurl: requests, connections, resolved addresses."""

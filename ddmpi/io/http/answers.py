@@ -1,0 +1,85 @@
+"""What libcurl says of a request that has ended, as an ``Answer``. What it means is ``outcome``'s business.
+
+libcurl facts that shape this file (8.23, pycurl 7.49):
+- ``RETRY_AFTER`` is capped and turns garbage into 0: the header's text is handed on as it came.
+- ``getinfo`` fails where a server's bytes are not UTF-8: texts are read raw.
+- gzip that is cut off counts as whole.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pycurl
+
+from ddmpi.core.records import Answer
+from ddmpi.io.http.easy_handle import EasyHandle
+
+_HEADERS = re.compile(
+    rb"^(etag|last-modified|retry-after|transfer-encoding|content-encoding)[ \t]*:([^\r\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The headers that become columns or decide something."""
+_KEPT_CHARS = 512
+_FRAMED_VERSIONS = frozenset({"2", "3"})
+"""Here each answer says where it ends, whether it has a Content-Length or not."""
+_HTTP_VERSIONS = {1: "1.0", 2: "1.1", 3: "2", 4: "2", 5: "2", 30: "3"}
+
+
+def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
+    """The answer to the handle's request, which ended with this code of libcurl's.
+
+    Raises:
+        RuntimeError: the handle has no request.
+    """
+    task, get_raw = handle.task, handle.curl.getinfo_raw
+    if task is None:
+        raise RuntimeError("libcurl finished a handle that has no task")
+    get = handle.curl.getinfo
+    answer = Answer(task, code, get(pycurl.RESPONSE_CODE), error=message)
+    answer.body = handle.body
+    content_type = get_raw(pycurl.CONTENT_TYPE) or b""
+    answer.content_type = content_type.strip()[:_KEPT_CHARS].decode("latin-1")
+    answer.content_length = int(get(pycurl.CONTENT_LENGTH_DOWNLOAD_T))
+    answer.final_url = task.url
+    answer.ip = get(pycurl.PRIMARY_IP) or handle.blocked
+    answer.http_version = _HTTP_VERSIONS.get(get(pycurl.INFO_HTTP_VERSION), "")
+    answer.connect_s = get(pycurl.CONNECT_TIME)
+    answer.ttfb_s = get(pycurl.STARTTRANSFER_TIME)
+    answer.total_s = get(pycurl.TOTAL_TIME)
+    answer.fetched_at = time.time()
+    answer.blocked = bool(handle.blocked) and not handle.opened
+    answer.too_large = handle.too_large or code == pycurl.E_FILESIZE_EXCEEDED
+    answer.refused = handle.refused
+    answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
+    _read_headers(answer, handle.last_head)
+    if 300 <= answer.status < 400:
+        answer.location = (get_raw(pycurl.REDIRECT_URL) or b"").decode("utf-8", "surrogateescape")
+    return answer
+
+
+def _read_headers(answer: Answer, head: bytes) -> None:
+    """The headers that become columns, of the last response."""
+    is_encoded = False
+    for name, value in _HEADERS.findall(head):
+        kept = _text(value)
+        match name.lower():
+            case b"etag":
+                answer.etag = kept
+            case b"last-modified":
+                answer.last_modified = kept
+            case b"retry-after":
+                answer.retry_after = kept
+            case b"transfer-encoding":
+                answer.end_announced = True
+            case _ if kept.lower() != "identity":
+                is_encoded = True
+    if is_encoded:
+        # What was announced is the end of what was sent: libcurl takes gzip that is cut off for whole.
+        answer.content_length = -1
+        answer.end_announced = False
+
+
+def _text(value: bytes) -> str:
+    return value.strip()[:_KEPT_CHARS].decode("latin-1")

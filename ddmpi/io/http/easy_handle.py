@@ -1,0 +1,274 @@
+"""One easy handle of libcurl: its options, and what it gathers of the request that uses it.
+
+Handles are made once and kept; only the URL changes from task to task. The place where an address is refused: libcurl
+asks for a socket with the resolved address in hand, at every connect, because names and spellings of addresses can lie.
+
+libcurl facts that shape this file (8.23, pycurl 7.49):
+- ``reset()`` would clear the callbacks and limits: handles are never reset, and one function sets each option.
+- MAXFILESIZE counts what arrives, decoded bytes only from 8.20 on: so they are counted here, too.
+- a handle that has no connection yet cannot be paused, and pauses are forgotten between requests.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import pycurl
+
+from ddmpi.core.frontier.memory_budget import Arrival
+from ddmpi.core.records import Task
+
+IMPATIENT_S = 3.0
+"""For a sample: all servers wait for the slowest one, and its row can be fetched later."""
+STALL_BYTES_PER_S = 100
+"""Below this, averaged over the stall time-out, a body counts as stalled."""
+DNS_CACHE_S = 86_400
+"""A name is looked up once a day: often enough for a server that moves, and once in nearly all runs."""
+DNS_RETRY_CACHE_S = 60
+"""The same for a name whose last look-up failed: libcurl (8.23) keeps "no such name" for half of this time."""
+BUFFER_BYTES = 64 * 1024
+"""Read from a socket at once; libcurl hands it on in pieces of 16 kB at most. 256 kB measured the same."""
+PIECES_BYTES = 512 * 1024
+"""A larger body grows in one place. Pieces of 16 kB, freed one by one, would leave holes that no body fits into: with
+files of 5 MB, 60 MB of them. Joining the pieces is faster by a fifth for small files."""
+_STATUS_LINE = b"\nHTTP/"
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """How requests are made; the same for all requests of a rank."""
+
+    headers: Sequence[str]
+    connect_timeout_s: float
+    stall_timeout_s: float
+    total_timeout_s: float
+    max_file_bytes: int
+    connections: int
+    verify_tls: bool = True
+    ca_bundle: str | None = None
+    proxy: str | None = None
+    """None = the environment's, "" = none."""
+    connect_to: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Whom a handle asks and tells while a request is under way."""
+
+    may_connect: Callable[[str], bool]
+    """Asked for each new connection with the resolved address; False refuses it before any packet."""
+    on_connection: Callable[[str, int], None]
+    """Told of each new connection: server, descriptor."""
+    objection: Callable[[bytes], str] | None = None
+    """Asked with the head of each answer, once it is complete; a text cuts the transfer off."""
+
+
+class EasyHandle:
+    """One handle: ``begin`` before libcurl gets it, ``end`` after it came back."""
+
+    __slots__ = (
+        "_asks_anew",
+        "_fresh",
+        "_hooks",
+        "_is_impatient",
+        "_is_last",
+        "_large",
+        "_options",
+        "_paused",
+        "_pieces",
+        "_waits",
+        "blocked",
+        "curl",
+        "head",
+        "opened",
+        "refused",
+        "size_bytes",
+        "task",
+        "too_large",
+    )
+
+    def __init__(self, options: TransferOptions, hooks: Hooks) -> None:
+        self.curl = pycurl.Curl()
+        self.task: Task | None = None
+        self.size_bytes = 0
+        self.too_large = False
+        self.head: list[bytes] = []
+        self.blocked = ""
+        """The last address that was refused."""
+        self.opened = False
+        """An address was accepted: of several that a name has, one that is refused does not matter then."""
+        self.refused = ""
+        """Why the body must not be kept."""
+        self._options = options
+        self._hooks = hooks
+        self._waits = False  # PIPEWAIT is set
+        self._asks_anew = False  # an old failure to find the name does not count
+        self._is_last = False  # the connection closes after this request
+        self._is_impatient = False  # it ends when the server is silent for IMPATIENT_S
+        self._paused = False  # libcurl reads nothing for this request
+        self._pieces: list[bytes] = []  # of a small body
+        self._large: BytesIO | None = None  # a large one
+        self._fresh: socket.socket | None = None  # a socket on its way to libcurl
+        _set_transport(self.curl, options)
+        _set_limits(self.curl, options)
+        self.curl.setopt(pycurl.WRITEFUNCTION, self._take)
+        self.curl.setopt(pycurl.HEADERFUNCTION, self.head.append if hooks.objection is None else self._take_head)
+        self.curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+        self.curl.setopt(pycurl.SOCKOPTFUNCTION, self._note_connection)
+
+    # ---- a request's life
+
+    def begin(self, task: Task, *, waits: bool, asks_anew: bool, is_last: bool, is_impatient: bool) -> None:
+        """Get ready for the request.
+
+        Args:
+            waits: for a connection that is being opened and may turn out to be shared (PIPEWAIT).
+            asks_anew: for the address of a name that was not found.
+            is_last: close the connection afterwards.
+            is_impatient: wait no longer than ``IMPATIENT_S`` for a connection, and for each byte.
+        """
+        self.task = task
+        curl = self.curl
+        # Bytes: pycurl refuses text that is not ASCII, and a URL may hold raw UTF-8 in its path.
+        curl.setopt(pycurl.URL, task.url.encode("utf-8"))
+        # What depends on what the server did before: most servers leave it as it is.
+        if waits is not self._waits:
+            curl.setopt(pycurl.PIPEWAIT, int(waits))
+            self._waits = waits
+        if asks_anew is not self._asks_anew:
+            curl.setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_RETRY_CACHE_S if asks_anew else DNS_CACHE_S)
+            self._asks_anew = asks_anew
+        if is_last:
+            curl.setopt(pycurl.FORBID_REUSE, 1)
+            self._is_last = True
+        if is_impatient:
+            options = self._options
+            _set_patience(curl, min(IMPATIENT_S, options.connect_timeout_s), min(IMPATIENT_S, options.stall_timeout_s))
+            self._is_impatient = True
+
+    def end(self) -> None:
+        """Forget the request; the handle is free for another one."""
+        self.task = None
+        self.blocked = self.refused = ""
+        self.opened = self.too_large = self._paused = False
+        self.size_bytes = 0
+        self._pieces.clear()
+        self._large = None
+        self.head.clear()
+        if self._is_last:
+            self.curl.setopt(pycurl.FORBID_REUSE, 0)
+            self._is_last = False
+        if self._is_impatient:
+            _set_patience(self.curl, self._options.connect_timeout_s, self._options.stall_timeout_s)
+            self._is_impatient = False
+
+    @property
+    def arrival(self) -> Arrival:
+        """How much of the body has come in."""
+        return Arrival(self.size_bytes, int(self.curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T)))
+
+    def read_on(self, reads_on: bool) -> None:
+        """Read the body, or let it stand still."""
+        if self._paused is reads_on and self.size_bytes:
+            self._paused = not reads_on
+            self.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the body is not read on."""
+        return self._paused
+
+    @property
+    def body(self) -> bytes:
+        """What has come in; copied at most once."""
+        if self._large is not None:
+            return self._large.getvalue()
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    @property
+    def last_head(self) -> bytes:
+        """The head of the last response: interim and proxy responses come before it."""
+        received = b"".join(self.head)
+        return received[received.rfind(_STATUS_LINE) + 1 :]
+
+    # ---- called by libcurl
+
+    def _take(self, data: bytes) -> int | None:
+        self.size_bytes += len(data)
+        if self.size_bytes > self._options.max_file_bytes:
+            self.too_large = True
+            return 0
+        if self._large is not None:
+            self._large.write(data)
+            return None
+        self._pieces.append(data)
+        if self.size_bytes > PIECES_BYTES:
+            self._large = BytesIO()
+            self._large.writelines(self._pieces)
+            self._pieces.clear()
+        return None
+
+    def _take_head(self, line: bytes) -> int:
+        """Another count than the line's makes libcurl cut the transfer off."""
+        self.head.append(line)
+        objection = self._hooks.objection
+        if objection is not None and not line.strip() and self.task is not None and not self.task.robots_of:
+            self.refused = objection(self.last_head)
+        return 0 if self.refused else len(line)
+
+    def _open_socket(self, _purpose: int, address: tuple[int, int, int, tuple[object, ...]]) -> socket.socket | int:
+        family, kind, protocol, place = address
+        ip = str(place[0])
+        if not self._hooks.may_connect(ip):
+            self.blocked = ip
+            return pycurl.SOCKET_BAD
+        self.opened = True
+        self._fresh = socket.socket(family, kind, protocol)
+        return self._fresh
+
+    def _note_connection(self, fd: int, _purpose: int) -> int:
+        if self._fresh is not None:
+            self._fresh.close()  # pycurl has made a duplicate
+            self._fresh = None
+        if self.task is not None:
+            self._hooks.on_connection(self.task.server, fd)
+        return 0
+
+
+def _set_transport(curl: pycurl.Curl, options: TransferOptions) -> None:
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.FOLLOWLOCATION, 0)
+    curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+    curl.setopt(pycurl.PATH_AS_IS, 1)
+    curl.setopt(pycurl.HTTPHEADER, list(options.headers))
+    # Files are asked for as they are; what comes encoded nevertheless is decoded: it would be no file otherwise.
+    curl.setopt(pycurl.ACCEPT_ENCODING, "identity")
+    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
+    curl.setopt(pycurl.TCP_NODELAY, 1)
+    curl.setopt(pycurl.TCP_KEEPALIVE, 1)
+    curl.setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_CACHE_S)
+    curl.setopt(pycurl.SSL_VERIFYPEER, 1 if options.verify_tls else 0)
+    curl.setopt(pycurl.SSL_VERIFYHOST, 2 if options.verify_tls else 0)
+    if options.ca_bundle:
+        curl.setopt(pycurl.CAINFO, options.ca_bundle)
+    if options.proxy is not None:
+        curl.setopt(pycurl.PROXY, options.proxy)
+    if options.connect_to:
+        curl.setopt(pycurl.CONNECT_TO, list(options.connect_to))
+
+
+def _set_patience(curl: pycurl.Curl, connect_timeout_s: float, stall_timeout_s: float) -> None:
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(connect_timeout_s * 1000))
+    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(stall_timeout_s)))
+
+
+def _set_limits(curl: pycurl.Curl, options: TransferOptions) -> None:
+    _set_patience(curl, options.connect_timeout_s, options.stall_timeout_s)
+    curl.setopt(pycurl.TIMEOUT_MS, int(options.total_timeout_s * 1000))
+    curl.setopt(pycurl.LOW_SPEED_LIMIT, STALL_BYTES_PER_S)
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, options.max_file_bytes)
+    curl.setopt(pycurl.BUFFERSIZE, BUFFER_BYTES)

@@ -1,0 +1,186 @@
+"""The engine: tasks in, answers out, over libcurl's multi interface.
+
+The only file that starts requests. It decides nothing: when a request may start is the frontier's business, what an
+answer means is ``outcome``'s. One thread; ``poll`` is where a downloader waits, also for the descriptors of others
+(``watch``).
+
+Its parts: ``easy_handle`` (one request's options, limits and bytes, and the guard of addresses), ``answers`` (what is
+read off a handle at its end), ``connections`` (how many are open), ``socket_events`` (epoll).
+
+A libcurl fact that shapes this file (8.23): ``PIPEWAIT`` lets requests wait for a connection that may turn out to be
+HTTP/2. Where it turns out to be HTTP/1, they wait on for its first body, be it slow or large, and run into their
+connect time-out: so only servers that have spoken HTTP/2 are waited for. The others open a connection for each of their
+first requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import pycurl
+
+from ddmpi.core.frontier.memory_budget import Arrival
+from ddmpi.core.records import Answer, Task
+from ddmpi.io.http.answers import read_answer
+from ddmpi.io.http.connections import Connections
+from ddmpi.io.http.easy_handle import EasyHandle, Hooks, TransferOptions
+from ddmpi.io.http.socket_events import SocketEvents
+
+__all__ = ["TransferOptions", "Transfers"]
+
+
+class Transfers:
+    """The requests of one rank.
+
+    Args:
+        may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
+        objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None: nobody
+            is asked.
+    """
+
+    def __init__(
+        self,
+        options: TransferOptions,
+        may_connect: Callable[[str], bool],
+        objection: Callable[[bytes], str] | None = None,
+    ) -> None:
+        self.connections = Connections()
+        self._options = options
+        self._hooks = Hooks(may_connect, self.connections.note, objection)
+        self._free: list[EasyHandle] = []
+        self._all: list[EasyHandle] = []
+        self._busy: dict[pycurl.Curl, EasyHandle] = {}
+        self._multiplexing: set[str] = set()
+        """Servers that have spoken HTTP/2."""
+        self._unresolved: set[str] = set()
+        """Servers whose name was not found when they were last asked."""
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, max(16, options.connections * 2))
+        self._events = SocketEvents(self._multi)
+
+    # ---- requests
+
+    def start(self, task: Task, *, last_on_connection: bool = False, impatient: bool = False) -> None:
+        """Start the request; its answer comes out of ``poll``.
+
+        Args:
+            last_on_connection: close the connection afterwards (its server's share has shrunk).
+            impatient: wait no longer than ``easy_handle.IMPATIENT_S`` for a connection, and for each byte.
+        """
+        handle = self._free.pop() if self._free else self._new_handle()
+        handle.begin(
+            task,
+            waits=task.server in self._multiplexing,
+            asks_anew=task.server in self._unresolved,
+            is_last=last_on_connection,
+            is_impatient=impatient,
+        )
+        self._busy[handle.curl] = handle
+        self._multi.add_handle(handle.curl)
+
+    def _new_handle(self) -> EasyHandle:
+        handle = EasyHandle(self._options, self._hooks)
+        self._all.append(handle)
+        return handle
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back from ``poll`` when ``fd`` is readable."""
+        self._events.watch(fd, callback)
+
+    def poll(self, timeout_s: float) -> list[Answer]:
+        """Wait at most so long for the network or a watched descriptor; the answers that are complete."""
+        self._events.wait(timeout_s)
+        answers = []
+        left = 1
+        while left:
+            left, done, failed = self._multi.info_read()
+            answers += [self._answer(curl, 0, "") for curl in done]
+            answers += [self._answer(curl, code, message) for curl, code, message in failed]
+        return answers
+
+    def _answer(self, curl: pycurl.Curl, code: int, message: str) -> Answer:
+        handle = self._busy.pop(curl)
+        self._multi.remove_handle(curl)
+        answer = read_answer(handle, code, message)
+        self._remember(answer)
+        self._recycle(handle)
+        return answer
+
+    def _recycle(self, handle: EasyHandle) -> None:
+        handle.end()
+        self._free.append(handle)
+
+    def abort(self) -> list[Task]:
+        """Cut off everything that is in flight; the tasks that will have no answer."""
+        tasks = []
+        for curl, handle in list(self._busy.items()):
+            self._multi.remove_handle(curl)
+            if handle.task is not None:
+                tasks.append(handle.task)
+            self._recycle(handle)
+        self._busy.clear()
+        return tasks
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were started and have no answer yet."""
+        return len(self._busy)
+
+    # ---- servers
+
+    def _remember(self, answer: Answer) -> None:
+        """What later requests to the server have to know."""
+        server = answer.task.server
+        if answer.http_version == "2":
+            self._multiplexing.add(server)
+        elif answer.http_version:
+            self._multiplexing.discard(server)
+        if answer.curl_code == pycurl.E_COULDNT_RESOLVE_HOST:
+            self._unresolved.add(server)
+        else:
+            self._unresolved.discard(server)
+
+    def leave(self, servers: Collection[str]) -> None:
+        """Nothing is in flight to these servers: shut the connections, so that another rank may open its own."""
+        for server in servers:
+            self._multiplexing.discard(server)
+            self._unresolved.discard(server)
+        self.connections.close(servers)
+
+    def keep_idle(self, servers: Collection[str], most: int, *, about_to_use: str) -> set[str]:
+        """Keep ``most`` idle connections to these servers, beside one to the server that is about to be used.
+
+        Gives the servers, but for that one, to which no connection is open any more. As for ``Connections.has_more``
+        the kernel is asked only where there seem to be too many.
+        """
+        idle = [(server, fd) for server, fd in self.connections.descriptors(servers) if self._events.is_let_go(fd)]
+        most += any(server == about_to_use for server, _ in idle)
+        if len(idle) <= most:
+            return set()
+        still = {it.task.server for it in self._busy.values() if it.stands_still and it.task is not None}
+        idle = [(server, fd) for server, fd in idle if server not in still]
+        idle.sort(key=lambda kept: kept[0] == about_to_use)
+        for server, fd in idle[: max(0, len(idle) - most)]:
+            self.connections.close_one(server, fd)
+        return {server for server in servers if server != about_to_use and not self.connections.count(server)}
+
+    # ---- memory
+
+    def restrain(self, may_read_on: Callable[[Sequence[Arrival]], Sequence[bool]]) -> None:
+        """Let the bodies in flight, in the order of their starts, be read or stand still.
+
+        A body that stands still does not stall in libcurl's sense, but its total time-out runs on.
+        """
+        handles = list(self._busy.values())
+        for handle, reads_on in zip(handles, may_read_on([handle.arrival for handle in handles]), strict=True):
+            handle.read_on(reads_on)
+
+    def close(self) -> None:
+        """Cut off what is in flight and close all connections."""
+        self.abort()
+        self._multi.close()
+        for handle in self._all:
+            handle.curl.close()
+        self._all.clear()
+        self._free.clear()
+        self._events.close()

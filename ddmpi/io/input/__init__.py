@@ -1,0 +1,1 @@
+"""The user's table: which files, which columns, which rows."""

@@ -1,0 +1,100 @@
+"""From the columns that a file has to those that the table has: filtered, and of several columns the first value.
+
+A text column may be made of several (``columns: {identifier: [url_gcp, url_aws]}``): its name is then theirs, joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ddmpi.config.row_filter import RowFilter
+from ddmpi.core.partition.partition import IntArray
+from ddmpi.errors import InputError
+from ddmpi.io.input.rows import as_text, is_text
+
+
+class Shaped(NamedTuple):
+    """Rows of the input that are taken, and where they stand in it."""
+
+    rows: pa.RecordBatch
+    row_numbers: IntArray
+    dropped: int
+    """Rows that the filter left out."""
+
+
+def joined_name(columns: Sequence[str]) -> str:
+    """The name of the column that is made of these."""
+    return "|".join(columns)
+
+
+class Shaping:
+    """What is done to the rows of every file of one table.
+
+    Args:
+        schema: the columns that the files have.
+        joined: columns that are made of several, by ``joined_name``.
+
+    Raises:
+        InputError: the filter needs a column that is absent, or one of another type.
+    """
+
+    def __init__(self, schema: pa.Schema, joined: Mapping[str, Sequence[str]], row_filter: RowFilter | None) -> None:
+        self._joined = dict(joined)
+        self._filter = row_filter
+        self._filter_columns: list[str] = []
+        if row_filter is not None:
+            self._filter_columns = sorted(row_filter.columns.intersection(schema.names))
+            _check(row_filter, schema)
+
+    def sources_of(self, columns: Sequence[str]) -> list[str]:
+        """The columns of a file that these are made from, and those that the filter looks at."""
+        parts = [part for column in columns for part in self._joined.get(column, [column])]
+        return list(dict.fromkeys([*parts, *self._filter_columns]))
+
+    def shape(self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str]) -> Shaped:
+        """``columns`` of some rows of the input, which begin with row ``first_row``.
+
+        Raises:
+            pa.ArrowException: a column has no text form.
+        """
+        numbers = np.arange(first_row, first_row + rows.num_rows, dtype=np.int64)
+        dropped = 0
+        if self._filter is not None:
+            looked_at = {name: _comparable(rows.column(name)) for name in self._filter_columns}
+            kept = self._filter.keeps(looked_at, rows.num_rows)
+            rows, numbers = rows.filter(pa.array(kept)), numbers[kept]
+            dropped = len(kept) - len(numbers)
+        shaped = {column: self._column(rows, column) for column in columns}
+        return Shaped(pa.RecordBatch.from_pydict(shaped), numbers, dropped)
+
+    def _column(self, rows: pa.RecordBatch, column: str) -> pa.Array[Any]:
+        if column not in self._joined:
+            return rows.column(column)
+        return pc.coalesce(*(_as_bytes(rows.column(part)) for part in self._joined[column]))
+
+
+def _as_bytes(values: pa.Array[Any]) -> pa.Array[Any]:
+    """What all columns with a text form have in common; broken characters are still to be found in them."""
+    if isinstance(values, pa.DictionaryArray):
+        values = values.dictionary_decode()
+    return (values if is_text(values.type) else as_text(values)[0]).cast(pa.binary())
+
+
+def _comparable(values: pa.Array[Any]) -> pa.Array[Any]:
+    return as_text(values)[0] if isinstance(values, pa.DictionaryArray) or is_text(values.type) else values
+
+
+def _check(row_filter: RowFilter, schema: pa.Schema) -> None:
+    missing = sorted(row_filter.columns - row_filter.optional - set(schema.names))
+    if missing:
+        raise InputError(f"filter: no column {', '.join(missing)}; found: {', '.join(schema.names)}")
+    present = row_filter.columns.intersection(schema.names)
+    try:
+        row_filter.keeps({name: _comparable(pa.array([], schema.field(name).type)) for name in present}, 0)
+    except pa.ArrowException as error:
+        raise InputError(f"filter: {' '.join(str(error).split())}") from error

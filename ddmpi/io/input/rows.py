@@ -1,0 +1,182 @@
+"""The columns of the urls folder, and how a record batch of any input becomes rows of it.
+
+Rows travel in two forms. *Bare* rows hold what the input gave (row number, the columns that it has, the reason for
+refusal; for columns with a vocabulary codes instead of texts): they are what is kept in memory or spilled. ``complete``
+adds what follows from them: texts, servers' names, derived UUIDs, and nulls for absent columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ddmpi.core.partition.partition import IntArray, Servers, servers_of
+from ddmpi.io.input.uuids import fill_uuids, format_uuids
+from ddmpi.io.input.vocabulary import Vocabulary
+
+Array: TypeAlias = "pa.Array[Any]"
+Field: TypeAlias = "pa.Field[Any]"
+
+TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
+"""The columns of an input that have a meaning here; the keys of ``columns`` in the config."""
+_CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
+"""Where a URL has a user name and a password, for RE2."""
+BAD_ENCODING: Final = "bad_encoding: not UTF-8"
+
+_BASE_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
+    ("row_number", pa.int64()),
+    ("server_name", pa.string()),
+    *((name, pa.string()) for name in TEXT_COLUMNS),
+    ("reject", pa.string()),
+)
+BASE_COLUMNS: Final = tuple(name for name, _ in _BASE_FIELDS)
+
+
+def urls_schema(keep: Sequence[Field] = ()) -> pa.Schema:
+    """Columns of ``urls/*.parquet``; ``keep`` are the further input columns, with their own types.
+
+    ``row_number`` is the position in the input (from 0, files in name order), ``identifier`` the URL as given,
+    ``server_name`` is null where the URL is refused, and ``reject`` null where it is not.
+    """
+    return pa.schema([pa.field(name, type_) for name, type_ in _BASE_FIELDS] + list(keep))
+
+
+class BareRows(NamedTuple):
+    """Bare rows, and the server of each (null where the URL is refused)."""
+
+    rows: pa.RecordBatch
+    servers: pa.DictionaryArray[Any, Any]
+
+
+def url_servers(urls: Array) -> Servers:
+    """``servers_of`` for a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
+    return _servers_of(*as_text(urls))
+
+
+def bare_rows(
+    raw: pa.RecordBatch,
+    row_numbers: IntArray,
+    texts: Mapping[str, str],
+    keep: Sequence[Field],
+    vocabularies: Mapping[str, Vocabulary],
+    *,
+    refused: Array | None = None,
+) -> BareRows:
+    """Rows of one input batch. ``texts`` maps our names to those of columns in ``raw``; identifier must be there.
+    ``keep`` are further columns in ``raw``; strings among them may come as bytes. Columns with a vocabulary (by the
+    name in ``raw``) come as dictionary arrays. Where it is known already which rows
+    are ``refused`` (booleans), only for those it is asked again why, and no servers come back but nulls.
+
+    Raises pa.ArrowInvalid where a column has no text form.
+    """
+    identifier, broken = as_text(raw.column(texts["identifier"]))
+    servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
+    identifier = _without_credentials(identifier, rejects)
+    columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
+    for name in TEXT_COLUMNS:
+        if name in texts:
+            column = texts[name]
+            columns[name] = identifier if name == "identifier" else _text_or_codes(raw, column, vocabularies)
+    columns["reject"] = rejects
+    for field in keep:
+        is_string = pa.types.is_string(field.type)
+        columns[field.name] = _text_or_codes(raw, field.name, vocabularies) if is_string else raw.column(field.name)
+    return BareRows(pa.RecordBatch.from_pydict(columns), servers)
+
+
+def _without_credentials(urls: Array, rejects: Array) -> Array:
+    """URLs as they are kept: those that are refused lose what may be a password. Accepted ones have none."""
+    is_refused = pc.is_valid(rejects)
+    if not pc.any(is_refused, min_count=0).as_py():
+        return urls
+    cleaned = pc.replace_substring_regex(urls.filter(is_refused), pattern=_CREDENTIALS, replacement=r"\1")
+    return cast("Array", pc.replace_with_mask(urls, is_refused, cleaned))
+
+
+def _text_or_codes(raw: pa.RecordBatch, column: str, vocabularies: Mapping[str, Vocabulary]) -> Array:
+    values = raw.column(column)
+    if column in vocabularies:
+        return vocabularies[column].codes(cast("pa.DictionaryArray[Any, Any]", values), lambda own: as_text(own)[0])
+    return as_text(values)[0]
+
+
+def _servers_of(identifier: Array, broken: Array | None) -> Servers:
+    servers, rejects = servers_of(identifier)
+    if broken is None:
+        return Servers(servers, rejects)
+    names = pc.if_else(broken, pa.scalar(None, pa.string()), servers.dictionary_decode())
+    return Servers(names.dictionary_encode(), pc.if_else(broken, BAD_ENCODING, rejects))
+
+
+def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers:
+    servers = pa.nulls(len(identifier), pa.string()).dictionary_encode()
+    rejects = pa.nulls(len(identifier), pa.string())
+    if pc.any(refused, min_count=0).as_py():
+        asked = _servers_of(identifier.filter(refused), None if broken is None else broken.filter(refused))
+        rejects = pc.replace_with_mask(rejects, refused, asked.rejects)
+    return Servers(servers, rejects)
+
+
+def complete(bare: pa.Table, servers: Array, schema: pa.Schema, vocabularies: Mapping[str, Vocabulary]) -> pa.Table:
+    """Rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s; vocabularies go
+    by the names in it."""
+    columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
+    for name, vocabulary in vocabularies.items():
+        columns[name] = vocabulary.texts(columns[name])
+    columns["server_name"] = servers
+    for name in TEXT_COLUMNS:
+        columns.setdefault(name, pa.nulls(bare.num_rows, pa.string()))
+    columns["uuid"] = fill_uuids(columns["uuid"], columns["source_id"], columns["identifier"], columns["row_number"])
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def as_text(values: Array) -> tuple[Array, Array | None]:
+    """Values as valid UTF-8 strings, and which of them were not (those have U+FFFD for what was broken), if any.
+
+    Raises pa.ArrowInvalid or pa.ArrowNotImplementedError for values without a text form (nested ones).
+    """
+    if isinstance(values, pa.DictionaryArray):
+        values = values.dictionary_decode()
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    if pa.types.is_fixed_size_binary(values.type):
+        if values.type.byte_width == 16:
+            return format_uuids(values), None
+        values = values.cast(pa.binary())
+    try:
+        texts = values.cast(pa.string())
+        texts.validate(full=True)  # arrow's readers do not look at the encoding of what a file calls a string
+    except pa.ArrowInvalid:
+        if not is_text(values.type):
+            raise
+        return _repair(values)
+    return texts, None
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Whether values are strings or bytes, of whatever width, plain or in a dictionary."""
+    if isinstance(type_, pa.DictionaryType):
+        type_ = type_.value_type
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+        pa.types.is_null,
+    )
+    return any(test(type_) for test in tests)
+
+
+def _repair(values: Array) -> tuple[Array, Array]:
+    octets: list[bytes | None] = values.cast(pa.large_binary()).to_pylist()
+    texts = [None if value is None else value.decode("utf-8", "replace") for value in octets]
+    broken = [
+        value is not None and text is not None and text.encode() != value
+        for value, text in zip(octets, texts, strict=True)
+    ]
+    return pa.array(texts, pa.string()), pa.array(broken, pa.bool_())

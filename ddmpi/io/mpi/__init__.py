@@ -1,0 +1,1 @@
+"""Ranks: their launcher, their messages and their exit."""

@@ -1,0 +1,1 @@
+"""Parts: how outcomes become durable, and how they are read back."""

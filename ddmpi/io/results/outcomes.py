@@ -1,0 +1,141 @@
+"""Which rows of a batch have an outcome, read back from its parts: where a restart goes on.
+
+Of several outcomes of a row the newest epoch's counts; the older ones are errors that were fetched again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.core.partition.server_patterns import matching_servers
+from ddmpi.core.rules.retry_filter import choice_of
+from ddmpi.errors import StorageError
+from ddmpi.io.folder.layout import Layout, PartName, parse_part_name
+from ddmpi.io.results.schema import ROW_NUMBER
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The outcomes that count, by row number, each once."""
+
+    rows: IntArray
+    """(n,) sorted row numbers."""
+    is_success: npt.NDArray[np.bool_]
+    """(n,)"""
+    kinds: Sequence[str]
+    """(n,) the error's kind, "" for a success."""
+    codes: IntArray
+    """(n,) the error's code, 0 for a success."""
+    epochs: IntArray
+    """(n,) the run that it is from."""
+
+    def to_retry(self, retry: Sequence[str], epoch: int, rows: pa.Table | None = None) -> npt.NDArray[np.bool_]:
+        """(n,) which errors of runs before ``epoch`` these words mean (see ``retry_choice``); of none, none.
+
+        ``rows`` (row_number, server_name) tells the servers, where the words name some.
+        """
+        if not retry:
+            return np.zeros(len(self.rows), np.bool_)
+        choice = choice_of(retry)
+        kinds_and_codes = zip(self.kinds, self.codes.tolist(), strict=True)
+        meant = np.array([bool(kind) and choice.means(kind, code) for kind, code in kinds_and_codes], np.bool_)
+        if choice.servers and rows is not None:
+            numbers = rows.column(ROW_NUMBER).to_numpy()
+            meant &= np.isin(self.rows, numbers[matching_servers(rows.column("server_name"), choice.servers)])
+        return meant & (self.epochs < epoch)
+
+    def count_kinds(self) -> dict[str, int]:
+        """Errors by kind."""
+        counts = Counter(self.kinds)
+        del counts[""]
+        return dict(counts)
+
+    @property
+    def successes(self) -> int:
+        """Rows that were fetched."""
+        return int(np.count_nonzero(self.is_success))
+
+    @property
+    def errors(self) -> int:
+        """Rows that failed."""
+        return len(self.rows) - self.successes
+
+
+def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
+    """The outcomes in these parts (paths relative to the output folder).
+
+    Raises:
+        StorageError: a part is missing or cannot be read.
+    """
+    tables = [_read(layout, part) for part in parts]
+    rows = np.concatenate([table[0] for table in tables] or [np.empty(0, np.int64)])
+    epochs = np.repeat([_epoch(part) for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
+    kinds = [kind for table in tables for kind in table[1]]
+    codes = np.concatenate([table[2] for table in tables] or [np.empty(0, np.int64)])
+    order = np.lexsort((epochs, rows))
+    newest = order[np.append(rows[order][1:] != rows[order][:-1], np.ones(min(len(rows), 1), np.bool_))]
+    found = [kinds[i] for i in newest.tolist()]
+    return Outcomes(
+        rows[newest], np.array([kind == "" for kind in found], np.bool_), found, codes[newest], epochs[newest]
+    )
+
+
+def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
+    """By epoch, the row numbers of one batch's outcomes that a later epoch has replaced; parts as for ``outcomes_of``.
+
+    Opens no part where all are of one epoch, since a run gives a row one outcome.
+
+    Raises:
+        StorageError: a part is missing or cannot be read.
+    """
+    of_parts = [_epoch(part) for part in parts]
+    if len(set(of_parts)) < 2:
+        return {}
+    numbers = [_read_columns(layout, part, [ROW_NUMBER]).column(ROW_NUMBER).to_numpy() for part in parts]
+    rows = np.concatenate(numbers)
+    epochs = np.repeat(of_parts, [len(each) for each in numbers]).astype(np.int64)
+    order = np.lexsort((epochs, rows))
+    rows, epochs = rows[order], epochs[order]
+    newest = epochs[np.searchsorted(rows, rows, side="right") - 1]
+    old = epochs < newest
+    return {int(epoch): rows[old & (epochs == epoch)] for epoch in np.unique(epochs[old])}
+
+
+def _read(layout: Layout, part: str) -> tuple[IntArray, list[str], IntArray]:
+    """Row numbers, kinds and codes of one part."""
+    is_errors = _name(part).kind == "errors"
+    table = _read_columns(layout, part, [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER])
+    rows: IntArray = table.column(ROW_NUMBER).to_numpy()
+    if not is_errors:
+        return rows, [""] * len(rows), np.zeros(len(rows), np.int64)
+    kinds = [str(kind) for kind in table.column("error_kind").to_pylist()]
+    return rows, kinds, table.column("error_code").to_numpy().astype(np.int64)
+
+
+def _read_columns(layout: Layout, part: str, columns: list[str]) -> pa.Table:
+    path = layout.root / part
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise StorageError(f"cannot read part {path}: {error}") from error
+
+
+def _name(part: str) -> PartName:
+    name = parse_part_name(part.rpartition("/")[2])
+    if name is None:
+        raise StorageError(f"{part} is not the name of a part")
+    return name
+
+
+def _epoch(part: str) -> int:
+    return _name(part).epoch

@@ -1,0 +1,243 @@
+"""The parts that a rank has open: when their rows go to disk, and when they get their final names.
+
+Used by one thread, the writer's (see ``results``). A part is a buffer first; it gets a file when a row group is full
+or memory is short, so a part that closes early costs one open, one fsync of the file and one of the folder.
+
+Invariants:
+
+- a row is in exactly one buffer or file;
+- ``held_bytes`` is the sum of the buffers, and falls below its limit after every ``add``;
+- at most ``MAX_OPEN_FILES`` files are open;
+- an event is emitted after its part is durable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
+from ddmpi.io.results.body_column import BodyColumn
+from ddmpi.io.results.part_file import PartFile
+from ddmpi.io.results.schema import ResultRow, SuccessRow, input_columns, result_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import pyarrow as pa
+
+    from ddmpi.core.records import BatchRef
+
+ROW_GROUP_BYTES: Final = 8 << 20
+"""Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""
+ROW_GROUP_ROWS: Final = 10_000
+MAX_OPEN_FILES: Final = 64
+"""Beyond it the part whose file was opened first closes: descriptors are for connections."""
+_INPUT_CACHE_BYTES: Final = 32 << 20
+_ROW_BYTES: Final = 1_536
+"""What a buffered row takes in memory beside its body: measured 1.3 KB, and a longer URL or header comes on top."""
+
+
+class RowReader(Protocol):
+    """Reads a batch's input rows (schema of the urls files, kept columns included), from any thread."""
+
+    def read(self, batch: BatchRef, columns: Sequence[str] | None) -> pa.Table: ...
+
+
+@dataclass(frozen=True)
+class PartCommitted:
+    """A part is durable. ``path`` is relative to the output folder; ``kinds`` counts errors by ``error_kind``."""
+
+    batch_id: int
+    path: str
+    kind: PartKind
+    rows: int
+    kinds: dict[str, int]
+    size_bytes: int
+
+
+@dataclass(eq=False)
+class _Part:
+    """One part under construction."""
+
+    batch: BatchRef
+    kind: PartKind
+    buffer: list[ResultRow] = field(default_factory=list)
+    held_bytes: int = 0
+    body_bytes: int = 0
+    """The share of ``held_bytes`` that ``Parts.on_released`` has to be told of."""
+    written_rows: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    file: PartFile | None = None
+
+
+class Parts:
+    """All open parts of one rank.
+
+    Args:
+        held_limit_bytes: buffers beyond it are written, largest first, although their row groups are small.
+        on_commit: told of each part that is durable.
+        on_released: told of body bytes that left the memory for a file.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        reader: RowReader,
+        *,
+        epoch: int,
+        rank: int,
+        keep_columns: Sequence[str],
+        part_bytes: int,
+        held_limit_bytes: int,
+        on_commit: Callable[[PartCommitted], None],
+        on_released: Callable[[int], None],
+    ) -> None:
+        self._layout = layout
+        self._inputs = _InputCache(reader, input_columns(keep_columns))
+        self._epoch = epoch
+        self._rank = rank
+        self._keep_columns = tuple(keep_columns)
+        self._part_bytes = part_bytes
+        self._held_limit_bytes = held_limit_bytes
+        self._on_commit = on_commit
+        self._on_released = on_released
+        self._parts: dict[tuple[int, PartKind], _Part] = {}
+        self._files: OrderedDict[str, _Part] = OrderedDict()
+        self._bodies = BodyColumn()
+        self._held_bytes = 0
+        self._names_given = 0
+
+    def __repr__(self) -> str:
+        return f"{len(self._parts)} parts, {len(self._files)} with files, {self._held_bytes} bytes held"
+
+    def add(self, batch: BatchRef, row: ResultRow) -> None:
+        """Take a row into its batch's buffer; writes and closes what has become large enough.
+
+        Raises:
+            StorageError, OSError, pa.ArrowException: the caller has to give up and ``discard_all``.
+        """
+        if isinstance(row, SuccessRow):
+            part, body_bytes = self._part(batch, "successes"), len(row.image)
+        else:
+            part, body_bytes = self._part(batch, "errors"), 0
+            part.kinds[row.failure.kind.value] += 1
+        part.buffer.append(row)
+        part.body_bytes += body_bytes
+        part.held_bytes += body_bytes + _ROW_BYTES
+        self._held_bytes += body_bytes + _ROW_BYTES
+        if part.held_bytes >= ROW_GROUP_BYTES or len(part.buffer) >= ROW_GROUP_ROWS:
+            self._write_row_group(part)
+        elif self._held_bytes > self._held_limit_bytes:
+            self._relieve_memory()
+
+    def inputs(self, batch: BatchRef) -> pa.Table:
+        """The input rows of a batch of which results come in; raises what ``add`` raises."""
+        return self._inputs.read(batch)
+
+    def close(self, batch_ids: Iterable[int] | None) -> None:
+        """Commit the open parts of these batches, or all; raises what ``add`` raises."""
+        if batch_ids is None:
+            chosen = list(self._parts.values())
+        else:
+            keys = [(batch_id, kind) for batch_id in sorted(batch_ids) for kind in PART_KINDS]
+            chosen = [self._parts[key] for key in keys if key in self._parts]
+        for part in chosen:
+            self._commit(part)
+
+    def discard_all(self) -> None:
+        """Remove all files that are not committed, as far as the disk lets us; the rows are given up."""
+        for part in self._parts.values():
+            if part.file is not None:
+                part.file.discard()
+        released = sum(part.body_bytes for part in self._parts.values())
+        self._parts.clear()
+        self._files.clear()
+        self._held_bytes = 0
+        self._on_released(released)
+
+    def _part(self, batch: BatchRef, kind: PartKind) -> _Part:
+        key = (batch.batch_id, kind)
+        part = self._parts.get(key)
+        if part is None:
+            part = self._parts[key] = _Part(batch, kind)
+        return part
+
+    def _relieve_memory(self) -> None:
+        """Down to half of the limit in one go, or each further row would cost a row group."""
+        for part in sorted(self._parts.values(), key=lambda part: part.held_bytes, reverse=True):
+            if self._held_bytes <= self._held_limit_bytes // 2:
+                return
+            self._write_row_group(part)
+
+    def _write_row_group(self, part: _Part) -> None:
+        """Move the buffer into the file; closes the part if it is large, or another one if too many have files."""
+        if not part.buffer:
+            return
+        file = self._write(part)
+        if file.size_bytes >= self._part_bytes:
+            self._commit(part)
+        elif len(self._files) > MAX_OPEN_FILES:
+            self._commit(next(iter(self._files.values())))
+
+    def _write(self, part: _Part) -> PartFile:
+        inputs = self._inputs.read(part.batch)
+        table = result_table(part.kind, part.buffer, inputs, self._keep_columns, self._bodies)
+        file = part.file or self._open(part, table.schema)
+        file.write(table)
+        released_bytes = part.body_bytes
+        self._held_bytes -= part.held_bytes
+        part.written_rows += len(part.buffer)
+        part.buffer = []
+        part.held_bytes = part.body_bytes = 0
+        self._on_released(released_bytes)
+        return file
+
+    def _open(self, part: _Part, schema: pa.Schema) -> PartFile:
+        # One count for all batches: no two parts of this run and rank meet, in whatever folder, without a memory
+        # of all batches that came and went.
+        name = part_name(part.kind, self._epoch, self._rank, self._names_given)
+        self._names_given += 1
+        part.file = PartFile(self._layout.epoch_temporary(self._epoch) / name, schema)
+        self._files[name] = part
+        return part.file
+
+    def _commit(self, part: _Part) -> None:
+        file = self._write(part) if part.buffer or part.file is None else part.file
+        folder = self._layout.parts_folder(part.kind, part.batch.server_name, part.batch.partition_id)
+        final = folder / file.name
+        file.commit(final)
+        del self._parts[part.batch.batch_id, part.kind]
+        del self._files[file.name]
+        self._on_commit(
+            PartCommitted(
+                batch_id=part.batch.batch_id,
+                path=self._layout.relative(final),
+                kind=part.kind,
+                rows=part.written_rows,
+                kinds=dict(part.kinds),
+                size_bytes=file.size_bytes,
+            )
+        )
+
+
+class _InputCache:
+    """Input columns of the batches written last: a batch of 10,000 rows makes dozens of row groups."""
+
+    def __init__(self, reader: RowReader, columns: Sequence[str]) -> None:
+        self._reader = reader
+        self._columns = list(columns)
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._size_bytes = 0
+
+    def read(self, batch: BatchRef) -> pa.Table:
+        table = self._tables.pop(batch.batch_id, None)
+        if table is None:
+            table = self._reader.read(batch, self._columns)
+            self._size_bytes += table.nbytes
+        self._tables[batch.batch_id] = table
+        while self._size_bytes > _INPUT_CACHE_BYTES and len(self._tables) > 1:
+            _, dropped = self._tables.popitem(last=False)
+            self._size_bytes -= dropped.nbytes
+        return table

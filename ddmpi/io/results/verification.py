@@ -1,0 +1,249 @@
+"""Does law 1 hold for a batch? Answered from the files alone, without trust in checkpoint, ledger or marker.
+
+Every row of the batch must have exactly one outcome that counts, the newest. Older ones are legitimate only as errors
+of earlier epochs: such a row was fetched again. Anything else is a fault and is counted or named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.errors import StorageError
+from ddmpi.io.folder.layout import PartName, parse_part_name
+from ddmpi.io.folder.markers import parts_of, read_completed
+from ddmpi.io.results.publishing import is_thin, object_bytes, with_images
+from ddmpi.io.results.schema import ROW_NUMBER
+from ddmpi.io.urls.loader import is_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ddmpi.core.records import BatchRef
+    from ddmpi.io.folder.layout import Layout
+    from ddmpi.io.folder.markers import BatchLike
+    from ddmpi.io.urls.loader import RowReader
+
+
+Objects: TypeAlias = "Mapping[str, int]"
+"""Objects of a store and their bytes, by the paths of the parts that they are."""
+
+
+@dataclass(frozen=True)
+class BatchCheck:
+    """What the files say of one batch; all counts are rows of its input.
+
+    ``rows == successes + errors + pending + ignored`` always; the batch is completed if ``ok`` and nothing is pending.
+    """
+
+    rows: int
+    successes: int
+    errors: int
+    pending: int
+    ignored: int
+    """Rows on ignored servers without an outcome."""
+    superseded: int
+    """Older errors of rows that were fetched again; legitimate."""
+    doubled: int
+    """Rows with outcomes that exclude each other."""
+    unknown: int
+    """Outcomes of rows that the batch does not have."""
+    unreadable: list[str]
+    """Parts that cannot be read, with reason."""
+    damaged: list[str]
+    """Rows whose image is not what its digest says (only with ``rehash``)."""
+    marker: str
+    """What is wrong with the ``completed`` marker, or ""."""
+
+    @property
+    def ok(self) -> bool:
+        """Nothing contradicts law 1; rows may still be pending."""
+        return not (self.doubled or self.unknown or self.unreadable or self.damaged or self.marker)
+
+
+def check_batch(
+    layout: Layout,
+    reader: RowReader,
+    batch: BatchRef,
+    ignored_rows: int,
+    *,
+    rehash: str | None = None,
+    objects: Objects | None = None,
+) -> BatchCheck:
+    """``verify_batch`` for a batch of the urls folder, of which so many rows are on ignored servers.
+
+    Raises:
+        StorageError: see there.
+        OutputError: the urls folder cannot be read.
+    """
+    rows = reader.read(batch, ["row_number", "server_name"] if batch.ignored else ["row_number"])
+    numbers = rows.column("row_number").to_numpy()
+    ignored = numbers if ignored_rows else numbers[:0]
+    if batch.ignored:
+        ignored = numbers[is_on(rows.column("server_name"), batch.ignored)]
+    return verify_batch(layout, batch, numbers, ignored=ignored, rehash=rehash, objects=objects)
+
+
+def verify_batch(
+    layout: Layout,
+    batch: BatchLike,
+    row_numbers: npt.NDArray[np.int64],
+    *,
+    ignored: npt.NDArray[np.int64] | None = None,
+    rehash: str | None = None,
+    objects: Objects | None = None,
+) -> BatchCheck:
+    """Check one batch.
+
+    Args:
+        row_numbers: the batch's rows of the input.
+        ignored: those of them that are on ignored servers.
+        rehash: a hash algorithm: read everything, check Parquet's page checksums and the images' digests.
+        objects: what the store of a published dataset has; each part must be there with all of its bytes.
+
+    Raises:
+        StorageError: a folder cannot be listed, or the marker cannot be read.
+    """
+    outcomes = _Outcomes()
+    unreadable: list[str] = []
+    damaged: list[str] = []
+    for path in parts_of(layout, batch):
+        problem = _read_part(layout, path, outcomes, damaged, rehash)
+        if objects is not None and not problem:
+            problem = _unpublished(layout, path, objects)
+        if problem:
+            unreadable.append(f"{path}: {problem}")
+    tally = outcomes.tally(row_numbers)
+    left_out = 0 if ignored is None else outcomes.count_missing(ignored)
+    return BatchCheck(
+        rows=int(row_numbers.size),
+        successes=tally.successes,
+        errors=tally.errors,
+        pending=int(row_numbers.size) - tally.successes - tally.errors - left_out,
+        ignored=left_out,
+        superseded=tally.superseded,
+        doubled=tally.doubled,
+        unknown=tally.unknown,
+        unreadable=unreadable,
+        damaged=damaged,
+        marker=_marker_problem(layout, batch, tally, int(row_numbers.size)),
+    )
+
+
+def _read_part(layout: Layout, path: str, outcomes: _Outcomes, damaged: list[str], rehash: str | None) -> str:
+    """Add what a part says; returns why it cannot be read, or ""."""
+    try:
+        outcomes.add(_parse_part(path), _row_numbers(layout, path))
+        if rehash is not None:
+            damaged.extend(_damaged_rows(layout, path, rehash))
+    except (OSError, pa.ArrowException, KeyError, StorageError) as error:
+        return str(error)
+    return ""
+
+
+def _unpublished(layout: Layout, path: str, objects: Objects) -> str:
+    """Why a part that can be read is not the one in the store, or ""."""
+    expected, found = object_bytes(layout.root / path), objects.get(path)
+    if found is None:
+        return "is not in the store" if is_thin(layout.root / path) else "is not in the store yet: start the job again"
+    return "" if found == expected else f"has {found} bytes in the store, not {expected}"
+
+
+@dataclass(frozen=True)
+class _Tally:
+    successes: int
+    errors: int
+    superseded: int
+    doubled: int
+    unknown: int
+
+
+class _Outcomes:
+    """All outcomes found for one batch, as columns: 10,000 rows are no reason for Python objects."""
+
+    def __init__(self) -> None:
+        self._rows: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+        self._epochs: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+        self._are_successes: list[npt.NDArray[np.bool_]] = [np.empty(0, np.bool_)]
+
+    def add(self, part: PartName, rows: npt.NDArray[np.int64]) -> None:
+        self._rows.append(rows)
+        self._epochs.append(np.full(rows.size, part.epoch, np.int64))
+        self._are_successes.append(np.full(rows.size, part.kind == "successes", np.bool_))
+
+    def count_missing(self, rows: npt.NDArray[np.int64]) -> int:
+        """How many of these rows have no outcome."""
+        return int(np.count_nonzero(~np.isin(rows, np.concatenate(self._rows))))
+
+    def tally(self, expected_rows: npt.NDArray[np.int64]) -> _Tally:
+        rows = np.concatenate(self._rows)
+        epochs = np.concatenate(self._epochs)
+        are_successes = np.concatenate(self._are_successes)
+        known = np.isin(rows, expected_rows)
+        unknown = int(np.count_nonzero(~known))
+        order = np.lexsort((are_successes[known], epochs[known], rows[known]))
+        rows, epochs, are_successes = rows[known][order], epochs[known][order], are_successes[known][order]
+        # Sorted by row, then epoch: the newest outcome of a row stands last in its run.
+        is_newest = np.append(rows[1:] != rows[:-1], np.ones(min(rows.size, 1), np.bool_))
+        newest_of = np.searchsorted(rows, rows, side="right") - 1
+        is_legitimate = is_newest | (~are_successes & (epochs < epochs[newest_of]))
+        successes = int(np.count_nonzero(is_newest & are_successes))
+        return _Tally(
+            successes=successes,
+            errors=int(np.count_nonzero(is_newest)) - successes,
+            superseded=int(np.count_nonzero(is_legitimate & ~is_newest)),
+            doubled=int(np.unique(rows[~is_legitimate]).size),
+            unknown=unknown,
+        )
+
+
+def _parse_part(path: str) -> PartName:
+    """The part's name in a relative path that ``parts_of`` gave.
+
+    Raises:
+        KeyError: the path is no part's.
+    """
+    name = parse_part_name(path.rpartition("/")[2])
+    if name is None:
+        raise KeyError(f"{path} is not the name of a part")
+    return name
+
+
+def _row_numbers(layout: Layout, path: str) -> npt.NDArray[np.int64]:
+    with pq.ParquetFile(layout.root / path) as file:
+        return file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy()
+
+
+def _damaged_rows(layout: Layout, path: str, algorithm: str) -> Iterator[str]:
+    with pq.ParquetFile(with_images(layout, path), page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):  # one at a time: a part is larger than a rank's memory budget
+            table = file.read_row_group(group)
+            if "image" in table.column_names:
+                yield from (f"{path}: row {row}" for row in _wrong_digests(table, algorithm))
+
+
+def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
+    columns = [table.column(name) for name in (ROW_NUMBER, "image", "hashsum_original", "hashsum_resized")]
+    for row, image, original, resized in zip(*columns, strict=True):
+        stated = resized.as_py() or original.as_py()
+        body = memoryview(image.as_buffer())
+        if hashlib.new(algorithm, body, usedforsecurity=False).hexdigest() != stated:
+            yield row.as_py()
+
+
+def _marker_problem(layout: Layout, batch: BatchLike, tally: _Tally, rows: int) -> str:
+    marked = read_completed(layout, batch)
+    if marked is None:
+        path = layout.completed(batch.server_name, batch.partition_id)
+        return "the marker cannot be read" if path.exists() else ""
+    said = (marked.rows + marked.ignored, marked.successes, marked.errors)
+    found = (rows, tally.successes, tally.errors)
+    if said == found:
+        return ""
+    return f"the marker says rows, successes, errors = {said}, the parts say {found}"

@@ -1,0 +1,333 @@
+"""Rows in, parts out: the buffer between a rank's loop, which must not wait for a disk, and the output folder.
+
+One ``ResultWriter`` per rank. The loop's thread hands over rows and requests; the writer's thread encodes and commits,
+and answers with events. One queue each way is all they share, so a request is carried out after every row that was
+handed over before it. Images are decoded, and large bodies hashed, by a few more threads; the writer's thread waits
+for what they make of a row when its turn comes.
+
+A small body is hashed where it is, in the loop: waking another thread for it, and getting the interpreter's lock back
+from it, costs as much as the hash. For the same reason rows are handed over in lists, one per turn of the loop.
+
+What it promises:
+
+- ``PartCommitted`` is delivered after the part is durable, never before; and, where there is a publisher, published;
+- ``buffered_bytes`` counts every body from ``success`` until its bytes are in a file, exactly;
+- an exception in the thread is delivered as ``WriterFailed``, once, as the last event. No further part appears then,
+  and rows handed over afterwards are dropped: no part holds them, hence the next run fetches them.
+
+Successes and errors of a batch are two files, which open, grow and close each on its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from ddmpi.core.records import ErrorKind
+from ddmpi.errors import DdmpiError, StorageError
+from ddmpi.io.memory import give_back_freed
+from ddmpi.io.results.expectations import Expectations
+from ddmpi.io.results.parts import PartCommitted, Parts, RowReader
+from ddmpi.io.results.rows import RowMaker, refused
+from ddmpi.io.results.schema import ErrorRow, ResultRow, SuccessRow, error_row, error_schema, success_schema
+from ddmpi.io.store.uploads import Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ddmpi.core.records import Answer, BatchRef, Failure
+    from ddmpi.io.folder.layout import Layout
+    from ddmpi.io.results.publishing import Publisher
+
+__all__ = [
+    "PartCommitted",
+    "PartsClosed",
+    "ResultWriter",
+    "RowReader",
+    "WriterEvent",
+    "WriterFailed",
+    "error_schema",
+    "success_schema",
+]
+
+
+INLINE_BYTES: Final = 128 << 10
+"""Larger bodies are hashed by another thread (sha256 of so much takes 80 us)."""
+
+
+GIVE_BACK_BYTES: Final = 128 << 20
+"""Of bodies that were written, until freed memory is given back: 3 ms every half second at full speed."""
+
+
+@dataclass(frozen=True)
+class PartsClosed:
+    """All parts that ``close_parts`` with this ticket was about are durable, and their events were delivered."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class WriterFailed:
+    """The thread gave up. ``error`` is a ``StorageError`` where the disk was the reason, else a bug's exception."""
+
+    error: Exception
+
+
+WriterEvent = PartCommitted | PartsClosed | WriterFailed
+
+
+@dataclass(slots=True, eq=False)
+class _Success:
+    batch: BatchRef
+    made: ResultRow | Future[ResultRow]
+    body_bytes: int
+
+
+@dataclass(slots=True, eq=False)
+class _Error:
+    batch: BatchRef
+    row: ErrorRow
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    batch_ids: frozenset[int] | None
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class _LookAtUploads:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Request = _Success | _Error | _Close | _LookAtUploads | _Stop
+
+
+class ResultWriter:
+    """The results of one rank; all methods are for the loop's thread and return at once, except ``stop``.
+
+    Rows wait until ``flush``, ``close_parts`` or ``stop``.
+
+    Args:
+        layout: the output folder; ``durable.open_epoch`` has made the epoch's temporary folder.
+        reader: gives the input columns of a batch.
+        epoch, rank: go into the names of the parts.
+        hash_algorithm: a name for ``hashlib.new``.
+        image_size: longest side in pixels of stored images; 0 stores bodies as served.
+        threads: how many threads decode and hash.
+        keep_columns: input columns to carry into the results.
+        part_bytes: a part closes at this size.
+        buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
+        on_event: called from other threads when there is an event or memory was freed: wakes the loop.
+        expectations: what the input says of each file.
+        publisher: brings each part to an object store, too.
+
+    Raises:
+        SetupError: image_size > 0 without OpenCV.
+        ValueError: an unknown hash algorithm.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        reader: RowReader,
+        *,
+        epoch: int,
+        rank: int,
+        hash_algorithm: str,
+        image_size: int,
+        threads: int,
+        keep_columns: Sequence[str],
+        part_bytes: int,
+        buffer_bytes: int,
+        on_event: Callable[[], None],
+        expectations: Expectations = Expectations(),  # noqa: B008  # it is frozen
+        publisher: Publisher | None = None,
+    ) -> None:
+        self._expectations = expectations
+        self._maker = RowMaker(hash_algorithm, image_size)
+        self._inline_bytes = 0 if image_size else INLINE_BYTES
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
+        self._on_event = on_event
+        self._pending: list[_Request] = []
+        self._requests: SimpleQueue[list[_Request]] = SimpleQueue()
+        self._events: deque[WriterEvent] = deque()
+        self._tickets = 0
+        self._publisher = publisher
+        # Without a publisher it has no threads, and events pass at once.
+        self._uploads: Uploads[WriterEvent] = Uploads(self._emit, self._on_failed_upload)
+        # One writer each, the loop and the thread: the difference needs no lock.
+        self._accepted_bytes = 0
+        self._released_bytes = 0
+        self._give_back_at = GIVE_BACK_BYTES
+        self._parts = Parts(
+            layout,
+            reader,
+            epoch=epoch,
+            rank=rank,
+            keep_columns=keep_columns,
+            part_bytes=part_bytes,
+            held_limit_bytes=buffer_bytes // 2,
+            on_commit=self._publish,
+            on_released=self._release,
+        )
+        # A daemon: an abort must not wait for a slow disk. An orderly end goes through stop().
+        self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+        self._thread.start()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of bodies that were handed over and are not in a file yet."""
+        return self._accepted_bytes - self._released_bytes
+
+    def success(self, batch: BatchRef, row: int, answer: Answer) -> None:
+        """The row ``row`` of ``batch`` (index in the batch) was fetched, in ``answer.task.attempt`` attempts.
+
+        It still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events.
+        """
+        size_bytes = len(answer.body)
+        self._accepted_bytes += size_bytes
+        made: ResultRow | Future[ResultRow]
+        if size_bytes <= self._inline_bytes:
+            made = self._maker.row(row, answer)
+        else:
+            made = self._pool.submit(self._maker.row, row, answer)
+        self._pending.append(_Success(batch, made, size_bytes))
+
+    def error(self, batch: BatchRef, row: int, failure: Failure, answer: Answer | None, attempts: int) -> None:
+        """The row ``row`` of ``batch`` is given up after ``attempts`` requests (0 where the URL was refused)."""
+        self._pending.append(_Error(batch, error_row(row, failure, answer, attempts)))
+
+    def close_parts(self, batch_ids: Iterable[int] | None = None) -> int:
+        """Ask that the open parts of these batches (None: of all) be committed; returns the ``PartsClosed`` ticket."""
+        self._tickets += 1
+        self._pending.append(_Close(None if batch_ids is None else frozenset(batch_ids), self._tickets))
+        self.flush()
+        return self._tickets
+
+    def flush(self) -> None:
+        """Hand over the rows so far."""
+        if self._pending:
+            self._requests.put(self._pending)
+            self._pending = []
+
+    def events(self) -> list[WriterEvent]:
+        """What happened since the last call, in order."""
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def stop(self, timeout_s: float = 60.0) -> None:
+        """Commit all parts and end the thread; blocks. The last events are there for ``events`` afterwards.
+
+        Raises:
+            StorageError: the disk did not take the rest within ``timeout_s``.
+        """
+        self._pending.append(_Stop())
+        self.flush()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise StorageError(f"results were not written within {timeout_s:.0f} s: {self._parts!r}")
+
+    def _run(self) -> None:
+        failed = stopped = False
+        while not stopped:
+            requests = deque(self._requests.get())
+            while requests:
+                # Not in a list that is walked through: it would keep bodies that have been written.
+                request = requests.popleft()
+                stopped = isinstance(request, _Stop)
+                if failed:
+                    self._drop(request)
+                else:
+                    failed = not self._try(request)
+        self._pool.shutdown(wait=False)
+        self._uploads.close()
+
+    def _try(self, request: _Request) -> bool:
+        try:
+            self._handle(request)
+        except Exception as error:  # noqa: BLE001  # not swallowed: it crosses to the loop, which raises it
+            self._parts.discard_all()
+            self._emit(WriterFailed(_as_storage_error(error)))
+            return False
+        return True
+
+    def _handle(self, request: _Request) -> None:
+        self._uploads.check()
+        match request:
+            case _Success(batch, made, body_bytes):
+                self._add_success(batch, made.result() if isinstance(made, Future) else made, body_bytes)
+            case _Error(batch, row):
+                self._parts.add(batch, row)
+            case _Close(batch_ids, ticket):
+                self._parts.close(batch_ids)
+                self._uploads.add(PartsClosed(ticket))
+            case _LookAtUploads():
+                return
+            case _Stop():
+                self._parts.close(None)
+                self._uploads.finish()
+            case _:
+                raise TypeError(f"unknown request {request!r}")
+
+    def _add_success(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
+        if self._expectations and isinstance(made, SuccessRow):
+            objection = self._expectations.objection(self._parts.inputs(batch), made)
+            if objection:
+                made = refused(made.row, made.answer, ErrorKind.HASH_MISMATCH, objection)
+        kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0
+        if kept_bytes != body_bytes:
+            # From here on the parts count what they hold, which is not what was served.
+            self._release(body_bytes - kept_bytes)
+        self._parts.add(batch, made)
+
+    def _drop(self, request: _Request) -> None:
+        """Keep ``buffered_bytes`` true after a failure, until the loop has seen it and stops."""
+        if isinstance(request, _Success):
+            self._release(request.body_bytes)
+
+    def _publish(self, event: PartCommitted) -> None:
+        publisher = self._publisher
+        if publisher is None:
+            self._uploads.add(event)
+        else:
+            self._uploads.add(event, lambda: publisher.publish(event.path, event.size_bytes))
+
+    def _on_failed_upload(self) -> None:
+        """Called from another thread: the writer's may have nothing to do, and would not see it."""
+        self._requests.put([_LookAtUploads()])
+
+    def _emit(self, event: WriterEvent) -> None:
+        self._events.append(event)
+        self._on_event()
+
+    def _release(self, size_bytes: int) -> None:
+        self._released_bytes += size_bytes
+        if self._released_bytes >= self._give_back_at:
+            self._give_back_at = self._released_bytes + GIVE_BACK_BYTES
+            give_back_freed()
+        self._on_event()
+
+
+def _as_storage_error(error: Exception) -> Exception:
+    """What the disk or Parquet reports is no bug; everything else keeps its type and traceback."""
+    if isinstance(error, DdmpiError):
+        return error
+    if isinstance(error, OSError | pa.ArrowException):
+        storage_error = StorageError(f"cannot write results: {error}")
+        storage_error.__cause__ = error
+        return storage_error
+    return error

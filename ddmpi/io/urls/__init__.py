@@ -1,0 +1,1 @@
+"""The partitioned table: written once, read batch by batch."""

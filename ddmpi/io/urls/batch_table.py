@@ -1,0 +1,264 @@
+"""The batches and servers of a run, as written by the initialization, in columns; and the plan made from them.
+
+Nothing here is per server or per batch in Python objects: a table of a million batches is some tens of megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ddmpi.config.config import Config
+from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, is_packed, row_time_s
+from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits
+from ddmpi.errors import OutputError
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.markers import servers_present
+from ddmpi.io.folder.profiles import Profile
+from ddmpi.io.urls.index import read_index
+from ddmpi.io.urls.name_column import NameColumn
+
+IntArray = npt.NDArray[np.int64]
+
+_LONG_NAME_CHARS: Final = 80
+"""Percent-encoded, a name grows to three times its length at most: a shorter one's folder is never shortened."""
+
+
+class BatchTable:
+    """batches.parquet and servers.parquet of an output folder, and which servers its ignored table leaves out.
+
+    Raises:
+        OutputError: one of them cannot be read.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        index = read_index(layout.urls)
+        table, servers = index.batches, index.servers
+        self.rows: IntArray = table.column("rows").to_numpy().astype(np.int64)
+        self._partitions: IntArray = table.column("partition_id").to_numpy().astype(np.int64)
+        self._row_groups: IntArray = table.column("row_group").to_numpy().astype(np.int64)
+        self._offsets: IntArray = table.column("offset").to_numpy().astype(np.int64)
+        self._files, self._file_names = _encode(table.column("file"))
+        self._servers, self._server_names = _encode(table.column("server_name"))
+        self.groups, self.group_names = _encode(table.column("group"))
+        self.server_names = NameColumn(_one_chunk(servers.column("server_name")))
+        """One name per server, and a further one for each time that rows of it were added."""
+        self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
+        self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
+        self._server_batches: IntArray = servers.column("batches").to_numpy().astype(np.int64)
+        self._is_ignored = matching_servers(self.server_names.values, _ignored_patterns(layout))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def is_server(self) -> npt.NDArray[np.bool_]:
+        """Which of ``server_names`` is the first of its server."""
+        _, first = np.unique(self._server_codes, return_index=True)
+        found = np.zeros(len(self.server_names), np.bool_)
+        found[first] = True
+        return found
+
+    @cached_property
+    def _server_codes(self) -> IntArray:
+        encoded: Any = self.server_names.values.dictionary_encode()
+        return np.asarray(encoded.indices).astype(np.int64)
+
+    @property
+    def server_count(self) -> int:
+        """How many servers there are."""
+        return int(np.count_nonzero(self.is_server))
+
+    def ref(self, batch_id: int) -> BatchRef:
+        """Where the batch's rows are."""
+        return BatchRef(
+            batch_id,
+            self.server_of(batch_id),
+            int(self._partitions[batch_id]),
+            self._file_names[int(self._files[batch_id])],
+            int(self._row_groups[batch_id]),
+            int(self._offsets[batch_id]),
+            int(self.rows[batch_id]),
+            ignored=self._ignored_in_packs.get(batch_id, ()),
+        )
+
+    def server_of(self, batch_id: int) -> str:
+        """``server_name`` of the batch."""
+        return self._server_names[int(self._servers[batch_id])]
+
+    def group_of_server(self, server: str, pace_group: str) -> int | None:
+        """Index of the group whose lane serves this server, None if no input row is on it."""
+        index = self.group_names.find(pace_group)
+        if index is not None:
+            return index
+        place = self.server_names.find(server)
+        return None if place is None else int(self.groups[self.server_first_batch[place]])
+
+    def servers_with(self, min_rows: int) -> list[tuple[str, int, int]]:
+        """(server, its first batch, its number of batches) of the servers with at least so many rows."""
+        places = np.flatnonzero(self.server_rows >= min_rows)
+        names = self.server_names.values.take(places).to_pylist()
+        first, counts = self.server_first_batch[places].tolist(), self._server_batches[places].tolist()
+        return [(str(name), batch_id, count) for name, batch_id, count in zip(names, first, counts, strict=True)]
+
+    def largest_server_rows(self) -> IntArray:
+        """(B,) rows of the largest server in each batch that is a server's first one, 0 elsewhere."""
+        largest = np.zeros(len(self.rows), np.int64)
+        np.maximum.at(largest, self.server_first_batch, self.server_rows)
+        return largest
+
+    def begun(self, layout: Layout) -> IntArray:
+        """Batches of servers that have a folder among markers or parts: only those can have any.
+
+        Raises:
+            StorageError: a folder cannot be listed.
+        """
+        names = self._server_names
+        present = pa.array(sorted(servers_present(layout)), pa.string())
+        # A folder may have a shortened name: those of long server names are not judged by their folder's.
+        lengths = np.asarray(pc.binary_length(names.values))  # type: ignore[call-overload]  # the stubs know no Any
+        may_be = np.asarray(pc.is_in(names.values, value_set=present)) | (lengths > _LONG_NAME_CHARS)
+        return np.flatnonzero(may_be[self._servers]).astype(np.int64)
+
+    def may_have(self, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """(B,) which batches may have rows on servers with these names or globs; all where there are none."""
+        if not patterns:
+            return np.ones(len(self), np.bool_)
+        values = self._server_names.values
+        packed, refused = (np.asarray(pc.is_in(values, pa.array([name]))) for name in (MANY_SERVERS, INVALID_SERVER))
+        meant: npt.NDArray[np.bool_] = (matching_servers(values, patterns) | packed) & ~refused
+        return meant[self._servers]
+
+    # ---- ignored servers
+
+    @property
+    def ignored_server_count(self) -> int:
+        """Servers that the ignored table leaves out."""
+        return int(np.count_nonzero(self._is_ignored & self.is_server))
+
+    @cached_property
+    def ignored_rows(self) -> IntArray:
+        """(B,) rows of each batch that are on ignored servers."""
+        ignored = np.zeros(len(self), np.int64)
+        for place in np.flatnonzero(self._is_ignored).tolist():
+            first, count = int(self.server_first_batch[place]), int(self._server_batches[place])
+            if self._is_pack(first):
+                ignored[first] += self.server_rows[place]
+            else:
+                ignored[first : first + count] = self.rows[first : first + count]
+        return ignored
+
+    @cached_property
+    def _ignored_in_packs(self) -> dict[int, tuple[str, ...]]:
+        """Names of the ignored servers in each packed batch that has some."""
+        found: dict[int, list[str]] = {}
+        for place in np.flatnonzero(self._is_ignored).tolist():
+            first = int(self.server_first_batch[place])
+            if self._is_pack(first):
+                found.setdefault(first, []).append(self.server_names[place])
+        return {batch_id: tuple(names) for batch_id, names in found.items()}
+
+    def _is_pack(self, batch_id: int) -> bool:
+        return self.server_of(batch_id) == MANY_SERVERS
+
+
+def _ignored_patterns(layout: Layout) -> list[str]:
+    try:
+        return patterns_in(layout.ignored.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeError) as error:
+        raise OutputError(f"{layout.ignored}: cannot be read: {error}") from error
+
+
+def _encode(column: pa.ChunkedArray[Any]) -> tuple[IntArray, NameColumn]:
+    """Codes and the distinct values."""
+    encoded: Any = _one_chunk(column).dictionary_encode()
+    return np.asarray(encoded.indices).astype(np.int64), NameColumn(encoded.dictionary)
+
+
+def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def limits_by_group(config: Config, profiles: dict[str, Profile]) -> Callable[[str], Limits]:
+    """The limits of a pace group: the config's, lowered by what profiles.csv says (a user may have edited it)."""
+    known: dict[str, tuple[Profile | None, Limits]] = {}
+
+    def limits(group: str) -> Limits:
+        profile = profiles.get(group)
+        judged_by, found = known.get(group, (None, None))
+        if found is None or judged_by is not profile:
+            found = _limits(config, group, profile)
+            known[group] = (profile, found)
+        return found
+
+    return limits
+
+
+def _limits(config: Config, group: str, profile: Profile | None) -> Limits:
+    limits = config.limits_for(group)
+    if profile is None:
+        return limits
+    multiplied = limits.rate_per_s * config.downloader_parameters.rate_multiplier
+    rates = [rate for rate in (multiplied, profile.rate_limit) if rate]
+    return msgspec.structs.replace(limits, rate_per_s=min(rates, default=0.0))
+
+
+def make_plan(
+    table: BatchTable,
+    config: Config,
+    *,
+    rows: IntArray,
+    profiles: dict[str, Profile],
+    limits: Callable[[str], Limits],
+    ref: Callable[[int], BatchRef],
+    workers: Sequence[int],
+) -> Plan:
+    """The plan of a run, for the ledger.
+
+    Args:
+        rows: (B,) rows of each batch that are to become final.
+        ref: a batch's place, and which of its errors are to be retried.
+    """
+    groups = len(table.group_names)
+    group_rows = np.bincount(table.groups, weights=rows, minlength=groups).astype(np.int64)
+    packed_largest = np.zeros(groups, np.int64)
+    np.maximum.at(packed_largest, table.groups, table.largest_server_rows())
+    parameters = config.downloader_parameters
+    default = Limits(parameters.default_rate_limit, parameters.max_connections_per_server)
+    times = np.full(groups, row_time_s(default, DEFAULT_LATENCY_S))
+    for index, name in _groups_to_judge(table.group_names, config, profiles):
+        if is_packed(name):
+            times[index] = row_time_s(default, DEFAULT_LATENCY_S, int(packed_largest[index]), int(group_rows[index]))
+        elif name == INVALID_SERVER:
+            times[index] = CPU_PER_ROW_S
+        else:
+            times[index] = server_row_time_s(limits(name), profiles.get(name))
+    return Plan(
+        rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers
+    )
+
+
+def server_row_time_s(limits: Limits, profile: Profile | None) -> float:
+    """Seconds per row of a server with these limits, as its profile tells, or with a latency that is assumed."""
+    latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
+    return row_time_s(limits, latency_s)
+
+
+def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:
+    """The groups that may differ from a server without rule and profile: of a million servers most do not."""
+    special = pc.starts_with(names.values, "__")
+    known = pc.is_in(names.values, value_set=pa.array(list(profiles), pa.string()))
+    ruled = matching_servers(names.values, config.rules.patterns)
+    by_address = pc.is_in(names.values, value_set=pa.array(list(config.address_groups.names), pa.string()))
+    for index in np.flatnonzero(np.asarray(pc.or_(special, pc.or_(known, by_address))) | ruled).tolist():
+        yield index, names[index]

@@ -1,0 +1,246 @@
+"""Writes the files of the urls folder, each part of the output from its shelf, and the two index tables.
+
+``batches.parquet`` says where each batch is; ``servers.parquet`` in which batches each server is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ddmpi.core.partition.partition import Cut, IntArray, ServerTable
+from ddmpi.core.partition.placement import ROW_GROUP_ROWS, Layout
+from ddmpi.io.folder.durable import NewFile
+from ddmpi.io.input.table import InputTable
+from ddmpi.io.urls.arranging import POSITION, Arranged
+from ddmpi.io.urls.spill import Shelves
+
+BATCHES_NAME: Final = "batches.parquet"
+SERVERS_NAME: Final = "servers.parquet"
+INPUT_ROWS: Final = b"ddmpi.input_rows"
+"""Metadata of batches.parquet: rows of the input behind it, those that the filter left out included."""
+
+_INT64: Final[pa.DataType] = pa.int64()
+_INT32: Final[pa.DataType] = pa.int32()
+_TEXT: Final[pa.DataType] = pa.string()
+
+BATCHES_SCHEMA: Final = pa.schema(
+    [
+        ("batch_id", _INT64),
+        ("server_name", _TEXT),
+        ("group", _TEXT),
+        ("partition_id", _INT64),
+        ("file", _TEXT),
+        ("row_group", _INT32),
+        ("offset", _INT32),
+        ("rows", _INT64),
+        ("first_row", _INT64),
+    ]
+)
+"""One row per batch, by batch_id (from 0). ``offset`` counts rows from the row group's first, ``first_row`` from the
+file's; ``file`` is relative to the urls folder."""
+
+SERVERS_SCHEMA: Final = pa.schema(
+    [("server_name", _TEXT), ("group", _TEXT), ("rows", _INT64), ("first_batch_id", _INT64), ("batches", _INT64)]
+)
+"""One row per server, by name. A server's batches are consecutive; one that is packed shares its only one."""
+
+_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier"})
+"""Columns whose values do not repeat: a dictionary of them would be built in vain."""
+_PLAIN_ENCODINGS: Final = {_INT64: "DELTA_BINARY_PACKED", _TEXT: "DELTA_LENGTH_BYTE_ARRAY"}
+"""Of numbers the differences, of texts the lengths apart: a tenth smaller than plain ones, and a tenth faster."""
+_REPEATED: Final = 2
+"""A dictionary pays if a value of a row group stands there so often on average."""
+_COUNTED_COLUMNS: Final = ("row_number", "server_name")
+"""Columns whose smallest and largest values help a reader to pass over row groups."""
+_COMPRESSION_LEVEL: Final = 1
+_COMBINED_BYTES: Final = 1 << 30
+
+
+class PlacedRows(NamedTuple):
+    """Bare rows, and where some of them go: ``rows[i]`` to output position ``positions[i]``, which ascend."""
+
+    bare: pa.RecordBatch
+    rows: IntArray
+    positions: IntArray
+
+    def split(self, shelf_starts: IntArray) -> list[tuple[int, pa.RecordBatch]]:
+        """The rows as pieces, each with the number of its shelf."""
+        bounds = np.append(np.searchsorted(self.positions, shelf_starts), len(self.positions))
+        filled = np.flatnonzero(np.diff(bounds)).tolist()
+        return [(shelf, self._piece(slice(bounds[shelf], bounds[shelf + 1]))) for shelf in filled]
+
+    def _piece(self, part: slice) -> pa.RecordBatch:
+        rows = self.rows[part]
+        # Of a table that is sorted by server, or has one, the rows lie side by side.
+        are_consecutive = rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
+        piece = self.bare.slice(int(rows[0]), len(rows)) if are_consecutive else self.bare.take(rows)
+        return piece.append_column(POSITION, pa.array(self.positions[part]))
+
+
+class _Shelf(NamedTuple):
+    number: int
+    start: int
+    groups: list[int]
+
+
+class UrlsFiles:
+    """The files of one layout. ``names`` and ``rows`` are the servers' in output order, with a null name at the end for
+    refused rows.
+
+    A shelf holds whole row groups of one file, about ``shelf_rows`` rows if the file has them. ``sample`` shows which
+    columns repeat their values.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        layout: Layout,
+        table: InputTable,
+        names: pa.Array[Any],
+        rows: IntArray,
+        shelf_rows: int,
+        sample: pa.RecordBatch | None,
+    ) -> None:
+        self._folder = folder
+        self._table = table
+        self._dictionaries = [
+            name for name in table.schema.names if name not in _PLAIN_COLUMNS and _repeats(sample, name)
+        ]
+        self._encodings = {
+            field.name: _PLAIN_ENCODINGS[field.type]
+            for field in table.schema
+            if field.name not in self._dictionaries and field.type in _PLAIN_ENCODINGS
+        }
+        self._names = names
+        self._ends: IntArray = np.cumsum(rows, dtype=np.int64)
+        # No rows at all still make a file: readers of the folder see the columns.
+        self._shelves = list(_shelve([file.tolist() for file in layout.files] or [[]], shelf_rows))
+        self.count = len(self._shelves)
+        self.shelf_starts: IntArray = np.array([s.start for file in self._shelves for s in file], dtype=np.int64)
+
+    def write(self, file: int, shelves: Shelves) -> int:
+        """Write one file, durably; returns its rows. Raises StorageError or OSError; may be called from any thread."""
+        name = file_name(file)
+        new = NewFile(self._folder / f".{name}.tmp")
+        try:
+            with pq.ParquetWriter(
+                cast("IO[bytes]", new),
+                self._table.schema,
+                compression="zstd",
+                compression_level=_COMPRESSION_LEVEL,
+                column_encoding=self._encodings,
+                use_dictionary=self._dictionaries,  # type: ignore[arg-type]  # the stubs know only bool
+                write_statistics=list(_COUNTED_COLUMNS),
+                write_page_checksum=True,
+            ) as writer:
+                for shelf in self._shelves[file]:
+                    self._write_shelf(writer, shelf, shelves.take(shelf.number))
+            new.commit(self._folder / name)
+        finally:
+            new.discard()
+        return sum(sum(shelf.groups) for shelf in self._shelves[file])
+
+    def _write_shelf(self, writer: pq.ParquetWriter, shelf: _Shelf, pieces: list[pa.RecordBatch]) -> None:
+        arranged = Arranged(pieces, shelf.start)
+        pieces.clear()
+        for start, end in pairwise(np.cumsum([0, *shelf.groups]).tolist()):
+            positions = np.arange(shelf.start + start, shelf.start + end)
+            names = self._names.take(np.searchsorted(self._ends, positions, side="right"))
+            writer.write_table(self._complete(arranged.rows(start, end), names), row_group_size=end - start)
+
+    def _complete(self, rows: pa.Table, names: pa.Array[Any]) -> pa.Table:
+        """Of rows that are very wide some at a time: one array of strings cannot hold more than 2 GB."""
+        step = -(-len(rows) // (1 + rows.nbytes // _COMBINED_BYTES))
+        starts = range(0, len(rows), step)
+        return pa.concat_tables([self._table.complete(rows.slice(at, step), names.slice(at, step)) for at in starts])
+
+
+def _repeats(sample: pa.RecordBatch | None, name: str) -> bool:
+    if sample is None or name not in sample.schema.names or pa.types.is_nested(sample.schema.field(name).type):
+        return True
+    values = sample.column(name).slice(0, ROW_GROUP_ROWS)
+    return bool(pc.count_distinct(values, mode="all").as_py() * _REPEATED <= len(values))
+
+
+def _shelve(files: Sequence[Sequence[int]], shelf_rows: int) -> Iterator[list[_Shelf]]:
+    number = start = 0
+    for groups in files:
+        # Of about equal size: a small one at the end would cost as many scratch files as a large one.
+        rows_each = -(-sum(groups) // max(1, round(sum(groups) / shelf_rows)))
+        shelves: list[_Shelf] = []
+        for rows in groups:
+            if not shelves or sum(shelves[-1].groups) >= rows_each:
+                shelves.append(_Shelf(number + len(shelves), start, []))
+            shelves[-1].groups.append(rows)
+            start += rows
+        number += len(shelves)
+        yield shelves
+
+
+def file_name(file: int) -> str:
+    """Name of the n-th file of the urls folder."""
+    return f"urls-{file:05d}.parquet"
+
+
+class Place(NamedTuple):
+    """Where an index stands among those that are there already."""
+
+    folder: str = ""
+    """Of its files, relative to the urls folder, with a slash."""
+    batches: int = 0
+    """That come before its own."""
+    partitions: Callable[[pa.Array[Any]], IntArray] = lambda names: np.zeros(len(names), np.int64)
+    """(n,) how many partitions each server name has already."""
+
+
+def write_index(
+    folder: Path,
+    cut: Cut,
+    layout: Layout,
+    servers: ServerTable,
+    *,
+    input_rows: int,
+    place: Place = Place(),  # noqa: B008
+) -> None:
+    """Write both index tables; ``servers`` are what the batches were cut from."""
+    file_names = pa.array([f"{place.folder}{file_name(file)}" for file in range(len(layout.files))], pa.string())
+    batches = {
+        "batch_id": np.arange(len(cut)) + place.batches,
+        "server_name": cut.server_names,
+        "group": cut.groups,
+        "partition_id": cut.partition_ids + place.partitions(cut.server_names),
+        "file": file_names.take(layout.file),
+        "row_group": layout.row_group.astype(np.int32),
+        "offset": layout.offset.astype(np.int32),
+        "rows": cut.rows,
+        "first_row": layout.first_row,
+    }
+    schema = BATCHES_SCHEMA.with_metadata({INPUT_ROWS: str(input_rows).encode()})
+    write_table(folder / BATCHES_NAME, pa.table(batches, schema=schema))
+    by_server = {
+        "server_name": servers.names,
+        "group": pc.coalesce(servers.groups, servers.names),
+        "rows": servers.rows,
+        "first_batch_id": cut.first_batch + place.batches,
+        "batches": cut.batch_counts,
+    }
+    write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """A small table, whole or not at all."""
+    new = NewFile(path.with_name(f".{path.name}.tmp"))
+    try:
+        pq.write_table(table, cast("IO[bytes]", new), compression="zstd")
+        new.commit(path)
+    finally:
+        new.discard()

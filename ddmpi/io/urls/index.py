@@ -1,0 +1,113 @@
+"""The index of a urls folder: its batches and servers, those of rows that were added later included.
+
+What an input has grown by lies in folders ``added-0001``, ``added-0002`` ... of the urls folder, each of the same make
+as the urls folder itself, and made visible by one rename. Nothing that was there before is ever touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ddmpi.core.partition.partition import IntArray
+from ddmpi.errors import OutputError
+from ddmpi.io.urls.files import BATCHES_NAME, INPUT_ROWS, SERVERS_NAME
+
+_ADDED: Final = "added-"
+
+
+@dataclass(frozen=True)
+class UrlsIndex:
+    """All of it, the oldest rows first."""
+
+    folder: Path
+    batches: pa.Table
+    """By batch_id, which is a batch's place."""
+    servers: pa.Table
+    """A server has one row per folder that has rows of it."""
+    input_rows: int | None
+    """Rows of the input behind it, those that the filter left out included; None where it does not say so."""
+    additions: int
+    """How often rows were added."""
+
+    @cached_property
+    def _partitions(self) -> pa.Table:
+        return self.batches.group_by("server_name").aggregate([("partition_id", "max")])
+
+    def partitions_of(self, server_names: pa.Array[Any]) -> IntArray:
+        """(n,) how many partitions there are under each ``server_name``."""
+        known = self._partitions
+        places = pc.index_in(server_names, value_set=one_array(known.column("server_name")))
+        last = one_array(known.column("partition_id_max")).take(places)
+        return np.asarray(last.fill_null(-1)).astype(np.int64) + 1
+
+    def groups_of(
+        self, servers: pa.Array[Any], groups_of_new: Callable[[pa.Array[Any]], pa.Array[Any]]
+    ) -> pa.Array[Any]:
+        """(n,) the pace group of each server. Known ones keep theirs, also where it is a packed batch: one server
+        in two groups would be asked by two ranks at once. ``groups_of_new`` is asked of the others."""
+        places = pc.index_in(servers, value_set=one_array(self.servers.column("server_name")))
+        # Not its group in the table of servers, which does not tell the packed batch.
+        first_batches = one_array(self.servers.column("first_batch_id")).take(places)
+        known = one_array(self.batches.column("group")).take(first_batches)
+        is_new = pc.is_null(places)
+        groups: pa.Array[Any] = pc.replace_with_mask(known, is_new, groups_of_new(servers.filter(is_new)))
+        return groups
+
+    @property
+    def next_addition(self) -> Path:
+        """Where the next rows are added."""
+        return self.folder / f"{_ADDED}{self.additions + 1:04d}"
+
+    @property
+    def files(self) -> list[Path]:
+        """The files with rows, those of the first ones first."""
+        return [path for folder in index_folders(self.folder) for path in sorted(folder.glob("urls-*.parquet"))]
+
+
+def read_index(folder: Path) -> UrlsIndex:
+    """The index of a urls folder.
+
+    Raises:
+        OutputError: a table is missing or cannot be read.
+    """
+    folders = index_folders(folder)
+    batches = [read_table(path / BATCHES_NAME) for path in folders]
+    servers = [read_table(path / SERVERS_NAME) for path in folders]
+    counts = [(table.schema.metadata or {}).get(INPUT_ROWS) for table in batches]
+    rows = None if None in counts else sum(int(count) for count in counts if count is not None)
+    return UrlsIndex(folder, _joined(batches), _joined(servers), rows, len(folders) - 1)
+
+
+def index_folders(folder: Path) -> list[Path]:
+    """The urls folder itself, and those of the rows that were added to it later, in order."""
+    return [folder, *sorted(folder.glob(f"{_ADDED}*"))]
+
+
+def read_table(path: Path) -> pa.Table:
+    """One table of the index.
+
+    Raises:
+        OutputError: it is missing or cannot be read.
+    """
+    try:
+        return pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: cannot be read: {error}") from error
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+
+
+def one_array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    """The column in one piece."""
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

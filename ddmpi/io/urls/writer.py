@@ -1,0 +1,335 @@
+"""Stage one: an input table becomes the urls folder, clustered by server.
+
+Two steps, whatever the size: count the rows of each server, which decides where every row goes (``partition``,
+``placement``); then carry the rows there. A table that fits the budget is kept in memory between the two. Of a larger
+one the first step reads only the URLs; the second reads all of it, and the rows wait in scratch files, some per output
+file. The output is the same either way.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ddmpi.core.partition.partition import Cut, IntArray, ServerTable, cut_batches
+from ddmpi.core.partition.placement import Destinations, lay_out
+from ddmpi.core.partition.server_patterns import matching_servers
+from ddmpi.core.records import MANY_SERVERS
+from ddmpi.errors import InputError, Interrupted, StorageError
+from ddmpi.io.folder.disk_errors import one_line
+from ddmpi.io.folder.durable import make_folders, publish
+from ddmpi.io.input.table import InputTable, RawRows
+from ddmpi.io.urls.address_grouping import AddressGrouping
+from ddmpi.io.urls.files import Place, PlacedRows, UrlsFiles, write_index
+from ddmpi.io.urls.index import UrlsIndex
+from ddmpi.io.urls.row_numbers import NumberFile
+from ddmpi.io.urls.server_tally import REFUSED, Numbers, ServerTally
+from ddmpi.io.urls.spill import DiskShelves, MemoryShelves, Shelves
+from ddmpi.io.urls.workers import Workers, recycled_memory
+
+DEFAULT_MEMORY_BYTES: Final = 1 << 30
+SHELF_ROWS: Final = 128 * 1024
+"""Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
+SHELF_BYTES: Final = 1 << 28
+"""Wide rows are fewer: one array of strings cannot hold more than 2 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSummary:
+    """What the input was made of. ``rows`` counts refused rows too, but none that the filter left out."""
+
+    rows: int
+    dropped: int
+    """Rows that the filter left out."""
+    servers: int
+    batches: int
+    rejected: dict[str, int]
+    """Refused rows by the first word of the reason (see ``urls.Rejected``)."""
+    largest: list[tuple[str, int]]
+    """The ten servers with the most rows, largest first."""
+    seconds: float
+
+
+def partition_input(
+    table: InputTable,
+    folder: Path,
+    *,
+    batch_size: int,
+    small_rows: int,
+    group_of: Callable[[str], str] | None = None,
+    grouped: Sequence[str] = ("*",),
+    by_address: AddressGrouping | None = None,
+    earlier: UrlsIndex | None = None,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    on_progress: Callable[[PartitionProgress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> PartitionSummary:
+    """Make ``folder`` from the table, whole or not at all; one that exists is replaced.
+
+    ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
+    About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
+    ``group_of`` says which pace group a server is in, its own name if it is on its own (None: they all are); it is
+    asked once per server of those that the patterns ``grouped`` mean, the others are on their own, unless
+    ``by_address`` says otherwise. With ``earlier`` the table's rows come after those of that index, and ``folder`` is
+    its ``next_addition``.
+
+    Raises:
+        InputError: the input is damaged, or changed meanwhile.
+        StorageError: writing failed.
+        Interrupted: ``should_stop`` turned true.
+    """
+    started = time.monotonic()
+    staging = folder.with_name(f".{folder.name}.partial")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    job = _Job(table, staging, memory_bytes, on_progress, should_stop)
+    try:
+        for leftover in (staging, replaced):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        make_folders(staging)
+        with recycled_memory(), Workers() as workers:
+            groups_of = partial(_groups, group_of, grouped, by_address)
+            cut = job.run(workers, batch_size, small_rows, groups_of, earlier)
+        if by_address is not None:
+            by_address.write(staging)
+        if folder.exists():
+            folder.rename(replaced)
+        publish(staging, folder)
+        if replaced.exists():
+            shutil.rmtree(replaced)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)  # gone after success; after a failure the next start tries again
+    return _summary(job, len(cut), time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """How far the stage is. ``rows`` of ``total`` are done; the total is None until it is known."""
+
+    rows: int
+    total: int | None
+
+
+class _Counted(NamedTuple):
+    """A batch after the first step; ``rows`` are None where they are read again."""
+
+    rows: pa.RecordBatch | None
+    servers: pa.DictionaryArray[Any, Any]
+    rejects: pa.Array[Any]
+    dropped: int
+
+
+class _Placed(NamedTuple):
+    """A batch in the second step, as it was kept or as it was read again, and where its rows go."""
+
+    batch: pa.RecordBatch | RawRows
+    numbers: Numbers
+    rows: IntArray
+    positions: IntArray
+
+
+@dataclass(slots=True)
+class _Job:
+    """One run of ``partition_input``, between an empty staging folder and a full one."""
+
+    table: InputTable
+    staging: Path
+    memory_bytes: int
+    on_progress: Callable[[PartitionProgress], None]
+    should_stop: Callable[[], bool]
+    tally: ServerTally = field(default_factory=ServerTally)
+    kept: deque[pa.RecordBatch] | None = field(default_factory=deque)
+    """All rows, in input order, after the first step; None if they do not fit."""
+    _sample: pa.RecordBatch | None = None
+    _expected_bytes: int = 0
+    dropped: int = 0
+    """Rows that the filter left out."""
+    _halves_done: int = 0
+    _total: int | None = None
+
+    def run(
+        self,
+        workers: Workers,
+        batch_size: int,
+        small_rows: int,
+        groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
+        earlier: UrlsIndex | None,
+    ) -> Cut:
+        with NumberFile(self.staging / ".numbers") as numbers:
+            self._count_servers(workers, numbers)
+            known = self.tally.names.slice(1)
+            groups = groups_of(known) if earlier is None else earlier.groups_of(known, groups_of)
+            servers = ServerTable(known, self.tally.rows[1:], groups)
+            refused = int(self.tally.rows[REFUSED])
+            packs = 0 if earlier is None else int(earlier.partitions_of(pa.array([MANY_SERVERS]))[0])
+            cut = cut_batches(
+                servers, invalid_rows=refused, batch_size=batch_size, small_rows=small_rows, first_pack=packs
+            )
+            layout = lay_out(cut.rows)
+            # Numbers of the servers by position in the output, the refused rows last.
+            ranked = np.append(cut.order + 1, REFUSED)
+            names = pa.concat_arrays([servers.names.take(cut.order), pa.nulls(1, pa.string())])
+            files = UrlsFiles(
+                self.staging,
+                layout=layout,
+                table=self.table,
+                names=names,
+                rows=self.tally.rows[ranked],
+                shelf_rows=self._rows_per_shelf(workers.threads),
+                sample=self._sample,
+            )
+            shelves = self._fill_shelves(workers, numbers, ranked, files.shelf_starts)
+        self._write_files(workers, files, shelves)
+        place = Place()
+        if earlier is not None:
+            folder = earlier.next_addition.name + "/"
+            place = Place(folder, earlier.batches.num_rows, earlier.partitions_of)
+        input_rows = int(self.tally.rows.sum()) + self.dropped
+        write_index(self.staging, cut, layout, servers, input_rows=input_rows, place=place)
+        return cut
+
+    def _count_servers(self, workers: Workers, numbers: NumberFile) -> None:
+        self._sample = self.table.sample()
+        self._expected_bytes = self.table.expected_bytes(self._sample)
+        if self._expected_bytes > self.memory_bytes:
+            self.kept = None
+        self._total = self.table.rows
+        kept_bytes = 0
+        count = self._count_urls if self.kept is None else self._count_rows
+        for counted in workers.map(count, self.table.raw(urls_only=self.kept is None)):
+            self.tally.add(counted.servers, counted.rejects)
+            if self.kept is not None and counted.rows is not None:
+                self.kept.append(counted.rows)
+                kept_bytes += counted.rows.nbytes
+                if kept_bytes > self.memory_bytes:
+                    self.kept = None
+            if self.tally.is_full:
+                numbers.append_all(self.tally.fold())
+            self.dropped += counted.dropped
+            self._advance(len(counted.servers) + 2 * counted.dropped)
+        numbers.append_all(self.tally.fold())
+        numbers.rewind()
+        self._total = int(self.tally.rows.sum()) + self.dropped
+
+    def _count_urls(self, raw: RawRows) -> _Counted:
+        servers, rejects = self.table.servers(raw)
+        return _Counted(None, servers, rejects, raw.dropped)
+
+    def _count_rows(self, raw: RawRows) -> _Counted:
+        bare = self.table.bare(raw)
+        return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), raw.dropped)
+
+    def _rows_per_shelf(self, threads: int) -> int:
+        """Rows that are arranged at once: from scratch files as many as the budget has room for."""
+        row_bytes = max(1, self._expected_bytes // max(1, int(self.tally.rows.sum())))
+        rows = SHELF_ROWS
+        if self.kept is None:
+            rows = max(rows, self.memory_bytes // threads // 4 // row_bytes)
+        return max(1, min(rows, SHELF_BYTES // row_bytes))
+
+    def _fill_shelves(self, workers: Workers, numbers: NumberFile, ranked: IntArray, shelf_starts: IntArray) -> Shelves:
+        shelves: Shelves = MemoryShelves()
+        if self.kept is None:
+            shelves = DiskShelves(self.staging, self.memory_bytes // 3, workers.start)
+
+        def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
+            batch = placed.batch
+            rows = batch if isinstance(batch, pa.RecordBatch) else self._normalized(batch, placed.numbers)
+            return PlacedRows(rows, placed.rows, placed.positions).split(shelf_starts)
+
+        for pieces in workers.map(split, self._placed_rows(numbers, ranked)):
+            for shelf, piece in pieces:
+                shelves.put(shelf, piece)
+            self._advance(0)
+        shelves.finish()
+        return shelves
+
+    def _normalized(self, raw: RawRows, numbers: Numbers) -> pa.RecordBatch:
+        return self.table.bare(raw, pa.array(numbers == REFUSED)).rows
+
+    def _placed_rows(self, numbers: NumberFile, ranked: IntArray) -> Iterator[_Placed]:
+        """All rows: the kept ones, which are let go one by one, or read again."""
+        ranks = np.empty(len(ranked), dtype=np.int32)
+        ranks[ranked] = np.arange(len(ranked), dtype=np.int32)
+        destinations = Destinations(self.tally.rows[ranked])
+        source: Iterator[pa.RecordBatch | RawRows] = self.table.raw() if self.kept is None else _drain(self.kept)
+        for batch in source:
+            count = batch.num_rows if isinstance(batch, pa.RecordBatch) else batch.rows.num_rows
+            known = numbers.take(count)
+            if len(known) != count:
+                break
+            yield _Placed(batch, known, *destinations.take(ranks[known]))
+        if not destinations.complete:
+            raise InputError(f"{self.table.name}: changed while it was read: other rows the second time")
+
+    def _write_files(self, workers: Workers, files: UrlsFiles, shelves: Shelves) -> None:
+        for rows in workers.map(lambda file: files.write(file, shelves), range(files.count)):
+            self._advance(rows)
+
+    def _advance(self, rows: int) -> None:
+        if self.should_stop():
+            raise Interrupted("stopped while the input was being partitioned; run the same command again")
+        self._halves_done += rows
+        self.on_progress(PartitionProgress(self._halves_done // 2, self._total))
+
+
+def _drain(kept: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    while kept:
+        yield kept.popleft()
+
+
+def _groups(
+    group_of: Callable[[str], str] | None,
+    grouped: Sequence[str],
+    by_address: AddressGrouping | None,
+    names: pa.Array[Any],
+) -> pa.Array[Any]:
+    """(n,) the groups of these servers, null for those on their own."""
+    by_name = _groups_by_name(group_of, grouped, names)
+    return by_name if by_address is None else by_address.groups_of(names, by_name)
+
+
+def _groups_by_name(
+    group_of: Callable[[str], str] | None, grouped: Sequence[str], names: pa.Array[Any]
+) -> pa.Array[Any]:
+    if group_of is None or not grouped:
+        return pa.nulls(len(names), pa.string())
+    is_asked = matching_servers(names, grouped)
+    asked = (str(name) for name in names.filter(pa.array(is_asked)))
+    groups = [None if (group := group_of(name)) == name else group for name in asked]
+    alone = pa.nulls(len(names), pa.string())
+    answer: pa.Array[Any] = pc.replace_with_mask(alone, pa.array(is_asked), pa.array(groups, pa.string()))
+    return answer
+
+
+def _summary(job: _Job, batches: int, seconds: float) -> PartitionSummary:
+    tally = job.tally
+    return PartitionSummary(
+        rows=int(tally.rows.sum()),
+        dropped=job.dropped,
+        servers=len(tally.names) - 1,
+        batches=batches,
+        rejected=dict(sorted(tally.rejected.items())),
+        largest=largest_servers(tally.names.slice(1), tally.rows[1:]),
+        seconds=seconds,
+    )
+
+
+def largest_servers(names: pa.Array[Any], rows: IntArray) -> list[tuple[str, int]]:
+    """The ten with the most rows, largest first; of equal ones the first by name."""
+    table = pa.table({"name": names, "rows": rows})
+    keys = [("rows", "descending"), ("name", "ascending")]
+    chosen = pc.select_k_unstable(table, k=10, sort_keys=keys)  # type: ignore[call-overload]  # the stubs forget tables
+    return [(row["name"], row["rows"]) for row in table.take(chosen).to_pylist()]

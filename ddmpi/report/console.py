@@ -1,0 +1,182 @@
+"""What a person sees on rank 0: a progress bar on a terminal, else a line every ten seconds; at the end a summary.
+
+Output is a courtesy: when nobody reads any more (closed pipe, full disk) the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+
+from rich.console import Console as RichConsole
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from ddmpi.report.formats import counted, duration, share, size
+from ddmpi.report.summary import Snapshot, Summary
+
+LINE_INTERVAL_S = 10.0
+BAR_INTERVAL_S = 0.25
+RATE_WINDOW_S = 10.0
+LEAST_WINDOW_S = 1.0
+"""Less time has no rate worth telling, and a line without one no use."""
+PARTITIONING = "clustering the table"
+LOOKING_UP = "looking up addresses"
+FETCHING_NOTHING = (LOOKING_UP, PARTITIONING)
+"""Stages that have rows, or names, and no bytes."""
+FORESEEN = (LOOKING_UP, PARTITIONING, "downloading")
+"""Stages whose speed says when they end, unless there is a note; profiling asks each server for a few rows only."""
+
+
+class Console:
+    """Progress and summary on stdout."""
+
+    def __init__(self, columns: int | None) -> None:
+        """
+        Args:
+            columns: width of the terminal, None where there is none.
+        """
+        self._is_terminal = columns is not None
+        self._rich = RichConsole(
+            file=sys.stdout,
+            soft_wrap=True,
+            highlight=False,
+            width=columns,
+            force_terminal=self._is_terminal,
+        )
+        self._bar: Progress | None = None
+        self._next_at = 0.0
+        self._line_at = 0.0
+        self._counted = ("", 0)
+        self._history: deque[tuple[float, int, int]] = deque()
+        self._broken = False
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._print(text)
+
+    def is_due(self, now: float) -> bool:
+        """Whether ``show`` would show anything: the numbers for it cost something to add up."""
+        return now >= self._next_at and not self._broken
+
+    def show(self, snapshot: Snapshot, now: float) -> None:
+        """Show the state; called often, prints now and then."""
+        if not self.is_due(now):
+            return
+        self._next_at = now + BAR_INTERVAL_S
+        counted = (snapshot.stage, snapshot.rows)
+        if counted != self._counted:
+            # Another stage counts other things, or at another speed.
+            self._counted = counted
+            self._history.clear()
+        # However rarely this is called, there is an entry before the new one.
+        while len(self._history) > 1 and self._history[1][0] <= now - RATE_WINDOW_S:
+            self._history.popleft()
+        self._history.append((now, snapshot.rows_done, snapshot.bytes))
+        if self._is_terminal:
+            self._update_bar(snapshot)
+        elif now >= self._line_at and now - self._history[0][0] >= LEAST_WINDOW_S:
+            self._line_at = now + LINE_INTERVAL_S
+            self._print(self._line(snapshot))
+
+    def _line(self, snapshot: Snapshot) -> str:
+        if not snapshot.rows:
+            return f"{snapshot.stage}: {snapshot.rows_done:,} {snapshot.unit} so far, {self._text(snapshot)}"
+        done = 100 * snapshot.rows_done / snapshot.rows
+        text = self._text(snapshot)
+        return f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} {snapshot.unit} ({done:.1f} %), {text}"
+
+    def _update_bar(self, snapshot: Snapshot) -> None:
+        text = self._text(snapshot)
+        if self._bar is None:
+            self._bar = self._start_bar()
+        self._bar.update(
+            self._bar.task_ids[0],
+            total=snapshot.rows or None,
+            completed=snapshot.rows_done,
+            description=snapshot.stage,
+            of=f" of {snapshot.rows:,}" if snapshot.rows else "",
+            unit=snapshot.unit,
+            text=text,
+        )
+
+    def _start_bar(self) -> Progress:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            # The last column is what a narrow terminal cuts off: what matters least comes last.
+            TextColumn("{task.completed:,.0f}{task.fields[of]} {task.fields[unit]}  {task.fields[text]}"),
+        )
+        bar = Progress(*columns, console=self._rich, transient=True)
+        bar.add_task("", total=None, of="", unit="", text="")
+        bar.start()
+        return bar
+
+    def _text(self, snapshot: Snapshot) -> str:
+        """What is known; rates and the end only where enough was seen for them."""
+        known = []
+        (first, rows_before, bytes_before), (last, rows, size) = self._history[0], self._history[-1]
+        if (seconds := last - first) >= LEAST_WINDOW_S:
+            rows_per_s = (rows - rows_before) / seconds
+            if snapshot.stage in FETCHING_NOTHING:
+                known = [f"{_rate(rows_per_s)} {snapshot.unit}/s"]
+            else:
+                known = [f"{_rate(rows_per_s)} files/s", f"{(size - bytes_before) / seconds / 1e6:,.1f} MB/s"]
+            if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN and not snapshot.note:
+                known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
+        if snapshot.stage not in FETCHING_NOTHING:
+            known += [counted(snapshot.errors, "error"), f"{counted(snapshot.servers_active, 'server')} active"]
+        if snapshot.note:
+            known.append(snapshot.note)
+        return ", ".join(known)
+
+    def finish(self, summary: Summary) -> None:
+        """The bar goes, the summary comes."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._print(_summary_table(summary))
+        if summary.slowest:
+            names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
+            self._print(f"Servers with the most time left: {names}")
+        self._print(summary.ending)
+
+    def _print(self, text: RenderableType) -> None:
+        if self._broken:
+            return
+        try:
+            self._rich.print(text, markup=False) if isinstance(text, str) else self._rich.print(text)
+            sys.stdout.flush()
+        except OSError:
+            self._broken = True
+
+
+def _rate(per_s: float) -> str:
+    """A polite run over a few servers fetches less than one file per second."""
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.1f}"
+
+
+def _summary_table(summary: Summary) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row("rows", f"{summary.rows:,}")
+    table.add_row("successes", f"{summary.successes:,}", share(summary.successes, summary.rows))
+    table.add_row("errors", f"{summary.errors:,}", share(summary.errors, summary.rows))
+    for kind, count in sorted(summary.kinds.items(), key=lambda item: (-item[1], item[0])):
+        if count:
+            table.add_row(f"  {kind}", f"{count:,}")
+    table.add_row("pending", f"{summary.pending:,}", share(summary.pending, summary.rows))
+    if summary.ignored:
+        table.add_row("ignored", f"{summary.ignored:,}", share(summary.ignored, summary.rows))
+    speed = summary.fetched_rows / max(1e-9, summary.seconds)
+    table.add_row("this run", f"{summary.fetched_rows:,}", f"rows in {duration(summary.seconds)}, {speed:,.1f} rows/s")
+    table.add_row("requests", f"{summary.requests:,}", f"{size(summary.fetched_bytes)} received")
+    table.add_row("results", "", summary.output)
+    if summary.report:
+        table.add_row("report", "", summary.report)
+    return table

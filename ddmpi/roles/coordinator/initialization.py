@@ -1,0 +1,240 @@
+"""Stage 1 and what comes before it: own the output folder, check that it fits config and input, partition the table.
+
+Order matters: the lock first, then the checks that change nothing, then the epoch that fences off earlier runs, and
+only then anything that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ddmpi.cli.arguments import Orders
+from ddmpi.config.config import Config
+from ddmpi.config.config_digests import changed_keys, digests
+from ddmpi.errors import OutputError
+from ddmpi.io import slurm
+from ddmpi.io.folder.checkpoint import Checkpoint, load
+from ddmpi.io.folder.durable import make_folders
+from ddmpi.io.folder.fence import highest_epoch, open_epoch
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.lock import OutputLock, acquire
+from ddmpi.io.folder.profiles import read_profiles
+from ddmpi.io.input.table import InputTable, open_input
+from ddmpi.io.results.publishing import Publisher, claim, make_publisher
+from ddmpi.io.urls.address_grouping import AddressGrouping, AddressSummary
+from ddmpi.io.urls.address_table import located
+from ddmpi.io.urls.batch_reader import BatchReader
+from ddmpi.io.urls.batch_table import BatchTable
+from ddmpi.io.urls.growth import known_rows
+from ddmpi.io.urls.index import UrlsIndex, read_index
+from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary, partition_input
+from ddmpi.roles.coordinator.run_state import RunState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How initialization tells what it does, and asks whether to go on."""
+
+    on_rows: Callable[[PartitionProgress], None]
+    on_partitioned: Callable[[PartitionSummary], None]
+    should_stop: Callable[[], bool]
+    on_names: Callable[[int, int], None] = lambda _done, _total: None
+    """How many of how many host names are looked up, where rules are about addresses."""
+    on_grouped: Callable[[AddressSummary], None] = lambda _: None
+
+
+def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
+    """Make the output folder if it is missing and become its one owner.
+
+    Raises:
+        OutputError: it cannot be written, or another run has it.
+    """
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the output folder {layout.root}: {error.strerror}") from error
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    job_id = environment.get("SLURM_JOB_ID", "")
+    restart = int(environment.get("SLURM_RESTART_COUNT") or 0)
+    return acquire(layout.lock, job_id=job_id, since=since, job_is_gone=slurm.job_is_gone, restart=restart)
+
+
+def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, reporting: Reporting) -> RunState:
+    """Bring the output folder to the point from which rows can be fetched.
+
+    Raises:
+        SetupError: config, input and output folder do not fit together.
+        StorageError: the folder cannot be written.
+        Interrupted: ``should_stop`` said so before the table was partitioned.
+    """
+    checkpoint, warnings = load(layout)
+    for warning in [*warnings, *_doubts(layout, checkpoint, warnings)]:
+        log.warning("%s", warning)
+    table = input_of(config)
+    fingerprint = table.fingerprint()
+    if checkpoint is not None and not orders.reset_batched:
+        _check_same(checkpoint, config)
+    index = read_index(layout.urls) if layout.batches_table.exists() and not orders.reset_batched else None
+    before = "" if checkpoint is None else checkpoint.input_fingerprint
+    # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
+    is_known = index is None or before == fingerprint or (not before and index.input_rows is None)
+    known = None if index is None or is_known else _known_rows(table, index, reporting)
+    claim(layout, config.publish.to)
+    if orders.reset_batched:
+        publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
+        _reset_batched(layout, publisher, delete_results=orders.delete_results)
+        checkpoint = Checkpoint(epoch=highest_epoch(layout))
+    epoch = max(checkpoint.epoch if checkpoint is not None else 0, highest_epoch(layout)) + 1
+    make_folders(layout.logs)
+    open_epoch(layout, epoch)
+    stages: dict[str, Any] = dict(checkpoint.stages) if checkpoint is not None else {}
+    if orders.reset_profiled:
+        layout.profiles.unlink(missing_ok=True)
+        stages.pop("profiled", None)
+    if index is None:
+        stages["batched"] = _partition(config, layout, table, reporting)
+    elif known is not None:
+        _add_rows(config, table.after(known), index, reporting)
+        stages.pop("profiled", None)  # there may be new servers
+    state = RunState(
+        config=located(config, layout),
+        layout=layout,
+        table=BatchTable(layout),
+        reader=BatchReader(layout.urls),
+        lock=lock,
+        epoch=epoch,
+        input_fingerprint=fingerprint,
+        stages=stages,
+        servers=dict(checkpoint.servers) if checkpoint is not None else {},
+        saved_at=checkpoint.saved_at if checkpoint is not None else 0.0,
+        profiles=read_profiles(layout.profiles) if layout.profiles.exists() else {},
+        publisher=make_publisher(layout, config.publish.to, epoch),
+        changed_keys=changed_keys(checkpoint.config_digests, digests(config)) if checkpoint is not None else [],
+    )
+    if orders.retry_failed:
+        log.info("%d failed rows are fetched again", state.retry_failed(orders.retry_failed))
+    state.save({})
+    return state
+
+
+def input_of(config: Config) -> InputTable:
+    """The input that the config names.
+
+    Raises:
+        InputError: there is none, or none that can be read.
+    """
+    return open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
+
+
+def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[str]) -> list[str]:
+    """What is strange about a checkpoint that could be read, or about its absence."""
+    last = highest_epoch(layout)
+    if checkpoint is None and last and not warnings:
+        return [
+            f"{layout.checkpoint} is missing, although this is not the folder's first run: what is done is read from "
+            "the parts; rates are learned anew, and whether the config is the same as before cannot be told"
+        ]
+    if checkpoint is not None and checkpoint.epoch < last:
+        return [
+            f"the checkpoint is of run {checkpoint.epoch}, and the last run was {last}: what is done is read from the "
+            "parts; what that run learned of the servers is learned anew"
+        ]
+    return []
+
+
+def _check_same(checkpoint: Checkpoint, config: Config) -> None:
+    """A folder belongs to one config, as far as that decides what the folder holds."""
+    before, now = checkpoint.config_semantic, config.semantic()
+    changed = [f"  {key}: was {before[key]!r}, is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
+    if before and changed:
+        raise OutputError(
+            "the config has changed since this output folder was begun:\n" + "\n".join(changed) + "\n"
+            "change it back, or use another path_to_output_folder"
+        )
+
+
+def _known_rows(table: InputTable, index: UrlsIndex, reporting: Reporting) -> int:
+    """How many rows of an input that is not the same as before the urls folder has: they have to be its first ones."""
+    log.info("the input is not the same as before: its rows are compared with those in %s", index.folder)
+    try:
+        return known_rows(table, index, reporting.should_stop)
+    except OutputError as error:
+        raise OutputError(
+            f"the input {table.name} has changed since this output folder was begun: {error}; "
+            "restore it, use another path_to_output_folder, or start anew with --reset-batched --yes-delete-results"
+        ) from error
+
+
+def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_results: bool) -> None:
+    """Remove the partitioned table, and with it everything that refers to its batches."""
+    results = [folder for folder in (layout.images, layout.errors) if folder.exists() and any(folder.iterdir())]
+    if results and not delete_results:
+        raise OutputError(
+            f"{layout.root} holds results that refer to the present batches; "
+            "--reset-batched deletes them only together with --yes-delete-results"
+        )
+    if publisher is not None and results:
+        # Before the disk's: after a kill in between, the folder still shows that there is something to delete.
+        publisher.clear()
+    schedules = layout.schedule(1).parent
+    for folder in (*results, layout.urls, schedules):
+        if folder.exists():
+            shutil.rmtree(folder)
+    for entry in layout.batches.iterdir() if layout.batches.exists() else ():
+        if entry != layout.temporary:
+            shutil.rmtree(entry)
+    layout.profiles.unlink(missing_ok=True)
+
+
+def _partition(config: Config, layout: Layout, table: InputTable, reporting: Reporting) -> dict[str, Any]:
+    """Stage 1 itself; what the checkpoint keeps of it."""
+    summary = _cluster(config, table, layout.urls, None, reporting)
+    reporting.on_partitioned(summary)
+    return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
+
+
+def _add_rows(config: Config, added: InputTable, index: UrlsIndex, reporting: Reporting) -> None:
+    """Stage 1 for the rows that an input has grown by, if there are any."""
+    if next(added.raw(), None) is None:
+        return
+    summary = _cluster(config, added, index.next_addition, index, reporting)
+    log.info("%d rows were added to the input", summary.rows)
+    reporting.on_partitioned(summary)
+
+
+def _cluster(
+    config: Config, table: InputTable, folder: Path, earlier: UrlsIndex | None, reporting: Reporting
+) -> PartitionSummary:
+    by_address = None
+    if config.rules.per_address:
+        by_address = AddressGrouping(
+            config, earlier, on_progress=reporting.on_names, on_grouped=reporting.on_grouped,
+            should_stop=reporting.should_stop,
+        )  # fmt: skip
+    return partition_input(
+        table,
+        folder,
+        batch_size=config.downloader_parameters.batch_size,
+        small_rows=min(config.profiling.min_rows, config.downloader_parameters.batch_size),
+        group_of=config.group_of,
+        grouped=config.rules.grouped,
+        by_address=by_address,
+        earlier=earlier,
+        memory_bytes=config.initialization.memory_bytes,
+        on_progress=reporting.on_rows,
+        should_stop=reporting.should_stop,
+    )
+
+
+def describe_environment(environment: Mapping[str, str]) -> str:
+    """Where this process runs, for the log."""
+    return f"host {os.uname().nodename}, pid {os.getpid()}, job {environment.get('SLURM_JOB_ID', '-')}"

@@ -1,0 +1,134 @@
+"""Rank 0 looks at control.yaml and at the ignored table every few seconds, and passes changes on to all ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from ddmpi.config.control_file import ControlFile, parse_control
+from ddmpi.core.pace.overrides import ControlRule, describe_changes
+from ddmpi.core.partition.server_patterns import patterns_in
+from ddmpi.core.protocol import StopReason
+from ddmpi.errors import ConfigError
+from ddmpi.io.folder.layout import Layout
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 2.0
+
+
+class Controlled(Protocol):
+    """What a controller steers: the coordinator."""
+
+    def set_control(self, rules: tuple[ControlRule, ...]) -> None: ...
+    def stop(self, reason: StopReason, now: float) -> None: ...
+
+
+class Controller:
+    """What the person who watches a run asks for.
+
+    Args:
+        say: tells that person what has become of it.
+    """
+
+    def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
+        self.changes: list[str] = []
+        """All that was changed in this run, in order."""
+        self._control = _Watched(layout.control)
+        self._ignored = _Watched(layout.ignored)
+        self._say = say
+        self._look_at = 0.0
+        self._file = ControlFile()
+        self._rules: tuple[ControlRule, ...] = ()
+        # The run leaves these servers out by itself; names that are added from now on are paused until the next one.
+        self._known_ignored = set(patterns_in(self._ignored.text() or ""))
+
+    def first_rules(self) -> tuple[ControlRule, ...]:
+        """What holds when the run begins."""
+        self._read()
+        if self._file.stop:
+            self._say(f"Notice: {self._control.path.name} says stop; that counts when it is written while a run is on")
+        self._update()
+        return self._rules
+
+    def on_turn(self, coordinator: Controlled, now: float) -> None:
+        """Called in each turn of the loop; looks at the files now and then."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_INTERVAL_S
+        stopped_before = self._file.stop
+        if not self._read():
+            return
+        if self._update():
+            coordinator.set_control(self._rules)
+        if self._file.stop and not stopped_before:
+            self._tell("stop")
+            coordinator.stop(StopReason.CONTROL, now)
+
+    def _read(self) -> bool:
+        """Read what has changed; whether anything has."""
+        changed = [self._control.has_changed(), self._ignored.has_changed()]
+        if changed[0]:
+            try:
+                self._file = parse_control(self._control.text() or "", str(self._control.path))
+            except ConfigError as error:
+                log.warning("%s", error)
+                self._say(str(error))
+        return any(changed)
+
+    def _update(self) -> bool:
+        """The rules that follow from both files; whether they are others than before."""
+        names = [name for name in patterns_in(self._ignored.text() or "") if name not in self._known_ignored]
+        rules = (*(ControlRule(name, pause=True) for name in names), *self._file.rules())
+        if rules == self._rules:
+            return False
+        for line in describe_changes(self._rules, rules):
+            self._tell(line)
+        self._rules = rules
+        return True
+
+    def _tell(self, change: str) -> None:
+        log.info("control: %s", change)
+        self.changes.append(change)
+        self._say(f"Control: {change}")
+
+
+class _Watched:
+    """A file that somebody may edit at any time, or that is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._text: str | None = None
+
+    def has_changed(self) -> bool:
+        """Whether its content is another than at the last look."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            stamp = None
+        else:
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        before, self._text = self._text, self._read()
+        return self._text != before
+
+    def _read(self) -> str | None:
+        """A file that cannot be read, say because it is being replaced, asks for nothing new."""
+        try:
+            return self.path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeError) as error:
+            log.warning("%s cannot be read: %s", self.path, error)
+            return self._text
+
+    def text(self) -> str | None:
+        """Its content at the last look; None if it is not there."""
+        if self._stamp is None:
+            self.has_changed()
+        return self._text

@@ -1,0 +1,103 @@
+"""Rank 0 measures the run: every second for the report, every ``metrics.interval_s`` into the metrics' files."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+
+import msgspec
+
+from ddmpi.core.stats.audit import Audit
+from ddmpi.core.stats.history import History
+from ddmpi.core.stats.metrics import Measurement, Totals, totals_of, with_rates
+from ddmpi.io.folder.audit_file import read_audit, write_audit
+from ddmpi.io.folder.stats_files import MetricsFile, PrometheusFile
+from ddmpi.io.folder.usage_file import read_usage, write_usage
+from ddmpi.io.memory import resident_bytes
+from ddmpi.io.urls.batch_table import limits_by_group
+from ddmpi.roles.coordinator.coordinator import Coordinator
+from ddmpi.roles.coordinator.run_state import RunState
+
+USAGE_INTERVAL_S = 60.0
+"""How often logs/servers.parquet is written: a hundred thousand servers take rank 0 a tenth of a second."""
+
+
+class Recorder:
+    """Measures one run.
+
+    Args:
+        ranks: of the job.
+        now: seconds, monotonic, as in all methods.
+    """
+
+    def __init__(self, state: RunState, ranks: int, now: float) -> None:
+        layout, metrics = state.layout, state.config.metrics
+        self.file = MetricsFile(layout.metrics)
+        self.history = History(now)
+        self._prometheus = PrometheusFile(metrics.prometheus_path(layout.logs), str(layout.root))
+        self._interval_s = metrics.interval_s
+        self._ranks = ranks
+        self._epoch = state.epoch
+        self._before: Totals = totals_of(self.file.last())
+        self._last: Measurement | None = None
+        self._write_at = now
+        self._usage_path = layout.usage
+        self._usage_at = now + USAGE_INTERVAL_S
+        self.usage = read_usage(layout.usage)
+        self.audit = Audit(read_audit(layout.audit))
+
+    def on_turn(self, coordinator: Coordinator, now: float) -> None:
+        """Called in each turn of the loop; measures only what is due."""
+        if now >= self._usage_at:
+            self._usage_at = now + USAGE_INTERVAL_S
+            write_usage(self._usage_path, self.usage, now)
+        writes = now >= self._write_at
+        if not writes and not self.history.is_due(now):
+            return
+        line = self._measure(coordinator)
+        if self.history.is_due(now):
+            self.history.add(now, line)
+        if writes:
+            self._write_at = now + self._interval_s
+            self._write(line)
+
+    def on_end(self, coordinator: Coordinator, exit_code: int, now: float) -> None:
+        """The last line of the run."""
+        line = msgspec.structs.replace(self._measure(coordinator), exit_code=exit_code)
+        self.history.add(now, line)
+        self._write(line)
+        write_usage(self._usage_path, self.usage, now)
+        state = coordinator.state
+        write_audit(state.layout.audit, self.audit.rows(), limits_by_group(state.config, state.profiles))
+
+    def _write(self, line: Measurement) -> None:
+        line = with_rates(line, self._last)
+        self._last = line
+        self.file.append(line)
+        self._prometheus.write(line)
+
+    def _measure(self, coordinator: Coordinator) -> Measurement:
+        state, total = coordinator.state, coordinator.tally.total()
+        fetched = self._before.plus(Totals(total.successes + total.errors, total.requests, total.bytes))
+        unix_s = time.time()
+        # A rank 0 that downloads too has counted itself.
+        own_bytes = 0 if 0 in coordinator.tally.counters else resident_bytes(os.getpid())
+        return Measurement(
+            time=datetime.fromtimestamp(unix_s).astimezone().isoformat(timespec="seconds"),
+            unix_s=round(unix_s, 3),
+            run=self._epoch,
+            stage=coordinator.stage.value,
+            ranks=self._ranks,
+            rows=int(state.table.rows.sum()),
+            successes=int(state.successes.sum()),
+            errors=int(state.errors.sum()),
+            ignored=state.ignored_rows,
+            fetched_rows=fetched.fetched_rows,
+            requests=fetched.requests,
+            bytes=fetched.bytes,
+            in_flight=total.in_flight,
+            servers_active=total.servers_active,
+            memory_bytes=total.memory_bytes + own_bytes,
+            error_kinds={kind: count for kind, count in sorted(state.error_kinds.items()) if count},
+        )

@@ -1,0 +1,212 @@
+"""What rank 0 tells people of a run: lines and bar while it goes on, the summary and report.html at its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from ddmpi import __version__
+from ddmpi.core.ledger.ledger import Ledger
+from ddmpi.core.ledger.schedule import shown_group
+from ddmpi.core.partition.server_patterns import matching_servers
+from ddmpi.core.protocol import Exit, StopReason
+from ddmpi.core.records import INVALID_SERVER
+from ddmpi.errors import EXIT_DONE, StorageError
+from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.urls.address_grouping import AddressSummary
+from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
+from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
+from ddmpi.report.data import Report
+from ddmpi.report.formats import counted, duration
+from ddmpi.report.page import render
+from ddmpi.report.summary import Snapshot, Summary
+from ddmpi.report.timeline import joined, points_of, runs_of
+from ddmpi.roles.coordinator.coordinator import Coordinator
+from ddmpi.roles.coordinator.recorder import Recorder
+from ddmpi.roles.coordinator.report_contents import audit, pictures, places, server_lines
+from ddmpi.roles.coordinator.run_state import RunState
+
+log = logging.getLogger(__name__)
+
+MOST_KNOWN_HOSTS = 10
+
+
+class Reporter:
+    """The people's side of one run.
+
+    Args:
+        ranks: of the job.
+        started_at: when the run began (s, monotonic).
+    """
+
+    def __init__(self, console: Console, ranks: int, started_at: float) -> None:
+        self._console = console
+        self._ranks = ranks
+        self._started_at = started_at
+        self._recorder: Recorder | None = None
+        self.changes: Sequence[str] = ()
+        """What was changed while the run was on, for the report."""
+        self._reported: Path | None = None
+        self.unreported: StorageError | None = None
+        """Why report.html could not be written."""
+
+    def on_rows(self, progress: PartitionProgress) -> None:
+        """So far the input is clustered."""
+        snapshot = Snapshot(PARTITIONING, progress.total or 0, progress.rows, 0, 0, 0, self._ranks)
+        self._console.show(snapshot, time.monotonic())
+
+    def on_names(self, done: int, total: int) -> None:
+        """So many of the servers' names are looked up."""
+        self._console.show(Snapshot(LOOKING_UP, total, done, 0, 0, 0, self._ranks, unit="names"), time.monotonic())
+
+    def on_grouped(self, summary: AddressSummary) -> None:
+        """It is known which servers share an address."""
+        text = (
+            f"Addresses: {summary.shared:,} of {counted(summary.servers, 'server')} share one, "
+            f"in {counted(summary.groups, 'group')}"
+        )
+        if summary.unknown:
+            text += f"; {summary.unknown:,} have no address that could be found, or may be contacted: on their own"
+        self._console.say(text)
+        log.info("%s", text)
+
+    def on_partitioned(self, summary: PartitionSummary) -> None:
+        """The input is clustered by server."""
+        rejected = ", ".join(f"{reason} {count:,}" for reason, count in sorted(summary.rejected.items()))
+        largest = ", ".join(f"{name} {rows:,}" for name, rows in summary.largest)
+        filtered = f", {summary.dropped:,} more left out by the filter" if summary.dropped else ""
+        self._console.say(
+            f"Input: {counted(summary.rows, 'row')} on {counted(summary.servers, 'server')} in "
+            f"{counted(summary.batches, 'batch')}, "
+            f"{sum(summary.rejected.values()):,} refused ({rejected or 'none'}){filtered}; "
+            f"{duration(summary.seconds)}"
+        )
+        self._console.say(f"Largest servers: {largest}")
+
+    def on_ready(self, state: RunState) -> None:
+        """The run knows what there is to do."""
+        self._recorder = Recorder(state, self._ranks, time.monotonic())
+        if state.changed_keys:
+            text = f"Changed since the last run, and taken as they are now: {', '.join(state.changed_keys)}"
+            self._console.say(text)
+            log.info("%s", text)
+        if state.ignored_rows:
+            servers, name = state.table.ignored_server_count, state.layout.ignored.name
+            self._console.say(f"Ignored: {state.ignored_rows:,} rows on {servers:,} servers, by {name}")
+        if hosts := known_hosts(state):
+            named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
+            more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
+            self._console.say(f"Limits of known hosts (servers_from) hold for {named}{more}")
+
+    def watch(self, coordinator: Coordinator) -> None:
+        """The run begins; how servers are asked is added to what earlier runs have counted."""
+        if self._recorder is not None:
+            coordinator.tally.usage = self._recorder.usage
+            coordinator.tally.audit = self._recorder.audit
+
+    def on_turn(self, coordinator: Coordinator, now: float) -> None:
+        """Called in each turn of the loop; sums are made only when they are shown."""
+        if self._console.is_due(now):
+            self._console.show(coordinator.snapshot(), now)
+        if self._recorder is not None:
+            self._recorder.on_turn(coordinator, now)
+
+    def write_report(self, coordinator: Coordinator, ending: Exit, now: float) -> None:
+        """A disk that does not take the report changes nothing about how the run ends: rows count, not pages."""
+        state = coordinator.state
+        if self._recorder is not None:
+            self._recorder.on_end(coordinator, ending.code, now)
+        page = render(self._report(coordinator, ending, now))
+        try:
+            # A path may hold bytes that are no UTF-8.
+            write_atomically(state.layout.report, page.encode(errors="replace"), state.layout.temporary)
+        except StorageError as error:
+            log.exception("rank 0 cannot write the report")
+            self.unreported = error
+        else:
+            self._reported = state.layout.report
+
+    def _report(self, coordinator: Coordinator, ending: Exit, now: float) -> Report:
+        state, bound, recorder = coordinator.state, coordinator.bound, self._recorder
+        lines = [] if recorder is None else joined(recorder.file.read(), recorder.history.lines, state.epoch)
+        points, breaks_s = points_of(lines)
+        servers, rest = server_lines(state, coordinator.tally.usage, now)
+        return Report(
+            summary=self.summary(coordinator, ending, now),
+            exit_code=ending.code,
+            origin=f"Run {state.epoch} over {state.config.path_to_input}; ranks: {self._ranks}; "
+            f"ended {datetime.now().astimezone().isoformat(' ', 'seconds')}; ddmpi {__version__}",
+            places=places(state),
+            points=points,
+            bound_s=None if bound is None else bound.seconds,
+            bound_by="" if bound is None else shown_group(bound.group),
+            download_s=0.0 if bound is None else now - bound.began_at,
+            servers=servers,
+            rest=rest,
+            runs=runs_of(lines, state.epoch),
+            breaks_s=breaks_s,
+            changes=self.changes,
+            pictures=pictures(state),
+            audit=audit(state.layout.audit),
+        )
+
+    def summary(self, coordinator: Coordinator, ending: Exit, now: float) -> Summary:
+        """The end of the run in numbers."""
+        state, total = coordinator.state, coordinator.tally.total()
+        pending = state.pending_rows
+        return Summary(
+            rows=int(state.table.rows.sum()),
+            successes=int(state.successes.sum()),
+            errors=int(state.errors.sum()),
+            pending=pending,
+            ignored=state.ignored_rows,
+            kinds=state.error_kinds,
+            fetched_bytes=total.bytes,
+            fetched_rows=total.successes + total.errors,
+            requests=total.requests,
+            seconds=now - self._started_at,
+            slowest=[(shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.ledger, 5)],
+            output=str(state.layout.root),
+            ending=_ending_text(ending, pending, int(state.errors.sum()), coordinator.stop_reason),
+            report="" if self._reported is None else str(self._reported),
+        )
+
+
+def _ending_text(ending: Exit, pending: int, errors: int, reason: StopReason | None) -> str:
+    if ending.message:
+        return f"Stopped: {ending.message}. What is committed is kept; run the same command again."
+    if ending.code == EXIT_DONE:
+        done = "Done: every row is final."
+        return f"{done} --retry-failed fetches those again that are errors." if errors else done
+    why = ""
+    if reason is StopReason.DONE:
+        why = ", because their servers are parked (out of reach, or asked for a pause, or paused by you)"
+    verb = "is" if pending == 1 else "are"
+    return f"{counted(pending, 'row')} {verb} pending{why}; run the same command again to go on."
+
+
+def known_hosts(state: RunState) -> list[str]:
+    """The servers and groups of the table whose limits no rule of the user's decides."""
+    config, names = state.config, state.table.server_names
+    ruled = np.flatnonzero(matching_servers(names.values, config.rules.patterns)).tolist()
+    return sorted({config.group_of(names[index]) for index in ruled if config.is_known_host(names[index])})
+
+
+def slowest_servers(state: RunState, ledger: Ledger | None, most: int) -> list[tuple[str, float]]:
+    """Servers with rows left, and the seconds that they need at least, longest first; none before the download."""
+    if ledger is None:
+        return []
+    left = np.bincount(
+        state.table.groups,
+        weights=state.rows - state.successes - state.errors,
+        minlength=len(state.table.group_names),
+    )
+    times = left * ledger.plan.row_times
+    order = np.argsort(-times)[:most]
+    names = state.table.group_names
+    return [(names[i], float(times[i])) for i in order if times[i] > 0 and names[i] != INVALID_SERVER]

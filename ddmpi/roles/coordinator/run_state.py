@@ -1,0 +1,288 @@
+"""What rank 0 knows of the output folder: which rows are final, by which parts, and what earlier runs learned.
+
+Changed only from what is durable: a published part, a written marker.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ddmpi.config.config import Config
+from ddmpi.config.config_digests import digests
+from ddmpi.core.pace.byte_budget import Spent
+from ddmpi.core.protocol import PartReport
+from ddmpi.core.records import MANY_SERVERS, BatchRef, PaceState
+from ddmpi.core.rules.retry_filter import choice_of, without_servers
+from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, save
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.lock import OutputLock
+from ddmpi.io.folder.markers import BatchCounts, parts_of, remove_completed, scan, write_completed
+from ddmpi.io.folder.profiles import Profile
+from ddmpi.io.results.outcomes import Outcomes, outcomes_of
+from ddmpi.io.results.publishing import Publisher
+from ddmpi.io.urls.batch_table import BatchTable
+from ddmpi.io.urls.loader import RowReader, is_on
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A batch whose files hold less than was thought: the counts that its parts really have."""
+
+    batch_id: int
+    successes: int
+    errors: int
+    parts: list[str]
+
+
+@dataclass
+class RunState:
+    """One run over one output folder, after initialization."""
+
+    config: Config
+    layout: Layout
+    table: BatchTable
+    reader: RowReader
+    lock: OutputLock
+    epoch: int
+    input_fingerprint: str
+    stages: dict[str, Any]
+    servers: dict[str, ServerState]
+    saved_at: float
+    profiles: dict[str, Profile]
+    changed_keys: list[str] = field(default_factory=list)
+    """Keys of the config that have changed since the last run, and that may."""
+    publisher: Publisher | None = None
+    rows: IntArray = field(init=False)
+    """(B,) rows of each batch that are, or are to become, final: all but those on ignored servers without outcome."""
+    successes: IntArray = field(init=False)
+    errors: IntArray = field(init=False)
+    parts: dict[int, list[str]] = field(init=False)
+    """Published parts of the batches that are begun and not complete."""
+    kinds: dict[int, dict[str, int]] = field(init=False)
+    """Errors by kind of those batches."""
+    error_kinds: dict[str, int] = field(init=False)
+    """Errors by kind of all batches."""
+    _retry: dict[int, tuple[str, ...]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rows = self.table.rows - self.table.ignored_rows
+        self.successes = np.zeros(len(self.table), np.int64)
+        self.errors = np.zeros(len(self.table), np.int64)
+        self.parts, self.kinds, self.error_kinds = {}, {}, {}
+        self._count_files()
+
+    def _count_files(self) -> None:
+        """Markers say what completed batches hold; of the others the parts are read.
+
+        A marker that does not count all rows of its batch goes, and comes back if the batch is complete: what was
+        ignored then may not be so now, or the marker is damaged.
+        """
+        begun = scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist()))
+        if self.publisher is not None:
+            # Parts of marked batches were counted, hence published.
+            self.publisher.settle(part for found in begun if found.counts is None for part in found.parts)
+        for found in begun:
+            parts = found.parts
+            if found.counts is not None and found.counts.rows == self.table.rows[found.batch_id]:
+                self.rows[found.batch_id] = found.counts.rows
+                self._add(found.batch_id, found.counts.successes, found.counts.errors, found.counts.kinds)
+                continue
+            if found.counts is not None:
+                ref = self.table.ref(found.batch_id)
+                parts = parts_of(self.layout, ref)
+                remove_completed(self.layout, ref)
+            if parts:
+                self._add_parts(found.batch_id, list(parts))
+        for batch_id in [b for b in self.parts if not self.is_open(b)]:
+            self.complete(batch_id)
+
+    def _add_parts(self, batch_id: int, parts: list[str]) -> None:
+        outcomes = outcomes_of(self.layout, parts)
+        self.parts[batch_id] = parts
+        self.kinds[batch_id] = outcomes.count_kinds()
+        self.rows[batch_id] = self.table.rows[batch_id] - self._ignored_without_outcome(batch_id, outcomes)
+        self._add(batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds())
+
+    def _ignored_without_outcome(self, batch_id: int, outcomes: Outcomes) -> int:
+        ignored = int(self.table.ignored_rows[batch_id])
+        if ignored in {0, int(self.table.rows[batch_id])}:
+            return ignored - len(outcomes.rows) if ignored else 0
+        ref = self.table.ref(batch_id)
+        rows = self.reader.read(ref, ["row_number", "server_name"])
+        is_final = np.isin(rows.column("row_number").to_numpy(), outcomes.rows)
+        return int(np.count_nonzero(is_on(rows.column("server_name"), ref.ignored) & ~is_final))
+
+    def _add(self, batch_id: int, successes: int, errors: int, kinds: dict[str, int]) -> None:
+        self.successes[batch_id], self.errors[batch_id] = successes, errors
+        for kind, count in kinds.items():
+            self.error_kinds[kind] = self.error_kinds.get(kind, 0) + count
+
+    def note_part(self, part: PartReport) -> None:
+        """Remember what a published part holds beside its rows, which the ledger counts."""
+        kinds = self.kinds.setdefault(part.batch_id, {})
+        for kind, count in part.kinds.items():
+            kinds[kind] = kinds.get(kind, 0) + count
+            self.error_kinds[kind] = self.error_kinds.get(kind, 0) + count
+
+    def add_part(self, part: PartReport) -> None:
+        """Count a part while there is no ledger yet."""
+        self.note_part(part)
+        self.parts.setdefault(part.batch_id, []).append(part.path)
+        (self.errors if part.is_errors else self.successes)[part.batch_id] += part.rows
+
+    def retry_failed(self, retry: tuple[str, ...]) -> int:
+        """Open the errors that these words mean (see ``retry_choice``) again; the number of rows.
+
+        The markers of their batches are taken back first; a kill in between leaves batches that are complete as they
+        were and get their marker back.
+
+        Raises:
+            StorageError: a part cannot be read or a marker cannot be removed.
+        """
+        opened = 0
+        servers = choice_of(retry).servers
+        for batch_id in np.flatnonzero((self.errors > 0) & self.table.may_have(servers)).tolist():
+            ref = self.table.ref(batch_id)
+            parts = parts_of(self.layout, ref)
+            outcomes = outcomes_of(self.layout, parts)
+            is_mixed = bool(servers) and ref.server_name == MANY_SERVERS
+            words = retry if is_mixed else without_servers(retry)
+            rows_of = self.reader.read(ref, ["row_number", "server_name"]) if is_mixed else None
+            again = outcomes.to_retry(words, self.epoch, rows_of) & ~self._are_ignored(batch_id, outcomes)
+            if not again.any():
+                continue
+            remove_completed(self.layout, ref)
+            for kind in [kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if chosen]:
+                self.error_kinds[kind] -= 1
+            rows = int(np.count_nonzero(again))
+            self.errors[batch_id] -= rows
+            self.parts[batch_id] = list(parts)
+            self._retry[batch_id] = words
+            opened += rows
+        return opened
+
+    def _are_ignored(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+        """(n,) which of the outcomes are of rows on ignored servers: those stay as they are."""
+        ref = self.table.ref(batch_id)
+        if not ref.ignored:
+            return np.full(len(outcomes.rows), bool(self.table.ignored_rows[batch_id]))
+        rows = self.reader.read(ref, ["row_number", "server_name"])
+        ignored = rows.column("row_number").to_numpy()[is_on(rows.column("server_name"), ref.ignored)]
+        return np.isin(outcomes.rows, ignored)
+
+    def ref(self, batch_id: int) -> BatchRef:
+        """Where the batch's rows are, and which of its errors are fetched again."""
+        ref = self.table.ref(batch_id)
+        retry = self._retry.get(batch_id)
+        return ref if retry is None else msgspec.structs.replace(ref, retry=retry)
+
+    def begun_ref(self, batch_id: int) -> BatchRef:
+        """The same, with the parts that hold some of the batch's outcomes."""
+        return msgspec.structs.replace(self.ref(batch_id), parts=tuple(self.parts.get(batch_id, ())))
+
+    def is_open(self, batch_id: int) -> bool:
+        """Whether the batch has rows without an outcome."""
+        return bool(self.successes[batch_id] + self.errors[batch_id] < self.rows[batch_id])
+
+    def complete(self, batch_id: int) -> None:
+        """Write the marker of a batch whose rows are all final.
+
+        Raises:
+            StorageError: the marker cannot be written.
+        """
+        counts = BatchCounts(
+            int(self.rows[batch_id]),
+            int(self.successes[batch_id]),
+            int(self.errors[batch_id]),
+            self.kinds.pop(batch_id, {}),
+            int(self.table.rows[batch_id] - self.rows[batch_id]),
+        )
+        write_completed(self.layout, self.table.ref(batch_id), counts)
+        self.parts.pop(batch_id, None)
+
+    def reopen(self, found: Reopened) -> None:
+        """Take the marker of a batch back, before its missing rows are fetched again.
+
+        Raises:
+            StorageError: the marker cannot be removed.
+        """
+        remove_completed(self.layout, self.table.ref(found.batch_id))
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows without an outcome in a published part, but for those on ignored servers."""
+        return int(self.rows.sum() - self.successes.sum() - self.errors.sum())
+
+    @property
+    def ignored_rows(self) -> int:
+        """Rows that are left out: without an outcome, on a server that the ignored table names."""
+        return int(self.table.rows.sum() - self.rows.sum())
+
+    def known_paces(self) -> dict[str, PaceState]:
+        """What earlier runs learned; waits are what is left of them, and so are the bytes that still count."""
+        now = time.time()
+        return {
+            name: PaceState(
+                server.rate_per_s,
+                max(0.0, server.not_before - now),
+                server.incidents,
+                server.parkings,
+                server.throttles,
+                _moved(server.bytes_of_hour, -now),
+                _moved(server.bytes_of_day, -now),
+            )
+            for name, server in self.servers.items()
+        }
+
+    def save(self, paces: dict[str, PaceState]) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            StorageError: it cannot be written; the one before it is still there.
+        """
+        now = time.time()
+        for name, pace in paces.items():
+            not_before = now + pace.wait_s if pace.wait_s > 0 else 0.0
+            self.servers[name] = ServerState(
+                pace.rate_per_s,
+                not_before,
+                pace.incidents,
+                pace.parkings,
+                pace.throttles,
+                _moved(pace.spent_hour, now),
+                _moved(pace.spent_day, now),
+            )
+        self.saved_at = now
+        counters = {
+            "rows": int(self.table.rows.sum()),
+            "successes": int(self.successes.sum()),
+            "errors": int(self.errors.sum()),
+            "ignored": self.ignored_rows,
+            **{f"errors.{kind}": count for kind, count in sorted(self.error_kinds.items())},
+        }
+        checkpoint = Checkpoint(
+            epoch=self.epoch,
+            saved_at=now,
+            stages=self.stages,
+            input_fingerprint=self.input_fingerprint,
+            config_hash=self.config.identity_hash(),
+            config_semantic=self.config.semantic(),
+            config_digests=digests(self.config),
+            servers=self.servers,
+            counters=counters,
+        )
+        save(self.layout, checkpoint)
+        self.lock.touch()
+
+
+def _moved(spent: Spent, by_s: float) -> Spent:
+    """Durations as times, or times as durations; what no longer counts is left out."""
+    return tuple((at + by_s, size_bytes) for at, size_bytes in spent if at + by_s > 0)

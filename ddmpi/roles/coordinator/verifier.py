@@ -1,0 +1,141 @@
+"""Stage 4: are the rows of a batch really in the files? One batch at a time, as they become complete.
+
+Nothing that was counted is believed here: only what can be read back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+from ddmpi.io.folder.markers import parts_of
+from ddmpi.io.folder.schedules import VerificationRow, last_number, verified_batches, write_verification
+from ddmpi.io.results.verification import BatchCheck, check_batch
+from ddmpi.roles.coordinator.run_state import Reopened, RunState
+
+log = logging.getLogger(__name__)
+
+
+class Verifier:
+    """The verification of one run."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._queue: deque[tuple[int, int]] = deque()
+        self._members: dict[int, set[int]] = {}
+        self._rows: dict[int, list[VerificationRow]] = {}
+        self._closed: set[int] = set()
+        self.next_number = last_number(state.layout) + 1
+        """The first number of a big batch that is still free."""
+        self.damaged = 0
+        """Batches that were found damaged."""
+
+    def add(self, number: int, batch_id: int) -> None:
+        """Verify this batch of a big batch."""
+        self._queue.append((number, batch_id))
+        self._members.setdefault(number, set()).add(batch_id)
+
+    def close(self, number: int) -> None:
+        """The big batch has no more batches to verify: write its verification.csv after the last one.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        self._closed.add(number)
+        self._write_if_done(number)
+
+    def _write_if_done(self, number: int) -> None:
+        rows = self._rows.get(number, [])
+        if number in self._closed and len(rows) >= len(self._members.get(number, ())):
+            write_verification(self._state.layout, number, rows)
+            self._closed.discard(number)
+            self._members.pop(number, None)
+            self._rows.pop(number, None)
+
+    def add_apart(self, batch_ids: Iterable[int]) -> None:
+        """Verify batches that were completed outside of any big batch: they get a number of their own."""
+        members = list(batch_ids)
+        if members:
+            for batch_id in members:
+                self.add(self.next_number, batch_id)
+            self.close(self.next_number)
+            self.next_number += 1
+
+    def add_unverified(self) -> None:
+        """Batches that an earlier run completed and did not come to verify."""
+        state = self._state
+        verified = verified_batches(state.layout)
+        final = state.successes + state.errors
+        refs = [state.table.ref(b) for b in np.flatnonzero((final >= state.rows) & (final > 0)).tolist()]
+        missing = [ref.batch_id for ref in refs if (ref.server_name, ref.partition_id) not in verified]
+        self.add_apart(missing)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits to be verified."""
+        return not self._queue
+
+    def step(self) -> Reopened | None:
+        """Verify one batch; what its files really hold, if they do not hold all of its rows.
+
+        Raises:
+            StorageError: a folder cannot be listed, or verification.csv cannot be written.
+        """
+        if not self._queue:
+            return None
+        batch_id, check = self._verify_next()
+        if check.ok and not check.pending:
+            return None
+        self.damaged += 1
+        log.error("batch %d is damaged: %s", batch_id, describe(check))
+        if not check.pending or check.unreadable:
+            return None
+        parts = list(parts_of(self._state.layout, self._state.table.ref(batch_id)))
+        return Reopened(batch_id, check.successes, check.errors, parts)
+
+    def finish(self, open_big_batches: Iterable[tuple[int, tuple[int, ...]]]) -> None:
+        """Verify the rest, the batches of big batches that did not end included.
+
+        Raises:
+            StorageError: see ``step``.
+        """
+        for number, batch_ids in open_big_batches:
+            for batch_id in set(batch_ids) - self._members.get(number, set()):
+                self.add(number, batch_id)
+            self.close(number)
+        while self._queue:
+            batch_id, check = self._verify_next()
+            if not check.ok:
+                self.damaged += 1
+                log.error("batch %d is damaged: %s", batch_id, describe(check))
+
+    def _verify_next(self) -> tuple[int, BatchCheck]:
+        number, batch_id = self._queue.popleft()
+        check = self._check(batch_id)
+        self._rows.setdefault(number, []).append(self._row(batch_id, check))
+        self._write_if_done(number)
+        return batch_id, check
+
+    def _check(self, batch_id: int) -> BatchCheck:
+        ref = self._state.table.ref(batch_id)
+        return check_batch(self._state.layout, self._state.reader, ref, int(self._state.table.ignored_rows[batch_id]))
+
+    def _row(self, batch_id: int, check: BatchCheck) -> VerificationRow:
+        ref = self._state.table.ref(batch_id)
+        status = "damaged" if not check.ok else "pending" if check.pending else "completed"
+        return VerificationRow(
+            ref.server_name, ref.partition_id, status, check.rows - check.ignored, check.successes, check.errors,
+            check.pending,
+        )  # fmt: skip
+
+
+def describe(check: BatchCheck) -> str:
+    """What is wrong, in one line."""
+    problems = [*check.unreadable, *check.damaged, check.marker]
+    problems += [f"{check.pending} rows missing"] if check.pending else []
+    problems += [f"{check.doubled} rows doubled"] if check.doubled else []
+    problems += [f"{check.unknown} rows of no batch"] if check.unknown else []
+    return "; ".join(problem for problem in problems if problem)

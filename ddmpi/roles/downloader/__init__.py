@@ -1,0 +1,1 @@
+"""What a downloading rank does: it moves values between the core, libcurl and the writer."""

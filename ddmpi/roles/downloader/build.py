@@ -1,0 +1,150 @@
+"""From a config to a downloader: the one place that joins the pure parts, the shell and the config's values."""
+
+from __future__ import annotations
+
+import random
+import resource
+import ssl
+from collections.abc import Callable
+
+import pycurl
+
+from ddmpi.config.config import Config
+from ddmpi.core.frontier.frontier_rules import Rules
+from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.protocol import ToCoordinator
+from ddmpi.core.rules.addresses import address_rule
+from ddmpi.core.rules.retry import RetryPolicy
+from ddmpi.core.rules.urls import Rejected, parse_url
+from ddmpi.core.rules.user_agent import product_token
+from ddmpi.core.rules.x_robots_tag import TagRule
+from ddmpi.errors import SetupError
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.http.transfers import TransferOptions, Transfers
+from ddmpi.io.results.publishing import make_publisher
+from ddmpi.io.urls.batch_reader import BatchReader
+from ddmpi.roles.downloader.downloader import Downloader, Tools
+
+RESERVED_DESCRIPTORS = 256
+"""Open files that are not connections: parts, urls files, MPI, logs."""
+OLDEST_LIBCURL = (8, 4, 0)
+"""From here on MAXFILESIZE also stops bodies whose length was not announced."""
+
+
+def make_downloader(
+    config: Config,
+    layout: Layout,
+    *,
+    epoch: int,
+    rank: int,
+    cores: int,
+    send: Callable[[ToCoordinator], None],
+    now: float,
+) -> Downloader:
+    """A downloader of this process, which may keep ``cores`` threads busy.
+
+    Raises:
+        SetupError: a library is too old or missing, too few files may be open, or ``check_authorities``.
+    """
+    check_authorities(config)
+    connections = _connections(config.downloader_parameters.connections_per_rank)
+    tools = Tools(
+        config=config,
+        layout=layout,
+        reader=BatchReader(layout.urls),
+        rules=_rules(config, connections),
+        transfers=Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
+        epoch=epoch,
+        rank=rank,
+        cores=cores,
+        send=send,
+        rng=random.Random(f"{epoch} {rank}"),
+        connections=connections,
+        publisher=make_publisher(layout, config.publish.to, epoch),
+    )
+    return Downloader(tools, now)
+
+
+def check_libraries() -> None:
+    """Refuse libraries that would break a promise.
+
+    Raises:
+        SetupError: libcurl is older than ``OLDEST_LIBCURL``.
+    """
+    version = pycurl.version_info()[1]
+    if tuple(int(part) for part in version.split("-")[0].split(".")) < OLDEST_LIBCURL:
+        raise SetupError(f"libcurl {version} is too old: {'.'.join(map(str, OLDEST_LIBCURL))} or newer is needed")
+
+
+def check_authorities(config: Config) -> None:
+    """Refuse a ``ca_bundle`` that libcurl could not load: every row on an https server would fail for it.
+
+    Raises:
+        SetupError: it cannot be read here, or holds no certificate.
+    """
+    bundle = config.downloader_parameters.ca_bundle
+    if bundle is None or not config.downloader_parameters.verify_tls:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
+    except (OSError, ValueError) as error:
+        reason = "no certificates in it" if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+        raise SetupError(f"downloader_parameters.ca_bundle: {bundle}: {reason}") from error
+
+
+def _connections(wanted: int) -> int:
+    """As many connections as the limit of open files allows, after raising it to the hard limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    possible = min(wanted, hard - RESERVED_DESCRIPTORS)
+    if possible < 1:
+        raise SetupError(f"only {hard} files may be open: at least {RESERVED_DESCRIPTORS + 1} are needed (ulimit -n)")
+    return possible
+
+
+def _rules(config: Config, connections: int) -> Rules:
+    # The breaker, not the row's own count, is to end the rows of a dead server.
+    breaker_tries = config.breaker.failures + config.breaker.probes
+    return Rules(
+        limits_for=config.limits_for,
+        group_of=config.group_of,
+        locate=_locate,
+        pace=PacePolicy(
+            backoff_brief_s=config.backoff.brief_s,
+            backoff_base_s=config.backoff.base_s,
+            backoff_cap_s=config.backoff.cap_s,
+            breaker_failures=config.breaker.failures,
+            breaker_probes=config.breaker.probes,
+        ),
+        retry=RetryPolicy(config.downloader_parameters.max_attempts, connect_attempts=max(20, 2 * breaker_tries)),
+        connections=connections,
+        obeys_robots=config.obeys_robots if config.uses_robots else None,
+    )
+
+
+def _locate(location: str) -> tuple[str, str] | str:
+    parsed = parse_url(location)
+    return parsed.reason if isinstance(parsed, Rejected) else (parsed.url, parsed.server)
+
+
+def _tag_rule(config: Config) -> TagRule | None:
+    directives = config.downloader_parameters.respect_x_robots_tag
+    return TagRule(frozenset(directives), product_token(config.user_agent)) if directives else None
+
+
+def _options(config: Config, connections: int) -> TransferOptions:
+    parameters = config.downloader_parameters
+    return TransferOptions(
+        headers=config.header_list(),
+        connect_timeout_s=parameters.connect_timeout_s,
+        stall_timeout_s=parameters.stall_timeout_s,
+        total_timeout_s=parameters.total_timeout_s,
+        max_file_bytes=parameters.max_file_bytes,
+        connections=connections,
+        verify_tls=parameters.verify_tls,
+        ca_bundle=parameters.ca_bundle,
+        proxy=parameters.proxy,
+        connect_to=parameters.connect_to,
+    )

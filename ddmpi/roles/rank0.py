@@ -1,0 +1,157 @@
+"""Rank 0 of a run: it owns the output folder, initializes it, coordinates the ranks and says how the run ended.
+
+No other rank has been told to begin before initialization is done: whatever is wrong with config, input or folder ends
+the run with one message.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddmpi.cli.arguments import Orders
+from ddmpi.config.config import Config
+from ddmpi.core.protocol import Begin, Exit
+from ddmpi.errors import EXIT_PENDING, DdmpiError, Interrupted, StorageError
+from ddmpi.io import slurm
+from ddmpi.io.folder.disk_errors import machine_faults
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.lock import OutputLock
+from ddmpi.io.folder.rank_log import log_to_file
+from ddmpi.io.mpi.mailbox import Mailbox
+from ddmpi.io.process import terminal_columns
+from ddmpi.report.console import Console
+from ddmpi.roles.coordinator.coordinator import Coordinator
+from ddmpi.roles.coordinator.initialization import Reporting, describe_environment, initialize, own_output
+from ddmpi.roles.coordinator.live_control import Controller
+from ddmpi.roles.coordinator.reporter import Reporter
+from ddmpi.roles.downloader.build import check_authorities
+from ddmpi.roles.downloader.downloader import Downloader
+from ddmpi.roles.loop import Loop
+from ddmpi.roles.signals import Signals
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Conductor:
+    """Rank 0 of a run.
+
+    Args:
+        make_downloader: makes this process's own downloader, where it is the only rank.
+    """
+
+    mailbox: Mailbox
+    signals: Signals
+    read_config: Callable[[], Config]
+    orders: Orders
+    environment: Mapping[str, str]
+    make_downloader: Callable[[Begin], Downloader]
+    console: Console = field(default_factory=lambda: Console(terminal_columns()))
+    _lock: OutputLock | None = None
+    _started_at: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Exit:
+        """From the config to the summary."""
+        try:
+            with machine_faults():
+                config, layout = self._set_up()
+        except DdmpiError as error:
+            self._release()
+            return self._refuse(error)
+        try:
+            with machine_faults():
+                ending = self._conduct(config, layout)
+        except Interrupted:
+            ending = self._dismiss(Exit(EXIT_PENDING))
+            self.console.say("Stopped while the input was partitioned; run the same command again.")
+        except DdmpiError as error:
+            ending = self._refuse(error)
+        self._release()
+        return ending
+
+    def _set_up(self) -> tuple[Config, Layout]:
+        config = self.read_config()
+        check_authorities(config)
+        layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+        self._own(layout)
+        for notice in config.notices:
+            self.console.say(f"Notice: {notice}")
+        if config.contact_missing:
+            self.console.say(
+                "Warning: the User-Agent names no contact, no URL and no mail address (those under .example are "
+                "nobody's). Set downloader_parameters.header so that the servers' operators can reach you."
+            )
+        return config, layout
+
+    def _own(self, layout: Layout) -> OutputLock:
+        if self._lock is None:
+            self._lock = own_output(layout, self.environment)
+        return self._lock
+
+    def _workers(self) -> list[int]:
+        return list(range(1, self.mailbox.size)) or [0]
+
+    def _conduct(self, config: Config, layout: Layout) -> Exit:
+        reporter = Reporter(self.console, self.mailbox.size, self._started_at)
+        reporting = Reporting(
+            reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
+            reporter.on_names, reporter.on_grouped,
+        )  # fmt: skip
+        state = initialize(config, layout, self._own(layout), self.orders, reporting)
+        log_to_file(layout, 0, config.logging)
+        reporter.on_ready(state)
+        log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)
+        left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
+        deadline = None if left_s is None else time.monotonic() + left_s
+        controller = Controller(layout, self.console.say)
+        coordinator = Coordinator(
+            state, self._workers(), self.mailbox.send, self.mailbox.scatter, deadline,
+            control=controller.first_rules(),
+            on_end=lambda ending: reporter.write_report(coordinator, ending, time.monotonic()),
+        )  # fmt: skip
+        reporter.watch(coordinator)
+        reporter.changes = controller.changes
+
+        def on_turn(now: float) -> None:
+            controller.on_turn(coordinator, now)
+            reporter.on_turn(coordinator, now)
+
+        ending = Loop(self.mailbox, self.signals, self.make_downloader, coordinator, on_turn).run()
+        self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
+        if reporter.unreported is not None:
+            self._complain(reporter.unreported)
+        return ending
+
+    # ---- endings
+
+    def _release(self) -> None:
+        """A lock that the disk does not let go is found stale by the next run: its owner has ended."""
+        try:
+            if self._lock is not None:
+                self._lock.release()
+        except StorageError as error:
+            self._complain(error)
+
+    def _refuse(self, error: DdmpiError) -> Exit:
+        self._complain(error)
+        return self._dismiss(Exit(error.exit_code, str(error)))
+
+    @staticmethod
+    def _complain(error: DdmpiError) -> None:
+        sys.stderr.write(f"ddmpi: {error}\n")
+        sys.stderr.flush()
+
+    def _dismiss(self, ending: Exit) -> Exit:
+        """End the other ranks, which have not been told to begin."""
+        for rank in self._workers():
+            if rank != 0:
+                self.mailbox.send(rank, ending)
+        while self.mailbox.unsent:
+            self.mailbox.poll()
+            self.signals.wait(0.001)
+        return ending

@@ -1,0 +1,616 @@
+"""A rank's state machine on its own: which request may start, what becomes of rows, what lanes report."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from ddmpi.core.frontier.attempts import Fate
+from ddmpi.core.frontier.frontier import Frontier
+from ddmpi.core.frontier.frontier_rules import Rules
+from ddmpi.core.frontier.interface import (
+    BatchEnded,
+    Event,
+    LaneEnded,
+    LoadBatch,
+    ReadyToYield,
+    RowRedirected,
+    RowsFailed,
+)
+from ddmpi.core.pace.pace import Signal
+from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.protocol import Errand, Extend, Lane, LaneState, Yield, Yielded
+from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Task
+from ddmpi.core.rules.retry import RetryPolicy
+from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
+from ddmpi.errors import TransitionError
+
+ANY_RATE = Limits(0.0, 4)
+MISSING = Verdict(Outcome.FAILURE, Signal.OK, Failure(ErrorKind.HTTP_STATUS, 404, "HTTP status 404"))
+BROKEN = Verdict(
+    Outcome.FAILURE, Signal.SERVER_ERROR, Failure(ErrorKind.HTTP_STATUS, 500, "HTTP status 500"), transient=True
+)
+REFUSED = Verdict(Outcome.FAILURE, Signal.CONNECT_FAILED, Failure(ErrorKind.CONNECT, -1, "refused"), transient=True)
+
+
+def throttled(retry_after_s: float | None = None) -> Verdict:
+    failure = Failure(ErrorKind.HTTP_STATUS, 429, "HTTP status 429")
+    return Verdict(Outcome.FAILURE, Signal.THROTTLED, failure, transient=True, retry_after_s=retry_after_s)
+
+
+def redirect(location: str) -> Verdict:
+    return Verdict(Outcome.REDIRECT, Signal.OK, location=location)
+
+
+class Rows:
+    """A cursor over rows (index, URL, server)."""
+
+    def __init__(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        self._rows = list(rows)
+
+    @property
+    def left(self) -> int:
+        return len(self._rows)
+
+    def take(self, n: int) -> Sequence[tuple[int, str, str]]:
+        taken, self._rows = self._rows[:n], self._rows[n:]
+        return taken
+
+
+def rows(count: int, server: str = "s") -> Rows:
+    return Rows([(row, f"http://{server}/{row}", server) for row in range(count)])
+
+
+def batch(batch_id: int, count: int = 10, sample_rows: int = 0) -> BatchRef:
+    return BatchRef(batch_id, "s", batch_id, "file", 0, 0, count, sample_rows=sample_rows)
+
+
+def lane(lane_id: int = 1, batches: Sequence[BatchRef] = (), group: str = "s", share: Limits = ANY_RATE) -> Lane:
+    return Lane(lane_id, group, group.startswith("__many__/"), share, tuple(batches), time_s=float(lane_id))
+
+
+def locate(location: str) -> tuple[str, str] | str:
+    server = location.removeprefix("http://").partition("/")[0]
+    return "no host" if server == "" else (location, server)
+
+
+def rules(connections: int = 256, chunk_rows: int = 256, low_water_rows: int = 2000) -> Rules:
+    return Rules(
+        lambda _: Limits(1.0, 1),
+        lambda server: "joint" if server.startswith("joint") else server,
+        locate,
+        PacePolicy(backoff_base_s=10.0, jitter=0.0, breaker_failures=2, breaker_probes=1),
+        RetryPolicy(2),
+        connections,
+        chunk_rows,
+        low_water_rows,
+    )
+
+
+Make = Callable[..., Frontier]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes frontiers, and validates them after the test."""
+    made: list[Frontier] = []
+
+    def make(**options: int) -> Frontier:
+        made.append(Frontier(rules(**options), random.Random(1)))
+        return made[-1]
+
+    yield make
+    for frontier in made:
+        frontier.validate()
+
+
+@pytest.fixture
+def frontier(make: Make) -> Frontier:
+    return make()
+
+
+def taken(frontier: Frontier) -> list[Event]:
+    events = list(frontier.events)
+    frontier.events.clear()
+    return events
+
+
+def start(frontier: Frontier, lane: Lane, now: float = 0.0, cursor: Rows | None = None) -> None:
+    """Assign a lane and load its first batch."""
+    frontier.assign([lane], now)
+    (load,) = taken(frontier)
+    assert isinstance(load, LoadBatch)
+    frontier.loaded(lane.lane_id, load.batch, cursor or rows(load.batch.rows), now)
+
+
+def tasks(frontier: Frontier, now: float) -> list[Task]:
+    """Everything that may start now."""
+    started = []
+    while (task := frontier.next_task(now)) is not None:
+        started.append(task)
+    return started
+
+
+def succeed(frontier: Frontier, now: float) -> int:
+    """Answer 200 to everything that starts until nothing does; the number of rows."""
+    count = 0
+    while started := tasks(frontier, now):
+        for task in started:
+            assert frontier.finished(task, SUCCESS, now, 100) == (Fate.SUCCESS, None)
+        count += len(started)
+    return count
+
+
+# ---- admission
+
+
+def test_no_more_requests_start_than_the_share_has_connections(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0)]))
+    started = tasks(frontier, 0.0)
+    assert len(started) == 4
+    assert frontier.wake_at() == math.inf, "only an answer helps"
+    frontier.finished(started[0], SUCCESS, 0.1, 100)
+    assert len(tasks(frontier, 0.1)) == 1
+
+
+def test_a_rate_says_when_to_come_again(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0)], share=Limits(2.0, 4)))
+    assert len(tasks(frontier, 0.0)) == 1
+    assert frontier.wake_at() == pytest.approx(0.5)
+    assert tasks(frontier, 0.4) == []
+    assert frontier.wake_at() == pytest.approx(0.5), "asking too early changes nothing"
+    assert len(tasks(frontier, 0.5)) == 1
+
+
+def test_an_idle_frontier_sleeps_for_ever(frontier: Frontier) -> None:
+    assert frontier.next_task(0.0) is None
+    assert frontier.wake_at() == math.inf
+
+
+def test_a_state_from_before_keeps_the_server_waiting(frontier: Frontier) -> None:
+    known = Lane(1, "s", False, Limits(2.0, 4), (batch(0),), {"s": PaceState(2.0, wait_s=30.0)})
+    start(frontier, known)
+    assert tasks(frontier, 0.0) == []
+    assert frontier.wake_at() == pytest.approx(30.5)
+
+
+def test_more_rows_in_flight_than_a_chunk_do_not_stop_the_lane(make: Make) -> None:
+    frontier = make(chunk_rows=4)
+    start(frontier, lane(batches=[batch(0, 30)], share=Limits(0.0, 100)))
+    assert succeed(frontier, 0.0) == 30
+
+
+def test_servers_of_a_pack_run_side_by_side_each_at_its_own_limits(frontier: Frontier) -> None:
+    packed = Rows([(0, "http://a/0", "a"), (1, "http://a/1", "a"), (2, "http://b/2", "b")])
+    start(frontier, lane(batches=[batch(0, 3)], group="__many__/0", share=Limits(0.0, 1)), cursor=packed)
+    assert [task.url for task in tasks(frontier, 0.0)] == ["http://a/0", "http://b/2"]
+
+
+# ---- what becomes of rows
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fate", "code"),
+    [
+        pytest.param(SUCCESS, Fate.SUCCESS, None, id="a success is final"),
+        pytest.param(MISSING, Fate.FAILURE, 404, id="a permanent failure is final"),
+        pytest.param(BROKEN, Fate.OPEN, None, id="a transient failure is tried again"),
+        pytest.param(throttled(), Fate.OPEN, None, id="a throttled row is tried again"),
+        pytest.param(redirect("http://s/new"), Fate.OPEN, None, id="a redirect within the server is followed"),
+        pytest.param(redirect("http:///"), Fate.FAILURE, -2, id="a redirect to nowhere is an error"),
+    ],
+)
+def test_fates(frontier: Frontier, verdict: Verdict, fate: Fate, code: int | None) -> None:
+    start(frontier, lane(batches=[batch(0, 1)]))
+    (task,) = tasks(frontier, 0.0)
+    found, failure = frontier.finished(task, verdict, 0.1, 0)
+    assert found is fate
+    assert (failure.code if failure else None) == code
+    ended = [event for event in taken(frontier) if isinstance(event, LaneEnded)]
+    assert len(ended) == (0 if fate is Fate.OPEN else 1)
+
+
+def test_a_row_is_given_up_after_its_last_attempt(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 1)]))
+    (task,) = tasks(frontier, 0.0)
+    frontier.finished(task, BROKEN, 0.0, 0)
+    again = frontier.wake_at()
+    assert 1.0 <= again <= 1.1
+    assert tasks(frontier, again) == [task]
+    assert task.attempt == 2
+    fate, failure = frontier.finished(task, BROKEN, again, 0)
+    assert (fate, failure) == (Fate.FAILURE, BROKEN.failure)
+
+
+def test_a_retry_goes_before_fresh_rows(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 10)], share=Limits(0.0, 1)))
+    (task,) = tasks(frontier, 0.0)
+    frontier.finished(task, BROKEN, 0.0, 0)
+    (other,) = tasks(frontier, 0.0)
+    assert other is not task
+    frontier.finished(other, SUCCESS, 5.0, 0)
+    assert tasks(frontier, 5.0) == [task]
+
+
+def test_retry_after_stops_the_whole_server(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 10)]))
+    first, *others = tasks(frontier, 0.0)
+    frontier.finished(first, throttled(30.0), 1.0, 0)
+    for task in others:
+        frontier.finished(task, SUCCESS, 1.0, 0)
+    assert tasks(frontier, 30.9) == []
+    assert frontier.wake_at() >= 31.0
+
+
+def test_all_rows_of_a_dead_server_fail_as_its_last_probe_also_those_loaded_later(make: Make) -> None:
+    frontier = make(low_water_rows=1, chunk_rows=2)
+    start(frontier, lane(batches=[batch(0, 10), batch(1, 10)], share=Limits(0.0, 1)))
+    now = 0.0
+    failed: list[RowsFailed] = []
+    while not failed:
+        now = max(now, frontier.wake_at())
+        for task in tasks(frontier, now):
+            frontier.finished(task, REFUSED, now, 0)
+        events = taken(frontier)
+        failed = [event for event in events if isinstance(event, RowsFailed)]
+    (load,) = [event for event in events if isinstance(event, LoadBatch)]
+    assert sum(len(event.tasks) for event in failed) == 10
+    assert all(event.failure == REFUSED.failure for event in failed)
+    frontier.loaded(1, load.batch, rows(10), now)
+    events = taken(frontier)
+    assert sum(len(event.tasks) for event in events if isinstance(event, RowsFailed)) == 10
+    assert isinstance(events[-1], LaneEnded)
+
+
+# ---- redirects
+
+
+def test_a_redirect_to_an_unknown_server_leaves_the_rank_as_an_errand(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 1)]))
+    (task,) = tasks(frontier, 0.0)
+    assert frontier.finished(task, redirect("http://joint-a/x"), 0.0, 0) == (Fate.OPEN, None)
+    moved, batch_ended, ended = taken(frontier)
+    assert moved == RowRedirected(Errand(batch(0, 1), 0, "http://joint-a/x", "joint-a", "joint", 1, 1))
+    assert batch_ended == BatchEnded(0)
+    assert isinstance(ended, LaneEnded)
+
+
+def test_an_errand_is_fetched_under_the_lane_that_it_came_with(frontier: Frontier) -> None:
+    errand = Errand(batch(7), 3, "http://t/x", "t", "t", 2, 1)
+    frontier.assign([Lane(1, "t", False, Limits(1.0, 1), (), errands=(errand,))], 0.0)
+    (task,) = tasks(frontier, 0.0)
+    assert (task.batch_id, task.row, task.url, task.attempt, task.redirects) == (7, 3, "http://t/x", 2, 1)
+    assert frontier.lane_of(task) == 1
+    frontier.finished(task, SUCCESS, 0.0, 0)
+    assert taken(frontier) == [BatchEnded(7), LaneEnded(1, frozenset({7}), ("t",))]
+
+
+def test_an_errand_starts_a_queued_lane(make: Make) -> None:
+    frontier = make(connections=1)
+    start(frontier, lane(9, batches=[batch(0)]))
+    frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
+    assert frontier.unstarted == 1
+    frontier.extend(Extend(1, 1, errands=(Errand(batch(7), 3, "http://t/x", "t", "t", 1, 1),)), 0.0)
+    assert frontier.unstarted == 0
+    assert "http://t/x" in [task.url for task in tasks(frontier, 0.0)]
+
+
+def test_a_row_lent_to_another_lane_of_the_rank_keeps_its_own_lane_open(frontier: Frontier) -> None:
+    start(frontier, lane(1, batches=[batch(0, 1)]))
+    start(frontier, lane(2, batches=[batch(1, 1)], group="t", share=Limits(1.0, 1)), cursor=rows(1, "t"))
+    task, other = tasks(frontier, 0.0)
+    frontier.finished(task, redirect("http://t/x"), 0.0, 0)
+    frontier.finished(other, SUCCESS, 0.0, 0)
+    assert taken(frontier) == [BatchEnded(1)], "neither lane has ended"
+    (task,) = tasks(frontier, 1.0)
+    frontier.finished(task, SUCCESS, 1.0, 0)
+    ended = {event.lane_id for event in taken(frontier) if isinstance(event, LaneEnded)}
+    assert ended == {1, 2}
+
+
+def test_a_lane_whose_only_row_is_lent_is_parked_as_long_as_the_borrower(frontier: Frontier) -> None:
+    start(frontier, lane(1, batches=[batch(0, 1)]))
+    start(frontier, lane(2, batches=[batch(1, 1)], group="t"), cursor=rows(1, "t"))
+    task, other = tasks(frontier, 0.0)
+    frontier.finished(task, redirect("http://t/x"), 0.0, 0)
+    frontier.finished(other, throttled(1000.0), 0.0, 0)
+    assert tasks(frontier, 0.0) == []
+    reports = {report.lane_id: (report.state, report.wait_s) for report in frontier.report(1.0)}
+    assert reports == {1: (LaneState.PARKED, 999.0), 2: (LaneState.PARKED, 999.0)}
+
+
+# ---- lanes end
+
+
+def test_a_lane_is_drained_with_what_the_next_holder_must_know(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 1)], share=Limits(2.0, 1)))
+    succeed(frontier, 0.0)
+    *_, ended = taken(frontier)
+    assert isinstance(ended, LaneEnded)
+    report = frontier.drained(ended, 0.1)
+    assert report is not None
+    assert report.state is LaneState.DRAINED
+    assert report.paces == {"s": PaceState()}, "the next request may not start at once"
+    assert frontier.drained(ended, 10.0) is not None
+    frontier.release([1])
+    assert frontier.drained(ended, 10.0) is None
+
+
+def test_a_quiet_pace_need_not_be_told(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 1)], share=Limits(2.0, 1)))
+    succeed(frontier, 0.0)
+    *_, ended = taken(frontier)
+    assert isinstance(ended, LaneEnded)
+    report = frontier.drained(ended, 0.6)
+    assert report is not None
+    assert report.paces == {}
+
+
+def test_an_extension_makes_the_first_ending_void_and_the_lane_ends_again(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 1)]))
+    succeed(frontier, 0.0)
+    *_, first = taken(frontier)
+    frontier.extend(Extend(1, 1, batches=(batch(1, 1),)), 0.0)
+    (load,) = taken(frontier)
+    assert isinstance(load, LoadBatch)
+    assert isinstance(first, LaneEnded)
+    assert frontier.drained(first, 0.0) is None, "it runs again"
+    frontier.loaded(1, load.batch, rows(1), 0.0)
+    succeed(frontier, 0.0)
+    *_, second = taken(frontier)
+    assert isinstance(second, LaneEnded)
+    assert frontier.drained(first, 0.0) is None, "what came later may not be committed yet"
+    report = frontier.drained(second, 0.0)
+    assert report is not None
+    assert report.version == 1
+
+
+def test_a_larger_share_alone_makes_an_ended_lane_end_again(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 1)]))
+    succeed(frontier, 0.0)
+    taken(frontier)
+    frontier.extend(Extend(1, 1, added=Limits(0.0, 2)), 0.0)
+    (ended,) = taken(frontier)
+    assert isinstance(ended, LaneEnded)
+    report = frontier.drained(ended, 0.0)
+    assert report is not None
+    assert report.version == 1
+
+
+def test_a_lane_without_rows_ends_at_once(frontier: Frontier) -> None:
+    frontier.assign([lane()], 0.0)
+    assert taken(frontier) == [LaneEnded(1, frozenset(), ())]
+
+
+def test_releasing_a_lane_that_has_rows_is_a_bug(frontier: Frontier) -> None:
+    broken = Frontier(rules(), random.Random(1))
+    start(broken, lane(batches=[batch(0, 1)]))
+    with pytest.raises(TransitionError, match="released while 1 rows are left"):
+        broken.release([1])
+
+
+def test_a_pause_of_another_lane_stops_this_one(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0)]))
+    frontier.extend(Extend(1, 1, wait_s=20.0), 0.0)
+    assert tasks(frontier, 19.0) == []
+    assert frontier.wake_at() == pytest.approx(20.0)
+    assert len(tasks(frontier, 20.0)) > 0
+
+
+def test_news_of_a_pause_does_not_open_an_ended_lane_again(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 1)]))
+    succeed(frontier, 0.0)
+    *_, ended = taken(frontier)
+    frontier.extend(Extend(1, 0, wait_s=20.0), 0.0)
+    assert taken(frontier) == []
+    assert isinstance(ended, LaneEnded)
+    report = frontier.drained(ended, 0.0)
+    assert report is not None
+    assert report.paces["s"].wait_s == 20.0
+
+
+def test_a_pause_that_comes_before_the_lane_starts_is_kept(make: Make) -> None:
+    frontier = make(connections=4)
+    start(frontier, lane(9, batches=[batch(0, 1)]))
+    frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
+    frontier.extend(Extend(1, 1, wait_s=20.0), 0.0)
+    succeed(frontier, 5.0)
+    (load,) = [event for event in taken(frontier) if isinstance(event, LoadBatch)]
+    frontier.loaded(1, load.batch, rows(3, "t"), 5.0)
+    assert tasks(frontier, 19.0) == []
+    assert len(tasks(frontier, 20.0)) == 3
+
+
+# ---- lanes are given away
+
+
+def queued(make: Make, *lanes: Lane) -> Frontier:
+    """A frontier whose one connection is taken, with these lanes in its queue."""
+    frontier = make(connections=1, low_water_rows=1)
+    start(frontier, lane(100, batches=[batch(0), batch(1), batch(2), batch(3)]))
+    frontier.assign(lanes, 0.0)
+    return frontier
+
+
+def yielded(frontier: Frontier) -> Yielded:
+    (ready,) = taken(frontier)
+    assert isinstance(ready, ReadyToYield)
+    return ready.answer
+
+
+@pytest.mark.parametrize(
+    ("times", "time_s", "given"),
+    [
+        pytest.param([4], 10.0, {4}, id="the only queued lane goes"),
+        pytest.param([1, 2, 3, 4], 100.0, {3, 1}, id="every second lane goes, the longest one stays"),
+        pytest.param([1, 2, 3, 4], 2.0, {3}, id="one lane goes even if it is longer than was asked for"),
+        pytest.param([2, 3, 4, 5, 6], 7.0, {5}, id="no more goes than was asked for"),
+    ],
+)
+def test_queued_lanes_are_given_back(make: Make, times: list[int], time_s: float, given: set[int]) -> None:
+    frontier = queued(make, *[lane(t, batches=[batch(10 + t)], group=f"g{t}") for t in times])
+    frontier.yield_lanes(Yield(5, time_s), 0.0)
+    answer = yielded(frontier)
+    assert answer.request_id == 5
+    assert set(answer.lane_ids) == given
+    assert frontier.unstarted == len(times) - len(given)
+
+
+def test_an_extension_of_a_lane_that_was_given_back_is_void(make: Make) -> None:
+    frontier = queued(make, lane(1, batches=[batch(10)], group="g"))
+    frontier.yield_lanes(Yield(5, 1.0), 0.0)
+    frontier.extend(
+        Extend(1, 1, Limits(1.0, 1), (batch(11),), (Errand(batch(12), 0, "http://g/", "g", "g", 1, 1),)), 0.0
+    )
+    assert taken(frontier) == [ReadyToYield(Yielded(5, (1,)))]
+    assert "http://g/" not in [task.url for task in tasks(frontier, 0.0)]
+
+
+def test_a_split_waits_for_requests_in_flight_and_gives_half_of_the_rest(make: Make) -> None:
+    frontier = make(low_water_rows=1)
+    share = Limits(1000.0, 5, 100.0, 10.0)
+    start(frontier, lane(batches=[batch(number) for number in range(4)], share=share))
+    started: list[Task] = []
+    while len(started) < 5:
+        started += tasks(frontier, frontier.wake_at())
+    frontier.yield_lanes(Yield(5, 1.0, split_lane_id=1), 1.0)
+    assert taken(frontier) == []
+    frontier.finished(started[0], SUCCESS, 1.0, 0)
+    assert taken(frontier) == []
+    frontier.finished(started[1], SUCCESS, 1.0, 0)
+    (ready,) = taken(frontier)
+    assert isinstance(ready, ReadyToYield)
+    assert ready.answer == Yielded(5, (), 1, (3, 2), Limits(500.0, 2, 50.0, 5.0))
+    assert (ready.servers, ready.connections) == (("s",), 3)
+    assert tasks(frontier, 1.0) == [], "three are in flight, three are allowed"
+
+
+def test_a_share_that_grows_while_a_split_is_under_way_does_not_undo_it(make: Make) -> None:
+    frontier = make(low_water_rows=1)
+    start(frontier, lane(batches=[batch(0), batch(1), batch(2)], share=Limits(0.0, 4)))
+    frontier.yield_lanes(Yield(5, 1.0, split_lane_id=1), 0.0)
+    frontier.extend(Extend(1, 1, added=Limits(0.0, 1)), 0.0)
+    assert len(tasks(frontier, 0.0)) == 3, "four less two given away plus one"
+
+
+@pytest.mark.parametrize(
+    ("batches", "share", "group"),
+    [
+        pytest.param(1, Limits(0.0, 4), "s", id="its last batch is loaded already"),
+        pytest.param(4, Limits(0.0, 1), "s", id="it has one connection"),
+        pytest.param(4, Limits(0.0, 4), "__many__/0", id="it is a pack"),
+    ],
+)
+def test_a_lane_that_cannot_be_split_is_kept(make: Make, batches: int, share: Limits, group: str) -> None:
+    frontier = make(low_water_rows=1)
+    start(frontier, lane(batches=[batch(number) for number in range(batches)], share=share, group=group))
+    frontier.yield_lanes(Yield(5, 1.0, split_lane_id=1), 0.0)
+    assert yielded(frontier) == Yielded(5)
+
+
+# ---- the rank as a whole
+
+
+def test_lanes_wait_in_the_queue_while_the_connections_are_spoken_for(make: Make) -> None:
+    frontier = make(connections=8)
+    frontier.assign([lane(number, batches=[batch(number)], group=f"g{number}") for number in (1, 2, 3)], 0.0)
+    assert frontier.unstarted == 1
+    assert [event.lane_id for event in taken(frontier) if isinstance(event, LoadBatch)] == [3, 2], "longest first"
+    assert not frontier.is_hungry
+
+
+def test_the_next_lane_starts_when_one_has_ended(make: Make) -> None:
+    frontier = make(connections=4)
+    start(frontier, lane(5, batches=[batch(0, 1)]))
+    frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
+    assert frontier.unstarted == 1
+    succeed(frontier, 0.0)
+    assert frontier.unstarted == 0
+
+
+def test_a_parked_lane_gives_its_place_to_the_next_one(make: Make) -> None:
+    frontier = make(connections=4)
+    start(frontier, lane(5, batches=[batch(0)]))
+    frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
+    for task in tasks(frontier, 0.0):
+        frontier.finished(task, throttled(600.0), 0.0, 0)
+    (report,) = frontier.report(1.0)
+    assert report.state is LaneState.PARKED
+    assert report.wait_s == pytest.approx(599.0)
+    assert report.paces["s"].incidents == 1
+    assert frontier.unstarted == 0
+
+
+def test_running_lanes_are_reported_only_when_something_changed(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0)]))
+    assert frontier.report(0.0) == []
+    frontier.extend(Extend(1, 1), 0.0)
+    (report,) = frontier.report(0.0)
+    assert (report.state, report.version) == (LaneState.RUNNING, 1)
+    assert frontier.report(0.0) == []
+
+
+def test_a_stop_admits_nothing_and_what_is_cut_off_stays_with_its_lane(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0)]))
+    started = tasks(frontier, 0.0)
+    frontier.stop()
+    frontier.finished(started.pop(), SUCCESS, 0.0, 0)
+    assert tasks(frontier, 100.0) == []
+    assert frontier.wake_at() == math.inf
+    assert not frontier.is_hungry
+    frontier.abandon(started)
+    assert frontier.in_flight == 0
+    frontier.validate()
+    assert taken(frontier) == []
+
+
+def test_counts_for_people(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0)]))
+    started = tasks(frontier, 0.0)
+    assert repr(frontier) == "<Frontier: 1 started, 0 queued, 4 in flight>"
+    assert frontier.sites_active() == 1
+    assert frontier.connection_limit(started[0]) == 4
+    assert frontier.batch(0) == batch(0)
+    assert frontier.remaining_s(0.0) == pytest.approx(1.0)
+
+
+def test_what_is_left_is_predicted_by_the_lanes_own_speed_where_that_is_slower(frontier: Frontier) -> None:
+    start(frontier, lane(batches=[batch(0, 100)]))
+    for _ in range(10):
+        for task in tasks(frontier, 0.0):
+            frontier.finished(task, SUCCESS, 0.0, 0)
+    assert frontier.remaining_s(1.0) == pytest.approx(60 / 40), "it was to take 1 s, and has done 40 of 100 rows in it"
+
+
+# ---- sampling
+
+
+def sampling(batches: Sequence[BatchRef]) -> Lane:
+    return Lane(-1, "s", False, ANY_RATE, tuple(batches), sampling=True)
+
+
+def test_a_sample_that_fails_for_a_passing_reason_stays_pending(frontier: Frontier) -> None:
+    start(frontier, sampling([batch(0, 1, sample_rows=1)]))
+    (task,) = tasks(frontier, 0.0)
+    assert frontier.is_sampling(task)
+    assert frontier.finished(task, BROKEN, 0.0, 0) == (Fate.OPEN, None)
+    assert isinstance(taken(frontier)[-1], LaneEnded)
+
+
+def test_profiling_does_not_wait_for_a_server_that_asks_for_a_pause(make: Make) -> None:
+    frontier = make(low_water_rows=1)
+    start(frontier, sampling([batch(0, 6), batch(1, 6)]))
+    first, *others = tasks(frontier, 0.0)
+    assert frontier.finished(first, throttled(60.0), 0.0, 0) == (Fate.OPEN, None)
+    for task in others:
+        frontier.finished(task, SUCCESS, 0.0, 0)
+    (load,) = [event for event in taken(frontier) if isinstance(event, LoadBatch)]
+    frontier.loaded(-1, load.batch, rows(6), 0.0)
+    ended = taken(frontier)[-1]
+    assert isinstance(ended, LaneEnded)
+    report = frontier.drained(ended, 0.0)
+    assert report is not None
+    assert report.paces["s"].wait_s == pytest.approx(60.0)

@@ -1,0 +1,60 @@
+"""When a server that does not answer is parked, probed and given up; for what follows from it: ``test_pace``."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddmpi.core.pace.breaker import FORBIDDEN_PER_FAILURE, Breaker
+
+FAILURES, PROBES = 3, 2
+
+
+@pytest.fixture
+def breaker() -> Breaker:
+    return Breaker(FAILURES, PROBES, 0, 0.0)
+
+
+def fail(breaker: Breaker, times: int, started_at: float) -> list[bool]:
+    return [breaker.unanswered(started_at) for _ in range(times)]
+
+
+def test_so_many_failures_in_a_row_park_a_server(breaker: Breaker) -> None:
+    assert fail(breaker, FAILURES - 1, 1.0) == [False] * (FAILURES - 1)
+    breaker.answered(1.0)
+    assert fail(breaker, FAILURES, 2.0) == [False] * (FAILURES - 1) + [True]
+
+
+def test_what_started_before_the_parking_counts_neither_for_nor_against_the_server(breaker: Breaker) -> None:
+    assert breaker.park(5.0, 5.0) == 1
+    breaker.answered(5.0)
+    assert (breaker.parkings, breaker.unanswered(5.0)) == (1, False)
+
+
+def test_a_probe_that_is_answered_closes_it(breaker: Breaker) -> None:
+    breaker.park(5.0, 5.0)
+    breaker.answered(5.1)
+    assert breaker.parkings == 0
+
+
+def test_each_probe_that_fails_parks_again_until_the_server_is_dead(breaker: Breaker) -> None:
+    breaker.park(5.0, 5.0)
+    for probe in range(1, PROBES + 1):
+        assert not breaker.dead
+        assert breaker.unanswered(5.0 + probe)
+        breaker.park(5.5 + probe, 5.0)
+    assert breaker.dead
+
+
+def test_many_answers_403_in_a_row_park_a_server_and_a_good_one_between_them_does_not(breaker: Breaker) -> None:
+    enough = FORBIDDEN_PER_FAILURE * FAILURES
+    assert not any(breaker.turned_away(1.0) for _ in range(enough - 1))
+    breaker.good(1.0)
+    assert [breaker.turned_away(1.0) for _ in range(enough)] == [False] * (enough - 1) + [True]
+
+
+@pytest.mark.parametrize(("since", "paused_until", "parkings"), [(4.0, 3.0, 0), (6.0, None, 1)])
+def test_a_parking_that_was_our_own_networks_fault_is_void(
+    breaker: Breaker, since: float, paused_until: float | None, parkings: int
+) -> None:
+    breaker.park(5.0, 3.0)
+    assert (breaker.absolve(since), breaker.parkings) == (paused_until, parkings)

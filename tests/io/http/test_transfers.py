@@ -1,0 +1,262 @@
+"""The engine alone, against a server in a thread: connections that are kept, and bodies that stand still."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import trustme
+
+from ddmpi.core.frontier.memory_budget import Arrival
+from ddmpi.core.records import Answer, Task
+from ddmpi.core.rules.urls import Parsed, parse_url
+from ddmpi.io.http.easy_handle import PIECES_BYTES
+from ddmpi.io.http.transfers import TransferOptions, Transfers
+
+BODY_BYTES = 30_000_000
+"""More than fits into the buffers of two sockets."""
+
+
+def body_of(size_bytes: int) -> bytes:
+    """No two pieces of it are the same."""
+    return np.arange(-(-size_bytes // 4), dtype=np.uint32).tobytes()[:size_bytes]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/N: a body of N bytes; /close/N: the connection closes afterwards, unannounced. Type: what was asked for."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        size_bytes = int(self.path.rpartition("/")[2])
+        self.send_response(200)
+        self.send_header("Content-Length", str(size_bytes))
+        self.send_header("ETag", ' "abc" ')
+        self.send_header("Content-Type", self.path)
+        self.end_headers()
+        self.wfile.write(body_of(size_bytes))
+        self.close_connection = self.path.startswith("/close/")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
+        """Say nothing."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+OPTIONS = TransferOptions(
+    headers=["User-Agent: ddmpi-tests"],
+    connect_timeout_s=5,
+    stall_timeout_s=1,
+    total_timeout_s=30,
+    max_file_bytes=100_000_000,
+    connections=16,
+    proxy="",
+)
+
+
+@pytest.fixture
+def transfers() -> Iterator[Transfers]:
+    engine = Transfers(OPTIONS, lambda ip: ip == "127.0.0.1")
+    yield engine
+    engine.close()
+
+
+def fetch(transfers: Transfers, address: str, path: str) -> Answer:
+    transfers.start(Task(0, 0, f"http://{address}{path}", address))
+    return collect(transfers, 1)[0]
+
+
+def collect(transfers: Transfers, count: int) -> list[Answer]:
+    answers: list[Answer] = []
+    while len(answers) < count:
+        answers += transfers.poll(1.0)
+    return answers
+
+
+def test_a_connection_is_kept_and_used_again(transfers: Transfers, address: str) -> None:
+    for size_bytes in (10, 100_000, 20):
+        answer = fetch(transfers, address, f"/{size_bytes}")
+        assert (answer.curl_code, answer.status, len(answer.body), answer.etag) == (0, 200, size_bytes, '"abc"')
+    assert transfers.connections.count(address) == 1
+
+
+class TlsHandler(Handler):
+    """``resumed`` tells of each connection whether its TLS session is an earlier one's. It serves one request."""
+
+    resumed: ClassVar[list[bool | None]] = []
+
+    def do_GET(self) -> None:
+        assert isinstance(self.connection, ssl.SSLSocket)
+        self.resumed.append(self.connection.session_reused)
+        super().do_GET()
+        self.close_connection = True
+
+
+def test_a_new_connection_resumes_the_tls_session_of_an_earlier_one(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    TlsHandler.resumed.clear()
+    engine = Transfers(replace(OPTIONS, ca_bundle=str(tmp_path / "ca.pem")), lambda ip: ip == "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), TlsHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            address = f"127.0.0.1:{server.server_port}"
+            for _ in range(3):
+                engine.start(Task(0, 0, f"https://{address}/10", address))
+                (answer,) = collect(engine, 1)
+                assert (answer.error, answer.status) == ("", 200)
+        finally:
+            server.shutdown()
+            thread.join()
+            engine.close()
+    assert TlsHandler.resumed == [False, True, True]
+
+
+def test_dots_in_a_path_are_sent_as_they_are(transfers: Transfers, address: str) -> None:
+    parsed = parse_url(f"http://{address}/a/../../b/./%zz/7#part")
+    assert isinstance(parsed, Parsed)
+    transfers.start(Task(0, 0, parsed.url, parsed.server))
+    (answer,) = collect(transfers, 1)
+    assert (answer.status, answer.content_type) == (200, "/a/../../b/./%zz/7")
+
+
+def test_a_kept_connection_that_the_server_closes_is_replaced(transfers: Transfers, address: str) -> None:
+    for _ in range(5):
+        answer = fetch(transfers, address, "/close/10")
+        assert (answer.curl_code, answer.status, len(answer.body)) == (0, 200, 10)
+        transfers.poll(0.05)  # the end of the connection comes in while nobody uses it
+    assert transfers.connections.count(address) <= 1
+
+
+def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_handle_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ddmpi.io.http.easy_handle.IMPATIENT_S", 1.0)
+    transfers = Transfers(replace(OPTIONS, stall_timeout_s=20, total_timeout_s=2), lambda ip: ip == "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        task = Task(0, 0, f"http://{address}/", address)
+        transfers.start(task, impatient=True)
+        (sample,) = collect(transfers, 1)
+        transfers.start(task)
+        (patient,) = collect(transfers, 1)
+    transfers.close()
+    assert "Operation too slow" in sample.error, "the stall time-out"
+    assert "timed out" in patient.error, "the total one"
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, PIECES_BYTES - 1, PIECES_BYTES, PIECES_BYTES + 1, 3_000_000])
+def test_a_body_of_any_size_is_whole(transfers: Transfers, address: str, size_bytes: int) -> None:
+    for _ in range(2):  # on the same handle
+        assert fetch(transfers, address, f"/{size_bytes}").body == body_of(size_bytes)
+
+
+def test_the_last_request_on_a_connection_closes_it_and_no_other(transfers: Transfers, address: str) -> None:
+    transfers.start(Task(0, 0, f"http://{address}/10", address), last_on_connection=True)
+    collect(transfers, 1)
+    assert transfers.connections.count(address) == 0
+    fetch(transfers, address, "/10")
+    fetch(transfers, address, "/10")
+    assert transfers.connections.count(address) == 1
+
+
+def test_idle_connections_to_the_servers_of_a_group_are_closed_beyond_those_it_may_keep(address: str) -> None:
+    names = {"a.test", "b.test", "c.test"}
+    engine = Transfers(replace(OPTIONS, connect_to=[f"::{address}"]), lambda ip: ip == "127.0.0.1")
+    try:
+        for name in names:
+            assert fetch(engine, name, "/10").status == 200
+        (closed,) = engine.keep_idle(names, 2, about_to_use="d.test")
+        assert [engine.connections.count(name) for name in (closed, *names)].count(0) == 2
+        kept, other = names - {closed}
+        assert engine.keep_idle(names, 1, about_to_use=kept) == set()
+        assert engine.keep_idle(names, 0, about_to_use=kept) == {closed, other}
+        assert engine.connections.count(kept) == 1
+        for name in (kept, closed, other):
+            assert fetch(engine, name, "/10").status == 200
+        assert [engine.connections.count(name) for name in names] == [1, 1, 1]
+    finally:
+        engine.close()
+
+
+def test_no_request_waits_for_the_body_of_another(transfers: Transfers, address: str) -> None:
+    """Not even while it is open whether the server speaks HTTP/2."""
+    for row, size_bytes in enumerate((BODY_BYTES, 10, 10, 10)):
+        transfers.start(Task(0, row, f"http://{address}/{size_bytes}", address))
+    while transfers.in_flight > 1:
+        transfers.restrain(lambda arrivals: [arrival.announced_bytes < BODY_BYTES for arrival in arrivals])
+        assert {answer.curl_code for answer in transfers.poll(0.1)} <= {0}
+    transfers.restrain(only_the_first)
+    (answer,) = collect(transfers, 1)
+    assert len(answer.body) == BODY_BYTES
+
+
+def only_the_first(arrivals: Sequence[Arrival]) -> list[bool]:
+    return [position == 0 for position in range(len(arrivals))]
+
+
+def await_first_bytes(transfers: Transfers) -> None:
+    """Until a part of each body in flight has come in, and none has come in whole."""
+    beginning = True
+
+    def look(arrivals: Sequence[Arrival]) -> list[bool]:
+        nonlocal beginning
+        beginning = any(arrival.received_bytes == 0 for arrival in arrivals)
+        return [arrival.received_bytes == 0 for arrival in arrivals]
+
+    while beginning:
+        transfers.restrain(look)
+        assert transfers.poll(0.001) == []
+
+
+def test_bodies_stand_still_and_go_on(transfers: Transfers, address: str) -> None:
+    """For longer than the stall time-out: standing still is our doing, not the server's."""
+    for row in range(4):
+        transfers.start(Task(0, row, f"http://{address}/{BODY_BYTES}", address))
+    await_first_bytes(transfers)
+    for _ in range(15):
+        transfers.restrain(lambda arrivals: [False] * len(arrivals))
+        assert transfers.poll(0.1) == []
+    for row in range(4):
+        transfers.restrain(only_the_first)
+        (answer,) = collect(transfers, 1)
+        assert (answer.task.row, answer.curl_code, len(answer.body)) == (row, 0, BODY_BYTES)
+
+
+def test_a_body_that_stands_still_is_no_idle_connection(transfers: Transfers, address: str) -> None:
+    transfers.start(Task(0, 0, f"http://{address}/{BODY_BYTES}", address))
+    await_first_bytes(transfers)
+    transfers.restrain(lambda _: [False])
+    assert transfers.keep_idle({address}, 0, about_to_use="d.test") == set()
+    transfers.restrain(lambda _: [True])
+    (answer,) = collect(transfers, 1)
+    assert (answer.curl_code, len(answer.body)) == (0, BODY_BYTES)
+
+
+def test_a_handle_that_stood_still_when_it_was_aborted_reads_the_next_body(transfers: Transfers, address: str) -> None:
+    transfers.start(Task(0, 7, f"http://{address}/{BODY_BYTES}", address))
+    await_first_bytes(transfers)
+    transfers.restrain(lambda _: [False])
+    assert [task.row for task in transfers.abort()] == [7]
+    assert len(fetch(transfers, address, "/1000").body) == 1000

@@ -1,0 +1,112 @@
+"""The report's charts: what is drawn where, and the time that they show."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddmpi.core.stats.history import MOST_POINTS
+from ddmpi.core.stats.metrics import Measurement
+from ddmpi.report.charts import HEIGHT, RATE_BINS, WIDTH, charts, rates_of, tick_step
+from ddmpi.report.data import Point
+from ddmpi.report.timeline import MOST_RUNS, joined, points_of, runs_of
+
+
+def line(unix_s: float, run: int, fetched_rows: int, exit_code: int | None = None) -> Measurement:
+    base = Measurement("2030-01-01T10:20:30+00:00", unix_s, run, "downloading", 4, 100, 0, 0, 0, fetched_rows, 0, 0)
+    return msgspec.structs.replace(base, exit_code=exit_code)
+
+
+LINES = [
+    line(100.0, 1, 0), line(110.0, 1, 50), line(500.0, 2, 50), line(490.0, 2, 60), line(520.0, 2, 90, 75),
+    line(900.0, 3, 90), line(905.0, 3, 100, 0),
+]  # fmt: skip
+
+
+def test_time_stands_still_between_runs_and_never_goes_back() -> None:
+    points, breaks_s = points_of(LINES)
+    assert [point.seconds for point in points] == [0.0, 0.0, 10.0, 10.0, 10.0, 40.0, 40.0, 45.0]
+    assert breaks_s == [10.0, 40.0]
+    assert points_of([])[0] == [Point(0.0, 0, 0)]
+
+
+def test_runs_are_told_by_what_each_has_added() -> None:
+    found = runs_of(LINES, run=3)
+    assert [(run.number, run.rows, run.seconds, run.ending) for run in found] == [
+        (3, 10, 5.0, "now"), (2, 40, 20.0, "stopped or rows pending"), (1, 50, 10.0, "killed"),
+    ]  # fmt: skip
+    assert found[0].began == "2030-01-01 10:20"
+    assert len(runs_of([line(float(run), run, run) for run in range(100)], run=99)) == MOST_RUNS
+
+
+def test_a_long_history_is_thinned_and_the_current_run_is_not() -> None:
+    earlier = [line(float(second), 1 + second // 2000, second) for second in range(6000)]
+    current = [line(1e5 + second, 4, 6000 + second) for second in range(50)]
+    lines = joined([*earlier, line(1e5, 4, 6000)], current, run=4)
+    assert lines[-50:] == current
+    assert len(lines) <= MOST_POINTS + 50
+    assert {it.run for it in lines} == {1, 2, 3, 4}
+    many_runs = [line(float(run), run, run) for run in range(5000)]
+    assert joined(many_runs, [], run=9999) == many_runs, "the first and last line of each run is never given up"
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(0, 1000)), min_size=1, max_size=300))
+def test_rates_hold_what_the_totals_hold(gaps: list[tuple[float, int]]) -> None:
+    seconds, totals = [0.0], [0.0]
+    for gap_s, rows in gaps:
+        seconds.append(seconds[-1] + gap_s)
+        totals.append(totals[-1] + (rows if gap_s > 0.001 else 0))
+    x, rates = rates_of(seconds, totals)
+    assert len(x) == len(rates) <= 2 * RATE_BINS
+    assert min(rates) >= 0.0
+    area = sum((later - earlier) * rate for (earlier, later), rate in zip(pairwise(x), rates[:-1], strict=True))
+    if seconds[-1] > 0.001:
+        assert area == pytest.approx(totals[-1], rel=1e-6, abs=1e-6)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.0, 1e6),
+            st.integers(0, 10**12),
+            st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 10**6)),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_everything_is_drawn_within_the_chart(steps: list[tuple[float, int, dict[str, int]]]) -> None:
+    points, seconds, rows = [Point(0.0, 0, 0)], 0.0, 0
+    for gap_s, more, kinds in steps:
+        seconds, rows = seconds + gap_s, rows + more
+        points.append(Point(seconds, rows, 3 * rows, kinds))
+    for chart in charts(points, [seconds / 2]):
+        drawn = [chart.line, *(layer.outline for layer in chart.layers)]
+        pairs = [tuple(map(float, pair.split(","))) for path in drawn for pair in path.split()]
+        assert all(0 <= x <= WIDTH + 0.1 and 0 <= y <= HEIGHT for x, y in pairs)
+
+
+def test_frequent_kinds_have_colors_and_the_others_share_one() -> None:
+    kinds = {name: 100 - number for number, name in enumerate("abcdefgh")}
+    stack = charts([Point(0.0, 0, 0), Point(10.0, 10, 10, kinds)], [])[3]
+    assert stack.legend == [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "others")]
+    assert "others 282" in stack.summary
+    six = charts([Point(0.0, 0, 0), Point(10.0, 10, 10, dict.fromkeys("abcdef", 1))], [])[3]
+    assert [name for _, name in six.legend] == list("abcdef"), "one kind more needs no word of its own"
+
+
+@pytest.mark.parametrize(("most", "step"), [(0.0, 1.0), (1.0, 1.0), (9.0, 2.0), (10.0, 5.0), (99.0, 20.0), (4e9, 2e9)])
+def test_ticks_are_round(most: float, step: float) -> None:
+    assert tick_step(most) == step
+
+
+def test_less_than_a_row_per_second_has_a_scale_of_its_own() -> None:
+    rates = charts([Point(0.0, 0, 0), Point(100.0, 15, 10)], [])[2]
+    assert [text for _, text in rates.levels] == ["", "0.05/s", "0.1/s", "0.15/s"]
+    assert rates.summary == "Rows per second: 0.15/s after 1 min 40 s, at most 0.15/s"
+    idle = charts([Point(0.0, 0, 0), Point(100.0, 0, 0)], [])[2]
+    assert [text for _, text in idle.levels] == ["", "0.001/s"]

@@ -1,0 +1,103 @@
+"""What a person sees while the table is clustered and at the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ddmpi.io.urls.address_grouping import AddressSummary
+from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
+from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
+from ddmpi.report.summary import Snapshot, Summary
+from ddmpi.roles.coordinator.reporter import Reporter
+
+
+def new_console() -> Console:
+    """One without a terminal; it keeps the stdout that it finds, which is only captured while a test runs."""
+    return Console(columns=None)
+
+
+def clustering(rows_done: int, rows: int) -> Snapshot:
+    return Snapshot(PARTITIONING, rows, rows_done, 0, 0, 0, 4)
+
+
+def test_clustering_shows_rows_per_second_and_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now, rows_done in ((0.0, 0), (5.0, 500_000), (10.0, 1_000_000)):
+        console.show(clustering(rows_done, 4_000_000), now)
+    assert capsys.readouterr().out.splitlines() == [
+        "clustering the table: 500,000 of 4,000,000 rows (12.5 %), 100,000 rows/s, ETA 35.0 s",
+    ]
+
+
+def test_there_is_no_line_before_there_is_something_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now in (0.0, 0.3, 0.6, 0.9):
+        console.show(clustering(int(1_000 * now), 1_000), now)
+    profiling = Snapshot("profiling", 5_000, 30, 1, 60_000, 3, 4, "1 of 40 servers profiled")
+    for now in (2, 2.5, 3):
+        console.show(replace(profiling, rows_done=round(100 * now), bytes=int(1e6 * now)), now)
+    assert capsys.readouterr().out.splitlines() == [
+        "profiling: 300 of 5,000 rows (6.0 %), 100 files/s, 1.0 MB/s, 1 error, 3 servers active, "
+        "1 of 40 servers profiled",
+    ], "no rate within the first second, and how fast a few rows come does not say when all have come"
+
+
+def test_the_speed_of_another_stage_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now in range(10):
+        console.show(Snapshot("profiling", 5_000, 100 * now, 0, 0, 1, 4, "1 of 40 servers profiled"), now)
+    for now, rows in ((10, 900), (12, 901)):
+        console.show(Snapshot("downloading", 5_000, rows, 0, 0, 1, 4), now)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "downloading: 901 of 5,000 rows (18.0 %), 0.5 files/s, 0.0 MB/s, ETA 2 h 16 min, 0 errors, 1 server active"
+    )
+
+
+def test_of_text_files_the_end_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now, rows_done in ((0.0, 0), (5.0, 500_000), (20.0, 2_000_000)):
+        console.show(clustering(rows_done, 0), now)
+    assert capsys.readouterr().out.splitlines()[-1] == ("clustering the table: 2,000,000 rows so far, 100,000 rows/s")
+
+
+def test_the_reporter_tells_the_stage_and_its_result(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(new_console(), ranks=4, started_at=0.0)
+    reporter.on_rows(PartitionProgress(rows=5, total=None))
+    assert not capsys.readouterr().out
+    servers = [(f"s{number}.org", 1000 - number) for number in range(10)]
+    reporter.on_partitioned(PartitionSummary(5000, 7, 12, 3, {"empty": 2, "bad_host": 1}, servers, 61.0))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "Input: 5,000 rows on 12 servers in 3 batches, 3 refused (bad_host 1, empty 2), 7 more left out by the filter; "
+        "1 min 01 s"
+    )
+    assert lines[1] == "Largest servers: " + ", ".join(f"{name} {rows:,}" for name, rows in servers)
+
+
+def test_the_reporter_tells_of_addresses(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(new_console(), ranks=4, started_at=0.0)
+    reporter.on_grouped(AddressSummary(servers=5000, unknown=0, shared=3000, groups=1))
+    reporter.on_grouped(AddressSummary(servers=1, unknown=1, shared=0, groups=0))
+    assert capsys.readouterr().out.splitlines() == [
+        "Addresses: 3,000 of 5,000 servers share one, in 1 group",
+        "Addresses: 0 of 1 server share one, in 0 groups; "
+        "1 have no address that could be found, or may be contacted: on their own",
+    ]
+    console = new_console()
+    for now, done in ((0.0, 0), (2.0, 1000)):
+        console.show(Snapshot(LOOKING_UP, 5000, done, 0, 0, 0, 4, unit="names"), now)
+    assert capsys.readouterr().out.splitlines() == [
+        "looking up addresses: 1,000 of 5,000 names (20.0 %), 500 names/s, ETA 8.0 s"
+    ]
+
+
+def test_ignored_rows_are_in_the_summary_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = Summary(10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done.", ignored=4)
+    console = new_console()
+    console.finish(summary)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["ignored", "4", "40.00", "%"] in lines
+    console.finish(replace(summary, ignored=0))
+    assert "ignored" not in capsys.readouterr().out

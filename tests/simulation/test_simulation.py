@@ -1,0 +1,291 @@
+"""Whole runs over random worlds: the four laws hold at every step, whatever is killed, stolen or redirected."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from ddmpi.core.records import Answer, Limits
+from tests.simulation.laws import Laws, run
+from tests.simulation.rank import RankModel
+from tests.simulation.simulation import Cluster, RunReport, Simulation
+from tests.simulation.world import BatchModel, Disk, ServerModel, World
+from tests.simulation.worlds import random_cluster, random_world, table, with_robots
+
+RANKS = (1, 2, 3, 5, 8, 16)
+RESTART_S = 5.0
+
+
+def simulate(world: World, cluster: Cluster, disk: Disk, seed: int, before: RunReport | None = None) -> RunReport:
+    """One run under the eyes of the laws, as a restart if there was one before."""
+    laws = Laws(world, disk)
+    paces = before.paces if before is not None else {}
+    start_at_s = before.ended_at_s + RESTART_S if before is not None else 0.0
+    return run(Simulation(world, cluster, disk, laws, seed=seed, paces=paces, start_at_s=start_at_s), laws)
+
+
+def final_rows(disk: Disk) -> int:
+    return sum(len(part.rows) for part in disk.parts.values())
+
+
+# ---- hundreds of worlds
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_a_run_keeps_the_laws(seed: int) -> None:
+    rng = random.Random(seed)
+    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
+    report = simulate(world, cluster, disk, seed)
+    assert report.was_stuck or final_rows(disk) == world.rows
+
+
+@pytest.mark.parametrize("seed", range(1000, 1120))
+def test_killed_runs_and_a_last_one_with_other_ranks_are_complete(seed: int) -> None:
+    rng = random.Random(seed)
+    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
+    report = None
+    for life in range(3):
+        kill_at_s = (report.ended_at_s + RESTART_S if report else 0.0) + rng.choice([0.1, 2.0, 20.0]) * rng.random()
+        doomed = replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s)
+        report = simulate(world, doomed, disk, seed + 1000 * life, report)
+    last = simulate(world, cluster, disk, seed, report)
+    assert last.was_stuck or final_rows(disk) == world.rows
+
+
+@pytest.mark.parametrize("seed", range(2000, 2060))
+def test_a_soft_stop_loses_nothing_and_the_next_run_is_complete(seed: int) -> None:
+    rng = random.Random(seed)
+    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
+    stopping = replace(cluster, ranks=rng.choice(RANKS), stop_at_s=rng.choice([0.1, 2.0, 20.0]) * rng.random())
+    stopped = simulate(world, stopping, disk, seed)
+    last = simulate(world, cluster, disk, seed, stopped)
+    assert last.was_stuck or final_rows(disk) == world.rows
+
+
+@pytest.mark.parametrize("seed", range(3000, 3080))
+def test_a_run_that_obeys_robots_keeps_the_laws_and_the_next_run_too(seed: int) -> None:
+    rng = random.Random(seed)
+    world, cluster, disk = with_robots(random_world(rng), rng), random_cluster(rng), Disk()
+    cluster = replace(cluster, samples=rng.choice([0, 2]))
+    kill_at_s = rng.choice([2.0, 20.0, math.inf])
+    report = simulate(world, replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s), disk, seed)
+    last = simulate(world, cluster, disk, seed, report)
+    assert last.was_stuck or final_rows(disk) == world.rows
+
+
+@pytest.mark.parametrize("seed", range(4000, 4120))
+def test_a_run_that_profiles_its_servers_keeps_the_laws_and_the_next_run_too(seed: int) -> None:
+    rng = random.Random(seed)
+    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
+    cluster = replace(cluster, samples=rng.choice([1, 3]))
+    kill_at_s = rng.choice([0.5, 5.0, math.inf])
+    report = simulate(world, replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s), disk, seed)
+    last = simulate(world, cluster, disk, seed, report)
+    assert last.was_stuck or final_rows(disk) == world.rows
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    reports = []
+    for _ in range(2):
+        rng = random.Random(7)
+        reports.append(simulate(random_world(rng), random_cluster(rng), Disk(), 7))
+    assert reports[0] == reports[1]
+
+
+# ---- named scenarios
+
+
+def one_server(
+    rows: int, batch_size: int = 10, limits: Limits | None = None, server: ServerModel | None = None
+) -> World:
+    return World(
+        table({"s": rows}, {}, batch_size=batch_size, small_rows=0),
+        {"s": server or ServerModel(), "outside": ServerModel()},
+        {"s": limits or Limits(0.0, 8), "outside": Limits(2.0, 1)},
+    )
+
+
+def test_a_rate_limit_decides_how_long_a_run_takes() -> None:
+    world = one_server(50, limits=Limits(10.0, 4))
+    report = simulate(world, Cluster(4), Disk(), 1)
+    assert 4.9 <= report.ended_at_s < 7.0
+
+
+def test_many_servers_run_side_by_side() -> None:
+    sizes = {f"s{number}": 20 for number in range(40)}
+    world = World(table(sizes, {}, batch_size=10, small_rows=0), {name: ServerModel() for name in sizes})
+    report = simulate(world, Cluster(2), Disk(), 1)
+    assert report.ended_at_s < 2 * 20 / 10 + 2.0
+
+
+def test_small_slow_servers_of_many_packs_run_side_by_side() -> None:
+    sizes = {f"s{number}": 30 for number in range(330)}
+    batches = table(sizes, {}, batch_size=1000, small_rows=50)
+    assert len(batches) == 10
+    world = World(batches, {name: ServerModel() for name in sizes}, default_limits=Limits(1.0, 8))
+    report = simulate(world, Cluster(1), Disk(), 1)
+    assert report.ended_at_s < 30 + 5
+
+
+def test_a_fast_rank_takes_half_of_a_slow_ones_lane_with_half_of_its_share() -> None:
+    world = one_server(400, limits=Limits(0.0, 8), server=ServerModel(latency_s=0.01))
+    slow = {0: RankModel(cpu_per_answer_s=0.1)}
+    cluster = Cluster(2, models=slow, schedule_rules={1: 2}, low_water_rows=1, chunk_rows=4)
+    report = simulate(world, cluster, Disk(), 1)
+    assert report.steals >= 2
+    assert report.ended_at_s < 0.6 * 200 * 0.1, "half of the rows on the slow rank would take 20 s"
+
+
+def test_a_dead_server_costs_its_probes_and_all_its_rows_become_errors() -> None:
+    world = one_server(300, server=ServerModel(up_from_s=math.inf))
+    disk = Disk()
+    report = simulate(world, Cluster(2, final_wait_s=1e6), disk, 1)
+    assert not report.was_stuck
+    assert all(part.is_errors for part in disk.parts.values())
+    assert final_rows(disk) == 300
+    assert report.requests <= 8 + 5 + 5
+
+
+def test_a_run_ends_when_only_parked_rows_are_left_and_the_next_one_gets_them() -> None:
+    batches = [*table({"s": 30, "t": 30}, {}, batch_size=10, small_rows=0)]
+    world = World(batches, {"s": ServerModel(up_from_s=3000.0), "t": ServerModel()})
+    disk = Disk()
+    first = simulate(world, Cluster(2, final_wait_s=30.0), disk, 1)
+    assert first.was_stuck
+    assert first.ended_at_s < 10.0
+    assert final_rows(disk) == 30
+    again = simulate(world, Cluster(3, final_wait_s=1e6), disk, 2, replace(first, ended_at_s=4000.0))
+    assert not again.was_stuck
+    assert final_rows(disk) == 60
+
+
+def test_a_long_retry_after_parks_a_server_at_the_first_answer() -> None:
+    world = one_server(50, server=ServerModel(rate_per_s=1.0, burst=2.0, retry_after_s=80_000))
+    report = simulate(world, Cluster(2, final_wait_s=600.0), Disk(), 1)
+    assert report.was_stuck
+    assert report.ended_at_s < 10.0
+
+
+def test_a_byte_budget_holds_over_all_ranks_and_over_a_restart() -> None:
+    budget = Limits(0.0, 4, bytes_per_hour=50_000)
+    world = one_server(100, limits=budget, server=ServerModel(body_bytes=1000))
+    disk = Disk()
+    first = simulate(world, Cluster(3, schedule_rules={1: 3}), disk, 1)
+    assert first.was_stuck
+    again = simulate(world, Cluster(2, schedule_rules={1: 3}), disk, 2, first)
+    assert again.requests == 0
+    assert 50 <= final_rows(disk) <= 50 + budget.connections
+    simulate(world, Cluster(2), disk, 3, replace(again, ended_at_s=3700.0, paces={}))
+    assert final_rows(disk) == 100
+
+
+def moved(world: World, target: str) -> World:
+    """The same world with every row of "s" redirected."""
+    redirects = {
+        url: f"http://{target}/new/{url[9:]}" for batch in world.batches for url, server in batch.rows if server == "s"
+    }
+    return replace(world, redirects=redirects)
+
+
+def test_redirects_to_a_server_outside_the_table_keep_its_limits() -> None:
+    world = moved(one_server(20), "outside")
+    disk = Disk()
+    report = simulate(world, Cluster(3), disk, 1)
+    assert final_rows(disk) == 20
+    assert report.ended_at_s >= 9.5, "20 rows at 2 requests/s, whoever fetches them"
+    assert report.requests == 40
+
+
+def test_redirects_to_a_server_that_another_rank_holds_go_to_that_rank() -> None:
+    batches = table({"s": 40, "t": 200}, {}, batch_size=10, small_rows=0)
+    world = moved(World(batches, {"s": ServerModel(), "t": ServerModel()}, {"s": Limits(0.0, 8)}), "t")
+    disk = Disk()
+    report = simulate(world, Cluster(2), disk, 1)
+    assert final_rows(disk) == 240
+    assert report.ended_at_s >= 23.5, "240 rows at 10 requests/s"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_stalled_victim_that_answers_late_loses_nothing(seed: int) -> None:
+    sizes = {f"s{number}": 30 for number in range(30)}
+    world = World(table(sizes, {}, batch_size=10, small_rows=0), {name: ServerModel() for name in sizes})
+    cluster = Cluster(3, connections_per_rank=8, models=stalled(0, at_s=0.6 + seed / 10))
+    disk = Disk()
+    report = simulate(world, cluster, disk, seed)
+    assert final_rows(disk) == 900
+    assert report.steals > 0
+
+
+def stalled(rank: int, at_s: float) -> dict[int, RankModel]:
+    return {rank: RankModel(stall_at_s=at_s, stall_s=9.0)}
+
+
+class Timed(Laws):
+    """Knows when each rank's answers came."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        super().__init__(world, disk)
+        self.answers: list[tuple[float, int]] = []
+
+    def answered(self, now: float, rank: int, answer: Answer) -> None:
+        super().answered(now, rank, answer)
+        self.answers.append((now, rank))
+
+
+def test_a_rank_that_is_stopped_for_30_s_holds_up_nobody_and_gives_its_work_away_after_that() -> None:
+    sizes = {f"s{number}": 40 for number in range(60)}
+    world = World(table(sizes, {}, batch_size=40, small_rows=0), {name: ServerModel() for name in sizes})
+    cluster = Cluster(3, connections_per_rank=8, models={0: RankModel(stall_at_s=2.0, stall_s=30.0)})
+    laws = Timed(world, Disk())
+    report = run(Simulation(world, cluster, laws.disk, laws, seed=3), laws)
+    meanwhile = [at for at, rank in laws.answers if rank != 0 and at < 32.0]
+    assert len(meanwhile) >= 40 * 40, "a third of the servers were the stopped rank's"
+    assert max(meanwhile) < 26.0, "the others have ended their own"
+    assert sum(rank != 0 for at, rank in laws.answers if at >= 32.0) >= 6 * 40, "and take some of its servers then"
+    assert report.ended_at_s < 32.0 + 0.6 * 18.0, "alone it would take 18 s more"
+
+
+def test_servers_move_away_from_a_rank_that_is_busy_with_large_images() -> None:
+    sizes = {f"s{number}": 20 for number in range(60)}
+    world = World(table(sizes, {}, batch_size=20, small_rows=0), {name: ServerModel() for name in sizes})
+    cluster = Cluster(3, connections_per_rank=8, models={0: RankModel(cpu_per_answer_s=0.3)})
+    report = simulate(world, cluster, Disk(), 1)
+    assert report.steals > 0
+    assert report.ended_at_s < 0.5 * 20 * 20 * 0.3, "with a third of the servers it would take 120 s"
+
+
+def test_a_stop_with_no_grace_leaves_what_is_in_flight_pending() -> None:
+    world = one_server(100, server=ServerModel(latency_s=30.0), limits=Limits(0.0, 8))
+    disk = Disk()
+    report = simulate(world, Cluster(2, stop_at_s=10.0, grace_s=1.0), disk, 1)
+    assert final_rows(disk) == 0
+    assert report.requests == 8
+    assert report.ended_at_s < 13.0
+
+
+def test_refused_urls_become_errors_without_a_request() -> None:
+    world = World(table({}, {}, batch_size=10, small_rows=0, invalid=25), {})
+    disk = Disk()
+    report = simulate(world, Cluster(2), disk, 1)
+    assert report.requests == 0
+    assert final_rows(disk) == 25
+
+
+def test_an_empty_table_ends_at_once() -> None:
+    report = simulate(World([], {}), Cluster(3), Disk(), 1)
+    assert report.requests == 0
+    assert report.ended_at_s < 1.0
+
+
+def test_a_batch_model_of_a_pack_holds_many_servers() -> None:
+    packed = table({"a": 2, "b": 3, "c": 4}, {}, batch_size=6, small_rows=5)
+    assert [batch.group for batch in packed] == ["__many__/0", "__many__/1"]
+    assert isinstance(packed[0], BatchModel)
+    disk = Disk()
+    world = World(packed, {name: ServerModel() for name in "abc"}, default_limits=Limits(1.0, 1))
+    report = simulate(world, Cluster(2), disk, 1)
+    assert final_rows(disk) == 9
+    assert 2.9 <= report.ended_at_s < 6.0, "4 rows of c at 1 request/s; a and b run beside it"

@@ -1,0 +1,94 @@
+"""The config files of the repository, run as they are: nothing in them is out of date."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+import ddmpi
+from ddmpi.config.config import load
+from tests.config.test_config import DISTRIBUTED_DOWNLOADER
+from tests.fleet.process import running_fleet
+from tests.fleet.spec import plain_fleet
+from tests.whole.job import ROOT
+
+CONFIGS = ROOT / "configs"
+URL = "http://127.0.0.1:9/a.jpg"
+"""On this machine, which configs do not allow unless they say so: each row becomes an error without any traffic."""
+
+COLUMNS = {
+    "minimal": ["identifier"],
+    "all-keys": ["identifier", "uuid", "source_id", "license", "source", "title"],
+    "presets/eol": [
+        "EOL content ID", "EOL page ID", "Medium Source URL", "EOL Full-Size Copy URL", "License Name",
+        "Copyright Owner",
+    ],
+    "presets/fathomnet": ["url", "uuid"],
+    "presets/gbif": ["identifier", "gbifID", "type", "format", "license", "source", "title"],
+    "presets/lila": ["url_aws", "image_id", "dataset_name", "common_name", "scientific_name", "original_label"],
+}  # fmt: skip
+"""What the tables have for which a config was made."""
+URL_COLUMNS = {"identifier", "EOL Full-Size Copy URL", "url", "url_aws"}
+
+
+def run(config: Path, folder: Path) -> tuple[int, str]:
+    """One process, started in ``folder`` as a user would."""
+    command = [sys.executable, "-m", "ddmpi", str(config)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def write_table(path: Path, columns: Sequence[str]) -> None:
+    """Three rows; every text that is no URL is one that the presets' filters let pass."""
+    texts = {name: [URL] * 3 if name in URL_COLUMNS else ["StillImage"] * 3 for name in columns}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(texts), path)
+    elif path.suffix == ".jsonl":
+        line = "{" + ", ".join(f'"{name}": "{values[0]}"' for name, values in texts.items()) + "}\n"
+        path.write_text(line * 3)
+    else:
+        path.write_text(",".join(texts) + "\n" + (",".join(values[0] for values in texts.values()) + "\n") * 3)
+
+
+def test_all_examples_are_here() -> None:
+    found = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")}
+    assert found == {*COLUMNS, "demo"}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_an_example_runs_as_it_is(name: str, tmp_path: Path) -> None:
+    config = CONFIGS / f"{name}.yaml"
+    keys = load(config)
+    write_table(tmp_path / keys.path_to_input, COLUMNS[name])
+    code, printed = run(config, tmp_path)
+    assert code == 0, printed
+    results = ddmpi.open_results(tmp_path / keys.path_to_output_folder).to_table(columns=["row_number", "error_kind"])
+    assert results.column("error_kind").to_pylist() == ["blocked_address"] * 3
+
+
+def test_the_demo_runs_as_it_is(tmp_path: Path) -> None:
+    with running_fleet(tmp_path / "demo-out/fleet", plain_fleet(4), 100):
+        code, printed = run(CONFIGS / "demo.yaml", tmp_path)
+    assert code == 0, printed
+    assert ds.dataset(tmp_path / "demo-out/out/images").count_rows() == 100
+
+
+def test_a_config_of_distributed_downloader_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text(DISTRIBUTED_DOWNLOADER)
+    write_table(tmp_path / "servers.csv", ["uuid", "identifier", "source_id", "license", "source", "title"])
+    code, printed = run(tmp_path / "config.yaml", tmp_path)
+    assert code == 0, printed
+    assert " ".join(printed.split()).count("Notice: ignored, as these keys mean nothing to ddmpi: account,") == 1
+    assert (tmp_path / "out/servers_batched/batches.parquet").is_file()
+    monkeypatch.chdir(tmp_path)
+    assert ddmpi.open_results("config.yaml").count_rows() == 3
