@@ -21,17 +21,17 @@ SERVER_OF_URL: Final = "^https?://([^/]*)"
 
 
 def run_ddmpi(source: Path, target: Path) -> float:
-    from ddmpi.cli.arguments import Orders  # noqa: PLC0415
     from ddmpi.config.config import parse  # noqa: PLC0415  # see the module's docstring
+    from ddmpi.core.records import Orders  # noqa: PLC0415
     from ddmpi.io.folder.layout import Layout  # noqa: PLC0415
-    from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output  # noqa: PLC0415
+    from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output  # noqa: PLC0415
 
     data = {"path_to_input": str(source), "path_to_output_folder": str(target)}
     config = parse(data, "benchmark")
     layout = Layout(target, config.output_structure)
     started = time.perf_counter()
     lock = own_output(layout, {})
-    initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
+    initialize(config, layout, lock, Orders(), InitCallbacks(lambda _: None, lambda _: None, lambda: False))
     lock.release()
     return time.perf_counter() - started
 

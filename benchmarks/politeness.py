@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.polite_web import Arrival, Server, Web, burst_of, make_servers, running_web
-from ddmpi.io.folder.audit_file import read_audit
+from ddmpi.io.folder.stats_files import read_audit
 from tests.whole.job import Job, make_job, outcomes, ranks_of
 
 WINDOWS_S: Final = (1.0, 10.0, 60.0)

@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config import config as config_module
+from ddmpi.core.records import Orders
 from ddmpi.io.folder.layout import Layout, part_name
 from ddmpi.io.folder.markers import BatchCounts
 from ddmpi.io.folder.schedules import VerificationRow, write_verification
-from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.run_state import RunState
 
 ROWS_PER_BATCH: Final = 10
@@ -101,7 +101,7 @@ def opened(config_path: Path) -> RunState:
     """The output folder, initialized by this process."""
     config = config_module.load(config_path)
     layout = Layout(Path(config.path_to_output_folder), config.output_structure)
-    quiet = Reporting(lambda _: None, lambda _: None, lambda: False)
+    quiet = InitCallbacks(lambda _: None, lambda _: None, lambda: False)
     return initialize(config, layout, own_output(layout, {}), Orders(), quiet)
 
 

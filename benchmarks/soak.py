@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from benchmarks.throughput_runners import Work, make_config
 from benchmarks.web_server import make_bodies, serving
-from ddmpi.io.memory import resident_bytes
+from ddmpi.io.process import resident_bytes
 from tests.whole.job import Job, rows_of
 
 ROWS: Final = 1_000_000

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ddmpi._version import __version__
+
 if TYPE_CHECKING:
     from ddmpi.api import download, open_results
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "download", "open_results"]
 
 

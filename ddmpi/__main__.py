@@ -7,12 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddmpi.cli.arguments import Arguments, Orders, parse_arguments
+from ddmpi.cli.arguments import Arguments, parse_arguments
+from ddmpi.core.records import Orders
 from ddmpi.errors import DdmpiError, SetupError
-from ddmpi.io.memory import use_one_allocator
-from ddmpi.io.mpi.launcher import complain, refuse_start, run_together
-from ddmpi.io.mpi.starting import start_mpi
-from ddmpi.io.parent import die_with_launcher
+from ddmpi.io.mpi.launcher import complain, refuse_start, run_together, start_mpi
+from ddmpi.io.process import die_with_launcher, use_one_allocator
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ddmpi.config.config import Config, load, parse
+from ddmpi.config.config import ConfigLike, reader_of
 from ddmpi.errors import SetupError
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import layout_of
 from ddmpi.io.mpi.launcher import complain, refuse_wrong_launcher, run_together, speaks
 from ddmpi.io.results.dataset import current_outcomes
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
     from mpi4py import MPI
-
-ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
-"""A config, its keys as plain data, or the path of its YAML file."""
 
 
 def download(config: ConfigLike, comm: MPI.Intracomm | None = None) -> int:
@@ -53,14 +49,14 @@ def download(config: ConfigLike, comm: MPI.Intracomm | None = None) -> int:
         return error.exit_code
 
     def run() -> int:
-        from ddmpi.cli.arguments import Orders  # noqa: PLC0415
+        from ddmpi.core.records import Orders  # noqa: PLC0415
         from ddmpi.roles import program  # noqa: PLC0415  # libcurl; imports mpi4py
         from ddmpi.roles.signals import Signals  # noqa: PLC0415
 
         signals = Signals()
         try:
             with _logging_as_before():
-                return program.run(ranks, _reader(config), Orders(), os.environ, signals)
+                return program.run(ranks, reader_of(config), Orders(), os.environ, signals)
         finally:
             signals.restore()
 
@@ -83,26 +79,6 @@ def open_results(results: ConfigLike) -> ds.Dataset:
         StorageError: a part cannot be read.
     """
     return current_outcomes(layout_of(results))
-
-
-def layout_of(results: ConfigLike) -> Layout:
-    """Where the results lie, for ``open_results`` and the export.
-
-    Raises:
-        ConfigError: ``results`` is a config, and a wrong one.
-    """
-    if isinstance(results, (str, os.PathLike)) and not Path(results).is_file():
-        return Layout(Path(results))
-    config = _reader(results)()
-    return Layout(Path(config.path_to_output_folder), config.output_structure)
-
-
-def _reader(config: ConfigLike) -> Callable[[], Config]:
-    if isinstance(config, Config):
-        return lambda: config
-    if isinstance(config, Mapping):
-        return lambda: parse(config, "the config")
-    return lambda: load(Path(config))
 
 
 @contextmanager

@@ -12,11 +12,11 @@ import sys
 import zlib
 from datetime import datetime, timezone
 
+from ddmpi.core.records import Picture
 from ddmpi.core.stats.metrics import Measurement
 from ddmpi.core.stats.usage import GroupUsage
-from ddmpi.report.data import Audit, Picture, Report, ServerLine
+from ddmpi.report.data import Audit, Report, ServerLine, Summary
 from ddmpi.report.page import MOST_SERVERS, render
-from ddmpi.report.summary import Summary
 from ddmpi.report.timeline import points_of, runs_of
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""Who may import what: the pure core knows no MPI, curl, file, clock, thread or environment."""
+"""Who may import what: the core is pure, and the arrows between rooms point in one direction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,51 @@ SHELL = frozenset(
 """Modules through which the outside world comes in."""
 EXEMPT = {
     "core/rules/urls.py": {"pycurl"},  # CurlUrl: the parser that connects decides which server a URL belongs to
-    "core/pace/pace.py": {"sys"},  # sys.maxsize
+    "core/pace/rate_limiter.py": {"sys"},  # sys.maxsize
 }
 CORE = sorted(str(path.relative_to(PACKAGE)) for path in (PACKAGE / "core").rglob("*.py"))
 CLOCKS = frozenset({"now", "utcnow", "today", "fromtimestamp"})
 """Methods of datetime and date that read a clock or the local time zone."""
 GLOBAL_RANDOM = frozenset({"Random", "SystemRandom"})
 """What may be taken from ``random``: the generator is a parameter, the module's own is a hidden one."""
+DATA = ("errors", "_version", "core/arrays", "core/records", "core/protocol")
+"""What every room may import."""
+ARROWS = {
+    "core/pace": (),
+    "core/stats": (),
+    "core/rules": ("core/pace",),
+    "core/partition": ("core/rules",),
+    "core/frontier": ("core/rules", "core/pace"),
+    "core/ledger": ("core/rules", "core/pace"),
+    "core/forecast": ("core/frontier", "core/ledger", "core/rules", "core/pace"),
+    "config": ("core",),
+    "report": ("core",),
+    "io/process": (),
+    "io/slurm": (),
+    "io/mpi": ("core", "config", "report", "io/process", "io/slurm"),
+    "io/http": ("core", "config", "report", "io/process", "io/slurm"),
+    "io/store": ("core", "config", "report", "io/process", "io/slurm"),
+    "io/folder": ("core", "config", "report", "io/process", "io/slurm"),
+    "io/input": ("core", "config", "report", "io/process", "io/slurm", "io/store", "io/folder"),
+    "io/results": ("core", "config", "report", "io/process", "io/slurm", "io/store", "io/folder"),
+    "io/urls": (
+        "core", "config", "report", "io/process", "io/slurm", "io/input", "io/results", "io/http", "io/folder",
+    ),
+    "roles/signals": ("core",),
+    "roles/coordinator": ("core", "config", "report", "io"),
+    "roles/downloader": ("core", "config", "report", "io"),
+    "roles/loop": ("core", "config", "report", "io", "roles/coordinator", "roles/downloader", "roles/signals"),
+    "roles/rank0": ("core", "config", "report", "io", "roles"),
+    "roles/program": ("core", "config", "report", "io", "roles"),
+    "cli": ("core", "config", "report", "io", "roles"),
+    "export": ("core", "config", "report", "io"),
+    "api": ("core", "config", "report", "io", "roles"),
+    "__main__": ("core", "config", "report", "io", "roles", "cli"),
+    "__init__": ("api",),
+}  # fmt: skip
+"""Room -> the rooms that it may import, beside itself and ``DATA``. A room is a package or a module beside them."""
+MOST_FILES = 15
+MOST_ENTRIES = 13
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -102,6 +141,59 @@ def test_the_check_finds(source: str) -> None:
     assert impurities("some", ast.parse(source))
 
 
+def modules() -> dict[str, Path]:
+    """Every module of the package by its path in it, without the suffix."""
+    return {str(path.relative_to(PACKAGE).with_suffix("")): path for path in PACKAGE.rglob("*.py")}
+
+
+def imported_modules(path: Path, known: Collection[str]) -> set[str]:
+    """The modules of the package that a file imports."""
+    found = set()
+    for imported in imports(parsed(path)):
+        names = imported.split(".")
+        if names[0] == "ddmpi":
+            whole, module = "/".join(names[1:]), "/".join(names[1:-1])
+            found |= {name for name in (whole, module) if name in known}
+    return found
+
+
+def room_of(module: str) -> str:
+    """The room of a module: its package, or itself where it lies beside packages."""
+    folder = module.rpartition("/")[0]
+    return module if folder in {"", "core", "io", "roles"} else folder
+
+
+def may_import(room: str, target: str) -> bool:
+    allowed = (*DATA[: DATA.index(room)], *ARROWS.get(room, ())) if room in DATA else (room, *DATA, *ARROWS[room])
+    return any(f"{target}/".startswith(f"{name}/") for name in allowed)
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_arrows_between_rooms_point_in_one_direction(module: str) -> None:
+    room = room_of(module)
+    if module.endswith("/__init__"):
+        assert not imported_modules(modules()[module], modules()), "a door says what the room is, and imports nothing"
+        return
+    wrong = {other for other in imported_modules(modules()[module], modules()) if not may_import(room, room_of(other))}
+    assert not wrong
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    paths = modules()
+    graph = {name: imported_modules(path, paths) - {"__init__"} for name, path in paths.items()}
+    order = TopologicalSorter(graph)
+    order.prepare()  # raises CycleError, which names the cycle
+
+
+def test_a_room_can_be_held_in_ones_head() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES
+    folders = [path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    assert {
+        str(path): len(list(path.glob("*.py"))) for path in folders if len(list(path.glob("*.py"))) > MOST_FILES
+    } == {}
+
+
 def test_only_the_transfers_make_requests() -> None:
     parts = {"io/http/answers.py", "io/http/easy_handle.py", "io/http/socket_events.py"}  # of the transfers
     others = {"core/rules/urls.py", "roles/downloader/build.py"}  # CurlUrl; the version
@@ -109,7 +201,7 @@ def test_only_the_transfers_make_requests() -> None:
 
 
 def test_only_the_mailbox_and_the_program_itself_know_mpi() -> None:
-    assert files_importing("mpi4py") == {"api.py", "io/mpi/mailbox.py", "io/mpi/starting.py", "roles/program.py"}
+    assert files_importing("mpi4py") == {"api.py", "io/mpi/mailbox.py", "io/mpi/launcher.py", "roles/program.py"}
 
 
 @pytest.mark.parametrize("command", [["-c", "import ddmpi"], ["-m", "ddmpi", "--help"]], ids=["import", "help"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import ddmpi
+from ddmpi._version import __version__
 from ddmpi.errors import EXIT_DONE
 from ddmpi.io.mpi.launcher import speaks
 
@@ -20,16 +20,6 @@ _EPILOG = """exit codes:
   75  stopped early or rows pending: run the same command again
   1   a bug (traceback)
 """
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What the command line asks for beside a plain run."""
-
-    reset_profiled: bool = False
-    reset_batched: bool = False
-    delete_results: bool = False
-    retry_failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="see docs/configuration.md")
-    parser.add_argument("--version", action="version", version=f"ddmpi {ddmpi.__version__}")
+    parser.add_argument("--version", action="version", version=f"ddmpi {__version__}")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--plan", action="store_true", help="predict the run; no server is asked")
     action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")

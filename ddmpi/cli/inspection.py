@@ -17,8 +17,8 @@ from ddmpi.cli.arguments import Arguments
 from ddmpi.cli.plan import plan_beside_run, show_plan
 from ddmpi.config import config as config_module
 from ddmpi.config.config import Config
-from ddmpi.core.ledger.schedule import IntArray, shown_group
-from ddmpi.core.records import UNDECODABLE
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.records import UNDECODABLE, shown_group
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import PART_KINDS, Layout

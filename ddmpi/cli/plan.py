@@ -8,10 +8,10 @@ import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config.config import Config
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.prediction import Circumstances, Prediction, predict
-from ddmpi.core.ledger.schedule import IntArray, shown_group
+from ddmpi.core.records import Orders, shown_group
 from ddmpi.errors import EXIT_DONE
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import Layout
@@ -19,7 +19,7 @@ from ddmpi.io.folder.profiles import Profile, read_profiles
 from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.report.formats import counted, duration, size
-from ddmpi.roles.coordinator.initialization import Reporting, initialize, input_of, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, input_of, own_output
 
 TYPICAL_FILE_BYTES = 100_000
 """Used for predictions where nothing was profiled."""
@@ -45,7 +45,7 @@ def show_plan(
     if is_new:
         lock = own_output(layout, environment)
         try:
-            initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
+            initialize(config, layout, lock, Orders(), InitCallbacks(lambda _: None, lambda _: None, lambda: False))
         finally:
             lock.release()
     config = located(config, layout)

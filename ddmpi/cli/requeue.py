@@ -20,9 +20,9 @@ from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import EXIT_BUG, EXIT_DONE, EXIT_SETUP, DdmpiError
 from ddmpi.io import slurm
 from ddmpi.io.folder.checkpoint import load
+from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.listing import read_bytes
 
 MOST_FRUITLESS: Final = 3
 """So many times in a row a job goes back without a row more: servers that are parked get their time, a fault ends."""

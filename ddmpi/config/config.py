@@ -9,6 +9,8 @@ No config can say which servers share an IP address: that is found when the tabl
 
 Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``, apart from the addresses; keys
 that are not in ``semantic()`` may change between two runs over the same output folder.
+
+Which keys of a config differ from those of an earlier run, without keeping their values: one may hold a password.
 """
 
 from __future__ import annotations
@@ -16,19 +18,21 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-import ddmpi
+from ddmpi._version import __version__
 from ddmpi.config.messages import describe_problem, section_of, shown
 from ddmpi.config.row_filter import RowFilter, parse_filter
 from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
 from ddmpi.config.sections import (
     RESULT_COLUMNS,
     Backoff,
-    Breaker,
+    BreakerSection,
     Columns,
     DownloaderParameters,
     Expected,
@@ -106,7 +110,7 @@ class Keys(Section):
         ),
     )
     backoff: Backoff = Field(Backoff(), description="Pauses after 429 or 503 without Retry-After.")
-    breaker: Breaker = Field(Breaker(), description="Servers that cannot be reached.")
+    breaker: BreakerSection = Field(BreakerSection(), description="Servers that cannot be reached.")
     initialization: Initialization = Field(Initialization(), description="Clustering the input by server.")
     checkpoint_interval_s: float = Field(
         60.0, ge=1, le=86_400, description="Seconds of work that a kill can cost at most; parts close this often."
@@ -226,7 +230,7 @@ class Config(Keys):
         """The request headers as ``Name: value`` lines; the User-Agent is always among them."""
         lines = list(self.downloader_parameters.header)
         if not any(_is_user_agent(line) for line in lines):
-            lines.insert(0, f"User-Agent: ddmpi/{ddmpi.__version__}")
+            lines.insert(0, f"User-Agent: ddmpi/{__version__}")
         return lines
 
     @property
@@ -344,3 +348,47 @@ def _split_legacy(mapping: Mapping[object, object], prefix: str) -> tuple[dict[o
 
 def _is_user_agent(line: str) -> bool:
     return line.partition(":")[0].lower() == "user-agent"
+
+
+_DIGITS: Final = 16
+_NO_KEYS: Final = frozenset({"notices", "contact_missing"})
+"""Fields of the loaded config that nobody writes."""
+
+
+def digests(config: Config) -> dict[str, str]:
+    """A digest of each value, by dotted name."""
+    values = config.model_dump(mode="json")
+    return {
+        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+        for key, value in _flat(values, "")
+        if key not in _NO_KEYS
+    }
+
+
+def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Dotted names of the keys whose values are others than before; none where nothing is known of before."""
+    return [key for key in now if before and before.get(key) != now[key]]
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
+"""A config, its keys as plain data, or the path of its YAML file."""
+
+
+def reader_of(config: ConfigLike) -> Callable[[], Config]:
+    """Return what reads the config, wherever it is.
+
+    It raises ConfigError if it is a wrong one.
+    """
+    if isinstance(config, Config):
+        return lambda: config
+    if isinstance(config, Mapping):
+        return lambda: parse(config, "the config")
+    return lambda: load(Path(config))

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from ddmpi.config.messages import describe_problem, read_yaml
 from ddmpi.config.sections import Section
 from ddmpi.config.value_types import ServerPattern
-from ddmpi.core.pace.overrides import ControlRule
+from ddmpi.core.protocol import ControlOverride
 from ddmpi.errors import ConfigError
 
 
@@ -27,9 +27,9 @@ class FileRule(Section):
     bytes_per_second: float | None = Field(None, ge=0, description="Bytes per second; 0 = no limit.")
     bytes_per_day: float | None = Field(None, ge=0, description="Bytes in 24 hours; 0 = no limit.")
 
-    def rule(self) -> ControlRule:
+    def rule(self) -> ControlOverride:
         """The same as the core has it."""
-        return ControlRule(
+        return ControlOverride(
             self.match, self.pause, self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_day
         )  # fmt: skip
 
@@ -42,7 +42,7 @@ class ControlFile(Section):
     )
     stop: bool = Field(default=False, description="Stop softly; the same command goes on later.")
 
-    def rules(self) -> tuple[ControlRule, ...]:
+    def rules(self) -> tuple[ControlOverride, ...]:
         """Its rules, in order."""
         return tuple(rule.rule() for rule in self.servers)
 

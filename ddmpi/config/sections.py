@@ -344,7 +344,7 @@ class Backoff(Section):
         return cap_s
 
 
-class Breaker(Section):
+class BreakerSection(Section):
     """When a server that cannot be reached is left alone, and when it is given up."""
 
     failures: int = Field(5, ge=1, le=10_000, description="Connection failures in a row that park a server.")

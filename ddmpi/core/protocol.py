@@ -5,7 +5,7 @@ know. Messages carry durations (``wait_s``), never times: the monotonic clocks o
 Request and reply share ``request_id``; whoever gets a reply to a request that it no longer waits for drops it.
 
 Directions: a name that ends the sentence "the coordinator tells a downloader to ..." (``Assign``, ``Extend``,
-``Yield``, ``Stop`` ...) goes down; a report of what happened (``Progress``, ``Yielded``, ``Redirected`` ...) goes up.
+``Release``, ``Stop`` ...) goes down; a report of what happened (``Progress``, ``HandedOff`` ...) goes up.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from enum import Enum, IntEnum
 
 import msgspec
 
-from ddmpi.core.pace.overrides import ControlRule
 from ddmpi.core.records import BatchRef, Limits, PaceState
-from ddmpi.core.stats.audit import Asked
-from ddmpi.core.stats.usage import Usage
+
+REPORT_INTERVAL_S = 0.5
+"""How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
+
+REPORTS_PER_S = 200.0
+"""With many ranks they report more rarely: rank 0 reads at most so many reports per second without urgent news."""
 
 
 class Tag(IntEnum):
@@ -49,7 +52,7 @@ class LaneState(str, Enum):
     """The lane has no row left, none in flight, no connection open, and its parts are committed."""
 
 
-class Errand(msgspec.Struct, frozen=True):
+class Handoff(msgspec.Struct, frozen=True):
     """A row that was redirected into another server's pace group and has to be fetched under that group's limits."""
 
     batch: BatchRef
@@ -79,9 +82,20 @@ class Lane(msgspec.Struct, frozen=True):
     """Predicted time of the lane with its share, seconds."""
     sampling: bool = False
     version: int = 0
-    errands: tuple[Errand, ...] = ()
+    handoffs: tuple[Handoff, ...] = ()
     whole: Limits | None = None
     """The limits that ``share`` is a share of; None: all of it."""
+
+
+class ControlOverride(msgspec.Struct, frozen=True):
+    """What holds for the pace groups (or the servers without a group) that match. None: as planned."""
+
+    match: str
+    pause: bool = False
+    rate_per_s: float | None = None
+    connections: int | None = None
+    bytes_per_s: float | None = None
+    bytes_per_day: float | None = None
 
 
 # ---- coordinator -> downloader
@@ -100,14 +114,14 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
 
 
 class Assign(msgspec.Struct, frozen=True, tag=True):
-    """Lease these lanes. Answers ``StealRequest`` when ``request_id`` > 0."""
+    """Lease these lanes. Answers ``WorkRequest`` when ``request_id`` > 0."""
 
     lanes: tuple[Lane, ...]
     request_id: int = 0
 
 
 class Extend(msgspec.Struct, frozen=True, tag=True):
-    """More batches, errands, or a larger share, for a lane that the rank already holds.
+    """More batches, handoffs, or a larger share, for a lane that the rank already holds.
 
     ``added`` is added to the lane's share, never set: the holder may have cut its share for a split that the sender has
     not heard of yet. ``wait_s`` > 0: another lane of the group was asked to pause for so long; a message with nothing
@@ -118,25 +132,25 @@ class Extend(msgspec.Struct, frozen=True, tag=True):
     version: int
     added: Limits | None = None
     batches: tuple[BatchRef, ...] = ()
-    errands: tuple[Errand, ...] = ()
+    handoffs: tuple[Handoff, ...] = ()
     wait_s: float = 0.0
 
 
 class SetControl(msgspec.Struct, frozen=True, tag=True):
     """These rules hold from now on, instead of those before."""
 
-    rules: tuple[ControlRule, ...]
+    rules: tuple[ControlOverride, ...]
 
 
 class NoWork(msgspec.Struct, frozen=True, tag=True):
-    """Answers ``StealRequest``: nothing to give now; do not ask again for ``wait_s``."""
+    """Answers ``WorkRequest``: nothing to give now; do not ask again for ``wait_s``."""
 
     request_id: int
     wait_s: float
 
 
-class Yield(msgspec.Struct, frozen=True, tag=True):
-    """Give back lanes that have not started, worth about ``time_s``; answered by ``Yielded``.
+class StealRequest(msgspec.Struct, frozen=True, tag=True):
+    """Give back lanes that have not started, worth about ``time_s``; answered by ``StealResponse``.
 
     When there is none and ``split_lane_id`` > 0, split that lane: half of its batches and half of its share.
     """
@@ -215,14 +229,14 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     counters: Counters
 
 
-class StealRequest(msgspec.Struct, frozen=True, tag=True):
+class WorkRequest(msgspec.Struct, frozen=True, tag=True):
     """My queue runs low. Answered by ``Assign`` or ``NoWork`` with the same ``request_id`` (> 0, per rank)."""
 
     request_id: int
 
 
-class Yielded(msgspec.Struct, frozen=True, tag=True):
-    """Answers ``Yield``: the lanes given back, or the part of ``split_lane_id`` that was cut off (maybe neither).
+class StealResponse(msgspec.Struct, frozen=True, tag=True):
+    """Answers ``StealRequest``: the lanes given back, or the part cut off of ``split_lane_id``, or neither.
 
     ``split_share`` is what the cut-off part may use; the holder has reduced its own share by it before it says so.
     """
@@ -234,10 +248,10 @@ class Yielded(msgspec.Struct, frozen=True, tag=True):
     split_share: Limits | None = None
 
 
-class Redirected(msgspec.Struct, frozen=True, tag=True):
+class HandedOff(msgspec.Struct, frozen=True, tag=True):
     """Rows that were redirected into pace groups of which this rank holds no lane."""
 
-    errands: tuple[Errand, ...]
+    handoffs: tuple[Handoff, ...]
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -258,6 +272,39 @@ class Sample(msgspec.Struct, frozen=True):
 
 class Samples(msgspec.Struct, frozen=True, tag=True):
     samples: tuple[Sample, ...]
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """What a rank has asked of one pace group since it last said so. Times count back from the message."""
+
+    group: str
+    requests: int
+    throttled: int
+    """Answers that asked for fewer requests."""
+    bytes: int
+    first_s: float
+    """So long ago the first of these requests started."""
+    last_s: float
+    """So long ago the last one ended."""
+    latencies: dict[int, int]
+    """Bucket -> answers in it."""
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True):
+    """What a rank has done to one pace group (of packed rows: to one server) since it last said so."""
+
+    group: str
+    first_at: float
+    """Wall clock, seconds since 1970, of the first start."""
+    starts: bytes
+    """One little-endian uint32 per start: ticks after ``first_at``, not sorted."""
+    body_bytes: int
+    throttled: int
+    """Answers that asked for fewer requests."""
+    connections: int
+    """Most connections that this rank has had open to it at once, idle ones included."""
+    pauses: int
+    paused_s: float
 
 
 class ServersUsed(msgspec.Struct, frozen=True, tag=True):
@@ -283,9 +330,9 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     """Answers ``Stop``: all parts are closed and reported."""
 
 
-ToDownloader = Begin | Assign | Extend | SetControl | NoWork | Yield | Release | Stop | Exit
+ToDownloader = Begin | Assign | Extend | SetControl | NoWork | StealRequest | Release | Stop | Exit
 ToCoordinator = (
-    Progress | StealRequest | Yielded | Redirected | Samples | ServersUsed | StopRequested | Failed | Finished
+    Progress | WorkRequest | StealResponse | HandedOff | Samples | ServersUsed | StopRequested | Failed | Finished
 )
 Message = ToDownloader | ToCoordinator
 
@@ -308,3 +355,8 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
         return _decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:  # msgspec has no error of its own for these
         raise msgspec.DecodeError(str(error)) from error
+
+
+def report_interval_s(workers: int) -> float:
+    """How often each of so many ranks reports."""
+    return max(REPORT_INTERVAL_S, workers / REPORTS_PER_S)

@@ -78,6 +78,46 @@ class Limits(msgspec.Struct, frozen=True):
         """Whether all bytes have to be counted in one place: such a group has one lane."""
         return self.bytes_per_hour > 0 or self.bytes_per_day > 0
 
+    def divided(self, parts: int) -> list[Limits]:
+        """Return shares that add up to these limits, none of them without a connection.
+
+        Raises:
+            ValueError: more parts than connections.
+        """
+        if parts > self.connections:
+            raise ValueError(f"{parts} lanes cannot share {self.connections} connections")
+        each, extra = divmod(self.connections, parts)
+        return [
+            Limits(
+                self.rate_per_s / parts,
+                each + (1 if i < extra else 0),
+                self.bytes_per_s / parts,
+                self.bytes_per_day / parts,
+                self.bytes_per_hour / parts,
+            )
+            for i in range(parts)
+        ]
+
+    def plus(self, other: Limits) -> Limits:
+        """Return both shares together."""
+        return Limits(
+            self.rate_per_s + other.rate_per_s,
+            self.connections + other.connections,
+            self.bytes_per_s + other.bytes_per_s,
+            self.bytes_per_day + other.bytes_per_day,
+            self.bytes_per_hour + other.bytes_per_hour,
+        )
+
+    def minus(self, part: Limits) -> Limits:
+        """Return what is left of this share when a part of it is given away."""
+        return Limits(
+            self.rate_per_s - part.rate_per_s,
+            self.connections - part.connections,
+            self.bytes_per_s - part.bytes_per_s,
+            self.bytes_per_day - part.bytes_per_day,
+            self.bytes_per_hour - part.bytes_per_hour,
+        )
+
 
 class PaceState(msgspec.Struct, frozen=True):
     """What is worth keeping of a pace when its lane moves or the run ends. All durations count from the message.
@@ -88,7 +128,7 @@ class PaceState(msgspec.Struct, frozen=True):
     rate_per_s: float = 0.0
     wait_s: float = 0.0
     incidents: int = 0
-    parkings: int = 0
+    open_count: int = 0
     throttles: int = 0
     spent_hour: tuple[tuple[float, float], ...] = ()
     spent_day: tuple[tuple[float, float], ...] = ()
@@ -176,3 +216,35 @@ class Failure:
     kind: ErrorKind
     code: int
     message: str
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the command line asks for beside a plain run."""
+
+    reset_profiled: bool = False
+    reset_batched: bool = False
+    delete_results: bool = False
+    retry_failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small image, and whose it is."""
+
+    data_uri: str
+    caption: str
+
+
+PACKED_PREFIX = MANY_SERVERS + "/"
+"""How the name of a group begins that is one packed batch."""
+
+
+def is_packed(group: str) -> bool:
+    """Whether the group is a packed batch: its servers have own limits instead of a common share."""
+    return group.startswith(PACKED_PREFIX)
+
+
+def shown_group(group: str) -> str:
+    """The group's name for people, who have never heard of packed batches."""
+    return f"small servers ({group})" if is_packed(group) else group

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-import ddmpi
-from ddmpi.api import layout_of
+from ddmpi._version import __version__
 from ddmpi.errors import OutputError, SetupError, StorageError
 from ddmpi.export.duplicates import find_duplicates
 from ddmpi.export.parts import row_groups, success_parts
@@ -29,6 +28,7 @@ from ddmpi.export.shard_maker import ShardCounts, ShardMaker
 from ddmpi.io import slurm
 from ddmpi.io.folder import checkpoint
 from ddmpi.io.folder.durable import make_folders, write_atomically
+from ddmpi.io.folder.layout import layout_of
 from ddmpi.io.folder.lock import OutputLock, acquire
 from ddmpi.report.formats import counted
 
@@ -143,7 +143,7 @@ def _own(places: Places, options: Options, source: str, environment: Mapping[str
     Raises:
         OutputError: it holds another export or other files, or another process exports into it.
     """
-    wanted = {"version": ddmpi.__version__, "options": options.stated(), "source": source}
+    wanted = {"version": __version__, "options": options.stated(), "source": source}
     if not places.state.exists() and places.target.exists() and any(places.target.iterdir()):
         raise OutputError(f"{places.target} is not empty; export into a new folder")
     make_folders(places.state)

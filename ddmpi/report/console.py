@@ -13,8 +13,8 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from ddmpi.report.data import Snapshot, Summary
 from ddmpi.report.formats import counted, duration, share, size
-from ddmpi.report.summary import Snapshot, Summary
 
 LINE_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.25

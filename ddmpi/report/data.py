@@ -1,12 +1,15 @@
-"""What the report shows. Data only."""
+"""What the report shows. Data only.
+
+What people are told of a run, as numbers: while it goes on, and at its end. Data only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ddmpi.core.records import Picture
 from ddmpi.core.stats.usage import GroupUsage
-from ddmpi.report.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,6 @@ class ServerLine:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A small image, and whose it is."""
-
-    data_uri: str
-    caption: str
-
-
-@dataclass(frozen=True)
 class Audit:
     """The politeness audit: a table as it was found."""
 
@@ -102,3 +97,41 @@ class Report:
     """What was changed while the run was on."""
     pictures: Sequence[Picture] = ()
     audit: Audit | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of the run at one moment."""
+
+    stage: str
+    rows: int
+    rows_done: int
+    errors: int
+    bytes: int
+    servers_active: int
+    ranks: int
+    note: str = ""
+    """What a person would wonder about: why there is no speed, or why it says little yet."""
+    unit: str = "rows"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a run."""
+
+    rows: int
+    successes: int
+    errors: int
+    pending: int
+    kinds: Mapping[str, int]
+    fetched_bytes: int
+    fetched_rows: int
+    requests: int
+    seconds: float
+    slowest: Sequence[tuple[str, float]]
+    output: str
+    ending: str
+    ignored: int = 0
+    """Rows on servers that the ignored table names: neither successes nor errors nor pending."""
+    report: str = ""
+    """Path of the report; empty where there is none."""

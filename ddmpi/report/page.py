@@ -27,9 +27,8 @@ from markupsafe import Markup, escape
 
 from ddmpi.errors import EXIT_DONE
 from ddmpi.report.charts import charts
-from ddmpi.report.data import Report, ServerLine
+from ddmpi.report.data import Report, ServerLine, Summary
 from ddmpi.report.formats import duration, share, size
-from ddmpi.report.summary import Summary
 
 MOST_SERVERS: Final = 1_000
 """Lines of the table of servers; the rest is one sentence."""

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from ddmpi.core.stats.history import MOST_POINTS
-from ddmpi.core.stats.metrics import Measurement, thinned
+from ddmpi.core.stats.metrics import MOST_POINTS, Measurement, thinned
 from ddmpi.errors import EXIT_DONE
 from ddmpi.report.data import Point, RunLine
 

@@ -16,15 +16,15 @@ from ddmpi.core.protocol import (
     Exit,
     Failed,
     Finished,
+    HandedOff,
     Message,
     Progress,
-    Redirected,
     Samples,
     ServersUsed,
-    StealRequest,
+    StealResponse,
     StopReason,
     StopRequested,
-    Yielded,
+    WorkRequest,
 )
 from ddmpi.errors import EXIT_PENDING, OutputError, SetupError, StorageError
 from ddmpi.io.folder.disk_errors import machine_faults
@@ -41,7 +41,17 @@ POLL_LEAST_S = 0.0005
 POLL_MOST_S = 0.02
 LONGEST_WAIT_S = 1.0
 LEAVE_TIMEOUT_S = 5.0
-_TO_COORDINATOR = (Progress, StealRequest, Yielded, Redirected, Samples, ServersUsed, StopRequested, Failed, Finished)
+_TO_COORDINATOR = (
+    Progress,
+    WorkRequest,
+    StealResponse,
+    HandedOff,
+    Samples,
+    ServersUsed,
+    StopRequested,
+    Failed,
+    Finished,
+)
 
 
 class Loop:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config.config import Config
 from ddmpi.core.protocol import Begin
+from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_PENDING
-from ddmpi.io.cores import share_of_cores
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.rank_log import log_to_file
 from ddmpi.io.mpi.mailbox import Mailbox, cores_of_downloaders
+from ddmpi.io.process import share_of_cores
 from ddmpi.io.urls.address_table import located
 from ddmpi.roles.downloader.build import check_libraries, make_downloader
 from ddmpi.roles.downloader.downloader import Downloader
@@ -48,10 +48,10 @@ def run(
     mailbox = Mailbox(comm)
     make_downloader = _downloader_maker(mailbox, share_of_cores(os.sched_getaffinity(0), cores_of_downloaders(comm)))
     if mailbox.rank == 0:
-        from ddmpi.roles.rank0 import Conductor  # noqa: PLC0415  # see the module's docstring
+        from ddmpi.roles.rank0 import Rank0  # noqa: PLC0415  # see the module's docstring
 
         _keep_what_is_loaded()
-        ending = Conductor(mailbox, signals, read_config, orders, environment, make_downloader).run()
+        ending = Rank0(mailbox, signals, read_config, orders, environment, make_downloader).run()
     else:
         _keep_what_is_loaded()
         ending = Loop(mailbox, signals, make_downloader).run()

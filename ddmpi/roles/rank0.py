@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config.config import Config
 from ddmpi.core.protocol import Begin, Exit
+from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_PENDING, DdmpiError, Interrupted, StorageError
 from ddmpi.io import slurm
 from ddmpi.io.folder.disk_errors import machine_faults
@@ -26,9 +26,9 @@ from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
-from ddmpi.roles.coordinator.initialization import Reporting, describe_environment, initialize, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, describe_environment, initialize, own_output
 from ddmpi.roles.coordinator.live_control import Controller
-from ddmpi.roles.coordinator.reporter import Reporter
+from ddmpi.roles.coordinator.reporter import ConsoleReporter
 from ddmpi.roles.downloader.build import check_authorities
 from ddmpi.roles.downloader.downloader import Downloader
 from ddmpi.roles.loop import Loop
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Conductor:
+class Rank0:
     """Rank 0 of a run.
 
     Args:
@@ -97,8 +97,8 @@ class Conductor:
         return list(range(1, self.mailbox.size)) or [0]
 
     def _conduct(self, config: Config, layout: Layout) -> Exit:
-        reporter = Reporter(self.console, self.mailbox.size, self._started_at)
-        reporting = Reporting(
+        reporter = ConsoleReporter(self.console, self.mailbox.size, self._started_at)
+        reporting = InitCallbacks(
             reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
             reporter.on_names, reporter.on_grouped,
         )  # fmt: skip

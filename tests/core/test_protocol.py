@@ -8,14 +8,11 @@ import msgspec
 import pytest
 
 from ddmpi.core import protocol
-from ddmpi.core.pace.overrides import ControlRule
-from ddmpi.core.protocol import Message, Tag, decode, encode
+from ddmpi.core.protocol import Asked, ControlOverride, Message, Tag, Usage, decode, encode
 from ddmpi.core.records import BatchRef, Limits, PaceState
-from ddmpi.core.stats.audit import Asked
-from ddmpi.core.stats.usage import Usage
 
 BATCH = BatchRef(3, "s", 1, "urls/0.parquet", 2, 100, 10, ("images/a.parquet",), 0)
-ERRAND = protocol.Errand(BATCH, 4, "http://t/x", "t", "t", 2, 1)
+ERRAND = protocol.Handoff(BATCH, 4, "http://t/x", "t", "t", 2, 1)
 SHARE = Limits(2.5, 3, 1e6, 1e9)
 PACE = PaceState(1.0, 2.0, 3, 4, 5, ((5.0, 6.0),), ((7.0, 8.0), (9.0, 10.0)))
 LANE = protocol.Lane(7, "s", False, SHARE, (BATCH,), {"s": PACE}, 6.0, True, 8, (ERRAND,))
@@ -25,9 +22,9 @@ MESSAGES: list[Message] = [
     protocol.Begin(4, b"{}", 50.0),
     protocol.Assign((LANE,), 5),
     protocol.Extend(7, 9, SHARE, (BATCH,), (ERRAND,), 3.5),
-    protocol.SetControl((ControlRule("*.org", True, 0.5, 2, 1e6, 1e9),)),
+    protocol.SetControl((ControlOverride("*.org", True, 0.5, 2, 1e6, 1e9),)),
     protocol.NoWork(5, 2.0),
-    protocol.Yield(6, 10.0, 7),
+    protocol.StealRequest(6, 10.0, 7),
     protocol.Release((7, 8)),
     protocol.Stop(protocol.StopReason.WALLTIME, 8.0),
     protocol.Exit(75, "no space left"),
@@ -38,9 +35,9 @@ MESSAGES: list[Message] = [
         2,
         protocol.Counters(1, 2, 3, 4, 5, 6, 7),
     ),
-    protocol.StealRequest(5),
-    protocol.Yielded(6, (8,), 7, (3,), SHARE),
-    protocol.Redirected((ERRAND,)),
+    protocol.WorkRequest(5),
+    protocol.StealResponse(6, (8,), 7, (3,), SHARE),
+    protocol.HandedOff((ERRAND,)),
     protocol.Samples((protocol.Sample("s", True, 200, "", "127.0.0.1", "1.1", 0.1, 0.2, 0.3, 100, 4.0),)),
     protocol.ServersUsed(
         (Usage("a", 3, 1, 1000, 5.0, 0.5, {2: 2, 7: 1}),), (Asked("a", 1.7e9, b"\0\0\0\0", 1000, 1, 2, 1, 60.0),)
@@ -73,7 +70,7 @@ def test_bytes_may_come_in_any_buffer(kind: type) -> None:
         pytest.param(msgspec.msgpack.encode({"type": "Surprise"}), id="a message that nobody knows"),
         pytest.param(msgspec.msgpack.encode({"type": "NoWork", "request_id": "5", "wait_s": 1.0}), id="a wrong type"),
         pytest.param(msgspec.msgpack.encode({"type": "NoWork", "request_id": 5}), id="a missing field"),
-        pytest.param(encode(protocol.StealRequest(5))[:-1], id="a message that was cut off"),
+        pytest.param(encode(protocol.WorkRequest(5))[:-1], id="a message that was cut off"),
     ],
 )
 def test_what_is_no_message_is_refused(data: bytes) -> None:

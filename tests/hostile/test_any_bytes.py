@@ -17,9 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddmpi.config.control_file import ControlFile, parse_control
-from ddmpi.core.pace.overrides import ControlRule
-from ddmpi.core.pace.pace import RETRY_AFTER_MAX_S
-from ddmpi.core.protocol import decode, encode
+from ddmpi.core.pace.rate_limiter import RETRY_AFTER_MAX_S
+from ddmpi.core.protocol import ControlOverride, decode, encode
 from ddmpi.core.records import Answer, ErrorKind, Task
 from ddmpi.core.rules.image_bytes import begins_like_image, image_is_cut_off
 from ddmpi.core.rules.robots_txt import RobotsVerdict, judge_robots
@@ -158,7 +157,7 @@ def test_control_files(text: str) -> None:
         assert str(error).startswith("control.yaml: ")
     else:
         assert isinstance(parsed, ControlFile)
-        assert all(isinstance(rule, ControlRule) for rule in parsed.rules())
+        assert all(isinstance(rule, ControlOverride) for rule in parsed.rules())
 
 
 @pytest.mark.parametrize("text", ["[" * 500, "{a: " * 500, "- " * 500, "a: &a [*a]", "!!python/object:os.system {}"])

@@ -38,7 +38,7 @@ class Reader:
     reads: list[int] = field(default_factory=list)
     error: Exception | None = None
 
-    def read(self, batch: BatchRef, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
         self.reads.append(batch.batch_id)
         if self.error is not None:
             raise self.error

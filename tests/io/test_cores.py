@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddmpi.io.cores import share_of_cores
+from ddmpi.io.process import share_of_cores
 
 ALL = frozenset(range(8))
 

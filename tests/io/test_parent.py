@@ -10,7 +10,7 @@ import pytest
 
 RANK = """
 import os, sys, time
-from ddmpi.io.parent import die_with_launcher
+from ddmpi.io.process import die_with_launcher
 die_with_launcher(os.environ)
 os.write(1, b"ready\\n")
 sys.stdin.read()

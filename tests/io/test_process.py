@@ -10,14 +10,14 @@ import pytest
 
 ARROW = """
 import os
-from ddmpi.io.memory import use_one_allocator
+from ddmpi.io.process import use_one_allocator
 use_one_allocator(os.environ)
 import pyarrow
 print(pyarrow.default_memory_pool().backend_name)
 """
 PIECES = """
 import os
-from ddmpi.io.memory import give_back_freed, resident_bytes
+from ddmpi.io.process import give_back_freed, resident_bytes
 pieces = [bytes([number % 256]) * 16_384 for number in range(4_000)]
 kept = pieces[::50]
 del pieces

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-from ddmpi.core.protocol import Assign, Counters, Finished, Lane, Message, NoWork, PartReport, Progress, StealRequest
+from ddmpi.core.protocol import Assign, Counters, Finished, Lane, Message, NoWork, PartReport, Progress, WorkRequest
 from ddmpi.core.records import BatchRef, Limits
 from ddmpi.io.mpi.mailbox import Mailbox
 
@@ -60,7 +60,7 @@ def lane_of(rank: int, batches: int) -> Lane:
 
 
 def test_messages_of_one_sender_arrive_whole_and_in_order(mailbox: Mailbox) -> None:
-    sent = [StealRequest(number) for number in range(1, 51)]
+    sent = [WorkRequest(number) for number in range(1, 51)]
     for message in sent:
         mailbox.send(0, message)
     if mailbox.rank == 0:

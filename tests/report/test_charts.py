@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddmpi.core.stats.history import MOST_POINTS
-from ddmpi.core.stats.metrics import Measurement
+from ddmpi.core.stats.metrics import MOST_POINTS, Measurement
 from ddmpi.report.charts import HEIGHT, RATE_BINS, WIDTH, charts, rates_of, tick_step
 from ddmpi.report.data import Point
 from ddmpi.report.timeline import MOST_RUNS, joined, points_of, runs_of

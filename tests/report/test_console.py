@@ -9,8 +9,8 @@ import pytest
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
-from ddmpi.report.summary import Snapshot, Summary
-from ddmpi.roles.coordinator.reporter import Reporter
+from ddmpi.report.data import Snapshot, Summary
+from ddmpi.roles.coordinator.reporter import ConsoleReporter
 
 
 def new_console() -> Console:
@@ -63,7 +63,7 @@ def test_of_text_files_the_end_is_not_known(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_reporter_tells_the_stage_and_its_result(capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = Reporter(new_console(), ranks=4, started_at=0.0)
+    reporter = ConsoleReporter(new_console(), ranks=4, started_at=0.0)
     reporter.on_rows(PartitionProgress(rows=5, total=None))
     assert not capsys.readouterr().out
     servers = [(f"s{number}.org", 1000 - number) for number in range(10)]
@@ -77,7 +77,7 @@ def test_the_reporter_tells_the_stage_and_its_result(capsys: pytest.CaptureFixtu
 
 
 def test_the_reporter_tells_of_addresses(capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = Reporter(new_console(), ranks=4, started_at=0.0)
+    reporter = ConsoleReporter(new_console(), ranks=4, started_at=0.0)
     reporter.on_grouped(AddressSummary(servers=5000, unknown=0, shared=3000, groups=1))
     reporter.on_grouped(AddressSummary(servers=1, unknown=1, shared=0, groups=0))
     assert capsys.readouterr().out.splitlines() == [

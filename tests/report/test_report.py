@@ -13,17 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config import config as config_module
-from ddmpi.core.stats.history import MOST_POINTS
+from ddmpi.core.records import Orders, Picture
+from ddmpi.core.stats.metrics import MOST_POINTS
 from ddmpi.core.stats.usage import GroupUsage, UsageCounter, UsageTable
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.profiles import Profile
-from ddmpi.report.data import Audit, Picture, Point, Report, RunLine, ServerLine
+from ddmpi.report.data import Audit, Point, Report, RunLine, ServerLine, Summary
 from ddmpi.report.page import MOST_SERVERS, render
-from ddmpi.report.summary import Summary
-from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output
-from ddmpi.roles.coordinator.report_contents import audit, server_lines
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
+from ddmpi.roles.coordinator.report_data import audit, server_lines
 from ddmpi.roles.coordinator.run_state import RunState
 
 MakeState = Callable[..., RunState]
@@ -228,7 +227,9 @@ def make_state(tmp_path: Path) -> MakeState:
         layout = Layout(Path(config.path_to_output_folder), config.output_structure)
         lock = own_output(layout, {})
         try:
-            return initialize(config, layout, lock, Orders(), Reporting(lambda _: None, lambda _: None, lambda: False))
+            return initialize(
+                config, layout, lock, Orders(), InitCallbacks(lambda _: None, lambda _: None, lambda: False)
+            )
         finally:
             lock.release()
 

@@ -19,13 +19,13 @@ from ddmpi.core.protocol import (
     Assign,
     Counters,
     Exit,
+    HandedOff,
     LaneReport,
     LaneState,
     Progress,
-    Redirected,
+    StealRequest,
     Stop,
     StopReason,
-    Yield,
 )
 from ddmpi.core.rules.verdict import SUCCESS
 from ddmpi.io.mpi.mailbox import Mailbox
@@ -37,14 +37,14 @@ from tests.fleet.process import running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_fleet
 from tests.whole.job import make_job, parts
 
-LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} rank (\d+) ([A-Z]+) ([a-z_.]+): (.*)")
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} rank (\d+) ([A-Z]+) ([a-z0-9_.]+): (.*)")
 
 
 # ---- messages
 
 
 def test_a_message_is_one_short_line_without_defaults() -> None:
-    assert line_of(Yield(3, 12.5)) == "Yield(request_id=3, time_s=12.5)"
+    assert line_of(StealRequest(3, 12.5)) == "StealRequest(request_id=3, time_s=12.5)"
     assert line_of(Stop(StopReason.DONE, 0.0)) == "Stop(reason=done, grace_s=0)"
     assert line_of(Exit(0, "a\x1b[2J\nb")) == r"Exit(code=0, message='a\x1b[2J\nb')"
     report = LaneReport(7, 1, LaneState.PARKED, wait_s=60.0)
@@ -54,7 +54,7 @@ def test_a_message_is_one_short_line_without_defaults() -> None:
     )
     many = Assign(tuple(lane(number, [batch(number)]) for number in range(5_000)))
     assert len(line_of(many)) <= MOST_CHARACTERS
-    assert line_of(Redirected(())).startswith("Redirected(")
+    assert line_of(HandedOff(())).startswith("HandedOff(")
     assert "... 6 in all]" in line_of(Assign((lane(1, [batch(number) for number in range(6)]),)))
 
 
@@ -88,9 +88,8 @@ def test_each_attempt_has_a_line_with_what_came_of_it(caplog: pytest.LogCaptureF
     assert caplog.messages[:4] == [
         "row 0 of batch 5, http://s/0: 200, attempt 1, 250 ms, 100 bytes, lane 1, final",
         "row 1 of batch 5, http://s/1: http_status 404 'HTTP status 404', attempt 1, 250 ms, 100 bytes, lane 1, final",
-        "row 2 of batch 5, http://s/2: http_status 500 'HTTP status 500', attempt 1, 250 ms, 100 bytes, lane 1, to be "
-        "gone on with",
-        "row 3 of batch 5, http://s/3: redirect, attempt 1, 250 ms, 100 bytes, lane 1, to be gone on with",
+        "row 2 of batch 5, http://s/2: http_status 500 'HTTP status 500', attempt 1, 250 ms, 100 bytes, lane 1, open",
+        "row 3 of batch 5, http://s/3: redirect, attempt 1, 250 ms, 100 bytes, lane 1, open",
     ]
 
 
@@ -104,9 +103,9 @@ def test_pauses_and_steps_of_the_rate_have_lines(caplog: pytest.LogCaptureFixtur
             assert task is not None
             frontier.finished(task, throttled(30.0) if number == 7 else SUCCESS, 1.1 + number, body_bytes=1)
     text = "\n".join(caplog.messages)
-    assert "takes lane 1 of s: 10 rows of batches [5], 0 errands, full speed, 4 connections" in text
+    assert "takes lane 1 of s: 10 rows of batches [5], 0 handoffs, full speed, 4 connections" in text
     assert "batch 5 has 10 rows to fetch, in lane 1" in text
-    assert "s rests for 30.0 s: <Pace" in text
+    assert "s rests for 30.0 s: <RateLimiter" in text
     assert re.search(r"s is asked at \S+ requests/s instead of full speed", text)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from protego import Protego
 
 from ddmpi.core.ledger.known_paces import PAUSE_NEWS_S
-from ddmpi.core.ledger.schedule import SPLIT_ABOVE_PER_S, is_packed
-from ddmpi.core.pace.overrides import Control
-from ddmpi.core.pace.pace import BURST_S
-from ddmpi.core.protocol import Errand
-from ddmpi.core.records import Answer, Limits, Task
+from ddmpi.core.ledger.schedule import SPLIT_ABOVE_PER_S
+from ddmpi.core.pace.overrides import Overrides
+from ddmpi.core.pace.rate_limiter import BURST_S
+from ddmpi.core.protocol import Handoff
+from ddmpi.core.records import Answer, Limits, Task, is_packed
 from tests.simulation.rank import COORDINATOR, CRAWLER, Witness
 from tests.simulation.simulation import RunReport, Simulation
 from tests.simulation.world import Disk, World
@@ -71,8 +71,8 @@ class Laws(Witness):
         assert self.owners.pop(key) in {rank, UNDERWAY}
         self.decided_rows.add(key)
 
-    def redirected(self, rank: int, errand: Errand) -> None:
-        key = (errand.batch.batch_id, errand.row)
+    def redirected(self, rank: int, handoff: Handoff) -> None:
+        key = (handoff.batch.batch_id, handoff.row)
         assert self.owners[key] == rank
         self.owners[key] = UNDERWAY
 
@@ -113,7 +113,7 @@ class Laws(Witness):
         controls = [(-math.inf, ()), *self._simulation.cluster.controls]
         ends = [*(at for at, _ in controls[1:]), math.inf]
         valid = [rules for (at, rules), end in zip(controls, ends, strict=True) if at <= now < end + NEWS_S]
-        found = [limits for rules in valid if (limits := Control(rules).limits(group, planned)) is not None]
+        found = [limits for rules in valid if (limits := Overrides(rules).limits(group, planned)) is not None]
         assert found, f"{group} is paused, and asked at {now}"
         rates = [limits.rate_per_s for limits in found]
         return Limits(max(rates) if min(rates) > 0 else 0.0, max(limits.connections for limits in found))

@@ -11,29 +11,36 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ddmpi.core.frontier.attempts import Fate
+from ddmpi.core.frontier.attempts import Disposition
 from ddmpi.core.frontier.frontier import Frontier
-from ddmpi.core.frontier.frontier_rules import Rules
-from ddmpi.core.frontier.interface import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
-from ddmpi.core.frontier.work_requests import WorkRequests
-from ddmpi.core.pace.overrides import Control
+from ddmpi.core.frontier.interface import (
+    BatchEnded,
+    LaneEnded,
+    LoadBatch,
+    ReadyToYield,
+    RowHandedOff,
+    RowsFailed,
+    Rules,
+)
+from ddmpi.core.frontier.stealing import WorkRequests
+from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.protocol import (
     Assign,
     Counters,
-    Errand,
     Extend,
     Finished,
+    HandedOff,
+    Handoff,
     LaneReport,
     Message,
     NoWork,
     PartReport,
     Progress,
-    Redirected,
     Release,
     SetControl,
+    StealRequest,
     Stop,
     ToCoordinator,
-    Yield,
 )
 from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Task
 from ddmpi.core.rules.robots_txt import judge_robots
@@ -80,7 +87,7 @@ class Witness:
     def decided(self, rank: int, batch_id: int, row: int) -> None:
         """A row has its outcome, which is not durable yet."""
 
-    def redirected(self, rank: int, errand: Errand) -> None:
+    def redirected(self, rank: int, handoff: Handoff) -> None:
         """A row leaves the rank."""
 
 
@@ -135,7 +142,7 @@ class SimulatedRank:
         self._loaded: list[tuple[int, BatchRef, set[int]]] = []
         self._parts: list[PartReport] = []
         self._drained: list[LaneReport] = []
-        self._errands: list[Errand] = []
+        self._handoffs: list[Handoff] = []
         self._yields: list[ReadyToYield] = []
         self._open_rows: dict[tuple[int, bool], list[int]] = {}
         self._ended: list[LaneEnded] = []
@@ -164,12 +171,12 @@ class SimulatedRank:
                 self._work_requests.answered(request_id)
                 self._work_requests.refuse_until(now + wait_s)
             case SetControl(rules):
-                self.frontier.set_control(Control(rules), now)
+                self.frontier.set_control(Overrides(rules), now)
             case Extend():
                 self.frontier.extend(message, now)
             case Release(lane_ids):
                 self.frontier.release(lane_ids)
-            case Yield():
+            case StealRequest():
                 self.frontier.yield_lanes(message, now)
             case Stop(_, grace_s):
                 self.frontier.stop()
@@ -216,7 +223,7 @@ class SimulatedRank:
         times = [self._report_at, self._close_at]
         if self._stop_at is not None and self._in_flight:
             times.append(self._stop_at)
-        if self.frontier.is_hungry:
+        if self.frontier.wants_work:
             times.append(self._work_requests.due_at)
         return max(self.free_at, min(times))
 
@@ -254,8 +261,8 @@ class SimulatedRank:
             self.frontier.finished(task, judge_robots(answer, CRAWLER), now, len(answer.body))
             return
         verdict = classify(answer, "any", MAX_REDIRECTS)
-        fate, failure = self.frontier.finished(task, verdict, now, len(answer.body))
-        if fate is Fate.SUCCESS or failure is not None:
+        disposition, failure = self.frontier.finished(task, verdict, now, len(answer.body))
+        if disposition is Disposition.SUCCESS or failure is not None:
             self._decide(task.batch_id, task.row, is_error=failure is not None)
 
     def _decide(self, batch_id: int, row: int, *, is_error: bool) -> None:
@@ -317,9 +324,9 @@ class SimulatedRank:
                 case RowsFailed(tasks):
                     for task in tasks:
                         self._decide(task.batch_id, task.row, is_error=True)
-                case RowRedirected(errand):
-                    self._in.witness.redirected(self.rank, errand)
-                    self._errands.append(errand)
+                case RowHandedOff(handoff):
+                    self._in.witness.redirected(self.rank, handoff)
+                    self._handoffs.append(handoff)
                 case ReadyToYield() as ready:
                     self._yields.append(ready)
                 case event:
@@ -342,12 +349,12 @@ class SimulatedRank:
     # ---- reports
 
     def _report(self, now: float) -> None:
-        if self._errands:
-            self._in.send(Redirected(tuple(self._errands)))
-            self._errands.clear()
+        if self._handoffs:
+            self._in.send(HandedOff(tuple(self._handoffs)))
+            self._handoffs.clear()
         if self._parts or self._drained or now >= self._report_at:
             self._send_progress(now)
-        if self.frontier.is_hungry and now >= self._work_requests.due_at:
+        if self.frontier.wants_work and now >= self._work_requests.due_at:
             self._in.send(self._work_requests.make())
 
     def _send_progress(self, now: float) -> None:

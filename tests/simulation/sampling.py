@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ddmpi.core.ledger.schedule import IntArray, Plan, is_packed
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.protocol import Assign, Lane, LaneReport, LaneState, Progress
-from ddmpi.core.records import INVALID_SERVER, PaceState
+from ddmpi.core.records import INVALID_SERVER, PaceState, is_packed
 
 
 class Sampling:

@@ -16,30 +16,30 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ddmpi.core.frontier.frontier_rules import CHUNK_ROWS, LOW_WATER_ROWS, Rules
+from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS, Rules
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.core.ledger.ledger import Ledger
-from ddmpi.core.ledger.schedule import report_interval_s
-from ddmpi.core.pace.overrides import ControlRule
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import (
     Assign,
+    ControlOverride,
     Finished,
+    HandedOff,
     LaneReport,
     LaneState,
     Message,
     Progress,
-    Redirected,
     Release,
     SetControl,
-    StealRequest,
+    StealResponse,
     Stop,
     StopReason,
     ToCoordinator,
     ToDownloader,
-    Yielded,
+    WorkRequest,
     decode,
     encode,
+    report_interval_s,
 )
 from ddmpi.core.records import PaceState
 from ddmpi.core.rules.retry import RetryPolicy
@@ -84,7 +84,7 @@ class Cluster:
     """A soft stop at this time."""
     grace_s: float = GRACE_S
     """What requests in flight get then."""
-    controls: Sequence[tuple[float, Sequence[ControlRule]]] = ()
+    controls: Sequence[tuple[float, Sequence[ControlOverride]]] = ()
     """(time in s, the rules that hold from then on)."""
     samples: int = 0
     """Rows of each server that are fetched to profile it, before its batches flow."""
@@ -297,12 +297,12 @@ class Simulation:
         match message:
             case Progress():
                 self._on_progress(rank, message, now)
-            case StealRequest():
-                self._perform(self.ledger.on_steal_request(rank, message, now))
-            case Yielded():
-                self._perform(self.ledger.on_yielded(rank, message, now))
-            case Redirected(errands):
-                self._perform(self.ledger.on_redirected(rank, errands, now))
+            case WorkRequest():
+                self._perform(self.ledger.on_work_request(rank, message, now))
+            case StealResponse():
+                self._perform(self.ledger.on_steal_response(rank, message, now))
+            case HandedOff(handoffs):
+                self._perform(self.ledger.on_handed_off(rank, handoffs, now))
             case Finished():
                 self._finished.add(rank)
                 self._ended = len(self._finished) == self.cluster.ranks

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, IntArray, Plan, is_packed, row_time_s
-from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Limits, Task
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, Plan, row_time_s
+from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Limits, Task, is_packed
 
 RELAXED_SHARE = 0.1
 """Latencies are spread by up to this share of themselves, and now and then (1 in 20) are ten times as long."""
@@ -66,7 +67,7 @@ class World:
     """By pace group; ``default_limits`` for all others."""
     default_limits: Limits = field(default_factory=lambda: Limits(10.0, 4))
     groups: Mapping[str, str] = field(default_factory=dict)
-    """Pace groups of servers that are not their own."""
+    """RateLimiter groups of servers that are not their own."""
     redirects: Mapping[str, str] = field(default_factory=dict)
     """URL -> Location."""
     robots: Mapping[str, str] | None = None

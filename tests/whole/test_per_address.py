@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config.config import Config
+from ddmpi.core.records import Orders
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.address_table import located
-from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.run_state import RunState
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet
@@ -34,7 +34,7 @@ def opened(config: Config, orders: Orders = Orders()) -> Iterator[tuple[RunState
     """The output folder at the start of a run, and what was looked up."""
     layout = Layout(Path(config.path_to_output_folder))
     told: list[AddressSummary] = []
-    reporting = Reporting(lambda _: None, lambda _: None, lambda: False, on_grouped=told.append)
+    reporting = InitCallbacks(lambda _: None, lambda _: None, lambda: False, on_grouped=told.append)
     lock = own_output(layout, {})
     try:
         yield initialize(config, layout, lock, orders, reporting), told

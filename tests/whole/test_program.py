@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from ddmpi.io.folder.audit_file import read_audit
+from ddmpi.io.folder.stats_files import read_audit
 from tests.fleet.log import EventKind, highest_rate, most_connections, now_s
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_address, plain_fleet
@@ -93,8 +93,8 @@ def test_limits_change_and_servers_pause_while_a_run_is_on(tmp_path: Path, new_j
         )
         code, printed = finish(process)
         assert code == 75, printed
-        assert f"Control: {paused}: paused" in printed
-        assert f"Control: {hastened}: now unlimited requests/s, 8 connections" in printed
+        assert f"Overrides: {paused}: paused" in printed
+        assert f"Overrides: {hastened}: now unlimited requests/s, 8 connections" in printed
         final = rows_of(job.output / "images", ["server_name"]).column("server_name").to_pylist()
         assert final.count(hastened) == rows // 2
         assert final.count(paused) < rows // 2
@@ -480,7 +480,8 @@ rank = os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]
 MIXED_VERSIONS = (
     UNLIKE
     + """
-ddmpi.__version__ += "+" + rank
+from ddmpi.io.mpi import launcher
+launcher.__version__ += "+" + rank
 sys.exit(main())
 """
 )

@@ -10,17 +10,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config.config import parse
-from ddmpi.core.records import PaceState
+from ddmpi.core.records import Orders, PaceState
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import BatchCounts, read_completed, write_completed
-from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.run_state import RunState
 from tests.io.result_data import write_outcomes
 
-QUIET = Reporting(lambda _: None, lambda _: None, lambda: False)
+QUIET = InitCallbacks(lambda _: None, lambda _: None, lambda: False)
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_what_was_learned_of_a_server_survives(folder: Path) -> None:
     begun(folder)
     with opened(folder) as state:
         pace = state.known_paces()["a.example"]
-    assert (pace.rate_per_s, pace.incidents, pace.parkings) == (2.5, 3, 1)
+    assert (pace.rate_per_s, pace.incidents, pace.open_count) == (2.5, 3, 1)
     assert [spent_bytes for _, spent_bytes in pace.spent_day] == [4e6]
     assert 90.0 < pace.wait_s <= 100.0
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 
 from ddmpi.core.frontier.held_lane import MOST_PACKED_DEMAND, busy_connections
 from ddmpi.core.frontier.lane_table import MOST_STARTED_LANES
-from ddmpi.core.frontier.work_requests import WorkRequests
-from ddmpi.core.ledger.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S, REPORT_INTERVAL_S, divide, joined
+from ddmpi.core.frontier.stealing import WorkRequests
+from ddmpi.core.ledger.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S
 from ddmpi.core.protocol import (
+    REPORT_INTERVAL_S,
     Assign,
     Counters,
     Extend,
@@ -32,10 +33,10 @@ from ddmpi.core.protocol import (
     PartReport,
     Progress,
     Release,
+    StealRequest,
+    StealResponse,
     ToCoordinator,
     ToDownloader,
-    Yield,
-    Yielded,
 )
 from ddmpi.core.records import BatchRef, Limits
 from ddmpi.errors import TransitionError
@@ -132,7 +133,7 @@ class CoarseRank:
             at = min(at, self._now + max(0.0, self._ends[0][0] - self._clock) / self._speed)
         if self._commits:
             at = min(at, self._commits[0].at)
-        if self._is_hungry:
+        if self._wants_work:
             at = min(at, self._work_requests.due_at)
         return max(at, self._now)
 
@@ -154,7 +155,7 @@ class CoarseRank:
             case Release(lane_ids):
                 for lane_id in lane_ids:
                     del self._lanes[lane_id]
-            case Yield():
+            case StealRequest():
                 return [self._yield(message)]
             case _:
                 raise TypeError(f"unknown message {message!r}")
@@ -180,7 +181,7 @@ class CoarseRank:
         held.batches.extend(message.batches)
         held.rows_left += sum(batch.rows for batch in message.batches)
         if message.added is not None:
-            self._set_share(held, joined(held.share, message.added))
+            self._set_share(held, held.share.plus(message.added))
         if held.lane_id not in self._running and held not in self._queued:
             self._start(held)
 
@@ -195,7 +196,7 @@ class CoarseRank:
             held.ends_at = self._clock + (held.ends_at - self._clock) * factor
             heapq.heappush(self._ends, (held.ends_at, next(self._sequence), held))
 
-    def _yield(self, message: Yield) -> Yielded:
+    def _yield(self, message: StealRequest) -> StealResponse:
         given: list[_Lane] = []
         budget_s = min(message.time_s, sum(held.time_s for held in self._queued) / 2)
         for held in list(self._queued)[1::2] or list(self._queued):
@@ -208,13 +209,13 @@ class CoarseRank:
             del self._lanes[held.lane_id]
         cut = self._lanes.get(message.split_lane_id)
         if given or cut is None or cut.packed or not cut.batches or cut.share.connections < 2:
-            return Yielded(message.request_id, tuple(held.lane_id for held in given))
-        kept, cut_off = divide(cut.share, 2)
+            return StealResponse(message.request_id, tuple(held.lane_id for held in given))
+        kept, cut_off = cut.share.divided(2)
         taken = [cut.batches.pop() for _ in range((len(cut.batches) + 1) // 2)]
         cut.rows_left -= sum(batch.rows for batch in taken)
         self._set_share(cut, kept)
         batch_ids = tuple(batch.batch_id for batch in taken)
-        return Yielded(message.request_id, (), cut.lane_id, batch_ids, cut_off)
+        return StealResponse(message.request_id, (), cut.lane_id, batch_ids, cut_off)
 
     # ---- lanes run
 
@@ -297,7 +298,7 @@ class CoarseRank:
         if parts or drained or now >= self._report_at:
             self._report_at = now + self._model.report_interval_s if self._running else math.inf
             sent.append(Progress(tuple(parts), tuple(drained), self._remaining_s(), len(self._queued), Counters()))
-        if self._is_hungry and now >= self._work_requests.due_at:
+        if self._wants_work and now >= self._work_requests.due_at:
             sent.append(self._work_requests.make())
         return sent
 
@@ -321,7 +322,7 @@ class CoarseRank:
             self._commit(parts, [])
 
     @property
-    def _is_hungry(self) -> bool:
+    def _wants_work(self) -> bool:
         """As in ``frontier``: nothing is queued and half of the connections are free."""
         free = not self._queued and self._demand < self._model.connections / 2
         return free and self._model.steals

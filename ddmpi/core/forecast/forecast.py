@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.coarse_rank import CoarseModel, CoarseRank
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.core.ledger.ledger import Ledger
-from ddmpi.core.ledger.schedule import IntArray, Plan
-from ddmpi.core.protocol import Assign, Progress, StealRequest, ToCoordinator, ToDownloader, Yielded
+from ddmpi.core.ledger.schedule import Plan
+from ddmpi.core.protocol import Assign, Progress, StealResponse, ToCoordinator, ToDownloader, WorkRequest
 from ddmpi.errors import DdmpiError
 
 MESSAGE_S = 0.0005
@@ -120,10 +121,10 @@ class Forecast:
         match message:
             case Progress():
                 return self.ledger.on_progress(rank, message, self.now)
-            case StealRequest():
-                return self.ledger.on_steal_request(rank, message, self.now)
-            case Yielded():
-                return self.ledger.on_yielded(rank, message, self.now)
+            case WorkRequest():
+                return self.ledger.on_work_request(rank, message, self.now)
+            case StealResponse():
+                return self.ledger.on_steal_response(rank, message, self.now)
             case _:
                 raise TypeError(f"unknown message {message!r}")
 

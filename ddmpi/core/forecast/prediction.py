@@ -12,16 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.coarse_rank import CoarseModel
 from ddmpi.core.forecast.forecast import Forecast, ForecastReport
-from ddmpi.core.ledger.schedule import (
-    CONNECTIONS_PER_RANK,
-    CPU_PER_ROW_S,
-    DEFAULT_LATENCY_S,
-    IntArray,
-    Plan,
-    lower_bound_s,
-)
+from ddmpi.core.ledger.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, lower_bound_s
 from ddmpi.core.records import BatchRef
 
 MOST_BATCHES = 10_000

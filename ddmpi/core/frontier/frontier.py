@@ -7,17 +7,17 @@ A lane lives: queued -> started (its rows are loaded batch by batch) -> ended (n
 A queued lane can be given back; a started one can only be split. An ended lane is opened again by ``extend``.
 
 Its parts: ``lane_table`` (which lanes run), ``held_lane`` (what one lane holds), ``arrivals`` (how lanes start) and
-``feed`` (how rows come in), ``fates`` (what becomes of a row after an attempt), ``departures`` (how rows leave, and
-what ends with them), ``yielding`` (what is given to ranks that run low), ``agenda`` (when to look at which site),
+``feed`` (how rows come in), ``fates`` (what becomes of a row after an attempt), ``settlement`` (how rows leave, and
+what ends with them), ``yielding`` (what is given to ranks that run low), ``wake_queue`` (when to look at which slot),
 ``open_batches`` (which batches have rows here), ``lending`` (rows that were redirected within the rank),
 ``lane_reports`` (what the ledger is told), ``robots_gate`` (which rows robots.txt lets through), ``robots_visits``
 (what the requests for it have brought).
 
 Invariants, checked by ``validate``:
-- a site's tasks are in its queue, in its retries, held back for a robots.txt or in flight, and ``lane.rows`` is their
-  sum over the lane's sites (the request for a robots.txt is such a task, but no row);
-- a task in flight has taken a token and a connection of its site's pace, and nothing else starts;
-- a lane that has ended has no rows left (see ``departures``).
+- a slot's tasks are in its queue, in its retries, held back for a robots.txt or in flight, and ``lane.rows`` is their
+  sum over the lane's slots (the request for a robots.txt is such a task, but no row);
+- a task in flight has taken a token and a connection of its slot's pace, and nothing else starts;
+- a lane that has ended has no rows left (see ``settlement``).
 """
 
 from __future__ import annotations
@@ -27,25 +27,20 @@ import random
 from collections import deque
 from collections.abc import Iterable
 
-from ddmpi.core.frontier import lane_reports
-from ddmpi.core.frontier.agenda import Agenda
-from ddmpi.core.frontier.attempts import Fate, Fates
-from ddmpi.core.frontier.departures import Departures
-from ddmpi.core.frontier.feed import Feed
-from ddmpi.core.frontier.frontier_rules import Rules
+from ddmpi.core.frontier import lane_table
+from ddmpi.core.frontier.attempts import AttemptHandler, Disposition, RobotsFetches
 from ddmpi.core.frontier.held_lane import HeldLane, RowCursor
-from ddmpi.core.frontier.intake import Arrivals
-from ddmpi.core.frontier.interface import Event, LaneEnded
+from ddmpi.core.frontier.intake import Arrivals, Feed
+from ddmpi.core.frontier.interface import Event, LaneEnded, Rules
 from ddmpi.core.frontier.lane_table import LaneTable
 from ddmpi.core.frontier.robots_gate import RobotsGate
-from ddmpi.core.frontier.robots_visits import RobotsVisits
-from ddmpi.core.frontier.slot import Site
-from ddmpi.core.frontier.stealing import Yielding
-from ddmpi.core.ledger.schedule import joined
+from ddmpi.core.frontier.settlement import Settlement
+from ddmpi.core.frontier.slot import Slot, WakeQueue
+from ddmpi.core.frontier.stealing import StealResponder
 from ddmpi.core.pace.outage import Outage
-from ddmpi.core.pace.overrides import NO_CONTROL, Control
-from ddmpi.core.pace.pace import Signal
-from ddmpi.core.protocol import Extend, Lane, LaneReport, Yield
+from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
+from ddmpi.core.pace.rate_limiter import Signal
+from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest
 from ddmpi.core.records import MANY_SERVERS, BatchRef, Failure, Task
 from ddmpi.core.rules.robots_txt import RobotsVerdict
 from ddmpi.core.rules.verdict import Verdict
@@ -59,52 +54,52 @@ class Frontier:
 
     def __init__(self, rules: Rules, rng: random.Random) -> None:
         self._lanes = lanes = LaneTable(rules.connections)
-        self._agenda = Agenda()
+        self._wake_queue = WakeQueue()
         self._outage = Outage()
-        self._in_flight: dict[Task, Site] = {}
-        self._touched: dict[str, Site] = {}
+        self._in_flight: dict[Task, Slot] = {}
+        self._touched: dict[str, Slot] = {}
         self._stopped = False
-        self._control = NO_CONTROL
+        self._control = NO_OVERRIDES
         self.events: deque[Event] = deque()
         self._feed = feed = Feed(rules, rng, self.events)
         self._gate = gate = None if rules.obeys_robots is None else RobotsGate(rules.obeys_robots, rules.limits_for)
-        self._departures = departures = Departures(lanes, feed.batches, self._agenda, gate, self.events)
-        self._arrivals = Arrivals(lanes, feed, departures)
-        self._yielding = Yielding(lanes, departures, self.events)
-        self._fates = Fates(
-            rules, rng, lanes=lanes, feed=feed, outage=self._outage, departures=departures, events=self.events
+        self._settlement = settlement = Settlement(lanes, feed.batches, self._wake_queue, gate, self.events)
+        self._arrivals = Arrivals(lanes, feed, settlement)
+        self._yielding = StealResponder(lanes, settlement, self.events)
+        self._attempts = AttemptHandler(
+            rules, rng, lanes=lanes, feed=feed, outage=self._outage, settlement=settlement, events=self.events
         )
-        self._visits: RobotsVisits | None = None
+        self._robots: RobotsFetches | None = None
         if gate is not None:
-            self._visits = RobotsVisits(rules, rng, lanes=lanes, feed=feed, gate=gate, departures=departures)
+            self._robots = RobotsFetches(rules, rng, lanes=lanes, feed=feed, gate=gate, settlement=settlement)
 
     # ---- lanes come and go
 
     def assign(self, lanes: Iterable[Lane], now: float) -> None:
-        """Take new lanes; errands and samples start at once, the others wait for their turn, longest first."""
+        """Take new lanes; handoffs and samples start at once, the others wait for their turn, longest first."""
         waiting = []
         for lane in lanes:
             held = HeldLane.of(lane)
             held.set_control(self._control, now)
-            if lane.errands or lane.sampling:
+            if lane.handoffs or lane.sampling:
                 self._lanes.add(held)
                 self._lanes.start(held, now)
                 self._arrivals.open(held, now)
-                self._arrivals.add_errands(held, lane.errands, now)
-                self._departures.check_ended(held)
+                self._arrivals.add_handoffs(held, lane.handoffs, now)
+                self._settlement.check_ended(held)
             else:
                 waiting.append(held)
         self._lanes.queue(waiting)
         self._arrivals.start_lanes(now)
 
     def extend(self, message: Extend, now: float) -> None:
-        """More batches or errands for a lane. One that was yielded meanwhile is unknown here, and its extension void:
+        """More batches or handoffs for a lane. One that was yielded meanwhile is unknown here, and its extension void:
         the ledger has moved the new batches along with the lane."""
         held = self._lanes.by_id.get(message.lane_id)
         if held is None:
             return
         if message.added is not None:
-            held.set_share(joined(held.share, message.added), now)
+            held.set_share(held.share.plus(message.added), now)
             self._look_again(held, now)
         if message.wait_s > 0:
             held.rest(message.wait_s, now)
@@ -112,16 +107,16 @@ class Frontier:
         if held.ended and held.version != message.version:
             self._lanes.start(held, now)
         held.version = message.version
-        if message.errands:
+        if message.handoffs:
             if not held.started:
                 self._lanes.start_early(held, now)
                 self._arrivals.open(held, now)
-            self._arrivals.add_errands(held, message.errands, now)
+            self._arrivals.add_handoffs(held, message.handoffs, now)
         if held.started:
             self._arrivals.load_more(held)
-            self._departures.check_ended(held)
+            self._settlement.check_ended(held)
 
-    def set_control(self, control: Control, now: float) -> None:
+    def set_control(self, control: Overrides, now: float) -> None:
         """Other rules hold from now on. What is in flight goes on; what is on hold stays with its lane."""
         self._control = control
         for held in list(self._lanes.by_id.values()):
@@ -129,12 +124,12 @@ class Frontier:
             self._look_again(held, now)
             if held.started:
                 self._arrivals.load_more(held)
-                self._departures.check_ended(held)
+                self._settlement.check_ended(held)
 
     def _look_again(self, held: HeldLane, now: float) -> None:
-        """The limits of its sites have changed."""
-        for site in list(held.sites.values()):
-            self._departures.look_after(held, site, now)
+        """The limits of its slots have changed."""
+        for slot in list(held.slots.values()):
+            self._settlement.look_after(held, slot, now)
 
     def release(self, lane_ids: Iterable[int]) -> None:
         """Forget lanes that have ended.
@@ -145,7 +140,7 @@ class Frontier:
         for lane_id in lane_ids:
             self._feed.forget(self._lanes.release(lane_id))
 
-    def yield_lanes(self, message: Yield, now: float) -> None:
+    def yield_lanes(self, message: StealRequest, now: float) -> None:
         """Give back about half of the queued lanes, at most ``time_s``; else split a lane; answered by an event."""
         self._yielding.asked(message, now)
 
@@ -162,86 +157,86 @@ class Frontier:
         """
         if now < self._outage.probe_at:
             return None
-        while not self._stopped and (site := self._agenda.pop(now)) is not None:
-            if not site.on_hold and site.next_due(now) <= now and site.pace.ready_at(now) <= now:
-                task = site.pop(now) if self._gate is None else self._let_through(self._gate, site, now)
+        while not self._stopped and (slot := self._wake_queue.pop(now)) is not None:
+            if not slot.on_hold and slot.next_due(now) <= now and slot.limiter.ready_at(now) <= now:
+                task = slot.pop(now) if self._gate is None else self._let_through(self._gate, slot, now)
                 if task is not None:
-                    self._launch(site, task, now)
+                    self._launch(slot, task, now)
                     return task
-            self._agenda.enter(site, now)
+            self._wake_queue.enter(slot, now)
         return None
 
-    def _let_through(self, gate: RobotsGate, site: Site, now: float) -> Task | None:
-        """The site's next task as far as robots.txt allows it; rows that it forbids fail."""
-        held = self._lanes.by_id[site.lane_id]
-        passage = gate.next_task(site, now)
+    def _let_through(self, gate: RobotsGate, slot: Slot, now: float) -> Task | None:
+        """The slot's next task as far as robots.txt allows it; rows that it forbids fail."""
+        held = self._lanes.by_id[slot.lane_id]
+        passage = gate.next_task(slot, now)
         held.rows += passage.is_new
         for failure, tasks in passage.refused.items():
-            self._departures.fail(held, tasks, failure, now)
-        if passage.task is not None and site.pace.ready_at(now) > now:  # Crawl-delay has just been heard of
-            site.queue.appendleft(passage.task)
+            self._settlement.fail(held, tasks, failure, now)
+        if passage.task is not None and slot.limiter.ready_at(now) > now:  # Crawl-delay has just been heard of
+            slot.queue.appendleft(passage.task)
             passage.task = None
         if passage.task is None:
-            self._arrivals.bring_in(held, site, now)
-            self._departures.check_ended(held)
+            self._arrivals.bring_in(held, slot, now)
+            self._settlement.check_ended(held)
         return passage.task
 
-    def _launch(self, site: Site, task: Task, now: float) -> None:
-        site.pace.start(now)
-        site.in_flight += 1
+    def _launch(self, slot: Slot, task: Task, now: float) -> None:
+        slot.limiter.start(now)
+        slot.in_flight += 1
         task.started_at = now
-        self._in_flight[task] = site
+        self._in_flight[task] = slot
         if self._outage.is_on:
             self._outage.started(now)
-        self._arrivals.bring_in(self._lanes.by_id[site.lane_id], site, now)
-        self._agenda.enter(site, now)
+        self._arrivals.bring_in(self._lanes.by_id[slot.lane_id], slot, now)
+        self._wake_queue.enter(slot, now)
 
     def wake_at(self) -> float:
         """When ``next_task`` may have something (s, monotonic); inf = only after another event."""
-        return math.inf if self._stopped else max(self._agenda.next_at, self._outage.probe_at)
+        return math.inf if self._stopped else max(self._wake_queue.next_at, self._outage.probe_at)
 
     def finished(
         self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0
-    ) -> tuple[Fate, Failure | None]:
+    ) -> tuple[Disposition, Failure | None]:
         """What becomes of the row, after this verdict on one attempt at it.
 
         ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's pace.
         """
-        site = self._in_flight.pop(task)
-        held = self._lanes.by_id[site.lane_id]
-        site.in_flight -= 1
-        signal, retry_after_s = self._witness(site, verdict.signal, now), verdict.retry_after_s
-        site.pace.finish(now, task.started_at, signal, retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
-        if verdict.signal is not Signal.OK or site.pace.has_byte_budget:
-            self._touched[site.key] = site
-        if self._visits is not None and isinstance(verdict, RobotsVerdict):
-            fate, failure = Fate.OPEN, None
-            self._visits.finished(held, site, task, verdict, now)
+        slot = self._in_flight.pop(task)
+        held = self._lanes.by_id[slot.lane_id]
+        slot.in_flight -= 1
+        signal, retry_after_s = self._witness(slot, verdict.signal, now), verdict.retry_after_s
+        slot.limiter.finish(now, task.started_at, signal, retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
+        if verdict.signal is not Signal.OK or slot.limiter.has_byte_budget:
+            self._touched[slot.key] = slot
+        if self._robots is not None and isinstance(verdict, RobotsVerdict):
+            disposition, failure = Disposition.OPEN, None
+            self._robots.finished(held, slot, task, verdict, now)
         else:
-            fate, failure = self._fates.decide(held, site, task, verdict, now)
-        if site.pace.dead:
-            site.dead = verdict.failure
+            disposition, failure = self._attempts.decide(held, slot, task, verdict, now)
+        if slot.limiter.dead:
+            slot.dead = verdict.failure
         held.gave_up = held.gave_up or (held.lane.sampling and verdict.signal in _ENDS_SAMPLING)
-        self._departures.look_after(held, site, now)
-        if fate is not Fate.OPEN:
-            self._departures.note_decided(held, task)
-            self._departures.settle(held, task, now)
-        self._arrivals.bring_in(held, site, now)
+        self._settlement.look_after(held, slot, now)
+        if disposition is not Disposition.OPEN:
+            self._settlement.note_decided(held, task)
+            self._settlement.settle(held, task, now)
+        self._arrivals.bring_in(held, slot, now)
         self._yielding.answer_split(held)
-        self._departures.check_ended(held)
+        self._settlement.check_ended(held)
         self._arrivals.start_lanes(now)
-        return fate, failure
+        return disposition, failure
 
-    def _witness(self, site: Site, signal: Signal, now: float) -> Signal:
+    def _witness(self, slot: Slot, signal: Signal, now: float) -> Signal:
         """What the end of a request says about our own network, and then about its server."""
         if signal in _ANSWERS:
-            self._outage.answered(site.key)
+            self._outage.answered(slot.key)
         elif signal is Signal.CONNECT_FAILED:
-            if self._outage.unreachable(site.key, now):
+            if self._outage.unreachable(slot.key, now):
                 for held in self._lanes.started.values():
-                    for other in held.sites.values():
-                        other.pace.absolve(now, self._outage.began_at)
-                        self._agenda.enter(other, now)
+                    for other in held.slots.values():
+                        other.limiter.reset_after_outage(now, self._outage.began_at)
+                        self._wake_queue.enter(other, now)
             return Signal.LOCAL if self._outage.is_on else signal
         return signal
 
@@ -255,9 +250,9 @@ class Frontier:
     def abandon(self, tasks: Iterable[Task]) -> None:
         """These tasks were cut off by a stop: their rows stay with their lanes, and pending."""
         for task in tasks:
-            site = self._in_flight.pop(task)
-            site.in_flight -= 1
-            site.queue.appendleft(task)
+            slot = self._in_flight.pop(task)
+            slot.in_flight -= 1
+            slot.queue.appendleft(task)
 
     def report(self, now: float) -> list[LaneReport]:
         """The state of each started lane that is worth telling: parked ones, and the paces that were hurt."""
@@ -266,24 +261,24 @@ class Frontier:
             self._lanes.count_demand(held, 0.0 if rests else None)
         self._arrivals.start_lanes(now)
         touched, self._touched = self._touched, {}
-        return lane_reports.running(self._lanes, touched.values(), now)
+        return lane_table.running(self._lanes, touched.values(), now)
 
     def sampled(self, lane_id: int, now: float) -> LaneReport | None:
         """What is known of a sampling lane that has ended, before its parts are committed; None of any other lane."""
-        return lane_reports.sampled(self._lanes.by_id[lane_id], now)
+        return lane_table.sampled(self._lanes.by_id[lane_id], now)
 
     def drained(self, ended: LaneEnded, now: float) -> LaneReport | None:
         """The last report of a lane, once what it has fetched is committed; None if it has been extended meanwhile."""
-        return lane_reports.drained(self._lanes, ended, now)
+        return lane_table.drained(self._lanes, ended, now)
 
-    def site_key(self, task: Task) -> str:
+    def slot_key(self, task: Task) -> str:
         """The pace group of a task in flight."""
         return self._in_flight[task].key
 
     def pause_s(self, key: str, now: float) -> float:
         """For how long a pace group is left alone by this rank, in seconds; 0 if it is not."""
-        site = self._feed.find(key, key)
-        return 0.0 if site is None else site.pace.wait_s(now)
+        slot = self._feed.find(key, key)
+        return 0.0 if slot is None else slot.limiter.wait_s(now)
 
     def lane_of(self, task: Task) -> int:
         """The lane under whose share a task is in flight."""
@@ -303,13 +298,13 @@ class Frontier:
         return self._feed.batches[batch_id]
 
     def connection_limit(self, task: Task) -> int:
-        """Connections that the task's site may have open, for closing those that a smaller share no longer allows."""
-        return self._in_flight[task].pace.limits.connections
+        """Connections that the task's slot may have open, for closing those that a smaller share no longer allows."""
+        return self._in_flight[task].limiter.limits.connections
 
     def spare_connections(self, task: Task) -> int:
-        """How many connections of the task's site nothing in flight needs: so many may be kept open idle."""
-        site = self._in_flight[task]
-        return max(0, site.pace.limits.connections - site.in_flight)
+        """How many connections of the task's slot nothing in flight needs: so many may be kept open idle."""
+        slot = self._in_flight[task]
+        return max(0, slot.limiter.limits.connections - slot.in_flight)
 
     @property
     def in_outage(self) -> bool:
@@ -327,11 +322,11 @@ class Frontier:
         return len(self._lanes.queued)
 
     @property
-    def is_hungry(self) -> bool:
+    def wants_work(self) -> bool:
         """Whether more lanes would start soon."""
-        return not self._stopped and self._lanes.is_hungry
+        return not self._stopped and self._lanes.wants_work
 
-    def sites_active(self) -> int:
+    def slots_active(self) -> int:
         """Servers with a request in flight (one entry for all servers of a group)."""
         return len(set(self._in_flight.values()))
 
@@ -346,9 +341,9 @@ class Frontier:
             AssertionError: with the lane that breaks one.
         """
         for held in self._lanes.by_id.values():
-            rows = sum(site.waiting + site.in_flight for site in held.sites.values())
+            rows = sum(slot.waiting + slot.in_flight for slot in held.slots.values())
             if rows != held.rows:
-                raise AssertionError(f"lane {held.lane_id} counts {held.rows} rows, its sites {rows}")
+                raise AssertionError(f"lane {held.lane_id} counts {held.rows} rows, its slots {rows}")
             if held.ended and held.rows_left:
                 raise AssertionError(f"lane {held.lane_id} ended with {held.rows_left} rows left")
 

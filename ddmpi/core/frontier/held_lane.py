@@ -1,9 +1,9 @@
-"""A lane as its holder sees it: its share, its batches, its loaded rows, its sites. Pure.
+"""A lane as its holder sees it: its share, its batches, its loaded rows, its slots. Pure.
 
 Decides how much of a rank a lane keeps busy, and for how long it rests. It must not know other lanes, or what becomes
 of an answer: that is ``frontier``.
 
-Invariant: ``rows`` is the number of tasks that the lane's sites hold, waiting or in flight.
+Invariant: ``rows`` is the number of tasks that the lane's slots hold, waiting or in flight.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ddmpi.core.frontier.slot import Site
-from ddmpi.core.pace.overrides import HOLD_S, NO_CONTROL, Control
-from ddmpi.core.protocol import Lane, LaneState, Yielded
+from ddmpi.core.frontier.slot import Slot
+from ddmpi.core.pace.overrides import HOLD_S, NO_OVERRIDES, Overrides
+from ddmpi.core.protocol import Lane, LaneState, StealResponse
 from ddmpi.core.records import BatchRef, Limits
 
 TYPICAL_LATENCY_S = 0.25
@@ -57,7 +57,7 @@ class HeldLane:
     endings: int = 0
     loading: int = 0
     cursors: deque[tuple[BatchRef, RowCursor]] = field(default_factory=deque)
-    sites: dict[str, Site] = field(default_factory=dict)
+    slots: dict[str, Slot] = field(default_factory=dict)
     rows: int = 0
     batch_ids: set[int] = field(default_factory=set)
     servers: set[str] = field(default_factory=set)
@@ -67,8 +67,8 @@ class HeldLane:
     """The demand that is in the rank's sum (see ``lane_table``)."""
     lent: dict[int, int] = field(default_factory=dict)
     """Rows of this lane that were redirected into other lanes of the rank, by lane."""
-    split: Yielded | None = None
-    """The answer to a ``Yield`` that waits for requests in flight."""
+    split: StealResponse | None = None
+    """The answer to a ``StealRequest`` that waits for requests in flight."""
     rest_until: float = -math.inf
     """Another lane of the group was asked for a pause until then, when this one had perhaps not started."""
     gave_up: bool = False
@@ -76,9 +76,9 @@ class HeldLane:
     decided: list[tuple[int, int]] = field(default_factory=list)
     """Sampling only: batch and row of what has an outcome."""
     reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
-    control: Control = NO_CONTROL
+    control: Overrides = NO_OVERRIDES
     on_hold: bool = False
-    """Whether control rules leave the lane nothing. In a packed lane each site may be on hold by itself."""
+    """Whether control rules leave the lane nothing. In a packed lane each slot may be on hold by itself."""
 
     @classmethod
     def of(cls, lane: Lane) -> HeldLane:
@@ -112,7 +112,7 @@ class HeldLane:
 
     @property
     def in_flight(self) -> int:
-        return sum(site.in_flight for site in self.sites.values())
+        return sum(slot.in_flight for slot in self.slots.values())
 
     def pace_s(self, now: float) -> float:
         """Seconds per row: as predicted, or as measured where the rank or the server turns out to be slower."""
@@ -130,37 +130,37 @@ class HeldLane:
     def expect(self) -> None:
         """Judge a packed lane by the servers of the rows that were taken so far."""
         if self.lane.packed and self.rows:
-            busy = sum(busy_connections(site.planned) for site in self.sites.values())
+            busy = sum(busy_connections(slot.planned) for slot in self.slots.values())
             self.packed_demand = min(MOST_PACKED_DEMAND, busy * self.rows_left / self.rows)
 
-    def site_key(self, server: str) -> str:
-        """The name of the site that holds the rows of a server: its own in a packed lane, else the group's."""
+    def slot_key(self, server: str) -> str:
+        """The name of the slot that holds the rows of a server: its own in a packed lane, else the group's."""
         return server if self.lane.packed else self.lane.group
 
     def set_share(self, share: Limits, now: float) -> None:
         """What the lane may use from now on."""
         self.share = share
-        for site in self.sites.values():
-            site.planned = share
-        self._limit_sites(now)
+        for slot in self.slots.values():
+            slot.planned = share
+        self._limit_slots(now)
 
-    def set_control(self, control: Control, now: float) -> None:
+    def set_control(self, control: Overrides, now: float) -> None:
         """These rules hold from now on."""
         self.control = control
-        self._limit_sites(now)
+        self._limit_slots(now)
 
-    def _limit_sites(self, now: float) -> None:
-        # Samples are not waited for: those on hold are put off, see Departures.look_after.
-        by_site = self.lane.packed or self.lane.sampling
-        self.on_hold = not by_site and self.allowed(self.lane.group, self.share) is None
-        for site in self.sites.values():
-            allowed = self.allowed(site.key, site.planned)
-            site.on_hold = allowed is None
+    def _limit_slots(self, now: float) -> None:
+        # Samples are not waited for: those on hold are put off, see Settlement.look_after.
+        by_slot = self.lane.packed or self.lane.sampling
+        self.on_hold = not by_slot and self.allowed(self.lane.group, self.share) is None
+        for slot in self.slots.values():
+            allowed = self.allowed(slot.key, slot.planned)
+            slot.on_hold = allowed is None
             if allowed is not None:
-                site.set_limits(allowed, now)
+                slot.set_limits(allowed, now)
 
     def allowed(self, key: str, planned: Limits) -> Limits | None:
-        """What the site of that name may use of what was planned for it; None: nothing."""
+        """What the slot of that name may use of what was planned for it; None: nothing."""
         if self.lane.packed:
             return self.control.limits(key, planned)
         return self.control.share(key, self.lane.whole or planned, planned)
@@ -168,8 +168,8 @@ class HeldLane:
     def rest(self, wait_s: float, now: float) -> None:
         """Another lane of the group was asked for a pause of so many seconds: this one keeps it too."""
         self.rest_until = max(self.rest_until, now + wait_s)
-        for site in self.sites.values():
-            site.pace.rest(now, wait_s)
+        for slot in self.slots.values():
+            slot.limiter.rest(now, wait_s)
 
     def rest_s(self, lane_of: Callable[[int], HeldLane], now: float) -> float:
         """For how long nothing of the lane can start because its servers are left alone, in seconds; 0 while it runs.
@@ -180,8 +180,8 @@ class HeldLane:
             return 0.0
         if self.on_hold:
             return 0.0 if self.in_flight else HOLD_S
-        busy = [site for site in self.sites.values() if site.waiting or site.in_flight]
-        waits = [_site_rest_s(site, now) for site in busy]
+        busy = [slot for slot in self.slots.values() if slot.waiting or slot.in_flight]
+        waits = [_slot_rest_s(slot, now) for slot in busy]
         if not busy:
             waits = [lane_of(lane_id).rest_s(lane_of, now) for lane_id in self.lent]
         return min(waits, default=0.0)
@@ -190,9 +190,9 @@ class HeldLane:
         """Whether nothing can start, and all that is in flight asks if a parked server answers again."""
         if self.loading or self.ended or not self.started or self.on_hold:
             return False
-        busy = [site for site in self.sites.values() if site.waiting or site.in_flight]
-        probed = sum(site.pace.is_probing for site in busy)
-        return probed > 0 and all(site.pace.is_probing or _site_rest_s(site, now) for site in busy)
+        busy = [slot for slot in self.slots.values() if slot.waiting or slot.in_flight]
+        probed = sum(slot.limiter.is_probing for slot in busy)
+        return probed > 0 and all(slot.limiter.is_probing or _slot_rest_s(slot, now) for slot in busy)
 
 
 def busy_connections(limits: Limits) -> float:
@@ -202,8 +202,8 @@ def busy_connections(limits: Limits) -> float:
     return min(float(limits.connections), max(0.1, limits.rate_per_s * TYPICAL_LATENCY_S))
 
 
-def _site_rest_s(site: Site, now: float) -> float:
-    if site.on_hold:
-        return 0.0 if site.in_flight else HOLD_S
-    wait_s = site.pace.wait_s(now)
-    return wait_s if not site.in_flight and (site.pace.parked(now) or wait_s > LONG_PAUSE_S) else 0.0
+def _slot_rest_s(slot: Slot, now: float) -> float:
+    if slot.on_hold:
+        return 0.0 if slot.in_flight else HOLD_S
+    wait_s = slot.limiter.wait_s(now)
+    return wait_s if not slot.in_flight and (slot.limiter.parked(now) or wait_s > LONG_PAUSE_S) else 0.0

@@ -1,18 +1,26 @@
 """The lanes of one rank: which wait, which are started, how busy they keep the rank. Pure.
 
-Decides which lane starts next and which are given back to a thief. It must not know tasks, sites or answers.
+Decides which lane starts next and which are given back to a thief. It must not know tasks, slots or answers.
 
 Invariants: a lane is queued, started or ended, and ``demand`` is the sum of what the started ones were last counted
 with. An ended lane stays here until the ledger releases it; one that is extended is started again.
+
+What a rank tells the ledger about its lanes: which are parked, and what their paces went through. Pure.
+
+Only news is told: a report per lane and half second would be a thousand messages a second on a large job.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ddmpi.core.frontier.held_lane import HeldLane
+from ddmpi.core.frontier.interface import LaneEnded
+from ddmpi.core.frontier.slot import Slot
+from ddmpi.core.protocol import LaneReport, LaneState
+from ddmpi.core.records import PaceState
 from ddmpi.errors import TransitionError
 
 MOST_STARTED_LANES = 512
@@ -104,7 +112,7 @@ class LaneTable:
         held.counted = demand
 
     @property
-    def is_hungry(self) -> bool:
+    def wants_work(self) -> bool:
         """Nothing is queued and half of the connections are free."""
         return not self.queued and self._demand < self._connections / 2
 
@@ -115,3 +123,57 @@ class LaneTable:
 
     def __repr__(self) -> str:
         return f"<LaneTable: {len(self.started)} started, {len(self.queued)} queued, {len(self.by_id)} held>"
+
+
+def running(lanes: LaneTable, touched: Iterable[Slot], now: float) -> list[LaneReport]:
+    """The state of each started lane that is worth telling: parked ones, and those with ``touched`` slots."""
+    paces: dict[int, dict[str, PaceState]] = {}
+    for slot in touched:
+        paces.setdefault(slot.lane_id, {})[slot.key] = slot.limiter.snapshot(now)
+    reports = []
+    for lane_id, held in lanes.started.items():
+        wait_s = held.rest_s(lanes.by_id.__getitem__, now)
+        state = LaneState.PARKED if wait_s else LaneState.PROBING if held.is_probing(now) else LaneState.RUNNING
+        if not wait_s and held.reported == (state, held.version) and lane_id not in paces:
+            continue
+        held.reported = (state, held.version)
+        reports.append(LaneReport(lane_id, held.version, state, wait_s, paces.get(lane_id, {})))
+    return reports
+
+
+def drained(lanes: LaneTable, ended: LaneEnded, now: float) -> LaneReport | None:
+    """The last report of a lane, once what it has fetched is committed.
+
+    None when it was extended meanwhile: then it has ended again since, with results that may not be committed yet, or
+    will end.
+    """
+    held = lanes.by_id.get(ended.lane_id)
+    if held is None or not held.ended or held.endings != ended.ending:
+        return None
+    return LaneReport(ended.lane_id, held.version, LaneState.DRAINED, 0.0, _last_paces(held, now))
+
+
+def sampled(held: HeldLane, now: float) -> LaneReport | None:
+    """The report with which a sampling lane gives its limits back; None of any other lane."""
+    if not held.lane.sampling:
+        return None
+    decided: dict[int, tuple[int, ...]] = {}
+    for batch_id, row in held.decided:
+        decided[batch_id] = (*decided.get(batch_id, ()), row)
+    return LaneReport(held.lane_id, held.version, LaneState.SAMPLED, 0.0, _last_paces(held, now), decided)
+
+
+def _last_paces(held: HeldLane, now: float) -> dict[str, PaceState]:
+    return {key: slot.limiter.snapshot(now) for key, slot in held.slots.items() if _matters(slot, now)}
+
+
+def _matters(slot: Slot, now: float) -> bool:
+    """Whether the next holder has to know: a pace without a state would let its first request start at once."""
+    state = slot.limiter.snapshot(now)
+    return bool(
+        state.incidents
+        or state.rate_per_s
+        or state.open_count
+        or slot.limiter.has_byte_budget
+        or slot.limiter.ready_at(now) > now
+    )

@@ -3,7 +3,7 @@
 Decides, for a row whose turn has come, whether it may start, must not, or has to wait for its origin's file; and
 whether that file has to be asked for first. Must not know how a request is made or what becomes of a refused row.
 
-Invariants: of each origin at most one request is under way; a site that holds rows back for an origin is among those
+Invariants: of each origin at most one request is under way; a slot that holds rows back for an origin is among those
 that wait for it, until ``hand_out``.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from ddmpi.core.frontier.slot import Site
+from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.records import Failure, Limits, Task
 from ddmpi.core.rules.robots_txt import RobotsFile, origin_of, robots_task
 
@@ -36,12 +36,12 @@ class _Entry:
 
 @dataclass(slots=True)
 class Passage:
-    """What the gate says when a site may start a request."""
+    """What the gate says when a slot may start a request."""
 
     task: Task | None = None
     """To be started: a row, or the request for a file."""
     is_new: bool = False
-    """The task is a request for a file that no site has counted yet."""
+    """The task is a request for a file that no slot has counted yet."""
     refused: dict[Failure, list[Task]] = field(default_factory=dict)
     """Rows that must not be fetched, by why."""
 
@@ -59,24 +59,24 @@ class RobotsGate:
         self._limits_for = limits_for
         self._known: OrderedDict[str, _Entry] = OrderedDict()
         self._known_bytes = 0
-        self._waiting: dict[str, list[Site]] = {}
+        self._waiting: dict[str, list[Slot]] = {}
 
-    def next_task(self, site: Site, now: float) -> Passage:
-        """What may start at the site. Rows that have to wait for a file stay with the site, out of its queue."""
+    def next_task(self, slot: Slot, now: float) -> Passage:
+        """What may start at the slot. Rows that have to wait for a file stay with the slot, out of its queue."""
         passage = Passage()
-        while (task := site.pop(now)) is not None:
+        while (task := slot.pop(now)) is not None:
             if task.robots_of or not self._obeys(task.server):
                 break
             origin = origin_of(task.url)
             file = self._file(origin, now)
             if file is None:
-                site.hold(origin, task)
-                if self._is_first(origin, site):
+                slot.hold(origin, task)
+                if self._is_first(origin, slot):
                     task, passage.is_new = robots_task(origin, task.server), True
                     break
                 continue
-            if file.crawl_delay_s > site.delay_s:
-                site.slow_down(file.crawl_delay_s, self._limits_for(site.key).connections, now)
+            if file.crawl_delay_s > slot.delay_s:
+                slot.slow_down(file.crawl_delay_s, self._limits_for(slot.key).connections, now)
             objection = file.objection(task.url)
             if objection is None:
                 break
@@ -97,14 +97,14 @@ class RobotsGate:
         """Whether the origin's file need not be asked for."""
         return self._file(origin, now) is not None
 
-    def _is_first(self, origin: str, site: Site) -> bool:
-        """Note that the site waits for the file; whether nobody has asked for it."""
-        sites = self._waiting.get(origin)
-        if sites is None:
-            self._waiting[origin] = [site]
-        elif site not in sites:
-            sites.append(site)
-        return sites is None
+    def _is_first(self, origin: str, slot: Slot) -> bool:
+        """Note that the slot waits for the file; whether nobody has asked for it."""
+        slots = self._waiting.get(origin)
+        if slots is None:
+            self._waiting[origin] = [slot]
+        elif slot not in slots:
+            slots.append(slot)
+        return slots is None
 
     def learn(self, origin: str, file: RobotsFile, now: float) -> None:
         """This is what the origin's file says."""
@@ -122,6 +122,6 @@ class RobotsGate:
         if entry is not None:
             self._known_bytes -= entry.file.size_bytes + ENTRY_BYTES
 
-    def hand_out(self, origin: str) -> list[Site]:
-        """The request for the file is over, whatever it has brought; the sites whose rows are queued again."""
-        return [site for site in self._waiting.pop(origin, []) if site.release(origin)]
+    def hand_out(self, origin: str) -> list[Slot]:
+        """The request for the file is over, whatever it has brought; the slots whose rows are queued again."""
+        return [slot for slot in self._waiting.pop(origin, []) if slot.release(origin)]

@@ -1,22 +1,30 @@
 """What a downloader holds of one pace group: its pace, and the rows that wait for it. Pure.
 
-A site never decides whether a row is tried again; it only knows which row is next and when one may start.
-Every task of a site is in its queue, in its retries, held back until a robots.txt is known, or in flight.
+A slot never decides whether a row is tried again; it only knows which row is next and when one may start.
+Every task of a slot is in its queue, in its retries, held back until a robots.txt is known, or in flight.
+
+When to look at which slot: the frontier's alarm clock. Pure.
+
+An entry that has become too early costs one look, after which the slot is entered anew; one that is too late is stale,
+because the slot was entered again for an earlier time. So nothing is ever taken out of the middle of the heap.
+
+Invariant: a slot's next look is at ``slot.scheduled_at``, and the heap holds an entry for that time.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import deque
 
 import msgspec
 
-from ddmpi.core.pace.pace import Pace
+from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.records import Failure, Limits, Task
 
 
-class Site:
+class Slot:
     """The tasks of one pace group in one lane."""
 
     __slots__ = (
@@ -30,30 +38,30 @@ class Site:
         "in_flight",
         "key",
         "lane_id",
+        "limiter",
         "on_hold",
-        "pace",
         "planned",
         "queue",
         "scheduled_at",
     )
 
-    def __init__(self, key: str, lane_id: int, pace: Pace) -> None:
+    def __init__(self, key: str, lane_id: int, limiter: RateLimiter) -> None:
         self.key = key
         self.lane_id = lane_id
-        self.pace = pace
+        self.limiter = limiter
         self.queue: deque[Task] = deque()
         self.in_flight = 0
-        self.planned = pace.limits
-        """What the site may use where no control rule says otherwise."""
+        self.planned = limiter.limits
+        """What the slot may use where no control rule says otherwise."""
         self.on_hold = False
         """Whether a control rule lets nothing start here."""
         self.dead: Failure | None = None
         """Set when the server is given up: what its last probe failed with."""
         self.scheduled_at = math.inf
-        """When the frontier looks at this site again; inf = at the next event."""
+        """When the frontier looks at this slot again; inf = at the next event."""
         self.delay_s = 0.0
         """Crawl-delay: seconds between two requests of the whole group; 0 = none is asked for."""
-        self._limits = pace.limits
+        self._limits = limiter.limits
         self._whole_connections = 1
         self._retries: list[tuple[float, int, Task]] = []
         self._held: dict[str, list[Task]] = {}
@@ -68,17 +76,17 @@ class Site:
     # ---- limits
 
     def set_limits(self, limits: Limits, now: float) -> None:
-        """What the site may use from now on."""
+        """What the slot may use from now on."""
         self._limits = limits
-        self.pace.set_limits(self._slowed(limits), now)
+        self.limiter.set_limits(self._slowed(limits), now)
 
     def slow_down(self, delay_s: float, whole_connections: int, now: float) -> None:
-        """The group as a whole starts at most one request every ``delay_s`` seconds; this site its part of that.
+        """The group as a whole starts at most one request every ``delay_s`` seconds; this slot its part of that.
 
         The connections of all lanes of a group add up to ``whole_connections``, so the parts add up to one.
         """
         self.delay_s, self._whole_connections = delay_s, max(1, whole_connections)
-        self.pace.set_limits(self._slowed(self._limits), now)
+        self.limiter.set_limits(self._slowed(self._limits), now)
 
     def _slowed(self, limits: Limits) -> Limits:
         if not self.delay_s:
@@ -128,4 +136,36 @@ class Site:
         return tasks
 
     def __repr__(self) -> str:
-        return f"<Site {self.key}: {len(self.queue)} queued, {len(self._retries)} to retry, {self.in_flight} in flight>"
+        return f"<Slot {self.key}: {len(self.queue)} queued, {len(self._retries)} to retry, {self.in_flight} in flight>"
+
+
+class WakeQueue:
+    """Sites by the time at which one of their rows may start."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Slot]] = []
+        self._sequence = itertools.count()
+
+    def enter(self, slot: Slot, now: float) -> None:
+        """Look at the slot again when both a row and its pace are ready."""
+        if slot.dead is not None or slot.on_hold:
+            return
+        at = max(slot.next_due(now), slot.limiter.ready_at(now))
+        if at < slot.scheduled_at:
+            slot.scheduled_at = at
+            heapq.heappush(self._heap, (at, next(self._sequence), slot))
+
+    def pop(self, now: float) -> Slot | None:
+        """The next slot whose time has come; it has no entry then."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            at, _, slot = heapq.heappop(heap)
+            if at == slot.scheduled_at:
+                slot.scheduled_at = math.inf
+                return slot
+        return None
+
+    @property
+    def next_at(self) -> float:
+        """When ``pop`` may have something (s, monotonic); inf = only after another ``enter``."""
+        return self._heap[0][0] if self._heap else math.inf

@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 import numpy as np
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded
-from ddmpi.core.ledger.schedule import IntArray, Plan, flow_order
+from ddmpi.core.ledger.schedule import Plan, flow_order
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef
 from ddmpi.errors import TransitionError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ddmpi.core.pace.byte_budget import Spent
+from ddmpi.core.pace.byte_limits import Spent
 from ddmpi.core.records import PaceState
 
 PAUSE_NEWS_S = 0.01

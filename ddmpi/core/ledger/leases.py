@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from ddmpi.core.ledger.actions import Action, Send
 from ddmpi.core.ledger.batch_accounts import BatchAccounts
 from ddmpi.core.ledger.known_paces import KnownPaces
-from ddmpi.core.ledger.schedule import Plan, is_packed, joined, lane_cost_s, without
-from ddmpi.core.protocol import Errand, Extend, Lane, Release
-from ddmpi.core.records import Limits
+from ddmpi.core.ledger.schedule import Plan, lane_cost_s
+from ddmpi.core.protocol import Extend, Handoff, Lane, Release
+from ddmpi.core.records import Limits, is_packed
 
 
 @dataclass(slots=True, eq=False)
@@ -35,25 +35,25 @@ class Lease:
     cost_s: float
     share: Limits
     batch_ids: set[int]
-    errands: list[Errand] = field(default_factory=list)
+    handoffs: list[Handoff] = field(default_factory=list)
     version: int = 0
-    errand_rows: dict[int, int] = field(default_factory=dict)
+    handoff_rows: dict[int, int] = field(default_factory=dict)
     ends_at: float = 0.0
     """When it is predicted to be empty (s, monotonic)."""
 
     def held(self) -> Iterator[int]:
-        """The batch of each hold that this lease has: one per own batch, one per errand."""
+        """The batch of each hold that this lease has: one per own batch, one per handoff."""
         yield from self.batch_ids
-        for batch_id, rows in self.errand_rows.items():
+        for batch_id, rows in self.handoff_rows.items():
             yield from itertools.repeat(batch_id, rows)
-        yield from (errand.batch.batch_id for errand in self.errands)
+        yield from (handoff.batch.batch_id for handoff in self.handoffs)
 
     def note_received(self) -> None:
-        """The holder has all errands: from now on only which batches they belong to matters."""
-        for errand in self.errands:
-            batch_id = errand.batch.batch_id
-            self.errand_rows[batch_id] = self.errand_rows.get(batch_id, 0) + 1
-        self.errands.clear()
+        """The holder has all handoffs: from now on only which batches they belong to matters."""
+        for handoff in self.handoffs:
+            batch_id = handoff.batch.batch_id
+            self.handoff_rows[batch_id] = self.handoff_rows.get(batch_id, 0) + 1
+        self.handoffs.clear()
 
 
 @dataclass(slots=True)
@@ -167,16 +167,16 @@ class Leases:
             lease.time_s,
             False,
             lease.version,
-            tuple(lease.errands),
+            tuple(lease.handoffs),
             self.limits(lease.group),
         )
 
     def extend(
-        self, lease: Lease, batch_ids: list[int], added: Limits | None = None, errands: Iterable[Errand] = ()
+        self, lease: Lease, batch_ids: list[int], added: Limits | None = None, handoffs: Iterable[Handoff] = ()
     ) -> Send:
         """Enter more work, or a larger share, into a lease that a rank holds; the message that tells the rank."""
         if added is not None:
-            lease.share = joined(lease.share, added)
+            lease.share = lease.share.plus(added)
         time_s, cost_s = self._costs(lease.group, batch_ids, lease.share)
         lease.time_s += time_s
         lease.ends_at += time_s
@@ -184,11 +184,11 @@ class Leases:
         self.ranks[lease.rank].load_s += cost_s
         lease.batch_ids.update(batch_ids)
         self._batches.hold(batch_ids)
-        lease.errands += errands
+        lease.handoffs += handoffs
         lease.version += 1
         self.on_more(lease)
         refs = self._batches.open_refs(batch_ids)
-        return Send(lease.rank, Extend(lease.lane_id, lease.version, added, refs, tuple(errands)))
+        return Send(lease.rank, Extend(lease.lane_id, lease.version, added, refs, tuple(handoffs)))
 
     # ---- leases move and end
 
@@ -202,7 +202,7 @@ class Leases:
 
     def cut(self, lease: Lease, batch_ids: list[int], share: Limits) -> Lease:
         """These batches and this share leave the lease, and are one of their own."""
-        lease.share = without(lease.share, share)
+        lease.share = lease.share.minus(share)
         lease.batch_ids.difference_update(batch_ids)
         self._batches.pass_on(batch_ids)
         self.on_more(lease)
@@ -212,10 +212,10 @@ class Leases:
         """What ``other``, which has no rank, holds goes to ``own``."""
         self._drop(other)
         self._batches.pass_on(other.batch_ids)
-        return self.extend(own, sorted(other.batch_ids), other.share, other.errands)
+        return self.extend(own, sorted(other.batch_ids), other.share, other.handoffs)
 
     def end(self, lease: Lease) -> list[Action]:
-        """The lane is empty. Batches that it leaves incomplete, and that no errand holds, have to flow again; its
+        """The lane is empty. Batches that it leaves incomplete, and that no handoff holds, have to flow again; its
         share goes to another lane of the group."""
         rank = lease.rank
         self._drop(lease)

@@ -14,23 +14,24 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.ledger.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
 from ddmpi.core.ledger.batch_accounts import BatchAccounts
 from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.leases import Lease, Leases
-from ddmpi.core.ledger.schedule import BATCHES_PER_WORKER, IntArray, LeastLoaded, Plan, divide, lanes_for
+from ddmpi.core.ledger.schedule import BATCHES_PER_WORKER, LeastLoaded, Plan, lanes_for
 from ddmpi.core.ledger.stealing import Stealing
 from ddmpi.core.protocol import (
     Assign,
-    Errand,
     Extend,
+    Handoff,
     Lane,
     LaneReport,
     LaneState,
     PartReport,
     Progress,
-    StealRequest,
-    Yielded,
+    StealResponse,
+    WorkRequest,
 )
 from ddmpi.core.records import PaceState
 from ddmpi.errors import TransitionError
@@ -54,7 +55,9 @@ class Ledger:
         self._resting_since = math.inf  # since when no lane has been able to start anything but probes
         self._stealing = Stealing(plan, self._leases, self._batches)
         self._next_number = 1
-        self._visitors: dict[int, list[tuple[int, Errand]]] = {}  # errands to withheld groups, and who sent them
+        self._waiting_handoffs: dict[
+            int, list[tuple[int, Handoff]]
+        ] = {}  # handoffs to withheld groups, and who sent them
 
     # ---- work flows out
 
@@ -102,9 +105,9 @@ class Ledger:
         admitted = self._batches.admit(row_times)
         actions = self._flow(now, admitted) if self._batches.flowing < 2 * self._big_batch_size else []
         for group in row_times:
-            for rank, errand in self._visitors.pop(group, ()):
-                self._batches.pass_on((errand.batch.batch_id,))
-                actions += self.on_redirected(rank, (errand,), now)
+            for rank, handoff in self._waiting_handoffs.pop(group, ()):
+                self._batches.pass_on((handoff.batch.batch_id,))
+                actions += self.on_handed_off(rank, (handoff,), now)
         return actions
 
     def _group_of(self, server: str, pace_group: str) -> str:
@@ -161,7 +164,7 @@ class Ledger:
             if self._leases.of_group(group):
                 continue
             lanes = lanes_for(self.plan, group, len(batch_ids), int(self.plan.group_batches[index]))
-            shares = divide(self._leases.limits(group), lanes)
+            shares = self._leases.limits(group).divided(lanes)
             leases += [self._leases.new(group, batch_ids[i::lanes], shares[i]) for i in range(lanes)]
         return leases
 
@@ -246,30 +249,30 @@ class Ledger:
 
     # ---- redirected rows
 
-    def on_redirected(self, rank: int, errands: Iterable[Errand], now: float) -> list[Action]:
+    def on_handed_off(self, rank: int, handoffs: Iterable[Handoff], now: float) -> list[Action]:
         """Rows that need another group's limits: to the rank that holds its lane, else a lane of their own."""
-        by_group: dict[str, list[Errand]] = {}
-        for errand in errands:
-            by_group.setdefault(self._group_of(errand.server, errand.group), []).append(errand)
-        return [action for group, rows in by_group.items() for action in self._send_errands(rank, group, rows, now)]
+        by_group: dict[str, list[Handoff]] = {}
+        for handoff in handoffs:
+            by_group.setdefault(self._group_of(handoff.server, handoff.group), []).append(handoff)
+        return [action for group, rows in by_group.items() for action in self._send_handoffs(rank, group, rows, now)]
 
-    def _send_errands(self, rank: int, group: str, errands: list[Errand], now: float) -> list[Action]:
+    def _send_handoffs(self, rank: int, group: str, handoffs: list[Handoff], now: float) -> list[Action]:
         running = self._leases.of_group(group)
-        self._batches.hold(errand.batch.batch_id for errand in errands)
-        index = self.plan.group_of_server(errands[0].server, group) if self._batches.withheld else None
+        self._batches.hold(handoff.batch.batch_id for handoff in handoffs)
+        index = self.plan.group_of_server(handoffs[0].server, group) if self._batches.withheld else None
         if index is not None and index in self._batches.withheld:
-            self._visitors.setdefault(index, []).extend((rank, errand) for errand in errands)
+            self._waiting_handoffs.setdefault(index, []).extend((rank, handoff) for handoff in handoffs)
             return []
         if running:
             own_first = min(running, key=lambda lease: (lease.rank != rank, lease.lane_id))
-            return [self._leases.extend(own_first, [], None, errands)]
+            return [self._leases.extend(own_first, [], None, handoffs)]
         lease = self._leases.new(group, [], self._leases.limits(group))
-        lease.errands += errands
+        lease.handoffs += handoffs
         return [Send(rank, Assign((self._leases.grant(lease, rank, now),)))]
 
     # ---- work is stolen
 
-    def on_steal_request(self, rank: int, message: StealRequest, now: float) -> list[Action]:
+    def on_work_request(self, rank: int, message: WorkRequest, now: float) -> list[Action]:
         """A rank runs low: the next big batch, else lanes of the rank with the most time left."""
         self._stealing.ask(rank, message.request_id)
         actions = self._flow(now)
@@ -277,9 +280,9 @@ class Ledger:
             actions.append(self._stealing.ask_victim(rank, now))
         return actions
 
-    def on_yielded(self, rank: int, message: Yielded, now: float) -> list[Action]:
+    def on_steal_response(self, rank: int, message: StealResponse, now: float) -> list[Action]:
         """A victim has answered: what it gives back goes to the thief."""
-        return self._stealing.on_yielded(rank, message, now)
+        return self._stealing.on_steal_response(rank, message, now)
 
     def tick(self, now: float) -> list[Action]:
         """What is due although no message came."""
@@ -346,7 +349,9 @@ class Ledger:
         Raises:
             AssertionError: with what breaks.
         """
-        self._leases.validate(errand.batch.batch_id for errands in self._visitors.values() for _, errand in errands)
+        self._leases.validate(
+            handoff.batch.batch_id for handoffs in self._waiting_handoffs.values() for _, handoff in handoffs
+        )
         for group in self._batches.withheld:
             if self._leases.of_group(self.plan.group_names[group]):
                 raise AssertionError(f"{self.plan.group_names[group]} is withheld and leased")

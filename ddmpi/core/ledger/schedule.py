@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits
+from ddmpi.core.arrays import FloatArray, IntArray
+from ddmpi.core.records import INVALID_SERVER, BatchRef, Limits, is_packed
 
 CPU_PER_ROW_S = 0.0003
 """What a row costs a rank at least (fetch, hash, Parquet), of the order measured with 30 KB files."""
@@ -25,17 +25,6 @@ BATCHES_PER_WORKER = 50
 SPLIT_ABOVE_PER_S = 500.0
 """A server that allows less than this is no work for two ranks: its rate is the limit, not a rank's capacity."""
 CONNECTIONS_PER_RANK = 256
-
-REPORT_INTERVAL_S = 0.5
-"""How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
-REPORTS_PER_S = 200.0
-"""With many ranks they report more rarely: rank 0 reads at most so many reports per second without urgent news."""
-
-PACKED_PREFIX = MANY_SERVERS + "/"
-"""How the name of a group begins that is one packed batch."""
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,21 +56,6 @@ class Plan:
     def group_batches(self) -> IntArray:
         """(G,) batches of each group, complete ones included."""
         return np.bincount(self.batch_group, minlength=len(self.group_names))
-
-
-def report_interval_s(workers: int) -> float:
-    """How often each of so many ranks reports."""
-    return max(REPORT_INTERVAL_S, workers / REPORTS_PER_S)
-
-
-def is_packed(group: str) -> bool:
-    """Whether the group is a packed batch: its servers have own limits instead of a common share."""
-    return group.startswith(PACKED_PREFIX)
-
-
-def shown_group(group: str) -> str:
-    """The group's name for people, who have never heard of packed batches."""
-    return f"small servers ({group})" if is_packed(group) else group
 
 
 def row_time_s(limits: Limits, latency_s: float, max_rows_of_one_server: int = 0, rows: int = 1) -> float:
@@ -145,49 +119,6 @@ def lanes_for(plan: Plan, group: str, batches: int, total_batches: int) -> int:
 def is_held_by_one(limits: Limits) -> bool:
     """Whether a group with these limits has one lane at most: a second rank could not help, or bytes are counted."""
     return 0 < limits.rate_per_s <= SPLIT_ABOVE_PER_S or limits.has_byte_budget
-
-
-def divide(limits: Limits, parts: int) -> list[Limits]:
-    """Shares that add up to the limits; with more parts than connections it would make a share of none.
-
-    Raises:
-        ValueError: more parts than connections.
-    """
-    if parts > limits.connections:
-        raise ValueError(f"{parts} lanes cannot share {limits.connections} connections")
-    each, extra = divmod(limits.connections, parts)
-    return [
-        Limits(
-            limits.rate_per_s / parts,
-            each + (1 if i < extra else 0),
-            limits.bytes_per_s / parts,
-            limits.bytes_per_day / parts,
-            limits.bytes_per_hour / parts,
-        )
-        for i in range(parts)
-    ]
-
-
-def joined(share: Limits, other: Limits) -> Limits:
-    """Both shares together."""
-    return Limits(
-        share.rate_per_s + other.rate_per_s,
-        share.connections + other.connections,
-        share.bytes_per_s + other.bytes_per_s,
-        share.bytes_per_day + other.bytes_per_day,
-        share.bytes_per_hour + other.bytes_per_hour,
-    )
-
-
-def without(share: Limits, part: Limits) -> Limits:
-    """What is left of a share when a part of it is given away."""
-    return Limits(
-        share.rate_per_s - part.rate_per_s,
-        share.connections - part.connections,
-        share.bytes_per_s - part.bytes_per_s,
-        share.bytes_per_day - part.bytes_per_day,
-        share.bytes_per_hour - part.bytes_per_hour,
-    )
 
 
 def lane_cost_s(rows: int, time_s: float, share: Limits, row_time: float) -> float:

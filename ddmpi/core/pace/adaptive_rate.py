@@ -64,7 +64,7 @@ MEASURE_S = 2.0
 """Time constant of the estimate of how fast a server without a limit is being asked."""
 
 
-class LearnedRate:
+class AdaptiveRate:
     """The rate of one holder. 0 stands for no limit, and nothing learned.
 
     Args:
@@ -187,7 +187,7 @@ class LearnedRate:
         enough_s = LEAST_S if since_incident else UNTHROTTLED_LEAST_S
         return taken / elapsed_s if taken >= ENOUGH_STARTS and elapsed_s >= enough_s else 0.0
 
-    def strained(self, now: float) -> None:
+    def overloaded(self, now: float) -> None:
         """An incident: too many errors, or slow answers. How much less would do, nobody says."""
         before_per_s = self.per_s or self.measured_per_s()
         floor_per_s = STRAIN_FLOOR_SHARE * (self.limit_per_s or self._too_much_per_s or before_per_s)
@@ -205,7 +205,7 @@ class LearnedRate:
         self._starts = self._half_starts = 0
         self._starts_since = self._half_at = stepped_at
 
-    def forgive(self) -> None:
+    def reset_incidents(self) -> None:
         """Long ago: what the server took then says nothing about now, where a limit says what is asked for."""
         if self.limit_per_s:
             self.per_s, self._target_per_s, self._too_much_per_s = self.limit_per_s, 0.0, 0.0

@@ -23,28 +23,28 @@ class Breaker:
     Args:
         most_failures: so many requests without an answer in a row open it.
         most_probes: after so many failed probes the server is dead.
-        parkings: how often an earlier holder has parked the server in a row; 0 = the breaker is closed.
+        open_count: how often an earlier holder has parked the server in a row; 0 = the breaker is closed.
     """
 
-    __slots__ = ("_before", "_failures", "_forbidden", "_most_failures", "_most_probes", "_parked_at", "parkings")
+    __slots__ = ("_before", "_failures", "_forbidden", "_most_failures", "_most_probes", "_parked_at", "open_count")
 
-    def __init__(self, most_failures: int, most_probes: int, parkings: int, now: float) -> None:
-        self.parkings = parkings
+    def __init__(self, most_failures: int, most_probes: int, open_count: int, now: float) -> None:
+        self.open_count = open_count
         """> 0: the breaker is open or half-open."""
         self._most_failures = most_failures
         self._most_probes = most_probes
         self._failures = 0  # requests that got no answer since the last one that did
         self._forbidden = 0  # answers 403 in a row
         self._parked_at = -math.inf
-        self._before = (0, now)  # parkings and end of the pause as they were before the last parking
+        self._before = (0, now)  # open_count and end of the pause as they were before the last parking
 
     def __repr__(self) -> str:
-        return f"{self._failures} failures, {self.parkings} parkings{', dead' if self.dead else ''}"
+        return f"{self._failures} failures, {self.open_count} open_count{', dead' if self.dead else ''}"
 
     @property
     def dead(self) -> bool:
         """Every probe failed."""
-        return self.parkings > self._most_probes
+        return self.open_count > self._most_probes
 
     # ---- how a request that started at started_at has ended
 
@@ -52,7 +52,7 @@ class Breaker:
         """Any HTTP answer closes the breaker, unless its request is older than the parking: only a probe tells."""
         if started_at > self._parked_at:
             self._failures = 0
-            self.parkings = 0
+            self.open_count = 0
 
     def good(self, started_at: float) -> None:
         """An answer as a healthy server gives it."""
@@ -62,7 +62,7 @@ class Breaker:
     def turned_away(self, started_at: float) -> bool:
         """One 403 is an answer; many of them in a row are none. Whether the server is to be parked."""
         self._forbidden += 1
-        if self.parkings or self._forbidden >= FORBIDDEN_PER_FAILURE * self._most_failures:
+        if self.open_count or self._forbidden >= FORBIDDEN_PER_FAILURE * self._most_failures:
             return started_at > self._parked_at
         self.answered(started_at)
         return False
@@ -72,26 +72,26 @@ class Breaker:
         if started_at <= self._parked_at:
             return False
         self._failures += 1
-        return self.parkings > 0 or self._failures >= self._most_failures
+        return self.open_count > 0 or self._failures >= self._most_failures
 
     # ---- parking
 
     def park(self, now: float, paused_until: float) -> int:
-        """Open, or open again after a probe; how many parkings in a row that makes.
+        """Open, or open again after a probe; how many open_count in a row that makes.
 
         ``paused_until`` is the end of the pause so far.
         """
-        self._before = (self.parkings, paused_until)
-        self.parkings += 1
+        self._before = (self.open_count, paused_until)
+        self.open_count += 1
         self._parked_at = now
-        return self.parkings
+        return self.open_count
 
-    def absolve(self, since: float) -> float | None:
+    def reset_after_outage(self, since: float) -> float | None:
         """The requests without an answer are not the server's fault, and a parking since then is void: the end of the
         pause before it, None where there was none."""
         self._failures = 0
         if self._parked_at < since:
             return None
-        self.parkings, paused_until = self._before
+        self.open_count, paused_until = self._before
         self._parked_at = -math.inf
         return paused_until

@@ -18,8 +18,8 @@ SLOWER_BY_S = 0.5
 """And slower by so much at least: a busy rank reads its answers some tens of milliseconds late."""
 
 
-class Strain:
-    """The answers of one server since it was last found strained."""
+class OverloadDetector:
+    """The answers of one server since it was last found overloaded."""
 
     __slots__ = ("_bad", "_least_s", "_times_s")
 

@@ -16,30 +16,20 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from ddmpi.core.protocol import ControlOverride
 from ddmpi.core.records import Limits
 
 HOLD_S = 10 * 365 * 86_400.0
 """What a lane on hold reports as its wait: nobody knows when it will be let go."""
 
 
-class ControlRule(msgspec.Struct, frozen=True):
-    """What holds for the pace groups (or the servers without a group) that match. None: as planned."""
-
-    match: str
-    pause: bool = False
-    rate_per_s: float | None = None
-    connections: int | None = None
-    bytes_per_s: float | None = None
-    bytes_per_day: float | None = None
-
-
-class Control:
+class Overrides:
     """Some rules; the first one that matches a name counts."""
 
-    def __init__(self, rules: Sequence[ControlRule] = ()) -> None:
+    def __init__(self, rules: Sequence[ControlOverride] = ()) -> None:
         self.rules = tuple(rules)
 
-    def rule_for(self, name: str) -> ControlRule | None:
+    def rule_for(self, name: str) -> ControlOverride | None:
         """The rule for a pace group, None if there is none. Equal names match although '[' begins a glob's set."""
         return next((rule for rule in self.rules if rule.match == name or fnmatchcase(name, rule.match)), None)
 
@@ -78,7 +68,7 @@ class Control:
         )
 
     def __repr__(self) -> str:
-        return f"<Control: {len(self.rules)} rules>"
+        return f"<Overrides: {len(self.rules)} rules>"
 
 
 def _part_of(limit: float, planned: float, share: float, part: float) -> float:
@@ -86,17 +76,17 @@ def _part_of(limit: float, planned: float, share: float, part: float) -> float:
     return share if limit == planned else limit * part
 
 
-NO_CONTROL = Control()
+NO_OVERRIDES = Overrides()
 
 
-def describe_changes(before: Sequence[ControlRule], after: Sequence[ControlRule]) -> list[str]:
+def describe_changes(before: Sequence[ControlOverride], after: Sequence[ControlOverride]) -> list[str]:
     """What is different, a line per rule that came, changed or went."""
     old, new = {rule.match: rule for rule in before}, {rule.match: rule for rule in after}
     lines = [f"{match}: {_described(rule)}" for match, rule in new.items() if old.get(match) != rule]
     return lines + [f"{match}: limits as configured again" for match in old if match not in new]
 
 
-def _described(rule: ControlRule) -> str:
+def _described(rule: ControlOverride) -> str:
     if rule.pause:
         return "paused"
     named = (

@@ -22,7 +22,7 @@ class PacePolicy:
     """Longest pause without Retry-After, before jitter."""
     jitter: float = 0.1
     """A back-off is lengthened by up to this share of itself, so that many lanes do not come back at once."""
-    forgive_after_s: float = 1_800.0
+    reset_after_s: float = 1_800.0
     """Quiet time, counted from the end of the last pause, after which incidents are forgotten."""
     breaker_failures: int = 5
     """So many requests without an answer in a row, or throttle incidents with no OK in between, park the server."""
@@ -34,8 +34,8 @@ class PacePolicy:
             raise ValueError(f"need 0 < backoff_brief_s < inf, got {self}")
         if not 0 < self.backoff_base_s <= self.backoff_cap_s < math.inf:
             raise ValueError(f"need 0 < backoff_base_s <= backoff_cap_s < inf, got {self}")
-        if not 0 <= self.jitter <= 1 or self.forgive_after_s < 0:
-            raise ValueError(f"need 0 <= jitter <= 1 and forgive_after_s >= 0, got {self}")
+        if not 0 <= self.jitter <= 1 or self.reset_after_s < 0:
+            raise ValueError(f"need 0 <= jitter <= 1 and reset_after_s >= 0, got {self}")
         if self.breaker_failures < 1 or self.breaker_probes < 1:
             raise ValueError(f"need breaker_failures >= 1 and breaker_probes >= 1, got {self}")
 

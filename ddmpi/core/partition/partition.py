@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS
 from ddmpi.core.rules.urls import (
     PLAIN_MAX_SERVER_CHARS,
@@ -30,8 +30,6 @@ from ddmpi.core.rules.urls import (
     Rejected,
     parse_url,
 )
-
-IntArray: TypeAlias = npt.NDArray[np.int64]
 
 _SCAN_BYTES: Final = 1 << 18
 """Bytes that are looked at in one step: what numpy makes of them stays in the cache."""

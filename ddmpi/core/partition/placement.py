@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ddmpi.core.partition.partition import IntArray
+from ddmpi.core.arrays import IntArray
 
 ROW_GROUP_ROWS: Final = 10_000
 """A row group is closed once it has so many rows: what one read of a batch decodes at least."""
@@ -24,7 +24,7 @@ FILE_ROWS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Placement:
     """A place for each batch, as columns: ``offset`` counts rows from the row group's first, ``first_row`` from the
     file's; and the rows of each row group of each file."""
 
@@ -35,7 +35,7 @@ class Layout:
     files: list[IntArray]
 
 
-def lay_out(batch_rows: IntArray) -> Layout:
+def lay_out(batch_rows: IntArray) -> Placement:
     """Fill row groups and files with batches, in order; each is closed once it is full (see the constants).
 
     The files are of about the same size. There is one per ``FILE_ROWS`` at most, and of several an even number, for two
@@ -52,7 +52,7 @@ def lay_out(batch_rows: IntArray) -> Layout:
     file_of = np.searchsorted(file_starts, group_of, side="right") - 1
     row_starts = batch_ends - batch_rows
     group_row_starts = row_starts[group_starts]
-    return Layout(
+    return Placement(
         file=file_of,
         row_group=group_of - file_starts[file_of],
         offset=row_starts - group_row_starts[group_of],

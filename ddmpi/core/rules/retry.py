@@ -23,7 +23,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ddmpi.core.pace.pace import Signal
+from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.records import ErrorKind
 from ddmpi.core.rules.verdict import Verdict
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from protego import Protego
 
-from ddmpi.core.pace.pace import Signal
+from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.records import Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.core.rules.verdict import Outcome, Verdict, classify
 

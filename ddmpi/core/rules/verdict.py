@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 
-from ddmpi.core.pace.pace import RETRY_AFTER_MAX_S, Signal
+from ddmpi.core.pace.rate_limiter import RETRY_AFTER_MAX_S, Signal
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.core.rules.image_bytes import begins_like_image, image_is_cut_off
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from ddmpi.core.protocol import Asked
 
 TICK_S = 1e-4
 """Resolution of start times."""
@@ -30,23 +31,6 @@ MERGE_S = 90.0
 """Starts of a group are merged when there are so many new ones, or when they span so long."""
 MOST_GROUPS = 200_000
 """Groups whose windows rank 0 watches; about 1 KB each. Of others only the sums are kept."""
-
-
-class Asked(msgspec.Struct, frozen=True, array_like=True):
-    """What a rank has done to one pace group (of packed rows: to one server) since it last said so."""
-
-    group: str
-    first_at: float
-    """Wall clock, seconds since 1970, of the first start."""
-    starts: bytes
-    """One little-endian uint32 per start: ticks after ``first_at``, not sorted."""
-    body_bytes: int
-    throttled: int
-    """Answers that asked for fewer requests."""
-    connections: int
-    """Most connections that this rank has had open to it at once, idle ones included."""
-    pauses: int
-    paused_s: float
 
 
 @dataclass(frozen=True)

@@ -11,28 +11,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ddmpi.core.protocol import Usage
+
 BUCKETS = 36
 """From 1 ms to three minutes; what is faster or slower counts as the first or the last."""
-
-
-class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """What a rank has asked of one pace group since it last said so. Times count back from the message."""
-
-    group: str
-    requests: int
-    throttled: int
-    """Answers that asked for fewer requests."""
-    bytes: int
-    first_s: float
-    """So long ago the first of these requests started."""
-    last_s: float
-    """So long ago the last one ended."""
-    latencies: dict[int, int]
-    """Bucket -> answers in it."""
 
 
 def bucket_of(latency_s: float) -> int:

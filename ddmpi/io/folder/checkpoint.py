@@ -16,9 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from ddmpi.core.records import UNDECODABLE
+from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.listing import read_bytes
 
 VERSION: Final = 1
 
@@ -29,7 +29,7 @@ class ServerState(msgspec.Struct, frozen=True):
     rate_per_s: float = 0.0
     not_before: float = 0.0
     incidents: int = 0
-    parkings: int = 0
+    open_count: int = 0
     throttles: int = 0
     bytes_of_hour: tuple[tuple[float, float], ...] = ()
     bytes_of_day: tuple[tuple[float, float], ...] = ()

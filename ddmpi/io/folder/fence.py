@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from ddmpi.io.folder import durable
-from ddmpi.io.folder.disk_errors import named_disk_errors
+from ddmpi.io.folder.disk_errors import named_disk_errors, names_in
 from ddmpi.io.folder.layout import PART_KINDS, PARTITION_PREFIX, SERVER_PREFIX, Layout, parse_part_name
-from ddmpi.io.folder.listing import names_in
 
 _EPOCH_FOLDER: Final = re.compile(r"e(\d{4,})", re.ASCII)
 _FENCED_PREFIX: Final = "fenced-"

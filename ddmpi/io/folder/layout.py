@@ -13,12 +13,15 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
 from urllib.parse import quote, unquote
+
+from ddmpi.config.config import ConfigLike, reader_of
 
 PartKind = Literal["successes", "errors"]
 
@@ -236,3 +239,15 @@ def parse_part_name(name: str) -> PartName | None:
         return None
     kind, epoch, rank, number = match.groups()
     return PartName(cast("PartKind", kind), int(epoch), int(rank), int(number))
+
+
+def layout_of(results: ConfigLike) -> Layout:
+    """Where the results lie, for ``open_results`` and the export.
+
+    Raises:
+        ConfigError: ``results`` is a config, and a wrong one.
+    """
+    if isinstance(results, (str, os.PathLike)) and not Path(results).is_file():
+        return Layout(Path(results))
+    config = reader_of(results)()
+    return Layout(Path(config.path_to_output_folder), config.output_structure)

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ddmpi.core.records import UNDECODABLE
-from ddmpi.io.folder.disk_errors import storage_error
+from ddmpi.io.folder.disk_errors import names_in, read_bytes, storage_error
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import (
     COMPLETED_NAME,
@@ -26,7 +26,6 @@ from ddmpi.io.folder.layout import (
     server_folder,
     server_of_folder,
 )
-from ddmpi.io.folder.listing import names_in, read_bytes
 
 _READERS: Final = 8
 _CHUNK: Final = 250

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import logging.handlers
 
-import ddmpi
 from ddmpi.config.sections import Logging
 from ddmpi.io.folder.layout import Layout
 
@@ -26,4 +25,4 @@ def log_to_file(layout: Layout, rank: int, options: Logging) -> None:
     handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    logging.getLogger(ddmpi.__name__).setLevel(options.level.upper())
+    logging.getLogger("ddmpi").setLevel(options.level.upper())

@@ -1,16 +1,31 @@
 """Where metrics lie: logs/metrics.jsonl, which grows over all runs and stays small, and the Prometheus file.
 
 Metrics are a courtesy: a disk that does not take them, or a damaged file, is told to the log and changes nothing.
+
+logs/politeness.csv: per pace group its limits, and what was really sent, over all runs. A courtesy to people.
+
+logs/servers.parquet: how each server was asked so far, over all runs. A courtesy, as the metrics are.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.core.records import Limits
+from ddmpi.core.stats.audit import Audited
 from ddmpi.core.stats.metrics import Measurement, decode_lines, encode_line, prometheus_text, thinned
+from ddmpi.core.stats.usage import BUCKETS, COLUMNS, UsageTable
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.durable import write_atomically
 
@@ -90,3 +105,81 @@ class PrometheusFile:
             if not self._is_broken:
                 self._is_broken = True
                 log.warning("the Prometheus file is not kept: %s", error)
+
+
+log = logging.getLogger(__name__)
+
+_LIMITS = ("rate_limit", "max_connections", "bytes_per_second", "bytes_per_hour", "bytes_per_day")
+_FIGURES = tuple(field.name for field in fields(Audited))[1:]
+
+
+def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Limits]) -> None:
+    """Replace the file; ``limits`` are those of a pace group, 0 = none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["server_name", *_LIMITS, *_FIGURES])
+    for row in rows:
+        it = limits(row.group)
+        allowed = (it.rate_per_s, it.connections, it.bytes_per_s, it.bytes_per_hour, it.bytes_per_day)
+        writer.writerow([row.group, *allowed, *(_shown(getattr(row, name)) for name in _FIGURES)])
+    try:
+        write_atomically(path, text.getvalue().encode())
+    except StorageError as error:
+        log.warning("what servers were sent is not kept: %s", error)
+
+
+def _shown(figure: float) -> float:
+    return round(figure, 3)
+
+
+def read_audit(path: Path) -> dict[str, Audited]:
+    """What earlier runs have left; nothing where there is no such file, or a damaged one."""
+    try:
+        with path.open(newline="") as file:
+            return {row["server_name"]: _parsed(row) for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        return {}
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        log.warning("%s cannot be read: %s", path, error)
+        return {}
+
+
+def _parsed(row: dict[str, str]) -> Audited:
+    *counts, paused_s = (row[name] for name in _FIGURES)
+    parsed = Audited(row["server_name"], *map(int, counts))
+    return replace(parsed, paused_s=float(paused_s))
+
+
+log = logging.getLogger(__name__)
+
+
+def write_usage(path: Path, table: UsageTable, now: float) -> None:
+    """Replace the file."""
+    count = len(table)
+    numbers = table.finished(now)
+    columns: dict[str, Any] = {"group": pa.array(table.names, pa.string())}
+    columns |= {name: pa.array(numbers[:, at]) for at, name in enumerate(COLUMNS)}
+    columns["latencies"] = pa.FixedSizeListArray.from_arrays(pa.array(table.latencies[:count].ravel()), BUCKETS)
+    data = io.BytesIO()
+    pq.write_table(pa.table(columns), data)
+    try:
+        write_atomically(path, data.getvalue())
+    except StorageError as error:
+        log.warning("how servers were asked is not kept: %s", error)
+
+
+def read_usage(path: Path) -> UsageTable:
+    """What earlier runs have left; an empty table where there is no such file, or a damaged one."""
+    table = UsageTable()
+    try:
+        found = pq.read_table(path)
+        numbers = np.stack([found.column(name).to_numpy() for name in COLUMNS], axis=1)
+        latencies: Any = found.column("latencies").combine_chunks()
+        counts = latencies.flatten().to_numpy().reshape(-1, BUCKETS)
+        table.load(map(str, found.column("group").to_pylist()), numbers, counts)
+    except FileNotFoundError:
+        return table
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        log.warning("%s cannot be read: %s", path, error)
+        return UsageTable()
+    return table

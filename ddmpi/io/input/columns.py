@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.config.row_filter import RowFilter
-from ddmpi.core.partition.partition import IntArray
+from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
 from ddmpi.io.input.rows import as_text, is_text
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ddmpi.config.row_filter import RowFilter
-from ddmpi.core.partition.partition import IntArray, Servers
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.partition.partition import Servers
 from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping, joined_name
 from ddmpi.io.input.files import InputPath, list_files
@@ -20,13 +21,13 @@ from ddmpi.io.input.rows import (
     BASE_COLUMNS,
     TEXT_COLUMNS,
     BareRows,
+    Vocabulary,
     bare_rows,
     complete,
     is_text,
     url_servers,
     urls_schema,
 )
-from ddmpi.io.input.vocabulary import Vocabulary
 
 
 class RawRows(NamedTuple):

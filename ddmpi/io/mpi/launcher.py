@@ -2,6 +2,11 @@
 
 Whatever escapes on one rank ends all of them: a rank that dies silently would leave the others waiting for its
 messages.
+
+How MPI starts: not before its library is there, and not under the launcher of another one.
+
+MPICH ends the process, with a code and a text of its own, where it does not know the launcher. So the library is
+loaded first, asked whose it is, and started only then.
 """
 
 from __future__ import annotations
@@ -10,14 +15,18 @@ import hashlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import ddmpi
+from ddmpi._version import __version__
 from ddmpi.errors import EXIT_BUG, EXIT_DONE, EXIT_SETUP, SetupError, StorageError
 
 if TYPE_CHECKING:
     from ddmpi.io.mpi.comm import Ranks
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
 
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 """Variables in which launchers say how many ranks they started (Hydra and Intel, Open MPI, PMIx, Hydra, Slurm)."""
@@ -118,7 +127,7 @@ def complain(text: str) -> None:
 def _refuse_mixed_ranks(comm: Ranks, arguments: Sequence[str]) -> None:
     """A digest of the command line is enough: it may be long, and each rank gets those of all."""
     digest = hashlib.sha256("\0".join(arguments).encode(errors="surrogateescape")).hexdigest()[:16]
-    ranks = comm.allgather((ddmpi.__version__, digest))
+    ranks = comm.allgather((__version__, digest))
     versions = {version for version, _ in ranks}
     if len(versions) > 1:
         raise SetupError(f"the ranks run different versions of ddmpi: {', '.join(sorted(versions))}")
@@ -136,3 +145,32 @@ def _report_crash(comm: Ranks, error: BaseException) -> None:
     text = "".join(traceback.format_exception(error))
     sys.stderr.write(f"ddmpi: {place} failed; all ranks are ended\n{text}")
     sys.stderr.flush()
+
+
+def start_mpi(environment: Mapping[str, str]) -> MPI.Intracomm:
+    """All ranks that the launcher has started, as COMM_WORLD.
+
+    Raises:
+        SetupError: mpi4py finds no MPI library, or the launcher is of another MPI.
+    """
+    import mpi4py  # noqa: PLC0415  # not before the arguments are known to be good
+
+    mpi4py.rc.initialize = False
+    mpi4py.rc.finalize = True
+    try:
+        with warnings.catch_warnings():
+            # Of a variable that another MPI's launcher may have set: what is wrong with it is said below.
+            warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
+            from mpi4py import MPI  # noqa: PLC0415
+    except (ImportError, RuntimeError) as error:
+        raise SetupError(f"mpi4py finds no MPI library that it can load (see docs/mpi.md): {error}") from error
+    vendor, version = MPI.get_vendor()
+    name = f"{vendor} {'.'.join(map(str, version))}"
+    refuse_other_mpi(environment, name)
+    if not MPI.Is_initialized():
+        MPI.Init_thread(MPI.THREAD_FUNNELED)
+        # What mpi4py does where it starts MPI itself: errors become exceptions.
+        for comm in (MPI.COMM_WORLD, MPI.COMM_SELF):
+            comm.Set_errhandler(MPI.ERRORS_RETURN)
+    refuse_wrong_launcher(environment, MPI.COMM_WORLD.Get_size())
+    return MPI.COMM_WORLD

@@ -20,7 +20,7 @@ MOST_ITEMS = 4
 
 
 def line_of(message: msgspec.Struct) -> str:
-    """Such as ``Yield(request_id=3, time_s=12.5)``."""
+    """Such as ``StealRequest(request_id=3, time_s=12.5)``."""
     text = _text(message)
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
 

@@ -22,6 +22,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder.layout import (
     PART_KINDS,
@@ -32,7 +33,7 @@ from ddmpi.io.folder.layout import (
     parse_part_name,
     server_of_folder,
 )
-from ddmpi.io.results.outcomes import IntArray, superseded_rows
+from ddmpi.io.results.outcomes import superseded_rows
 from ddmpi.io.results.publishing import store_of
 from ddmpi.io.results.schema import ROW_NUMBER, error_schema, success_schema
 

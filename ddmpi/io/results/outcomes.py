@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.rules.retry_filter import choice_of
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout, PartName, parse_part_name
 from ddmpi.io.results.schema import ROW_NUMBER
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -139,3 +139,8 @@ def _name(part: str) -> PartName:
 
 def _epoch(part: str) -> int:
     return _name(part).epoch
+
+
+def is_on(servers: pa.ChunkedArray[pa.StringScalar], names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n,) which of the rows are on one of these servers."""
+    return np.asarray(pc.is_in(servers, value_set=pa.array(names, pa.string())))

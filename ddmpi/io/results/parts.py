@@ -42,7 +42,7 @@ _ROW_BYTES: Final = 1_536
 class RowReader(Protocol):
     """Reads a batch's input rows (schema of the urls files, kept columns included), from any thread."""
 
-    def read(self, batch: BatchRef, columns: Sequence[str] | None) -> pa.Table: ...
+    def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table: ...
 
 
 @dataclass(frozen=True)

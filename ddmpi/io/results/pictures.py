@@ -16,9 +16,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddmpi.core.records import Picture
 from ddmpi.errors import SetupError
 from ddmpi.io.results.images import DecodeError, header_size, make_shrink
-from ddmpi.report.data import Picture
 
 log = logging.getLogger(__name__)
 

@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 
 from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import OutputError, StorageError
+from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import PART_KINDS, parse_part_name
-from ddmpi.io.folder.listing import read_bytes
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.store.object_store import place_of
 from ddmpi.io.store.part_store import PartStore, part_store

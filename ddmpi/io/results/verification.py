@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import PartName, parse_part_name
 from ddmpi.io.folder.markers import parts_of, read_completed
+from ddmpi.io.results.outcomes import is_on
 from ddmpi.io.results.publishing import is_thin, object_bytes, with_images
 from ddmpi.io.results.schema import ROW_NUMBER
-from ddmpi.io.urls.loader import is_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ddmpi.core.records import BatchRef
     from ddmpi.io.folder.layout import Layout
     from ddmpi.io.folder.markers import BatchLike
-    from ddmpi.io.urls.loader import RowReader
+    from ddmpi.io.results.parts import RowReader
 
 
 Objects: TypeAlias = "Mapping[str, int]"

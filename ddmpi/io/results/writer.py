@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from ddmpi.core.records import ErrorKind
 from ddmpi.errors import DdmpiError, StorageError
-from ddmpi.io.memory import give_back_freed
+from ddmpi.io.process import give_back_freed
 from ddmpi.io.results.expectations import Expectations
 from ddmpi.io.results.parts import PartCommitted, Parts, RowReader
 from ddmpi.io.results.rows import RowMaker, refused

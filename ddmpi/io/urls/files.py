@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ddmpi.core.partition.partition import Cut, IntArray, ServerTable
-from ddmpi.core.partition.placement import ROW_GROUP_ROWS, Layout
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.partition.partition import Cut, ServerTable
+from ddmpi.core.partition.placement import ROW_GROUP_ROWS, Placement
 from ddmpi.io.folder.durable import NewFile
 from ddmpi.io.input.table import InputTable
-from ddmpi.io.urls.arranging import POSITION, Arranged
-from ddmpi.io.urls.spill import Shelves
+from ddmpi.io.urls.spill import POSITION, Arranged, Shelves
 
 BATCHES_NAME: Final = "batches.parquet"
 SERVERS_NAME: Final = "servers.parquet"
@@ -103,7 +103,7 @@ class UrlsFiles:
         self,
         folder: Path,
         *,
-        layout: Layout,
+        layout: Placement,
         table: InputTable,
         names: pa.Array[Any],
         rows: IntArray,
@@ -205,7 +205,7 @@ class Place(NamedTuple):
 def write_index(
     folder: Path,
     cut: Cut,
-    layout: Layout,
+    layout: Placement,
     servers: ServerTable,
     *,
     input_rows: int,

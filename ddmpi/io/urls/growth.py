@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ddmpi.core.partition.partition import IntArray
+from ddmpi.core.arrays import IntArray
 from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.input.table import InputTable, RawRows

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ddmpi.core.partition.partition import IntArray
+from ddmpi.core.arrays import IntArray
 from ddmpi.errors import OutputError
 from ddmpi.io.urls.files import BATCHES_NAME, INPUT_ROWS, SERVERS_NAME
 

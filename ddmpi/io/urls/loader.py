@@ -9,26 +9,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ddmpi.core.records import INVALID_SERVER, BatchRef
 from ddmpi.core.rules.urls import Rejected, parse_url
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.results.outcomes import outcomes_of
+from ddmpi.io.results.outcomes import is_on, outcomes_of
+from ddmpi.io.results.parts import RowReader
 
 Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
-
-
-class RowReader(Protocol):
-    """Reads the rows of a batch (``io.batch_reader.BatchReader``)."""
-
-    def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
-        """The batch's rows with these columns."""
 
 
 class BatchRows:
@@ -136,11 +129,6 @@ class Loader:
     def close(self) -> None:
         """End the thread; what is being read is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def is_on(servers: Column, names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(n,) which of the rows are on one of these servers."""
-    return np.asarray(pc.is_in(servers, value_set=pa.array(names, pa.string())))
 
 
 def _spread(rows: npt.NDArray[np.int64], samples: int) -> npt.NDArray[np.int64]:

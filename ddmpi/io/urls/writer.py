@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ddmpi.core.partition.partition import Cut, IntArray, ServerTable, cut_batches
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.partition.partition import Cut, ServerTable, cut_batches
 from ddmpi.core.partition.placement import Destinations, lay_out
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.records import MANY_SERVERS
@@ -32,8 +33,7 @@ from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.urls.address_grouping import AddressGrouping
 from ddmpi.io.urls.files import Place, PlacedRows, UrlsFiles, write_index
 from ddmpi.io.urls.index import UrlsIndex
-from ddmpi.io.urls.row_numbers import NumberFile
-from ddmpi.io.urls.server_tally import REFUSED, Numbers, ServerTally
+from ddmpi.io.urls.server_tally import REFUSED, NumberFile, Numbers, ServerTally
 from ddmpi.io.urls.spill import DiskShelves, MemoryShelves, Shelves
 from ddmpi.io.urls.workers import Workers, recycled_memory
 

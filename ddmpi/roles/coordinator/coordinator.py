@@ -19,31 +19,32 @@ from enum import Enum
 
 from ddmpi.core.ledger.actions import Scatter
 from ddmpi.core.ledger.ledger import Ledger
-from ddmpi.core.ledger.schedule import Plan, lower_bound_s, report_interval_s
-from ddmpi.core.pace.overrides import ControlRule
+from ddmpi.core.ledger.schedule import Plan, lower_bound_s
 from ddmpi.core.protocol import (
     Begin,
+    ControlOverride,
     Exit,
     Failed,
     Finished,
+    HandedOff,
     Progress,
-    Redirected,
     Release,
     Samples,
     ServersUsed,
     SetControl,
-    StealRequest,
+    StealResponse,
     StopReason,
     StopRequested,
     ToCoordinator,
     ToDownloader,
-    Yielded,
+    WorkRequest,
+    report_interval_s,
 )
 from ddmpi.io.urls.batch_table import limits_by_group, make_plan
-from ddmpi.report.summary import Snapshot
-from ddmpi.roles.coordinator.admission import Admission
+from ddmpi.report.data import Snapshot
 from ddmpi.roles.coordinator.checkpointing import Checkpointing
 from ddmpi.roles.coordinator.performer import Performer
+from ddmpi.roles.coordinator.profiling import Admission
 from ddmpi.roles.coordinator.run_state import RunState
 from ddmpi.roles.coordinator.stopping import SoftStop
 from ddmpi.roles.coordinator.tally import Tally
@@ -93,7 +94,7 @@ class Coordinator:
         deadline: float | None = None,
         *,
         on_end: Callable[[Exit], None] = lambda _: None,
-        control: tuple[ControlRule, ...] = (),
+        control: tuple[ControlOverride, ...] = (),
     ) -> None:
         self.state = state
         self.tally = Tally()
@@ -211,12 +212,12 @@ class Coordinator:
 
     def _steer(self, ledger: Ledger, rank: int, message: ToCoordinator, now: float) -> None:
         match message:
-            case StealRequest():
-                self._performer.perform(ledger.on_steal_request(rank, message, now))
-            case Yielded():
-                self._performer.perform(ledger.on_yielded(rank, message, now))
-            case Redirected(errands):
-                self._performer.perform(ledger.on_redirected(rank, errands, now))
+            case WorkRequest():
+                self._performer.perform(ledger.on_work_request(rank, message, now))
+            case StealResponse():
+                self._performer.perform(ledger.on_steal_response(rank, message, now))
+            case HandedOff(handoffs):
+                self._performer.perform(ledger.on_handed_off(rank, handoffs, now))
             case _:
                 raise TypeError(f"unknown message {message!r}")
 
@@ -239,7 +240,7 @@ class Coordinator:
         self._performer.perform(self.ledger.on_progress(rank, message, now))
         self._performer.perform(self.ledger.samples_durable(sampled))
 
-    def set_control(self, rules: tuple[ControlRule, ...]) -> None:
+    def set_control(self, rules: tuple[ControlOverride, ...]) -> None:
         """These rules hold from now on, on all ranks."""
         self._performer.tell_all(SetControl(rules))
 

@@ -15,9 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ddmpi.cli.arguments import Orders
-from ddmpi.config.config import Config
-from ddmpi.config.config_digests import changed_keys, digests
+from ddmpi.config.config import Config, changed_keys, digests
+from ddmpi.core.records import Orders
 from ddmpi.errors import OutputError
 from ddmpi.io import slurm
 from ddmpi.io.folder.checkpoint import Checkpoint, load
@@ -41,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Reporting:
+class InitCallbacks:
     """How initialization tells what it does, and asks whether to go on."""
 
     on_rows: Callable[[PartitionProgress], None]
@@ -68,7 +67,7 @@ def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
     return acquire(layout.lock, job_id=job_id, since=since, job_is_gone=slurm.job_is_gone, restart=restart)
 
 
-def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, reporting: Reporting) -> RunState:
+def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, reporting: InitCallbacks) -> RunState:
     """Bring the output folder to the point from which rows can be fetched.
 
     Raises:
@@ -162,7 +161,7 @@ def _check_same(checkpoint: Checkpoint, config: Config) -> None:
         )
 
 
-def _known_rows(table: InputTable, index: UrlsIndex, reporting: Reporting) -> int:
+def _known_rows(table: InputTable, index: UrlsIndex, reporting: InitCallbacks) -> int:
     """How many rows of an input that is not the same as before the urls folder has: they have to be its first ones."""
     log.info("the input is not the same as before: its rows are compared with those in %s", index.folder)
     try:
@@ -195,14 +194,14 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
     layout.profiles.unlink(missing_ok=True)
 
 
-def _partition(config: Config, layout: Layout, table: InputTable, reporting: Reporting) -> dict[str, Any]:
+def _partition(config: Config, layout: Layout, table: InputTable, reporting: InitCallbacks) -> dict[str, Any]:
     """Stage 1 itself; what the checkpoint keeps of it."""
     summary = _cluster(config, table, layout.urls, None, reporting)
     reporting.on_partitioned(summary)
     return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
 
 
-def _add_rows(config: Config, added: InputTable, index: UrlsIndex, reporting: Reporting) -> None:
+def _add_rows(config: Config, added: InputTable, index: UrlsIndex, reporting: InitCallbacks) -> None:
     """Stage 1 for the rows that an input has grown by, if there are any."""
     if next(added.raw(), None) is None:
         return
@@ -212,7 +211,7 @@ def _add_rows(config: Config, added: InputTable, index: UrlsIndex, reporting: Re
 
 
 def _cluster(
-    config: Config, table: InputTable, folder: Path, earlier: UrlsIndex | None, reporting: Reporting
+    config: Config, table: InputTable, folder: Path, earlier: UrlsIndex | None, reporting: InitCallbacks
 ) -> PartitionSummary:
     by_address = None
     if config.rules.per_address:

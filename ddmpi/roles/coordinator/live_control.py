@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ddmpi.config.control_file import ControlFile, parse_control
-from ddmpi.core.pace.overrides import ControlRule, describe_changes
+from ddmpi.core.pace.overrides import describe_changes
 from ddmpi.core.partition.server_patterns import patterns_in
-from ddmpi.core.protocol import StopReason
+from ddmpi.core.protocol import ControlOverride, StopReason
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import Layout
 
@@ -22,7 +22,7 @@ LOOK_INTERVAL_S = 2.0
 class Controlled(Protocol):
     """What a controller steers: the coordinator."""
 
-    def set_control(self, rules: tuple[ControlRule, ...]) -> None: ...
+    def set_control(self, rules: tuple[ControlOverride, ...]) -> None: ...
     def stop(self, reason: StopReason, now: float) -> None: ...
 
 
@@ -41,11 +41,11 @@ class Controller:
         self._say = say
         self._look_at = 0.0
         self._file = ControlFile()
-        self._rules: tuple[ControlRule, ...] = ()
+        self._rules: tuple[ControlOverride, ...] = ()
         # The run leaves these servers out by itself; names that are added from now on are paused until the next one.
         self._known_ignored = set(patterns_in(self._ignored.text() or ""))
 
-    def first_rules(self) -> tuple[ControlRule, ...]:
+    def first_rules(self) -> tuple[ControlOverride, ...]:
         """What holds when the run begins."""
         self._read()
         if self._file.stop:
@@ -81,7 +81,7 @@ class Controller:
     def _update(self) -> bool:
         """The rules that follow from both files; whether they are others than before."""
         names = [name for name in patterns_in(self._ignored.text() or "") if name not in self._known_ignored]
-        rules = (*(ControlRule(name, pause=True) for name in names), *self._file.rules())
+        rules = (*(ControlOverride(name, pause=True) for name in names), *self._file.rules())
         if rules == self._rules:
             return False
         for line in describe_changes(self._rules, rules):
@@ -92,7 +92,7 @@ class Controller:
     def _tell(self, change: str) -> None:
         log.info("control: %s", change)
         self.changes.append(change)
-        self._say(f"Control: {change}")
+        self._say(f"Overrides: {change}")
 
 
 class _Watched:

@@ -9,12 +9,9 @@ from datetime import datetime
 import msgspec
 
 from ddmpi.core.stats.audit import Audit
-from ddmpi.core.stats.history import History
-from ddmpi.core.stats.metrics import Measurement, Totals, totals_of, with_rates
-from ddmpi.io.folder.audit_file import read_audit, write_audit
-from ddmpi.io.folder.stats_files import MetricsFile, PrometheusFile
-from ddmpi.io.folder.usage_file import read_usage, write_usage
-from ddmpi.io.memory import resident_bytes
+from ddmpi.core.stats.metrics import History, Measurement, Totals, totals_of, with_rates
+from ddmpi.io.folder.stats_files import MetricsFile, PrometheusFile, read_audit, read_usage, write_audit, write_usage
+from ddmpi.io.process import resident_bytes
 from ddmpi.io.urls.batch_table import limits_by_group
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.run_state import RunState

@@ -10,25 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-from ddmpi import __version__
+from ddmpi._version import __version__
 from ddmpi.core.ledger.ledger import Ledger
-from ddmpi.core.ledger.schedule import shown_group
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.protocol import Exit, StopReason
-from ddmpi.core.records import INVALID_SERVER
+from ddmpi.core.records import INVALID_SERVER, shown_group
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
-from ddmpi.report.data import Report
+from ddmpi.report.data import Report, Snapshot, Summary
 from ddmpi.report.formats import counted, duration
 from ddmpi.report.page import render
-from ddmpi.report.summary import Snapshot, Summary
 from ddmpi.report.timeline import joined, points_of, runs_of
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
-from ddmpi.roles.coordinator.report_contents import audit, pictures, places, server_lines
+from ddmpi.roles.coordinator.report_data import audit, pictures, places, server_lines
 from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
@@ -36,7 +34,7 @@ log = logging.getLogger(__name__)
 MOST_KNOWN_HOSTS = 10
 
 
-class Reporter:
+class ConsoleReporter:
     """The people's side of one run.
 
     Args:

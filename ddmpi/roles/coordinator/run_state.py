@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ddmpi.config.config import Config
-from ddmpi.config.config_digests import digests
-from ddmpi.core.pace.byte_budget import Spent
+from ddmpi.config.config import Config, digests
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.pace.byte_limits import Spent
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import MANY_SERVERS, BatchRef, PaceState
 from ddmpi.core.rules.retry_filter import choice_of, without_servers
@@ -24,12 +24,10 @@ from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock
 from ddmpi.io.folder.markers import BatchCounts, parts_of, remove_completed, scan, write_completed
 from ddmpi.io.folder.profiles import Profile
-from ddmpi.io.results.outcomes import Outcomes, outcomes_of
+from ddmpi.io.results.outcomes import Outcomes, is_on, outcomes_of
+from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.urls.batch_table import BatchTable
-from ddmpi.io.urls.loader import RowReader, is_on
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -234,7 +232,7 @@ class RunState:
                 server.rate_per_s,
                 max(0.0, server.not_before - now),
                 server.incidents,
-                server.parkings,
+                server.open_count,
                 server.throttles,
                 _moved(server.bytes_of_hour, -now),
                 _moved(server.bytes_of_day, -now),
@@ -255,7 +253,7 @@ class RunState:
                 pace.rate_per_s,
                 not_before,
                 pace.incidents,
-                pace.parkings,
+                pace.open_count,
                 pace.throttles,
                 _moved(pace.spent_hour, now),
                 _moved(pace.spent_day, now),

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ddmpi.core.ledger.ledger import Ledger
-from ddmpi.core.ledger.schedule import is_packed
 from ddmpi.core.protocol import Counters, LaneReport
+from ddmpi.core.records import is_packed
 from ddmpi.core.stats.audit import Audit
 from ddmpi.core.stats.usage import UsageTable
 

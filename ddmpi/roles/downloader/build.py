@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pycurl
 
 from ddmpi.config.config import Config
-from ddmpi.core.frontier.frontier_rules import Rules
+from ddmpi.core.frontier.interface import Rules
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import ToCoordinator
 from ddmpi.core.rules.addresses import address_rule

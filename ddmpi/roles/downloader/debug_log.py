@@ -10,13 +10,12 @@ import logging
 import random
 from collections.abc import Iterable
 
-from ddmpi.core.frontier.attempts import Fate
+from ddmpi.core.frontier.attempts import Disposition
 from ddmpi.core.frontier.frontier import Frontier
-from ddmpi.core.frontier.frontier_rules import Rules
 from ddmpi.core.frontier.held_lane import LONG_PAUSE_S, RowCursor
-from ddmpi.core.frontier.interface import LaneEnded
-from ddmpi.core.frontier.slot import Site
-from ddmpi.core.protocol import Extend, Lane, LaneReport, Yield
+from ddmpi.core.frontier.interface import LaneEnded, Rules
+from ddmpi.core.frontier.slot import Slot
+from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest
 from ddmpi.core.records import BatchRef, Failure, Limits, Task
 from ddmpi.core.rules.verdict import Outcome, Verdict
 from ddmpi.report.formats import duration
@@ -69,8 +68,8 @@ class TracedFrontier(Frontier):
             kind = "sampling lane" if lane.sampling else "lane"
             rows = sum(batch.rows for batch in lane.batches)
             log.debug(
-                "takes %s %d of %s: %d rows of batches %s, %d errands, %s",
-                kind, lane.lane_id, lane.group, rows, [it.batch_id for it in lane.batches], len(lane.errands),
+                "takes %s %d of %s: %d rows of batches %s, %d handoffs, %s",
+                kind, lane.lane_id, lane.group, rows, [it.batch_id for it in lane.batches], len(lane.handoffs),
                 _share(lane.share),
             )  # fmt: skip
         super().assign(lanes, now)
@@ -84,7 +83,7 @@ class TracedFrontier(Frontier):
         super().release(lane_ids)
         log.debug("has given back the lanes %s, which had ended: %r", lane_ids, self)
 
-    def yield_lanes(self, message: Yield, now: float) -> None:
+    def yield_lanes(self, message: StealRequest, now: float) -> None:
         super().yield_lanes(message, now)
         log.debug("was asked for %.1f s of work, or half of lane %d: %r", message.time_s, message.split_lane_id, self)
 
@@ -102,27 +101,27 @@ class TracedFrontier(Frontier):
 
     def finished(
         self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0
-    ) -> tuple[Fate, Failure | None]:
+    ) -> tuple[Disposition, Failure | None]:
         # A row may go elsewhere, or be tried again: what is told is the attempt that has ended.
-        url, attempt, site, took_ms = task.url, task.attempt, self._in_flight[task], 1000 * (now - task.started_at)
-        rate_per_s, pause_s = site.pace.rate_per_s, site.pace.wait_s(now)
-        fate, failure = super().finished(task, verdict, now, body_bytes, ttfb_s)
+        url, attempt, slot, took_ms = task.url, task.attempt, self._in_flight[task], 1000 * (now - task.started_at)
+        rate_per_s, pause_s = slot.limiter.rate_per_s, slot.limiter.wait_s(now)
+        disposition, failure = super().finished(task, verdict, now, body_bytes, ttfb_s)
         log.debug(
             "%s %d of batch %d, %s: %s, attempt %d, %.0f ms, %d bytes, lane %d, %s",
             "robots.txt for row" if task.robots_of else "row", task.row, task.batch_id, url, _what_came(verdict),
-            attempt, took_ms, body_bytes, site.lane_id, "to be gone on with" if fate is Fate.OPEN else "final",
+            attempt, took_ms, body_bytes, slot.lane_id, "open" if disposition is Disposition.OPEN else "final",
         )  # fmt: skip
-        self._tell_pace(site, rate_per_s, pause_s, now)
-        return fate, failure
+        self._tell_pace(slot, rate_per_s, pause_s, now)
+        return disposition, failure
 
-    def _tell_pace(self, site: Site, before_per_s: float, before_s: float, now: float) -> None:
-        pause_s, rate_per_s = site.pace.wait_s(now), site.pace.rate_per_s
+    def _tell_pace(self, slot: Slot, before_per_s: float, before_s: float, now: float) -> None:
+        pause_s, rate_per_s = slot.limiter.wait_s(now), slot.limiter.rate_per_s
         if pause_s > before_s + SHORT_PAUSE_S:
-            log.debug("%s rests for %.1f s: %r", site.key, pause_s, site.pace)
-        told_per_s = self._told_rates.setdefault(site.key, before_per_s)
+            log.debug("%s rests for %.1f s: %r", slot.key, pause_s, slot.limiter)
+        told_per_s = self._told_rates.setdefault(slot.key, before_per_s)
         if abs(rate_per_s - told_per_s) > RATE_STEP * max(rate_per_s, told_per_s):
-            log.debug("%s is asked at %s instead of %s", site.key, _rate(rate_per_s), _rate(told_per_s))
-            self._told_rates[site.key] = rate_per_s
+            log.debug("%s is asked at %s instead of %s", slot.key, _rate(rate_per_s), _rate(told_per_s))
+            self._told_rates[slot.key] = rate_per_s
 
 
 def _what_came(verdict: Verdict) -> str:

@@ -15,13 +15,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ddmpi.config.config import Config
-from ddmpi.core.frontier.attempts import Fate
-from ddmpi.core.frontier.frontier_rules import Rules
-from ddmpi.core.frontier.interface import BatchEnded, LaneEnded, LoadBatch, ReadyToYield, RowRedirected, RowsFailed
+from ddmpi.core.frontier.attempts import Disposition
+from ddmpi.core.frontier.interface import (
+    BatchEnded,
+    LaneEnded,
+    LoadBatch,
+    ReadyToYield,
+    RowHandedOff,
+    RowsFailed,
+    Rules,
+)
 from ddmpi.core.frontier.memory_budget import MemoryBudget
-from ddmpi.core.frontier.work_requests import WorkRequests
-from ddmpi.core.pace.overrides import Control
-from ddmpi.core.pace.pace import Signal
+from ddmpi.core.frontier.stealing import WorkRequests
+from ddmpi.core.pace.overrides import Overrides
+from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import (
     Assign,
     Extend,
@@ -30,12 +37,12 @@ from ddmpi.core.protocol import (
     NoWork,
     Release,
     SetControl,
+    StealRequest,
     Stop,
     StopReason,
     StopRequested,
     ToCoordinator,
     ToDownloader,
-    Yield,
 )
 from ddmpi.core.records import Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.core.rules.robots_txt import judge_robots
@@ -45,15 +52,14 @@ from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.results.expectations import Expectations
+from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.writer import PartCommitted, PartsClosed, ResultWriter, WriterFailed
-from ddmpi.io.urls.loader import Loaded, Loader, RowReader
-from ddmpi.roles.downloader.capacity import Capacity
+from ddmpi.io.urls.loader import Loaded, Loader
+from ddmpi.roles.downloader.capacity import Capacity, GroupConnections
 from ddmpi.roles.downloader.debug_log import make_frontier
-from ddmpi.roles.downloader.group_connections import GroupConnections
 from ddmpi.roles.downloader.part_closing import PartClosing
-from ddmpi.roles.downloader.progress import Reports
-from ddmpi.roles.downloader.server_notes import ServerNotes
+from ddmpi.roles.downloader.progress import ProgressSender, ServerNotes
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +120,7 @@ class Downloader:
         self._capacity = Capacity(tools.connections, self._budget, self._transfers, self._writer, now)
         self._connections = GroupConnections(tools.rules.group_of, self._transfers)
         self._notes = ServerNotes(self._connections)
-        self.reports = Reports(tools.send, self._frontier, self._notes, now)
+        self.reports = ProgressSender(tools.send, self._frontier, self._notes, now)
         self._work_requests = WorkRequests()
         self._yields: list[ReadyToYield] = []
         self._stop_at: float | None = None
@@ -140,12 +146,12 @@ class Downloader:
                 self._work_requests.answered(request_id)
                 self._work_requests.refuse_until(now + wait_s)
             case SetControl(rules):
-                self._frontier.set_control(Control(rules), now)
+                self._frontier.set_control(Overrides(rules), now)
             case Extend():
                 self._frontier.extend(message, now)
             case Release(lane_ids):
                 self._frontier.release(lane_ids)
-            case Yield():
+            case StealRequest():
                 self._frontier.yield_lanes(message, now)
             case Stop(reason, grace_s):
                 log.info("stopping: %s", reason.value)
@@ -205,7 +211,7 @@ class Downloader:
         free = self._free_slots(now)
         while free > 0 and (task := self._frontier.next_task(now)) is not None:
             surplus = self._transfers.connections.has_more(task.server, self._frontier.connection_limit(task))
-            key, spare = self._frontier.site_key(task), self._frontier.spare_connections(task)
+            key, spare = self._frontier.slot_key(task), self._frontier.spare_connections(task)
             self._connections.make_room(key, task.server, spare)
             impatient = self._frontier.is_sampling(task)
             self._transfers.start(task, last_on_connection=surplus, impatient=impatient)
@@ -228,14 +234,14 @@ class Downloader:
             if self._frontier.is_sampling(task):
                 self.reports.add_sample(answer, verdict)
         size_bytes = len(answer.body)
-        group, key = self._frontier.group_of_task(task), self._frontier.site_key(task)
+        group, key = self._frontier.group_of_task(task), self._frontier.slot_key(task)
         self.reports.bytes += size_bytes
         if size_bytes:
             self._budget.learn(size_bytes)
-        fate, failure = self._frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
+        disposition, failure = self._frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
         pause_s = 0.0 if verdict.signal is Signal.OK else self._frontier.pause_s(key, now)
         self._notes.answered(task, group, key, verdict, now, size_bytes=size_bytes, pause_s=pause_s)
-        if fate is Fate.SUCCESS:
+        if disposition is Disposition.SUCCESS:
             self.reports.successes += 1
             self._writer.success(self._frontier.batch(task.batch_id), task.row, answer)
         elif failure is not None:
@@ -298,8 +304,8 @@ class Downloader:
                     self._closing.close_lane(ended)
                 case RowsFailed(tasks, failure):
                     self._record_failed(tasks, failure)
-                case RowRedirected(errand):
-                    self.reports.add_errand(errand)
+                case RowHandedOff(handoff):
+                    self.reports.add_handoff(handoff)
                 case ReadyToYield() as ready:
                     self._yields.append(ready)
                 case event:
@@ -322,7 +328,7 @@ class Downloader:
         self._yields = waiting
 
     def _ask_for_work(self, now: float) -> None:
-        if self._frontier.is_hungry and now >= self._work_requests.due_at:
+        if self._frontier.wants_work and now >= self._work_requests.due_at:
             self._send(self._work_requests.make())
 
     # ---- the end

@@ -1,37 +1,47 @@
 """What a downloading rank tells rank 0: gathered here, and sent at once where it is urgent, else now and then.
 
 Urgent is what makes others wait: rows that belong to another rank, parts that are published, lanes that have ended.
+
+What a downloading rank notes of the servers that it asks: what it sent them, how they answered, their long pauses.
+
+For people and for the audit. Nothing here decides anything.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from ddmpi.core.frontier.frontier import Frontier
-from ddmpi.core.ledger.schedule import REPORT_INTERVAL_S
+from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import (
+    REPORT_INTERVAL_S,
     Counters,
-    Errand,
+    HandedOff,
+    Handoff,
     LaneReport,
     PartReport,
     Progress,
-    Redirected,
     Sample,
     Samples,
+    ServersUsed,
     ToCoordinator,
 )
-from ddmpi.core.records import Answer
+from ddmpi.core.records import Answer, Task
 from ddmpi.core.rules.verdict import Verdict
-from ddmpi.io.memory import resident_bytes
+from ddmpi.core.stats.audit import AskedNotes
+from ddmpi.core.stats.usage import UsageCounter
+from ddmpi.io.process import resident_bytes
 from ddmpi.io.results.writer import PartCommitted
-from ddmpi.roles.downloader.server_notes import ServerNotes
+from ddmpi.roles.downloader.capacity import GroupConnections
+from ddmpi.roles.downloader.debug_log import PauseLog
 
 MEMORY_INTERVAL_S = 5.0
 USAGE_INTERVAL_S = 10.0
 
 
-class Reports:
+class ProgressSender:
     """The reports of one rank.
 
     Args:
@@ -54,7 +64,7 @@ class Reports:
         self._notes = notes
         self._parts: list[PartReport] = []
         self._ended: list[LaneReport] = []
-        self._errands: list[Errand] = []
+        self._handoffs: list[Handoff] = []
         self._samples: list[Sample] = []
         self._sent: Counters | None = None
         self._usage_at = now + USAGE_INTERVAL_S
@@ -74,9 +84,9 @@ class Reports:
         if report is not None:
             self._ended.append(report)
 
-    def add_errand(self, errand: Errand) -> None:
+    def add_handoff(self, handoff: Handoff) -> None:
         """A row belongs to another rank."""
-        self._errands.append(errand)
+        self._handoffs.append(handoff)
 
     def add_sample(self, answer: Answer, verdict: Verdict) -> None:
         """A server that is being profiled has answered, or not."""
@@ -86,9 +96,9 @@ class Reports:
 
     def send_due(self, now: float) -> None:
         """Send what is urgent at once, the rest now and then."""
-        if self._errands:
-            self._send(Redirected(tuple(self._errands)))
-            self._errands.clear()
+        if self._handoffs:
+            self._send(HandedOff(tuple(self._handoffs)))
+            self._handoffs.clear()
         if self._parts or self._ended or now >= self.due_at:
             self._send_progress(now)
         if now >= self._usage_at:
@@ -124,7 +134,7 @@ class Reports:
         if now >= self._memory_at:
             self._memory_at = now + MEMORY_INTERVAL_S
             self._memory_bytes = resident_bytes(os.getpid())
-        in_flight, active = self._frontier.in_flight, self._frontier.sites_active()
+        in_flight, active = self._frontier.in_flight, self._frontier.slots_active()
         return Counters(
             self.successes, self.errors, self.requests, self.bytes, in_flight, active, self._memory_bytes
         )  # fmt: skip
@@ -144,3 +154,44 @@ def _sample(answer: Answer, verdict: Verdict) -> Sample:
         bytes=len(answer.body),
         retry_after_s=verdict.retry_after_s or 0.0,
     )
+
+
+class ServerNotes:
+    """The notes of one rank since they were last taken. ``now`` is seconds, monotonic.
+
+    Args:
+        connections: the rank's open ones.
+    """
+
+    def __init__(self, connections: GroupConnections) -> None:
+        self._connections = connections
+        self._usage = UsageCounter()
+        self._asked = AskedNotes()
+        self._pauses = PauseLog()
+
+    def started(self, key: str) -> None:
+        """A request to the pace group starts."""
+        self._asked.started(key, time.time())
+
+    def answered(
+        self, task: Task, group: str, key: str, verdict: Verdict, now: float, *, size_bytes: int, pause_s: float
+    ) -> None:
+        """An answer has come, and the pause that follows from it.
+
+        Args:
+            group: under whose limits the request was; all packed servers together are one.
+            key: the pace group itself.
+        """
+        throttled = verdict.signal is Signal.THROTTLED
+        self._usage.add(group, task.started_at, now, size_bytes, throttled=throttled)
+        self._asked.answered(key, size_bytes, throttled=throttled)
+        if pause_s > 0:
+            self._asked.paused(key, time.time(), pause_s)
+            self._pauses.note(key, pause_s, now)
+        for opened_to, connections in self._connections.opened():
+            self._asked.connected(opened_to, connections)
+
+    def take(self, now: float) -> ServersUsed | None:
+        """All notes, which begin anew; None if there are none."""
+        usages, asked = self._usage.take(now), self._asked.take(time.time())
+        return ServersUsed(usages, asked) if usages or asked else None

@@ -12,7 +12,7 @@ from ddmpi.core.forecast.coarse_rank import CoarseModel, CoarseRank
 from ddmpi.core.forecast.forecast import Forecast, ForecastError, ForecastReport
 from ddmpi.core.forecast.prediction import MOST_BATCHES, START_AND_END_S, Circumstances, predict
 from ddmpi.core.ledger.schedule import Plan, row_time_s
-from ddmpi.core.protocol import Assign, Extend, Lane, Progress, ToCoordinator, Yield, Yielded
+from ddmpi.core.protocol import Assign, Extend, Lane, Progress, StealRequest, StealResponse, ToCoordinator
 from ddmpi.core.records import BatchRef, Limits
 from tests.simulation.rank import RankModel, Witness
 from tests.simulation.simulation import Cluster, Simulation
@@ -88,8 +88,8 @@ def parts_of(rank: CoarseRank, until: float) -> dict[int, float]:
 def test_a_lane_is_cut_with_its_share_and_goes_on_at_half_its_speed() -> None:
     rank = coarse_rank(5)
     rank.step(0.5)
-    (answer,) = rank.handle(Yield(7, 10.0, 1), 0.5)
-    assert answer == Yielded(7, (), 1, (4, 3), Limits(0.0, 4))
+    (answer,) = rank.handle(StealRequest(7, 10.0, 1), 0.5)
+    assert answer == StealResponse(7, (), 1, (4, 3), Limits(0.0, 4))
     assert parts_of(rank, 20.0) == {0: 1.55, 1: 3.55, 2: 5.55}
 
 

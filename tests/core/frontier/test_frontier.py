@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from ddmpi.core.frontier.attempts import Fate
+from ddmpi.core.frontier.attempts import Disposition
 from ddmpi.core.frontier.frontier import Frontier
-from ddmpi.core.frontier.frontier_rules import Rules
 from ddmpi.core.frontier.interface import (
     BatchEnded,
     Event,
     LaneEnded,
     LoadBatch,
     ReadyToYield,
-    RowRedirected,
+    RowHandedOff,
     RowsFailed,
+    Rules,
 )
-from ddmpi.core.pace.pace import Signal
 from ddmpi.core.pace.policy import PacePolicy
-from ddmpi.core.protocol import Errand, Extend, Lane, LaneState, Yield, Yielded
+from ddmpi.core.pace.rate_limiter import Signal
+from ddmpi.core.protocol import Extend, Handoff, Lane, LaneState, StealRequest, StealResponse
 from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Task
 from ddmpi.core.rules.retry import RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
@@ -139,7 +139,7 @@ def succeed(frontier: Frontier, now: float) -> int:
     count = 0
     while started := tasks(frontier, now):
         for task in started:
-            assert frontier.finished(task, SUCCESS, now, 100) == (Fate.SUCCESS, None)
+            assert frontier.finished(task, SUCCESS, now, 100) == (Disposition.SUCCESS, None)
         count += len(started)
     return count
 
@@ -193,24 +193,24 @@ def test_servers_of_a_pack_run_side_by_side_each_at_its_own_limits(frontier: Fro
 
 
 @pytest.mark.parametrize(
-    ("verdict", "fate", "code"),
+    ("verdict", "disposition", "code"),
     [
-        pytest.param(SUCCESS, Fate.SUCCESS, None, id="a success is final"),
-        pytest.param(MISSING, Fate.FAILURE, 404, id="a permanent failure is final"),
-        pytest.param(BROKEN, Fate.OPEN, None, id="a transient failure is tried again"),
-        pytest.param(throttled(), Fate.OPEN, None, id="a throttled row is tried again"),
-        pytest.param(redirect("http://s/new"), Fate.OPEN, None, id="a redirect within the server is followed"),
-        pytest.param(redirect("http:///"), Fate.FAILURE, -2, id="a redirect to nowhere is an error"),
+        pytest.param(SUCCESS, Disposition.SUCCESS, None, id="a success is final"),
+        pytest.param(MISSING, Disposition.FAILURE, 404, id="a permanent failure is final"),
+        pytest.param(BROKEN, Disposition.OPEN, None, id="a transient failure is tried again"),
+        pytest.param(throttled(), Disposition.OPEN, None, id="a throttled row is tried again"),
+        pytest.param(redirect("http://s/new"), Disposition.OPEN, None, id="a redirect within the server is followed"),
+        pytest.param(redirect("http:///"), Disposition.FAILURE, -2, id="a redirect to nowhere is an error"),
     ],
 )
-def test_fates(frontier: Frontier, verdict: Verdict, fate: Fate, code: int | None) -> None:
+def test_fates(frontier: Frontier, verdict: Verdict, disposition: Disposition, code: int | None) -> None:
     start(frontier, lane(batches=[batch(0, 1)]))
     (task,) = tasks(frontier, 0.0)
     found, failure = frontier.finished(task, verdict, 0.1, 0)
-    assert found is fate
+    assert found is disposition
     assert (failure.code if failure else None) == code
     ended = [event for event in taken(frontier) if isinstance(event, LaneEnded)]
-    assert len(ended) == (0 if fate is Fate.OPEN else 1)
+    assert len(ended) == (0 if disposition is Disposition.OPEN else 1)
 
 
 def test_a_row_is_given_up_after_its_last_attempt(frontier: Frontier) -> None:
@@ -221,8 +221,8 @@ def test_a_row_is_given_up_after_its_last_attempt(frontier: Frontier) -> None:
     assert 1.0 <= again <= 1.1
     assert tasks(frontier, again) == [task]
     assert task.attempt == 2
-    fate, failure = frontier.finished(task, BROKEN, again, 0)
-    assert (fate, failure) == (Fate.FAILURE, BROKEN.failure)
+    disposition, failure = frontier.finished(task, BROKEN, again, 0)
+    assert (disposition, failure) == (Disposition.FAILURE, BROKEN.failure)
 
 
 def test_a_retry_goes_before_fresh_rows(frontier: Frontier) -> None:
@@ -271,16 +271,16 @@ def test_all_rows_of_a_dead_server_fail_as_its_last_probe_also_those_loaded_late
 def test_a_redirect_to_an_unknown_server_leaves_the_rank_as_an_errand(frontier: Frontier) -> None:
     start(frontier, lane(batches=[batch(0, 1)]))
     (task,) = tasks(frontier, 0.0)
-    assert frontier.finished(task, redirect("http://joint-a/x"), 0.0, 0) == (Fate.OPEN, None)
+    assert frontier.finished(task, redirect("http://joint-a/x"), 0.0, 0) == (Disposition.OPEN, None)
     moved, batch_ended, ended = taken(frontier)
-    assert moved == RowRedirected(Errand(batch(0, 1), 0, "http://joint-a/x", "joint-a", "joint", 1, 1))
+    assert moved == RowHandedOff(Handoff(batch(0, 1), 0, "http://joint-a/x", "joint-a", "joint", 1, 1))
     assert batch_ended == BatchEnded(0)
     assert isinstance(ended, LaneEnded)
 
 
 def test_an_errand_is_fetched_under_the_lane_that_it_came_with(frontier: Frontier) -> None:
-    errand = Errand(batch(7), 3, "http://t/x", "t", "t", 2, 1)
-    frontier.assign([Lane(1, "t", False, Limits(1.0, 1), (), errands=(errand,))], 0.0)
+    handoff = Handoff(batch(7), 3, "http://t/x", "t", "t", 2, 1)
+    frontier.assign([Lane(1, "t", False, Limits(1.0, 1), (), handoffs=(handoff,))], 0.0)
     (task,) = tasks(frontier, 0.0)
     assert (task.batch_id, task.row, task.url, task.attempt, task.redirects) == (7, 3, "http://t/x", 2, 1)
     assert frontier.lane_of(task) == 1
@@ -293,7 +293,7 @@ def test_an_errand_starts_a_queued_lane(make: Make) -> None:
     start(frontier, lane(9, batches=[batch(0)]))
     frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
     assert frontier.unstarted == 1
-    frontier.extend(Extend(1, 1, errands=(Errand(batch(7), 3, "http://t/x", "t", "t", 1, 1),)), 0.0)
+    frontier.extend(Extend(1, 1, handoffs=(Handoff(batch(7), 3, "http://t/x", "t", "t", 1, 1),)), 0.0)
     assert frontier.unstarted == 0
     assert "http://t/x" in [task.url for task in tasks(frontier, 0.0)]
 
@@ -435,7 +435,7 @@ def queued(make: Make, *lanes: Lane) -> Frontier:
     return frontier
 
 
-def yielded(frontier: Frontier) -> Yielded:
+def yielded(frontier: Frontier) -> StealResponse:
     (ready,) = taken(frontier)
     assert isinstance(ready, ReadyToYield)
     return ready.answer
@@ -452,7 +452,7 @@ def yielded(frontier: Frontier) -> Yielded:
 )
 def test_queued_lanes_are_given_back(make: Make, times: list[int], time_s: float, given: set[int]) -> None:
     frontier = queued(make, *[lane(t, batches=[batch(10 + t)], group=f"g{t}") for t in times])
-    frontier.yield_lanes(Yield(5, time_s), 0.0)
+    frontier.yield_lanes(StealRequest(5, time_s), 0.0)
     answer = yielded(frontier)
     assert answer.request_id == 5
     assert set(answer.lane_ids) == given
@@ -461,11 +461,11 @@ def test_queued_lanes_are_given_back(make: Make, times: list[int], time_s: float
 
 def test_an_extension_of_a_lane_that_was_given_back_is_void(make: Make) -> None:
     frontier = queued(make, lane(1, batches=[batch(10)], group="g"))
-    frontier.yield_lanes(Yield(5, 1.0), 0.0)
+    frontier.yield_lanes(StealRequest(5, 1.0), 0.0)
     frontier.extend(
-        Extend(1, 1, Limits(1.0, 1), (batch(11),), (Errand(batch(12), 0, "http://g/", "g", "g", 1, 1),)), 0.0
+        Extend(1, 1, Limits(1.0, 1), (batch(11),), (Handoff(batch(12), 0, "http://g/", "g", "g", 1, 1),)), 0.0
     )
-    assert taken(frontier) == [ReadyToYield(Yielded(5, (1,)))]
+    assert taken(frontier) == [ReadyToYield(StealResponse(5, (1,)))]
     assert "http://g/" not in [task.url for task in tasks(frontier, 0.0)]
 
 
@@ -476,14 +476,14 @@ def test_a_split_waits_for_requests_in_flight_and_gives_half_of_the_rest(make: M
     started: list[Task] = []
     while len(started) < 5:
         started += tasks(frontier, frontier.wake_at())
-    frontier.yield_lanes(Yield(5, 1.0, split_lane_id=1), 1.0)
+    frontier.yield_lanes(StealRequest(5, 1.0, split_lane_id=1), 1.0)
     assert taken(frontier) == []
     frontier.finished(started[0], SUCCESS, 1.0, 0)
     assert taken(frontier) == []
     frontier.finished(started[1], SUCCESS, 1.0, 0)
     (ready,) = taken(frontier)
     assert isinstance(ready, ReadyToYield)
-    assert ready.answer == Yielded(5, (), 1, (3, 2), Limits(500.0, 2, 50.0, 5.0))
+    assert ready.answer == StealResponse(5, (), 1, (3, 2), Limits(500.0, 2, 50.0, 5.0))
     assert (ready.servers, ready.connections) == (("s",), 3)
     assert tasks(frontier, 1.0) == [], "three are in flight, three are allowed"
 
@@ -491,7 +491,7 @@ def test_a_split_waits_for_requests_in_flight_and_gives_half_of_the_rest(make: M
 def test_a_share_that_grows_while_a_split_is_under_way_does_not_undo_it(make: Make) -> None:
     frontier = make(low_water_rows=1)
     start(frontier, lane(batches=[batch(0), batch(1), batch(2)], share=Limits(0.0, 4)))
-    frontier.yield_lanes(Yield(5, 1.0, split_lane_id=1), 0.0)
+    frontier.yield_lanes(StealRequest(5, 1.0, split_lane_id=1), 0.0)
     frontier.extend(Extend(1, 1, added=Limits(0.0, 1)), 0.0)
     assert len(tasks(frontier, 0.0)) == 3, "four less two given away plus one"
 
@@ -507,8 +507,8 @@ def test_a_share_that_grows_while_a_split_is_under_way_does_not_undo_it(make: Ma
 def test_a_lane_that_cannot_be_split_is_kept(make: Make, batches: int, share: Limits, group: str) -> None:
     frontier = make(low_water_rows=1)
     start(frontier, lane(batches=[batch(number) for number in range(batches)], share=share, group=group))
-    frontier.yield_lanes(Yield(5, 1.0, split_lane_id=1), 0.0)
-    assert yielded(frontier) == Yielded(5)
+    frontier.yield_lanes(StealRequest(5, 1.0, split_lane_id=1), 0.0)
+    assert yielded(frontier) == StealResponse(5)
 
 
 # ---- the rank as a whole
@@ -519,7 +519,7 @@ def test_lanes_wait_in_the_queue_while_the_connections_are_spoken_for(make: Make
     frontier.assign([lane(number, batches=[batch(number)], group=f"g{number}") for number in (1, 2, 3)], 0.0)
     assert frontier.unstarted == 1
     assert [event.lane_id for event in taken(frontier) if isinstance(event, LoadBatch)] == [3, 2], "longest first"
-    assert not frontier.is_hungry
+    assert not frontier.wants_work
 
 
 def test_the_next_lane_starts_when_one_has_ended(make: Make) -> None:
@@ -560,7 +560,7 @@ def test_a_stop_admits_nothing_and_what_is_cut_off_stays_with_its_lane(frontier:
     frontier.finished(started.pop(), SUCCESS, 0.0, 0)
     assert tasks(frontier, 100.0) == []
     assert frontier.wake_at() == math.inf
-    assert not frontier.is_hungry
+    assert not frontier.wants_work
     frontier.abandon(started)
     assert frontier.in_flight == 0
     frontier.validate()
@@ -571,7 +571,7 @@ def test_counts_for_people(frontier: Frontier) -> None:
     start(frontier, lane(batches=[batch(0)]))
     started = tasks(frontier, 0.0)
     assert repr(frontier) == "<Frontier: 1 started, 0 queued, 4 in flight>"
-    assert frontier.sites_active() == 1
+    assert frontier.slots_active() == 1
     assert frontier.connection_limit(started[0]) == 4
     assert frontier.batch(0) == batch(0)
     assert frontier.remaining_s(0.0) == pytest.approx(1.0)
@@ -596,7 +596,7 @@ def test_a_sample_that_fails_for_a_passing_reason_stays_pending(frontier: Fronti
     start(frontier, sampling([batch(0, 1, sample_rows=1)]))
     (task,) = tasks(frontier, 0.0)
     assert frontier.is_sampling(task)
-    assert frontier.finished(task, BROKEN, 0.0, 0) == (Fate.OPEN, None)
+    assert frontier.finished(task, BROKEN, 0.0, 0) == (Disposition.OPEN, None)
     assert isinstance(taken(frontier)[-1], LaneEnded)
 
 
@@ -604,7 +604,7 @@ def test_profiling_does_not_wait_for_a_server_that_asks_for_a_pause(make: Make) 
     frontier = make(low_water_rows=1)
     start(frontier, sampling([batch(0, 6), batch(1, 6)]))
     first, *others = tasks(frontier, 0.0)
-    assert frontier.finished(first, throttled(60.0), 0.0, 0) == (Fate.OPEN, None)
+    assert frontier.finished(first, throttled(60.0), 0.0, 0) == (Disposition.OPEN, None)
     for task in others:
         frontier.finished(task, SUCCESS, 0.0, 0)
     (load,) = [event for event in taken(frontier) if isinstance(event, LoadBatch)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ddmpi.core.frontier.work_requests import WorkRequests
+from ddmpi.core.frontier.stealing import WorkRequests
 
 
 def asked(at: float) -> WorkRequests:

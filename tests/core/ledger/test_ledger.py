@@ -10,12 +10,12 @@ import pytest
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.core.ledger.batch_accounts import MOST_FLOWS_PER_BATCH
 from ddmpi.core.ledger.ledger import Ledger
-from ddmpi.core.ledger.stealing import YIELD_TIMEOUT_S
+from ddmpi.core.ledger.stealing import STEAL_TIMEOUT_S
 from ddmpi.core.protocol import (
     Assign,
     Counters,
-    Errand,
     Extend,
+    Handoff,
     Lane,
     LaneReport,
     LaneState,
@@ -24,8 +24,8 @@ from ddmpi.core.protocol import (
     Progress,
     Release,
     StealRequest,
-    Yield,
-    Yielded,
+    StealResponse,
+    WorkRequest,
 )
 from ddmpi.core.records import Limits, PaceState
 from ddmpi.errors import TransitionError
@@ -194,9 +194,9 @@ def test_a_drained_lane_is_released(make: Make) -> None:
 def test_a_drained_report_that_an_extension_has_crossed_does_not_count(make: Make) -> None:
     ledger = make(world({"a": 10, "b": 10}), ranks=1)
     lanes = {lane.group: lane for lane in started(ledger)[0]}
-    errand = Errand(lanes["b"].batches[0], 3, "http://a/x", "a", "a", 1, 1)
-    (extend,) = ledger.on_redirected(0, [errand], 0.0)
-    assert extend == Send(0, Extend(lanes["a"].lane_id, 1, errands=(errand,)))
+    handoff = Handoff(lanes["b"].batches[0], 3, "http://a/x", "a", "a", 1, 1)
+    (extend,) = ledger.on_handed_off(0, [handoff], 0.0)
+    assert extend == Send(0, Extend(lanes["a"].lane_id, 1, handoffs=(handoff,)))
     assert not any(isinstance(action, Send) for action in ended_lane(ledger, 0, lanes["a"], version=0))
     assert ledger.holder(lanes["a"].lane_id) == 0
     actions = ledger.on_progress(0, progress(drained(lanes["a"], 1)), 2.0)
@@ -285,33 +285,33 @@ def test_a_batch_waits_for_its_samples_to_be_durable_before_it_flows_again(make:
 def test_a_row_that_is_redirected_to_a_withheld_group_waits_for_it(make: Make) -> None:
     ledger = make(world({"a": 20, "b": 20}))
     rank, lane = only_lane_of(ledger.start(1, {}, 0.0, withheld={0}))
-    errand = errand_to("a", 2, ledger)
-    assert ledger.on_redirected(rank, [errand], 0.0) == []
+    handoff = errand_to("a", 2, ledger)
+    assert ledger.on_handed_off(rank, [handoff], 0.0) == []
     ledger.validate()
     assert ended_lane(ledger, rank, lane)[-1] != BatchCompleted(2, 10, 0, 1), "its row is elsewhere"
     sent = [action.message for action in ledger.admit({0: 0.1}, {}, 1.0) if isinstance(action, Send)]
-    assert [message.errands for message in sent if isinstance(message, Extend)] == [(errand,)]
+    assert [message.handoffs for message in sent if isinstance(message, Extend)] == [(handoff,)]
 
 
 # ---- redirected rows
 
 
-def errand_to(group: str, batch: int, ledger: Ledger, server: str = "") -> Errand:
-    return Errand(ledger.plan.ref(batch), 1, f"http://{server or group}/x", server or group, group, 1, 1)
+def errand_to(group: str, batch: int, ledger: Ledger, server: str = "") -> Handoff:
+    return Handoff(ledger.plan.ref(batch), 1, f"http://{server or group}/x", server or group, group, 1, 1)
 
 
 def test_a_row_goes_to_the_rank_that_holds_the_lane_of_its_new_server(make: Make) -> None:
     ledger = make(world({"a": 100, "b": 50}))
     lanes = started(ledger)
-    errand = errand_to("b", 0, ledger)
-    assert ledger.on_redirected(0, [errand], 0.0) == [Send(1, Extend(lanes[1][0].lane_id, 1, errands=(errand,)))]
+    handoff = errand_to("b", 0, ledger)
+    assert ledger.on_handed_off(0, [handoff], 0.0) == [Send(1, Extend(lanes[1][0].lane_id, 1, handoffs=(handoff,)))]
 
 
 def test_a_row_for_a_server_of_a_pack_goes_to_the_packs_lane(make: Make) -> None:
     ledger = make(world({"a": 100, "b": 5, "c": 4}, small_rows=8))
     lanes = started(ledger)
     pack = next(lane for held in lanes.values() for lane in held if lane.packed)
-    (action,) = ledger.on_redirected(0, [errand_to("c", 0, ledger)], 0.0)
+    (action,) = ledger.on_handed_off(0, [errand_to("c", 0, ledger)], 0.0)
     assert isinstance(action, Send)
     assert isinstance(action.message, Extend)
     assert action.message.lane_id == pack.lane_id
@@ -320,17 +320,17 @@ def test_a_row_for_a_server_of_a_pack_goes_to_the_packs_lane(make: Make) -> None
 def test_rows_for_a_server_that_no_lane_serves_get_one_with_all_of_its_limits(make: Make) -> None:
     ledger = make(world({"a": 10}, {"outside": Limits(1.0, 2)}))
     rank, _ = only_lane(ledger)
-    errand = errand_to("outside", 0, ledger)
-    ((guest,),) = lanes_of(ledger.on_redirected(rank, [errand], 0.0)).values()
-    assert (guest.group, guest.share, guest.batches, guest.errands) == ("outside", Limits(1.0, 2), (), (errand,))
-    (second,) = ledger.on_redirected(rank, [errand], 0.0)
-    assert second == Send(rank, Extend(guest.lane_id, 1, errands=(errand,))), "one lane for the group"
+    handoff = errand_to("outside", 0, ledger)
+    ((guest,),) = lanes_of(ledger.on_handed_off(rank, [handoff], 0.0)).values()
+    assert (guest.group, guest.share, guest.batches, guest.handoffs) == ("outside", Limits(1.0, 2), (), (handoff,))
+    (second,) = ledger.on_handed_off(rank, [handoff], 0.0)
+    assert second == Send(rank, Extend(guest.lane_id, 1, handoffs=(handoff,))), "one lane for the group"
 
 
 def test_a_batch_whose_row_is_elsewhere_is_not_handed_out_again(make: Make) -> None:
     ledger = make(world({"a": 10}))
     rank, lane = only_lane(ledger)
-    ((guest,),) = lanes_of(ledger.on_redirected(rank, [errand_to("outside", 0, ledger)], 0.0)).values()
+    ((guest,),) = lanes_of(ledger.on_handed_off(rank, [errand_to("outside", 0, ledger)], 0.0)).values()
     done = ledger.on_progress(rank, progress(drained(lane), parts=(part(0, 9),)), 0.0)
     assert done == [Send(rank, Release((lane.lane_id,)))]
     assert not ledger.is_complete
@@ -342,16 +342,16 @@ def test_a_batch_whose_row_is_elsewhere_is_not_handed_out_again(make: Make) -> N
 
 
 def steal(ledger: Ledger, rank: int, request_id: int = 1, now: float = 0.0) -> Send:
-    (action,) = ledger.on_steal_request(rank, StealRequest(request_id), now)
+    (action,) = ledger.on_work_request(rank, WorkRequest(request_id), now)
     assert isinstance(action, Send)
     return action
 
 
-def asked(ledger: Ledger, thief: int, victim: int, now: float = 0.0) -> Yield:
-    """The thief asks; the Yield that goes to the victim."""
+def asked(ledger: Ledger, thief: int, victim: int, now: float = 0.0) -> StealRequest:
+    """The thief asks; the StealRequest that goes to the victim."""
     action = steal(ledger, thief, now=now)
     assert action.rank == victim
-    assert isinstance(action.message, Yield)
+    assert isinstance(action.message, StealRequest)
     return action.message
 
 
@@ -370,7 +370,7 @@ def test_lanes_that_were_not_started_move_to_the_thief(two: tuple[Ledger, list[L
     ledger, (first, *_) = two
     request = asked(ledger, thief=1, victim=0)
     assert (request.time_s, request.split_lane_id) == (4.0, 0)
-    (action,) = ledger.on_yielded(0, Yielded(request.request_id, (first.lane_id,)), 0.0)
+    (action,) = ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
     assert action == Send(1, Assign((first,), 1))
     assert ledger.holder(first.lane_id) == 1
     assert ledger.steals == 1
@@ -379,7 +379,7 @@ def test_lanes_that_were_not_started_move_to_the_thief(two: tuple[Ledger, list[L
 def test_a_victim_with_nothing_to_give_lets_the_thief_wait(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, _ = two
     request = asked(ledger, thief=1, victim=0)
-    assert ledger.on_yielded(0, Yielded(request.request_id), 0.0) == [Send(1, NoWork(1, 2.0))]
+    assert ledger.on_steal_response(0, StealResponse(request.request_id), 0.0) == [Send(1, NoWork(1, 2.0))]
 
 
 def test_a_thief_that_is_refused_waits_longer_each_time(make: Make) -> None:
@@ -392,12 +392,12 @@ def test_a_thief_that_is_refused_waits_longer_each_time(make: Make) -> None:
 def test_a_thief_that_was_refused_gets_work_as_soon_as_there_is_some(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, (first, *_) = two
     request = asked(ledger, thief=1, victim=0)
-    ledger.on_yielded(0, Yielded(request.request_id), 0.0)
+    ledger.on_steal_response(0, StealResponse(request.request_id), 0.0)
     (news,) = ledger.on_progress(0, progress(remaining_s=8.0, unstarted=2), 1.0)
     assert isinstance(news, Send)
-    assert isinstance(news.message, Yield)
+    assert isinstance(news.message, StealRequest)
     assert news.rank == 0
-    actions = ledger.on_yielded(0, Yielded(news.message.request_id, (first.lane_id,)), 1.0)
+    actions = ledger.on_steal_response(0, StealResponse(news.message.request_id, (first.lane_id,)), 1.0)
     assert actions == [Send(1, Assign((first,), 0))], "it answers no request"
     assert ledger.on_progress(0, progress(remaining_s=8.0, unstarted=1), 2.0) == [], "the thief has work now"
 
@@ -423,17 +423,17 @@ def test_refusals_without_number_do_not_overflow(make: Make) -> None:
 def test_a_late_answer_of_a_stalled_victim_still_reaches_the_thief(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, (first, *_) = two
     request = asked(ledger, thief=1, victim=0)
-    assert ledger.tick(YIELD_TIMEOUT_S - 0.1) == []
-    assert ledger.tick(YIELD_TIMEOUT_S) == [Send(1, NoWork(1, 2.0))]
-    assert ledger.tick(YIELD_TIMEOUT_S + 1) == [], "the thief is told once"
-    (action,) = ledger.on_yielded(0, Yielded(request.request_id, (first.lane_id,)), 9.0)
+    assert ledger.tick(STEAL_TIMEOUT_S - 0.1) == []
+    assert ledger.tick(STEAL_TIMEOUT_S) == [Send(1, NoWork(1, 2.0))]
+    assert ledger.tick(STEAL_TIMEOUT_S + 1) == [], "the thief is told once"
+    (action,) = ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 9.0)
     assert action == Send(1, Assign((first,), 0)), "it answers no request any more"
 
 
 def test_an_answer_that_was_not_asked_for_is_a_bug(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, _ = two
     with pytest.raises(TransitionError, match="was not asked of it"):
-        ledger.on_yielded(0, Yielded(99), 0.0)
+        ledger.on_steal_response(0, StealResponse(99), 0.0)
 
 
 def test_a_victim_is_asked_by_one_thief_at_a_time(make: Make) -> None:
@@ -449,10 +449,12 @@ def test_a_lane_that_moves_takes_along_the_extension_that_its_holder_did_not_see
 ) -> None:
     ledger, (first, second, *_) = two
     request = asked(ledger, thief=1, victim=0)
-    errand = errand_to(first.group, second.batches[0].batch_id, ledger)
-    ledger.on_redirected(0, [errand], 0.0)
-    ((moved,),) = lanes_of(ledger.on_yielded(0, Yielded(request.request_id, (first.lane_id,)), 0.0)).values()
-    assert (moved.version, moved.errands) == (1, (errand,))
+    handoff = errand_to(first.group, second.batches[0].batch_id, ledger)
+    ledger.on_handed_off(0, [handoff], 0.0)
+    ((moved,),) = lanes_of(
+        ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
+    ).values()
+    assert (moved.version, moved.handoffs) == (1, (handoff,))
 
 
 def fast_halves(make: Make) -> tuple[Ledger, Lane]:
@@ -469,8 +471,8 @@ def test_a_lane_is_split_with_its_share(make: Make) -> None:
     request = asked(ledger, thief=1, victim=0)
     assert request.split_lane_id == lane.lane_id
     given = tuple(batch.batch_id for batch in lane.batches[3:])
-    answer = Yielded(request.request_id, (), lane.lane_id, given, Limits(0.0, 4))
-    ((new,),) = lanes_of(ledger.on_yielded(0, answer, 0.0)).values()
+    answer = StealResponse(request.request_id, (), lane.lane_id, given, Limits(0.0, 4))
+    ((new,),) = lanes_of(ledger.on_steal_response(0, answer, 0.0)).values()
     assert (new.group, new.share) == ("a", Limits(0.0, 4))
     assert tuple(batch.batch_id for batch in new.batches) == given
     assert isinstance(steal(ledger, 1, 2).message, NoWork), "the group has as many lanes as it may have"
@@ -481,14 +483,14 @@ def test_a_share_given_while_a_split_is_under_way_is_added_not_set(make: Make) -
     lanes = {rank: held[0] for rank, held in started(ledger).items()}
     heir = [action.rank for action in ended_lane(ledger, 2, lanes[2]) if isinstance(action, Send) and action.rank != 2]
     request = steal(ledger, 2)
-    assert isinstance(request.message, Yield)
+    assert isinstance(request.message, StealRequest)
     victim, sibling = request.rank, 1 - request.rank
     version = heir.count(sibling)
     grown = [action for action in ended_lane(ledger, sibling, lanes[sibling], version) if isinstance(action, Send)]
     given = (lanes[victim].batches[-1].batch_id,)
     cut_off = Limits(0.0, lanes[victim].share.connections // 2)
-    answer = Yielded(request.message.request_id, (), lanes[victim].lane_id, given, cut_off)
-    ((new,),) = lanes_of(ledger.on_yielded(victim, answer, 0.0)).values()
+    answer = StealResponse(request.message.request_id, (), lanes[victim].lane_id, given, cut_off)
+    ((new,),) = lanes_of(ledger.on_steal_response(victim, answer, 0.0)).values()
     extended = [action.message for action in grown if isinstance(action.message, Extend)]
     grown_by = lanes[sibling].share.connections + version * lanes[2].share.connections
     assert [(message.lane_id, message.added) for message in extended] == [
@@ -501,7 +503,7 @@ def test_a_split_without_batches_is_a_bug(make: Make) -> None:
     ledger, lane = fast_halves(make)
     request = asked(ledger, thief=1, victim=0)
     with pytest.raises(TransitionError, match="in a way that it cannot"):
-        ledger.on_yielded(0, Yielded(request.request_id, (), lane.lane_id, (), Limits(0.0, 4)), 0.0)
+        ledger.on_steal_response(0, StealResponse(request.request_id, (), lane.lane_id, (), Limits(0.0, 4)), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +526,7 @@ def test_what_a_thief_gets_of_a_group_that_it_serves_already_is_joined_to_its_la
     thief_lane = next(lane for lane in lanes[1] if lane.group == "a")
     ledger.on_progress(0, progress(remaining_s=8.0, unstarted=1), 0.0)
     request = asked(ledger, thief=1, victim=0)
-    extend, answer = ledger.on_yielded(0, Yielded(request.request_id, (victim_lane.lane_id,)), 0.0)
+    extend, answer = ledger.on_steal_response(0, StealResponse(request.request_id, (victim_lane.lane_id,)), 0.0)
     assert extend == Send(1, Extend(thief_lane.lane_id, 1, victim_lane.share, victim_lane.batches))
     assert answer == Send(1, Assign((), 1))
     assert ledger.lanes_of("a") == [thief_lane.lane_id]
@@ -533,7 +535,7 @@ def test_what_a_thief_gets_of_a_group_that_it_serves_already_is_joined_to_its_la
 def test_a_thief_gets_the_next_big_batch_first(make: Make) -> None:
     ledger = make(world({f"s{number}": 10 for number in range(60)}), ranks=1)
     started(ledger)
-    actions = ledger.on_steal_request(0, StealRequest(3), 0.0)
+    actions = ledger.on_work_request(0, WorkRequest(3), 0.0)
     (scatter,) = [action for action in actions if isinstance(action, Scatter)]
     assert scatter.assigns[0].request_id == 3
     assert len(scatter.assigns[0].lanes) == 10

@@ -13,18 +13,14 @@ from ddmpi.core.ledger.schedule import (
     CPU_PER_ROW_S,
     LeastLoaded,
     Plan,
-    divide,
     flow_order,
-    is_packed,
-    joined,
     lane_cost_s,
     lanes_for,
     lower_bound_s,
-    report_interval_s,
     row_time_s,
-    without,
 )
-from ddmpi.core.records import Limits
+from ddmpi.core.protocol import report_interval_s
+from ddmpi.core.records import Limits, is_packed
 from tests.simulation.world import World
 from tests.simulation.worlds import table
 
@@ -121,9 +117,9 @@ shares = st.builds(Limits, st.floats(0, 1e6), st.integers(1, 1000), st.floats(0,
 def test_shares_add_up_to_the_limits(limits: Limits, parts: int) -> None:
     if parts > limits.connections:
         with pytest.raises(ValueError, match="cannot share"):
-            divide(limits, parts)
+            limits.divided(parts)
         return
-    divided = divide(limits, parts)
+    divided = limits.divided(parts)
     assert len(divided) == parts
     assert sum(share.connections for share in divided) == limits.connections
     assert min(share.connections for share in divided) >= 1
@@ -134,7 +130,7 @@ def test_shares_add_up_to_the_limits(limits: Limits, parts: int) -> None:
 
 @given(shares, shares)
 def test_what_is_joined_can_be_taken_away_again(share: Limits, other: Limits) -> None:
-    back = without(joined(share, other), other)
+    back = share.plus(other).minus(other)
     assert back.connections == share.connections
     assert back.rate_per_s == pytest.approx(share.rate_per_s, abs=1e-9)
     assert back.bytes_per_s == pytest.approx(share.bytes_per_s, abs=1e-6)

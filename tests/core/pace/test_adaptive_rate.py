@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import pytest
 
-from ddmpi.core.pace.adaptive_rate import CLIMB_S, FLOOR_PER_S, HOLD_S, LearnedRate
-from ddmpi.core.pace.pace import Pace, Signal
+from ddmpi.core.pace.adaptive_rate import CLIMB_S, FLOOR_PER_S, HOLD_S, AdaptiveRate
 from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import Limits, PaceState
 
 PHASES = ((120.0, 20.0), (120.0, 5.0), (120.0, 40.0))
@@ -77,7 +77,7 @@ def drive(
 ) -> Callable[[float, float], Seen]:
     """Keep one pace without a limit busy through all phases; answers what was seen between two times."""
     rng, now, sequence = random.Random(seed), 0.0, 0
-    pace = Pace(Limits(0.0, CONNECTIONS), PacePolicy(), None, rng, now)
+    pace = RateLimiter(Limits(0.0, CONNECTIONS), PacePolicy(), None, rng, now)
     under_way: list[tuple[float, int, float, bool]] = []
     log: list[tuple[float, bool]] = []
     while now < sum(duration_s for duration_s, _ in PHASES):
@@ -151,7 +151,7 @@ def test_a_server_that_counts_by_long_windows_is_asked_for_no_more_but_less(seed
 # ---- single steps
 
 
-def good_until(rate: LearnedRate, now: float, until: float) -> float:
+def good_until(rate: AdaptiveRate, now: float, until: float) -> float:
     while now < until:
         now += 1 / rate.per_s
         rate.started(now)
@@ -160,7 +160,7 @@ def good_until(rate: LearnedRate, now: float, until: float) -> float:
 
 
 def test_after_an_incident_the_rate_returns_to_the_target_and_then_probes_above_it() -> None:
-    rate = LearnedRate(0.0, 0.0, 0.0)
+    rate = AdaptiveRate(0.0, 0.0, 0.0)
     for number in range(400):
         rate.started(number / 40)
     rate.throttled(10.0, 10.0, 1.0, in_a_row=False)
@@ -173,7 +173,7 @@ def test_after_an_incident_the_rate_returns_to_the_target_and_then_probes_above_
 
 
 def test_a_rate_that_is_not_used_does_not_climb_above_its_target() -> None:
-    rate = LearnedRate(0.0, 100.0, 0.0)
+    rate = AdaptiveRate(0.0, 100.0, 0.0)
     for second in range(200):
         rate.started(float(second))
         rate.good(float(second), float(second))
@@ -181,14 +181,14 @@ def test_a_rate_that_is_not_used_does_not_climb_above_its_target() -> None:
 
 
 def test_the_limit_is_never_exceeded_however_well_the_server_answers() -> None:
-    rate = LearnedRate(20.0, 0.0, 0.0)
+    rate = AdaptiveRate(20.0, 0.0, 0.0)
     rate.throttled(0.0, 0.0, 0.0, in_a_row=False)
     good_until(rate, 0.0, 100.0)
     assert rate.per_s == 20.0
 
 
 def test_throttling_in_a_row_halves_the_rate_down_to_the_floor() -> None:
-    rate, rates = LearnedRate(10.0, 0.0, 0.0), []
+    rate, rates = AdaptiveRate(10.0, 0.0, 0.0), []
     for second in range(12):
         rate.throttled(float(second), float(second), 0.0, in_a_row=second > 0)
         rates.append(rate.per_s)
@@ -197,13 +197,13 @@ def test_throttling_in_a_row_halves_the_rate_down_to_the_floor() -> None:
 
 
 def test_a_limit_below_the_floor_is_its_own_floor() -> None:
-    rate = LearnedRate(0.01, 0.0, 0.0)
+    rate = AdaptiveRate(0.01, 0.0, 0.0)
     rate.throttled(0.0, 0.0, 0.0, in_a_row=False)
     assert rate.per_s == 0.01
 
 
 def test_a_probe_that_cost_a_long_pause_is_not_repeated_soon() -> None:
-    cheap, dear = LearnedRate(0.0, 10.0, 0.0), LearnedRate(0.0, 10.0, 0.0)
+    cheap, dear = AdaptiveRate(0.0, 10.0, 0.0), AdaptiveRate(0.0, 10.0, 0.0)
     cheap.throttled(0.0, 0.0, 1.0, in_a_row=False)
     dear.throttled(0.0, 0.0, 60.0, in_a_row=False)
     for rate in (cheap, dear):
@@ -214,6 +214,6 @@ def test_a_probe_that_cost_a_long_pause_is_not_repeated_soon() -> None:
 
 def test_who_takes_over_holds_what_was_learned() -> None:
     state = PaceState(rate_per_s=7.0, incidents=1)
-    assert Pace(Limits(20.0, 2), PacePolicy(), state, random.Random(1), 0.0).rate_per_s == 7.0
-    assert Pace(Limits(0.0, 2), PacePolicy(), state, random.Random(1), 0.0).rate_per_s == 7.0
-    assert Pace(Limits(5.0, 2), PacePolicy(), state, random.Random(1), 0.0).rate_per_s == 5.0
+    assert RateLimiter(Limits(20.0, 2), PacePolicy(), state, random.Random(1), 0.0).rate_per_s == 7.0
+    assert RateLimiter(Limits(0.0, 2), PacePolicy(), state, random.Random(1), 0.0).rate_per_s == 7.0
+    assert RateLimiter(Limits(5.0, 2), PacePolicy(), state, random.Random(1), 0.0).rate_per_s == 5.0

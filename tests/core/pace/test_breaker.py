@@ -27,13 +27,13 @@ def test_so_many_failures_in_a_row_park_a_server(breaker: Breaker) -> None:
 def test_what_started_before_the_parking_counts_neither_for_nor_against_the_server(breaker: Breaker) -> None:
     assert breaker.park(5.0, 5.0) == 1
     breaker.answered(5.0)
-    assert (breaker.parkings, breaker.unanswered(5.0)) == (1, False)
+    assert (breaker.open_count, breaker.unanswered(5.0)) == (1, False)
 
 
 def test_a_probe_that_is_answered_closes_it(breaker: Breaker) -> None:
     breaker.park(5.0, 5.0)
     breaker.answered(5.1)
-    assert breaker.parkings == 0
+    assert breaker.open_count == 0
 
 
 def test_each_probe_that_fails_parks_again_until_the_server_is_dead(breaker: Breaker) -> None:
@@ -52,9 +52,9 @@ def test_many_answers_403_in_a_row_park_a_server_and_a_good_one_between_them_doe
     assert [breaker.turned_away(1.0) for _ in range(enough)] == [False] * (enough - 1) + [True]
 
 
-@pytest.mark.parametrize(("since", "paused_until", "parkings"), [(4.0, 3.0, 0), (6.0, None, 1)])
+@pytest.mark.parametrize(("since", "paused_until", "open_count"), [(4.0, 3.0, 0), (6.0, None, 1)])
 def test_a_parking_that_was_our_own_networks_fault_is_void(
-    breaker: Breaker, since: float, paused_until: float | None, parkings: int
+    breaker: Breaker, since: float, paused_until: float | None, open_count: int
 ) -> None:
     breaker.park(5.0, 3.0)
-    assert (breaker.absolve(since), breaker.parkings) == (paused_until, parkings)
+    assert (breaker.reset_after_outage(since), breaker.open_count) == (paused_until, open_count)

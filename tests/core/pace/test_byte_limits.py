@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddmpi.core.pace.byte_budget import HOUR_S, SLOTS, ByteBudget
+from ddmpi.core.pace.byte_limits import HOUR_S, SLOTS, ByteBudget
 
 BUDGET_BYTES = 1000.0
 

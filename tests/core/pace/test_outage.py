@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from ddmpi.core.pace.outage import LONGEST_S, PROBE_MOST_S, WINDOW_S, WITNESSES, Outage
-from ddmpi.core.pace.pace import Pace, Signal
 from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import Limits
 from ddmpi.core.rules.retry import RetryPolicy
 from tests.simulation.laws import Laws, run
@@ -90,12 +90,12 @@ def test_after_half_an_hour_the_servers_are_taken_at_their_word_until_one_answer
 
 
 def test_a_parking_is_taken_back_and_what_the_server_asked_for_is_not() -> None:
-    pace = Pace(Limits(0.0, 9), PacePolicy(breaker_failures=2, jitter=0.0), None, random.Random(1), 0.0)
+    pace = RateLimiter(Limits(0.0, 9), PacePolicy(breaker_failures=2, jitter=0.0), None, random.Random(1), 0.0)
     for started_at, signal in ((1.0, Signal.THROTTLED), (2.0, Signal.CONNECT_FAILED), (2.0, Signal.CONNECT_FAILED)):
         pace._in_flight += 1  # as if all had started before the first one ended
         pace.finish(2.0, started_at, signal, 30.0)
     assert pace.parked(3.0)
-    pace.absolve(3.0, since=2.0)
+    pace.reset_after_outage(3.0, since=2.0)
     assert not pace.parked(3.0)
     assert pace.wait_s(3.0) == 29.0
 

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddmpi.config.control_file import parse_control
-from ddmpi.core.ledger.schedule import divide, joined
-from ddmpi.core.pace.overrides import NO_CONTROL, Control, ControlRule, describe_changes
-from ddmpi.core.protocol import StopReason
+from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides, describe_changes
+from ddmpi.core.protocol import ControlOverride, StopReason
 from ddmpi.core.records import Limits
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import Layout
@@ -31,12 +30,14 @@ PLANNED = Limits(10.0, 8, 1000.0, 5000.0)
 
 
 def test_the_first_rule_that_matches_counts() -> None:
-    control = Control([ControlRule("a.org", rate_per_s=1.0), ControlRule("*.org", pause=True), ControlRule("[x]")])
+    control = Overrides(
+        [ControlOverride("a.org", rate_per_s=1.0), ControlOverride("*.org", pause=True), ControlOverride("[x]")]
+    )
     assert control.limits("a.org", PLANNED) == Limits(1.0, 8, 1000.0, 5000.0)
     assert control.limits("b.org", PLANNED) is None
     assert control.limits("[x]", PLANNED) == PLANNED
     assert control.limits("c.net", PLANNED) is PLANNED
-    assert NO_CONTROL.share("a.org", PLANNED, Limits(5.0, 4)) == Limits(5.0, 4)
+    assert NO_OVERRIDES.share("a.org", PLANNED, Limits(5.0, 4)) == Limits(5.0, 4)
 
 
 limits = st.builds(
@@ -49,8 +50,8 @@ limits = st.builds(
 
 @given(whole=limits, now=limits, data=st.data())
 def test_the_parts_of_all_lanes_add_up_to_the_limits_that_hold_now(whole: Limits, now: Limits, data: Any) -> None:
-    control = Control([ControlRule("s", False, now.rate_per_s, now.connections, now.bytes_per_s)])
-    shares = divide(whole, data.draw(st.integers(1, whole.connections)))
+    control = Overrides([ControlOverride("s", False, now.rate_per_s, now.connections, now.bytes_per_s)])
+    shares = whole.divided(data.draw(st.integers(1, whole.connections)))
     parts = [part for part in (control.share("s", whole, share) for share in shares) if part is not None]
     assert sum(part.connections for part in parts) <= now.connections
     assert all(part.connections >= 1 for part in parts)
@@ -59,14 +60,18 @@ def test_the_parts_of_all_lanes_add_up_to_the_limits_that_hold_now(whole: Limits
     assert all((part.bytes_per_s > 0) == (now.bytes_per_s > 0) for part in parts)
     total = shares[0]
     for share in shares[1:]:
-        total = joined(total, share)
+        total = total.plus(share)
     if len(shares) == 1:
         assert parts == [now]
 
 
 def test_changes_are_told_in_words() -> None:
-    before = [ControlRule("a", pause=True), ControlRule("b", rate_per_s=2.0), ControlRule("c")]
-    after = [ControlRule("a", rate_per_s=0.0, connections=2), ControlRule("c"), ControlRule("d", pause=True)]
+    before = [ControlOverride("a", pause=True), ControlOverride("b", rate_per_s=2.0), ControlOverride("c")]
+    after = [
+        ControlOverride("a", rate_per_s=0.0, connections=2),
+        ControlOverride("c"),
+        ControlOverride("d", pause=True),
+    ]
     assert describe_changes(before, after) == [
         "a: now unlimited requests/s, 2 connections", "d: paused", "b: limits as configured again",
     ]  # fmt: skip
@@ -81,7 +86,7 @@ def test_a_file_means_its_rules() -> None:
         "stop: true\n",
         "control.yaml",
     )
-    assert parsed.rules() == (ControlRule("a.org", pause=True), ControlRule("*.b.org", False, 0.5, 1))
+    assert parsed.rules() == (ControlOverride("a.org", pause=True), ControlOverride("*.b.org", False, 0.5, 1))
     assert parsed.stop
     assert parse_control("", "control.yaml").rules() == ()
 
@@ -109,10 +114,10 @@ class Calls:
     """Stands for the coordinator: keeps what it was told."""
 
     def __init__(self) -> None:
-        self.rules: list[tuple[ControlRule, ...]] = []
+        self.rules: list[tuple[ControlOverride, ...]] = []
         self.stops: list[tuple[StopReason, float]] = []
 
-    def set_control(self, rules: tuple[ControlRule, ...]) -> None:
+    def set_control(self, rules: tuple[ControlOverride, ...]) -> None:
         self.rules.append(rules)
 
     def stop(self, reason: StopReason, now: float) -> None:
@@ -124,7 +129,7 @@ def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
     layout.ignored.write_text("old.org\n")
     layout.control.write_text("servers: [{match: a.org, pause: true}]\nstop: true\n")
     controller = Controller(layout, told.append)
-    assert controller.first_rules() == (ControlRule("a.org", pause=True),)
+    assert controller.first_rules() == (ControlOverride("a.org", pause=True),)
     assert "says stop" in told[0]
     now = 0.0
 
@@ -145,9 +150,9 @@ def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
     layout.control.unlink()
     look()
     assert calls.rules == [
-        (ControlRule("a.org", rate_per_s=3.0),),
-        (ControlRule("*.new.org", pause=True), ControlRule("a.org", rate_per_s=3.0)),
-        (ControlRule("*.new.org", pause=True),),
+        (ControlOverride("a.org", rate_per_s=3.0),),
+        (ControlOverride("*.new.org", pause=True), ControlOverride("a.org", rate_per_s=3.0)),
+        (ControlOverride("*.new.org", pause=True),),
     ]
     layout.control.write_text("stop: true\n")
     look()
@@ -171,7 +176,7 @@ def simulate(world: World, cluster: Cluster, seed: int = 1) -> tuple[Any, Disk]:
 
 
 def test_a_pause_holds_everything_until_it_is_over() -> None:
-    pause = [ControlRule("a", pause=True)]
+    pause = [ControlOverride("a", pause=True)]
     report, _ = simulate(
         one_server(300, Limits(10.0, 4)), Cluster(2, controls=[(10.0, pause), (500.0, [])], final_wait_s=1e12)
     )
@@ -182,17 +187,17 @@ def test_a_run_that_only_waits_for_paused_servers_ends_with_rows_pending() -> No
     world = World(
         table({"a": 300, "b": 300}, {}, batch_size=100, small_rows=0), {"a": ServerModel(), "b": ServerModel()}
     )
-    report, disk = simulate(world, Cluster(2, controls=[(5.0, [ControlRule("a", pause=True)])]))
+    report, disk = simulate(world, Cluster(2, controls=[(5.0, [ControlOverride("a", pause=True)])]))
     assert report.was_stuck
     assert 300 < sum(len(part.rows) for part in disk.parts.values()) < 400
     assert report.ended_at_s < 60
 
 
 def test_a_rate_that_is_raised_or_lowered_counts_at_once() -> None:
-    faster = [ControlRule("a", rate_per_s=50.0)]
+    faster = [ControlOverride("a", rate_per_s=50.0)]
     report, _ = simulate(one_server(600, Limits(10.0, 8)), Cluster(1, controls=[(10.0, faster)]))
     assert 18 < report.ended_at_s < 24
-    slower = [ControlRule("*", rate_per_s=1.0)]
+    slower = [ControlOverride("*", rate_per_s=1.0)]
     report, _ = simulate(one_server(160, Limits(10.0, 8)), Cluster(1, controls=[(10.0, slower)]))
     assert 60 < report.ended_at_s < 80
 
@@ -203,7 +208,7 @@ def test_small_servers_that_share_a_batch_are_controlled_one_by_one() -> None:
         {"a": ServerModel(), "b": ServerModel()},
         default_limits=Limits(2.0, 1),
     )
-    cluster = Cluster(1, controls=[(2.0, [ControlRule("a", pause=True)]), (60.0, [])], final_wait_s=1e12)
+    cluster = Cluster(1, controls=[(2.0, [ControlOverride("a", pause=True)]), (60.0, [])], final_wait_s=1e12)
     report, _ = simulate(world, cluster)
     assert 65 < report.ended_at_s < 75
 
@@ -228,8 +233,8 @@ def test_the_laws_hold_whatever_is_changed_and_when(seed: int) -> None:
     assert not report.was_stuck
 
 
-def _random_rule(rng: random.Random, names: list[str]) -> ControlRule:
-    return ControlRule(
+def _random_rule(rng: random.Random, names: list[str]) -> ControlOverride:
+    return ControlOverride(
         rng.choice(names),
         pause=rng.random() < 0.3,
         rate_per_s=rng.choice([None, 0.0, 1.0, 50.0, 3000.0]),

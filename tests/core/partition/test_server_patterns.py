@@ -13,14 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddmpi.cli.arguments import Orders
 from ddmpi.config.config import parse
 from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, Orders
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.urls.batch_table import BatchTable
-from ddmpi.roles.coordinator.initialization import Reporting, initialize, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.run_state import RunState
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet
@@ -57,7 +56,7 @@ def start(tmp_path: Path, ignored: str | None = None) -> RunState:
     layout.ignored.unlink(missing_ok=True)
     if ignored is not None:
         layout.ignored.write_text(ignored)
-    reporting = Reporting(lambda _: None, lambda _: None, lambda: False)
+    reporting = InitCallbacks(lambda _: None, lambda _: None, lambda: False)
     state = initialize(config, layout, lock, Orders(), reporting)
     lock.release()
     return state

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddmpi.core.pace.pace import Signal
 from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.records import ErrorKind, Failure
 from ddmpi.core.rules.retry import CONNECT_TRIES, DNS_WAIT_S, JITTER, LONGEST_WAIT_S, RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict

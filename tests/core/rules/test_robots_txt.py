@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddmpi.config.config import parse
-from ddmpi.core.frontier.attempts import Fate
+from ddmpi.core.frontier.attempts import Disposition
 from ddmpi.core.frontier.frontier import Frontier
-from ddmpi.core.frontier.interface import LaneEnded, RowRedirected, RowsFailed
+from ddmpi.core.frontier.interface import LaneEnded, RowHandedOff, RowsFailed
 from ddmpi.core.frontier.robots_gate import KNOWN_FOR_S, MOST_KNOWN_BYTES, RobotsGate
-from ddmpi.core.pace.pace import Signal
-from ddmpi.core.protocol import Errand, Extend, Lane
+from ddmpi.core.pace.rate_limiter import Signal
+from ddmpi.core.protocol import Extend, Handoff, Lane
 from ddmpi.core.records import Answer, ErrorKind, Failure, Limits, Task
 from ddmpi.core.rules.robots_txt import (
     DISALLOWED,
@@ -174,12 +174,12 @@ def answer(frontier: Frontier, task: Task, now: float, **changes: object) -> Non
     """An answer to a request for robots.txt."""
     assert task.robots_of
     verdict = judge_robots(replace(FILE, task=task, **changes), OURS)  # type: ignore[arg-type]  # as above
-    assert frontier.finished(task, verdict, now, 10) == (Fate.OPEN, None)
+    assert frontier.finished(task, verdict, now, 10) == (Disposition.OPEN, None)
 
 
 def succeed(frontier: Frontier, started: Sequence[Task], now: float) -> None:
     for task in started:
-        assert frontier.finished(task, SUCCESS, now, 10) == (Fate.SUCCESS, None)
+        assert frontier.finished(task, SUCCESS, now, 10) == (Disposition.SUCCESS, None)
 
 
 def robots_request(frontier: Frontier, now: float) -> Task:
@@ -351,7 +351,7 @@ def test_a_redirected_row_is_checked_by_the_file_of_its_new_server() -> None:
     start(frontier, lane(2, [batch(2, 1)], group="t"), cursor=rows(1, "t"))
     row, request = tasks(frontier, 0.0)
     assert (row.url, request.url) == ("http://free/0", "http://t/robots.txt")
-    assert frontier.finished(row, redirect("http://t/no/0"), 0.0, 0) == (Fate.OPEN, None)
+    assert frontier.finished(row, redirect("http://t/no/0"), 0.0, 0) == (Disposition.OPEN, None)
     answer(frontier, request, 0.0)
     assert [task.url for task in tasks(frontier, 0.0)] == ["http://t/0"]
     assert failed_rows(frontier) == {0: DISALLOWED}
@@ -360,15 +360,15 @@ def test_a_redirected_row_is_checked_by_the_file_of_its_new_server() -> None:
 
 def test_an_errand_is_checked_as_well() -> None:
     frontier = frontier_that_obeys()
-    errand = Errand(batch(9), 4, "http://t/no/4", "t", "t", 1, 1)
-    frontier.assign([replace_errands(lane(1, group="t"), errand)], 0.0)
+    handoff = Handoff(batch(9), 4, "http://t/no/4", "t", "t", 1, 1)
+    frontier.assign([replace_errands(lane(1, group="t"), handoff)], 0.0)
     answer(frontier, robots_request(frontier, 0.0), 0.0)
     assert tasks(frontier, 1.0) == []
     assert failed_rows(frontier) == {4: DISALLOWED}
 
 
-def replace_errands(lane: Lane, *errands: Errand) -> Lane:
-    return Lane(lane.lane_id, lane.group, lane.packed, lane.share, (), time_s=1.0, errands=errands)
+def replace_errands(lane: Lane, *handoffs: Handoff) -> Lane:
+    return Lane(lane.lane_id, lane.group, lane.packed, lane.share, (), time_s=1.0, handoffs=handoffs)
 
 
 def test_a_redirected_file_is_fetched_under_the_limits_of_its_server() -> None:
@@ -507,5 +507,5 @@ def test_an_errand_leaves_for_a_server_of_another_rank_unchecked() -> None:
     start(frontier, lane(1, [batch(1, 1)], group="free"), cursor=rows(1, "free"))
     (row,) = tasks(frontier, 0.0)
     frontier.finished(row, redirect("http://elsewhere/no/0"), 0.0, 0)
-    (event,) = [event for event in taken(frontier) if isinstance(event, RowRedirected)]
-    assert event.errand.server == "elsewhere"
+    (event,) = [event for event in taken(frontier) if isinstance(event, RowHandedOff)]
+    assert event.handoff.server == "elsewhere"

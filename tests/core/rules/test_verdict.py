@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddmpi.core.pace.pace import Signal
+from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.records import ERROR_CODE_LOCAL, ERROR_CODE_NETWORK, Answer, ErrorKind, Failure, Task, error_code
 from ddmpi.core.rules.verdict import MESSAGE_CHARS, SUCCESS, Outcome, classify, one_line, retry_after_seconds
 

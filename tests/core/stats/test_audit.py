@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ddmpi.core.records import Limits
 from ddmpi.core.stats.audit import LATE_S, MERGE_S, AskedNotes, Audit, Audited
-from ddmpi.io.folder.audit_file import read_audit, write_audit
+from ddmpi.io.folder.stats_files import read_audit, write_audit
 
 AT = 1_700_000_000.0
 

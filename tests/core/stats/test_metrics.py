@@ -13,11 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddmpi.core.stats.history import MOST_POINTS, History
-from ddmpi.core.stats.metrics import Measurement, Totals, prometheus_text, thinned, totals_of, with_rates
+from ddmpi.core.stats.metrics import (
+    MOST_POINTS,
+    History,
+    Measurement,
+    Totals,
+    prometheus_text,
+    thinned,
+    totals_of,
+    with_rates,
+)
 from ddmpi.io.folder import stats_files
 from ddmpi.io.folder.stats_files import MetricsFile, PrometheusFile
-from ddmpi.io.memory import resident_bytes
+from ddmpi.io.process import resident_bytes
 from tests.whole.faults import Faults
 
 

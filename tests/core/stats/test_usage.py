@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddmpi.core.stats.usage import BUCKETS, UsageCounter, UsageTable, bucket_of, percentiles
-from ddmpi.io.folder.usage_file import read_usage, write_usage
+from ddmpi.io.folder.stats_files import read_usage, write_usage
 
 
 @given(st.floats(0.001, 100.0))

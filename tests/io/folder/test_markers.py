@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ddmpi.errors import StorageError
+from ddmpi.io.folder.disk_errors import names_in
 from ddmpi.io.folder.layout import Layout, part_name
-from ddmpi.io.folder.listing import names_in
 from ddmpi.io.folder.markers import (
     BatchCounts,
     BatchState,

@@ -447,7 +447,7 @@ def test_stop_does_not_wait_for_ever(layout: Layout) -> None:
     release = threading.Event()
 
     class StuckReader(Reader):
-        def read(self, batch: BatchRef, columns: Sequence[str] | None) -> pa.Table:
+        def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
             assert release.wait(timeout=30)
             return super().read(batch, columns)
 

@@ -17,8 +17,7 @@ from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.io.urls.writer import partition_input
-from ddmpi.roles.coordinator.admission import HEAD_START_S, Admission
-from ddmpi.roles.coordinator.profiling import Profiler, is_sampling, targets
+from ddmpi.roles.coordinator.profiling import HEAD_START_S, Admission, Profiler, is_sampling, targets
 from ddmpi.roles.coordinator.run_state import RunState
 
 

@@ -28,11 +28,10 @@ import random
 import sys
 from enum import Enum
 
-from ddmpi.core.pace.adaptive_rate import LearnedRate
+from ddmpi.core.pace.adaptive_rate import AdaptiveRate
 from ddmpi.core.pace.breaker import Breaker
-from ddmpi.core.pace.byte_budget import DAY_S
-from ddmpi.core.pace.byte_limits import ByteLimits
-from ddmpi.core.pace.overload import Strain
+from ddmpi.core.pace.byte_limits import DAY_S, ByteLimits
+from ddmpi.core.pace.overload import OverloadDetector
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.records import Limits, PaceState
 from ddmpi.errors import TransitionError
@@ -70,7 +69,7 @@ class Signal(Enum):
     """Ended by us (refused address, soft stop, out of memory): says nothing about the server."""
 
 
-class Pace:
+class RateLimiter:
     """The pace of one server, as held by one lane.
 
     Args:
@@ -87,13 +86,13 @@ class Pace:
         "_in_flight",
         "_incidents",
         "_limits",
+        "_overload",
         "_paused_until",
         "_policy",
         "_rate",
         "_rng",
         "_slots",
         "_stepped_at",
-        "_strain",
         "_throttles",
         "_token_at",
     )
@@ -107,14 +106,14 @@ class Pace:
         self._slots = limits.connections or sys.maxsize
         self._in_flight = 0
 
-        self._rate = LearnedRate(limits.rate_per_s, state.rate_per_s if state else 0.0, now)
-        self._strain = Strain()
+        self._rate = AdaptiveRate(limits.rate_per_s, state.rate_per_s if state else 0.0, now)
+        self._overload = OverloadDetector()
         self._token_at = now  # when the next token is whole; never before the end of a pause
 
         self._bytes = ByteLimits(limits, state.spent_hour if state else (), state.spent_day if state else (), now)
         # One probe more, also for a server that was dead: whoever starts it again wants to know.
-        parkings = min(state.parkings, policy.breaker_probes) if state else 0
-        self._breaker = Breaker(policy.breaker_failures, policy.breaker_probes, parkings, now)
+        open_count = min(state.open_count, policy.breaker_probes) if state else 0
+        self._breaker = Breaker(policy.breaker_failures, policy.breaker_probes, open_count, now)
 
         self._paused_until = now
         self._incidents = 0  # throttle incidents that are not forgiven
@@ -130,7 +129,7 @@ class Pace:
 
     def __repr__(self) -> str:
         rate = f"{self.rate_per_s:g}/s" if self.rate_per_s else "no limit"
-        return f"<Pace {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._breaker!r}>"
+        return f"<RateLimiter {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._breaker!r}>"
 
     # ---- what the caller asks
 
@@ -138,7 +137,7 @@ class Pace:
         """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
         never because the server is dead."""
         breaker, paid = self._breaker, self._bytes
-        if self._in_flight >= self._slots or (breaker.parkings and (self._in_flight or breaker.dead)):
+        if self._in_flight >= self._slots or (breaker.open_count and (self._in_flight or breaker.dead)):
             return math.inf
         return max(now, self._token_at, paid.paid_at, paid.budget_until)
 
@@ -150,7 +149,7 @@ class Pace:
         """Whether the rows should be kept for later: the breaker, throttling without end, or the day's bytes."""
         if now < self._bytes.budget_until:
             return True
-        failing = self._breaker.parkings > 0 or self._throttles >= self._policy.breaker_failures
+        failing = self._breaker.open_count > 0 or self._throttles >= self._policy.breaker_failures
         return failing and now < self._paused_until
 
     @property
@@ -161,7 +160,7 @@ class Pace:
     @property
     def is_probing(self) -> bool:
         """Whether the only request in flight asks if the server answers again."""
-        return self._breaker.parkings > 0 and self._in_flight == 1
+        return self._breaker.open_count > 0 and self._in_flight == 1
 
     @property
     def in_flight(self) -> int:
@@ -182,14 +181,14 @@ class Pace:
 
     def snapshot(self, now: float) -> PaceState:
         """What the next holder has to know; times become durations from ``now``."""
-        self._forgive(now)
+        self._reset_incidents(now)
         spent_hour, spent_day = self._bytes.spent(now)
         return PaceState(
             rate_per_s=self._rate.learned_per_s,
             wait_s=max(self._paused_until - now, self._bytes.paid_at - now, 0.0),
             incidents=self._incidents,
             throttles=self._throttles,
-            parkings=self._breaker.parkings,
+            open_count=self._breaker.open_count,
             spent_hour=spent_hour,
             spent_day=spent_day,
         )
@@ -236,7 +235,7 @@ class Pace:
             before_per_s = self._rate.per_s
             self._learn(now, started_at, signal, retry_after_s)
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
-                self._look_for_strain(now, ttfb_s, is_bad=signal is not Signal.OK)
+                self._look_for_overload(now, ttfb_s, is_bad=signal is not Signal.OK)
             self._wait_anew(now, before_per_s)
 
     def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None) -> None:
@@ -259,17 +258,17 @@ class Pace:
         self._breaker.good(started_at)
         if started_at > self._stepped_at:
             self._throttles = 0
-            self._forgive(now)
+            self._reset_incidents(now)
             self._rate.good(now, started_at)
 
     def rest(self, now: float, pause_s: float) -> None:
         """The server asked another holder for a pause: leave it alone for so long from now on, at least."""
         self._pause(now, pause_s)
 
-    def absolve(self, now: float, since: float) -> None:
+    def reset_after_outage(self, now: float, since: float) -> None:
         """Requests that found no connection since then did so for reasons of our own: they do not count, and neither
         does a parking. The only case in which a pause becomes shorter: it was not asked for by anybody."""
-        paused_until = self._breaker.absolve(since)
+        paused_until = self._breaker.reset_after_outage(since)
         if paused_until is not None:
             self._paused_until = paused_until
             self._token_at = max(paused_until, now + (1 / self.rate_per_s if self.rate_per_s else 0.0))
@@ -294,9 +293,9 @@ class Pace:
             scale = before_per_s / self._rate.per_s if self._rate.per_s else 0.0
             self._token_at = free_at + (self._token_at - free_at) * scale
 
-    def _look_for_strain(self, now: float, ttfb_s: float, *, is_bad: bool) -> None:
-        if self._strain.note(ttfb_s, is_bad=is_bad) and not self._breaker.parkings:
-            self._rate.strained(now)
+    def _look_for_overload(self, now: float, ttfb_s: float, *, is_bad: bool) -> None:
+        if self._overload.note(ttfb_s, is_bad=is_bad) and not self._breaker.open_count:
+            self._rate.overloaded(now)
             self._stepped_at = now
 
     # ---- throttling
@@ -305,21 +304,21 @@ class Pace:
         is_told = retry_after_s is not None and retry_after_s >= 0
         pause_s = min(retry_after_s or 0.0, RETRY_AFTER_MAX_S) if is_told else 0.0
         if started_at > self._stepped_at:
-            self._forgive(now)
+            self._reset_incidents(now)
             self._incidents += 1
             self._throttles += 1
             if not is_told:
                 pause_s = self._policy.throttle_pause_s(self._throttles, self._rng)
             self._rate.throttled(now, started_at, pause_s, in_a_row=self._throttles > 1)
             self._stepped_at = now
-            self._strain.forget()
+            self._overload.forget()
         self._pause(now, pause_s)
 
-    def _forgive(self, now: float) -> None:
+    def _reset_incidents(self, now: float) -> None:
         """Forget incidents after quiet time. A pause is not quiet time: it may be longer than that itself."""
-        if self._incidents and now - max(self._stepped_at, self._paused_until) >= self._policy.forgive_after_s:
+        if self._incidents and now - max(self._stepped_at, self._paused_until) >= self._policy.reset_after_s:
             self._incidents = self._throttles = 0
-            self._rate.forgive()
+            self._rate.reset_incidents()
 
     def _pause(self, now: float, pause_s: float) -> None:
         self._paused_until = max(self._paused_until, now + pause_s)
@@ -327,5 +326,5 @@ class Pace:
 
     def _park(self, now: float) -> None:
         """The breaker opens, or a probe has failed."""
-        parkings = self._breaker.park(now, self._paused_until)
-        self._pause(now, self._policy.backoff_s(parkings, self._rng))
+        open_count = self._breaker.park(now, self._paused_until)
+        self._pause(now, self._policy.backoff_s(open_count, self._rng))

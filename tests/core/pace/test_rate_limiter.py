@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ddmpi.core.pace.adaptive_rate import BACK_SHARE
 from ddmpi.core.pace.breaker import FORBIDDEN_PER_FAILURE
-from ddmpi.core.pace.byte_budget import DAY_S, HOUR_S, SLOTS
+from ddmpi.core.pace.byte_limits import DAY_S, HOUR_S, SLOTS
 from ddmpi.core.pace.overload import ANSWERS
-from ddmpi.core.pace.pace import BURST_S, CATCH_UP_S, Pace, Signal
 from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.rate_limiter import BURST_S, CATCH_UP_S, RateLimiter, Signal
 from ddmpi.core.records import Limits, PaceState
 from ddmpi.errors import TransitionError
 
@@ -23,11 +23,13 @@ UNLIMITED = Limits(rate_per_s=0, connections=0)
 PLAIN = PacePolicy(jitter=0.0)
 
 
-def new_pace(limits: Limits = UNLIMITED, state: PaceState | None = None, policy: PacePolicy = PLAIN) -> Pace:
-    return Pace(limits, policy, state, random.Random(1), now=0.0)
+def new_pace(limits: Limits = UNLIMITED, state: PaceState | None = None, policy: PacePolicy = PLAIN) -> RateLimiter:
+    return RateLimiter(limits, policy, state, random.Random(1), now=0.0)
 
 
-def request(pace: Pace, at: float, signal: Signal, took_s: float = 0.1, retry_after_s: float | None = None) -> float:
+def request(
+    pace: RateLimiter, at: float, signal: Signal, took_s: float = 0.1, retry_after_s: float | None = None
+) -> float:
     """One whole request that starts at ``at`` or as soon as the pace lets it; returns when it ended."""
     started_at = pace.ready_at(at)
     pace.start(started_at)
@@ -35,13 +37,13 @@ def request(pace: Pace, at: float, signal: Signal, took_s: float = 0.1, retry_af
     return started_at + took_s
 
 
-def requests(pace: Pace, at: float, *signals: Signal) -> float:
+def requests(pace: RateLimiter, at: float, *signals: Signal) -> float:
     for signal in signals:
         at = request(pace, at, signal)
     return at
 
 
-def starts_until(pace: Pace, now: float, until: float) -> int:
+def starts_until(pace: RateLimiter, now: float, until: float) -> int:
     """How many requests an eager caller can start before ``until``, each of which ends well at once."""
     count = 0
     while (now := pace.ready_at(now)) < until:
@@ -154,7 +156,7 @@ def test_a_spent_budget_is_spent_for_the_next_holder_too() -> None:
     pace.start(0.0)
     pace.finish(1.0, 0.0, Signal.OK, body_bytes=100)
     free_at = pace.ready_at(400.0)
-    heir = Pace(limits, PLAIN, pace.snapshot(400.0), random.Random(1), now=0.0)
+    heir = RateLimiter(limits, PLAIN, pace.snapshot(400.0), random.Random(1), now=0.0)
     assert heir.parked(0.0)
     assert heir.ready_at(0.0) == pytest.approx(free_at - 400)
     heir.start(free_at - 400)
@@ -253,7 +255,7 @@ def test_a_server_that_answers_well_in_between_is_left_alone_briefly_each_time()
 def test_jitter_only_lengthens() -> None:
     waits = set()
     for seed in range(50):
-        pace = Pace(UNLIMITED, PacePolicy(jitter=0.1), None, random.Random(seed), now=0.0)
+        pace = RateLimiter(UNLIMITED, PacePolicy(jitter=0.1), None, random.Random(seed), now=0.0)
         waits.add(pace.wait_s(request(pace, 0.0, Signal.THROTTLED)))
     assert len(waits) > 40
     assert all(1 <= wait_s <= 1.1 for wait_s in waits)
@@ -357,14 +359,14 @@ def test_requests_without_an_answer_park_the_server(signal: Signal) -> None:
     end = request(pace, end, signal)
     assert pace.parked(end)
     assert pace.wait_s(end) == 60
-    assert pace.snapshot(end).parkings == 1
+    assert pace.snapshot(end).open_count == 1
 
 
 @pytest.mark.parametrize("signal", [Signal.OK, Signal.SERVER_ERROR, Signal.THROTTLED])
 def test_any_answer_starts_the_count_of_failures_anew(signal: Signal) -> None:
     pace = new_pace()
     requests(pace, 0.0, *[Signal.CONNECT_FAILED] * 4, signal, *[Signal.CONNECT_FAILED] * 4)
-    assert pace.snapshot(1e4).parkings == 0
+    assert pace.snapshot(1e4).open_count == 0
 
 
 def test_requests_that_were_in_flight_when_the_server_was_parked_do_not_park_it_again() -> None:
@@ -373,7 +375,7 @@ def test_requests_that_were_in_flight_when_the_server_was_parked_do_not_park_it_
         pace.start(0.0)
     for number in range(8):
         pace.finish(10.0 + number, 0.0, Signal.CONNECT_FAILED)
-    assert pace.snapshot(17.0).parkings == 1
+    assert pace.snapshot(17.0).open_count == 1
     assert pace.ready_at(17.0) == 14.0 + 60
 
 
@@ -387,7 +389,7 @@ def test_a_late_answer_from_before_the_parking_does_not_end_it() -> None:
     assert pace.parked(11.0)
 
 
-def half_open() -> tuple[Pace, float]:
+def half_open() -> tuple[RateLimiter, float]:
     pace = new_pace(Limits(connections=8))
     end = requests(pace, 0.0, *[Signal.CONNECT_FAILED] * 5)
     return pace, pace.ready_at(end)
@@ -406,14 +408,14 @@ def test_a_probe_that_is_answered_closes_the_breaker(signal: Signal) -> None:
     end = request(pace, now, signal)
     pace.start(end)
     assert pace.ready_at(end) == end
-    assert pace.snapshot(end).parkings == 0
+    assert pace.snapshot(end).open_count == 0
 
 
 def test_a_probe_that_ended_for_reasons_of_our_own_says_nothing() -> None:
     pace, now = half_open()
     end = request(pace, now, Signal.LOCAL)
     assert pace.ready_at(end) == end
-    assert pace.snapshot(end).parkings == 1
+    assert pace.snapshot(end).open_count == 1
 
 
 def test_failed_probes_double_the_pause_and_the_last_one_kills() -> None:
@@ -449,7 +451,7 @@ def test_one_403_is_an_answer_and_many_in_a_row_park_the_server() -> None:
     now = request(pace, now, Signal.FORBIDDEN)
     assert pace.wait_s(now) == pytest.approx(120), "a probe that is turned away has failed"
     now = request(pace, now, Signal.OK)
-    assert pace.snapshot(now).parkings == 0
+    assert pace.snapshot(now).open_count == 0
 
 
 # ---- hand-over and shares
@@ -457,7 +459,7 @@ def test_one_403_is_an_answer_and_many_in_a_row_park_the_server() -> None:
 
 def test_a_snapshot_keeps_everything_that_the_next_holder_needs() -> None:
     limits = Limits(rate_per_s=10, bytes_per_day=1e9)
-    state = PaceState(rate_per_s=2.5, wait_s=40.0, incidents=3, parkings=2, throttles=1, spent_day=((50.0, 1e6),))
+    state = PaceState(rate_per_s=2.5, wait_s=40.0, incidents=3, open_count=2, throttles=1, spent_day=((50.0, 1e6),))
     assert new_pace(limits, state).snapshot(0.0) == state
     assert new_pace(limits, state).snapshot(10.0).wait_s == 30.0
 
@@ -545,7 +547,7 @@ def test_a_byte_debt_is_paid_back_at_the_new_rate() -> None:
 def test_the_text_of_a_pace_has_its_counts() -> None:
     pace, now = half_open()
     pace.start(now)
-    assert repr(pace) == "<Pace 1 in flight, no limit, 0 incidents, 5 failures, 1 parkings>"
+    assert repr(pace) == "<RateLimiter 1 in flight, no limit, 0 incidents, 5 failures, 1 open_count>"
 
 
 @pytest.mark.parametrize(
@@ -556,7 +558,7 @@ def test_the_text_of_a_pace_has_its_counts() -> None:
         {"backoff_base_s": 10.0, "backoff_cap_s": 5.0},
         {"backoff_cap_s": math.inf},
         {"jitter": -0.1},
-        {"forgive_after_s": -1.0},
+        {"reset_after_s": -1.0},
     ],
 )
 def test_a_policy_that_would_pause_for_no_time_or_for_ever_is_refused(wrong: dict[str, float]) -> None:
@@ -573,7 +575,7 @@ def test_a_breaker_that_counts_to_nothing_is_refused(wrong: dict[str, int]) -> N
 # ---- the promises, whatever happens
 
 SHORT = PacePolicy(
-    backoff_brief_s=0.01, backoff_base_s=0.05, backoff_cap_s=0.4, jitter=0.1, forgive_after_s=2.0, breaker_probes=1_000
+    backoff_brief_s=0.01, backoff_base_s=0.05, backoff_cap_s=0.4, jitter=0.1, reset_after_s=2.0, breaker_probes=1_000
 )
 MAX_BODY_BYTES = 1_000
 
@@ -583,7 +585,7 @@ class Driver:
     """An eager caller that keeps a pace as busy as it lets itself be kept, and writes down what started when."""
 
     limits: Limits
-    pace: Pace
+    pace: RateLimiter
     now: float = 0.0
     starts: list[float] = field(default_factory=list)
     bodies_bytes: list[int] = field(default_factory=list)
@@ -615,13 +617,13 @@ class Driver:
         assert self.pace.wait_s(self.now) >= before, "a pause was shortened"
         if signal is Signal.THROTTLED and retry_after_s is not None:
             self.told_until = max(self.told_until, self.now + retry_after_s)
-        self.parked = self.pace.snapshot(self.now).parkings > 0
+        self.parked = self.pace.snapshot(self.now).open_count > 0
 
     def hand_over(self) -> None:
         """The lane moves; its next holder has another clock, but here time just goes on."""
         if not self.in_flight:
             state = self.pace.snapshot(self.now)
-            self.pace = Pace(self.limits, SHORT, state, random.Random(2), self.now)
+            self.pace = RateLimiter(self.limits, SHORT, state, random.Random(2), self.now)
 
     def check(self) -> None:
         limit_per_s = self.limits.rate_per_s
@@ -664,7 +666,7 @@ step_strategy = st.one_of(
 def test_no_window_has_more_starts_or_bytes_than_promised(
     limits: Limits, steps: list[str | float | tuple[int, Signal, float | None, int]]
 ) -> None:
-    driver = Driver(limits, Pace(limits, SHORT, None, random.Random(1), 0.0))
+    driver = Driver(limits, RateLimiter(limits, SHORT, None, random.Random(1), 0.0))
     for step in steps:
         if step == "start":
             driver.start()

@@ -8,18 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.compute as pc
 
-from ddmpi.core.ledger.schedule import PACKED_PREFIX
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, PACKED_PREFIX, Picture
 from ddmpi.core.stats.usage import UsageTable
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.results.pictures import sample_pictures
 from ddmpi.io.results.publishing import has_images
 from ddmpi.io.urls.batch_table import limits_by_group
-from ddmpi.report.data import Audit, Picture, ServerLine
+from ddmpi.report.data import Audit, ServerLine
 from ddmpi.report.page import MOST_SERVERS
 from ddmpi.roles.coordinator.run_state import RunState
 
@@ -28,8 +27,6 @@ PICTURES_BUDGET_S = 3.0
 MOST_AUDIT_ROWS = 500
 NOTABLE = MOST_SERVERS // 10
 """So many lines of the table are kept for those with the most errors, and for those with the most pending rows."""
-
-IntArray = npt.NDArray[np.int64]
 
 
 def places(state: RunState) -> dict[str, str]:

@@ -1,0 +1,5 @@
+"""The version, where everybody may read it: the package itself loads more."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
