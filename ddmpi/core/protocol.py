@@ -85,6 +85,8 @@ class Lane(msgspec.Struct, frozen=True):
     handoffs: tuple[Handoff, ...] = ()
     whole: Limits | None = None
     """The limits that ``share`` is a share of; None: all of it."""
+    limits: dict[str, Limits] = {}
+    """Limits of servers of a packed lane that differ from the config's."""
 
 
 class ControlOverride(msgspec.Struct, frozen=True):

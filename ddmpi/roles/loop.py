@@ -114,7 +114,6 @@ class Loop:
                 self._exit = message
             case Begin():
                 self._downloader = self._begun(message)
-                self._downloader.reports.interval_s = message.report_interval_s
                 self._downloader.watch(self._signals.fd, self._signals.drain)
             case _ if isinstance(message, _TO_COORDINATOR):
                 if self._coordinator is None:

@@ -81,6 +81,7 @@ def _downloader_maker(mailbox: Mailbox, cores: int) -> Callable[[Begin], Downloa
             rank=mailbox.rank,
             cores=cores,
             send=lambda message: mailbox.send(0, message),
+            report_interval_s=begin.report_interval_s,
             now=time.monotonic(),
         )
 

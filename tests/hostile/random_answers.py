@@ -122,7 +122,7 @@ class Run:
                 self._take(answer)
                 done += 1
                 if done % BATCH_ROWS == 0:
-                    self._writer.close_parts()
+                    self._writer.close_parts(1)
                 if done % max(1, self._answers // 10) == 0:
                     self._rss_mb.append(_rss_mb())
             if time.monotonic() - told_at > PROGRESS_S:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from mpi4py import MPI
 
 from ddmpi.cli import arguments
 from ddmpi.config.config import parse
-from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.protocol import (
     Assign,
     Counters,
@@ -27,11 +25,9 @@ from ddmpi.core.protocol import (
     Stop,
     StopReason,
 )
-from ddmpi.core.rules.verdict import SUCCESS
 from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.mpi.message_text import MOST_CHARACTERS, line_of
-from ddmpi.roles.downloader.debug_log import PauseLog, make_frontier
-from tests.core.frontier.test_frontier import BROKEN, MISSING, batch, lane, redirect, rows, rules, taken, throttled
+from tests.core.frontier.test_frontier import batch, lane
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_fleet
@@ -69,57 +65,6 @@ def test_messages_are_logged_with_their_tags_at_debug(caplog: pytest.LogCaptureF
         "to rank 0, MESSAGE, 0 bytes: Stop(reason=done, grace_s=0)",
         "to rank 0, SCATTER, 0 bytes: Assign(lanes=[])",
     ] * (level == logging.DEBUG)
-
-
-# ---- lanes, requests, paces
-
-
-def test_each_attempt_has_a_line_with_what_came_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "ddmpi"):
-        frontier = make_frontier(rules(), random.Random(1))
-        frontier.assign([lane(1, [batch(5)], share=lane().share)], 0.0)
-        taken(frontier)
-        frontier.loaded(1, batch(5), rows(5), 0.0)
-        caplog.clear()
-        for verdict in (SUCCESS, MISSING, BROKEN, redirect("http://elsewhere/9")):
-            task = frontier.next_task(1.0)
-            assert task is not None
-            frontier.finished(task, verdict, 1.25, body_bytes=100)
-    assert caplog.messages[:4] == [
-        "row 0 of batch 5, http://s/0: 200, attempt 1, 250 ms, 100 bytes, lane 1, final",
-        "row 1 of batch 5, http://s/1: http_status 404 'HTTP status 404', attempt 1, 250 ms, 100 bytes, lane 1, final",
-        "row 2 of batch 5, http://s/2: http_status 500 'HTTP status 500', attempt 1, 250 ms, 100 bytes, lane 1, open",
-        "row 3 of batch 5, http://s/3: redirect, attempt 1, 250 ms, 100 bytes, lane 1, open",
-    ]
-
-
-def test_pauses_and_steps_of_the_rate_have_lines(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "ddmpi"):
-        frontier = make_frontier(rules(), random.Random(1))
-        frontier.assign([lane(1, [batch(5)])], 0.0)
-        frontier.loaded(1, batch(5), rows(10), 0.0)
-        for number in range(8):
-            task = frontier.next_task(1.0 + number)
-            assert task is not None
-            frontier.finished(task, throttled(30.0) if number == 7 else SUCCESS, 1.1 + number, body_bytes=1)
-    text = "\n".join(caplog.messages)
-    assert "takes lane 1 of s: 10 rows of batches [5], 0 handoffs, full speed, 4 connections" in text
-    assert "batch 5 has 10 rows to fetch, in lane 1" in text
-    assert "s rests for 30.0 s: <RateLimiter" in text
-    assert re.search(r"s is asked at \S+ requests/s instead of full speed", text)
-
-
-def test_at_info_a_request_costs_nothing_more() -> None:
-    logging.getLogger("ddmpi").setLevel(logging.NOTSET)
-    assert type(make_frontier(rules(), random.Random(1))) is Frontier
-
-
-def test_a_long_pause_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    pauses = PauseLog()
-    with caplog.at_level(logging.INFO, "ddmpi"):
-        for wait_s, now in ((1.0, 10.0), (60.0, 10.0), (59.9, 10.1), (60.0, 10.2), (120.0, 71.0)):
-            pauses.note("s", wait_s, now)
-    assert caplog.messages == ["s is left alone for 1 min 00 s", "s is left alone for 2 min 00 s"]
 
 
 # ---- config and command line
@@ -192,7 +137,7 @@ def test_debug_logs_hold_every_request_message_and_part_and_no_secret(tmp_path: 
         assert up.came == up.sent
     committed = sorted(text.split()[1] for text in everything if text.startswith("part "))
     assert committed == sorted(str(path.relative_to(job.output)) for path in parts(job))
-    for told in (r"takes lane \d+ of ", "lane .* has ended", r" rests for \d", r" is asked at .* instead of "):
+    for told in (r"takes lane \d+ of ", "which had ended", r" is paused for \d", r" is asked at .* instead of "):
         assert any(re.search(told, text) for text in everything), told
 
 

@@ -14,7 +14,7 @@ from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.pace.rate_limiter import BURST_S
 from ddmpi.core.protocol import Handoff
 from ddmpi.core.records import Answer, Limits, Task, is_packed
-from tests.simulation.rank import COORDINATOR, CRAWLER, Witness
+from tests.simulation.rank import COORDINATOR, Witness
 from tests.simulation.simulation import RunReport, Simulation
 from tests.simulation.world import Disk, World
 
@@ -71,7 +71,7 @@ class Laws(Witness):
         assert self.owners.pop(key) in {rank, UNDERWAY}
         self.decided_rows.add(key)
 
-    def redirected(self, rank: int, handoff: Handoff) -> None:
+    def handed_off(self, rank: int, handoff: Handoff) -> None:
         key = (handoff.batch.batch_id, handoff.row)
         assert self.owners[key] == rank
         self.owners[key] = UNDERWAY
@@ -94,7 +94,7 @@ class Laws(Witness):
         self._check_rate(now, group, limits.rate_per_s, burst)
         if not task.robots_of and group == task.server and group in self.robots:
             # Each lane asks for the file before it knows of the delay.
-            delay_s = self.robots[group].crawl_delay(CRAWLER) or 0.0
+            delay_s = self.robots[group].crawl_delay("ddmpi") or 0.0
             self._check_rate(now, f"rows of {group}", delay_s and 1 / delay_s, 1.0 + len(self.holders[group]))
 
     def _check_row(self, rank: int, task: Task) -> None:
@@ -105,7 +105,7 @@ class Laws(Witness):
         self.owners[key] = rank
         self.in_flight_rows.add(key)
         robots = self.robots.get(task.server)
-        assert robots is None or robots.can_fetch(task.url, CRAWLER), f"{task.url} is disallowed"
+        assert robots is None or robots.can_fetch(task.url, "ddmpi"), f"{task.url} is disallowed"
 
     def _limits_at(self, now: float, group: str) -> Limits:
         """The loosest of the limits by which a rank may still go: news of others take their time."""
@@ -165,7 +165,7 @@ class Laws(Witness):
         if rank == COORDINATOR:
             self._simulation.ledger.validate()
         else:
-            self._simulation.ranks[rank].frontier.validate()
+            self._simulation.ranks[rank].core.frontier.validate()
 
     # ---- at the end
 

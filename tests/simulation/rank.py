@@ -1,56 +1,39 @@
-"""A downloading rank without network, disk and clock: what ``roles.downloader`` does around a frontier. Pure.
+"""A downloading rank without network, disk and clock: the shell around its core, with everything taking its time. Pure.
 
-Decides nothing that the real rank does not; it keeps its order of steps, so that what is found here is true there. It
-must not know how messages travel or when it gets its turn: that is ``simulation``.
+It performs the instructions of ``RankCore`` as ``roles.downloader`` does, and decides nothing. It must not know how
+messages travel or when it gets its turn: that is ``simulation``.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ddmpi.core.frontier.attempts import Disposition
-from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.frontier.interface import (
-    BatchEnded,
-    LaneEnded,
-    LoadBatch,
-    ReadyToYield,
-    RowHandedOff,
-    RowsFailed,
-    Rules,
-)
-from ddmpi.core.frontier.stealing import WorkRequests
-from ddmpi.core.pace.overrides import Overrides
-from ddmpi.core.protocol import (
-    Assign,
-    Counters,
-    Extend,
+    CloseConnections,
+    CloseParts,
+    Disposition,
+    Finish,
     Finished,
-    HandedOff,
-    Handoff,
-    LaneReport,
-    Message,
-    NoWork,
-    PartReport,
-    Progress,
-    Release,
-    SetControl,
-    StealRequest,
-    Stop,
-    ToCoordinator,
+    FrontierConfig,
+    Instruction,
+    LoadBatch,
+    RowsFailed,
+    Send,
+    Start,
 )
+from ddmpi.core.frontier.memory_budget import MemoryBudget
+from ddmpi.core.frontier.rank_core import RankCore
+from ddmpi.core.protocol import HandedOff, Handoff, PartReport, ToCoordinator, ToDownloader
 from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Task
-from ddmpi.core.rules.robots_txt import judge_robots
-from ddmpi.core.rules.verdict import classify
 from tests.simulation.world import Disk, Network, Part, World
 
-MAX_REDIRECTS = 5
-CRAWLER = "ddmpi"
 COORDINATOR = -1
 """In place of a rank."""
+BUDGET_BYTES = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +43,7 @@ class RankModel:
     cpu_per_answer_s: float = 0.0003
     load_s: float = 0.02
     commit_s: float = 0.05
-    checkpoint_interval_s: float = 10.0
+    checkpoint_interval_s: float = 20.0
     stall_at_s: float = math.inf
     stall_s: float = 0.0
     """From ``stall_at_s`` on the rank gets no turn for so long."""
@@ -78,6 +61,9 @@ class Witness:
     def started(self, now: float, rank: int, task: Task, lane_id: int) -> None:
         """A request starts under the share of this lane."""
 
+    def opened(self, now: float, server: str) -> None:
+        """A request opens a connection, in place of one that was kept."""
+
     def answered(self, now: float, rank: int, answer: Answer) -> None:
         """A request has ended."""
 
@@ -87,7 +73,7 @@ class Witness:
     def decided(self, rank: int, batch_id: int, row: int) -> None:
         """A row has its outcome, which is not durable yet."""
 
-    def redirected(self, rank: int, handoff: Handoff) -> None:
+    def handed_off(self, rank: int, handoff: Handoff) -> None:
         """A row leaves the rank."""
 
 
@@ -98,7 +84,6 @@ class Surroundings:
     world: World
     network: Network
     disk: Disk
-    rules: Rules
     rng: random.Random
     witness: Witness
     send: Callable[[ToCoordinator], None]
@@ -106,7 +91,45 @@ class Surroundings:
     """Call back at this time (s), after what was asked for the same time before, and give the rank a turn then."""
 
 
-class _Cursor:
+class Connections:
+    """The connections of a rank, kept idle by server as libcurl keeps them."""
+
+    def __init__(self) -> None:
+        self._idle: Counter[str] = Counter()
+        self._busy: Counter[str] = Counter()
+
+    def count(self, server: str) -> int:
+        """Open connections to the server."""
+        return self._idle[server] + self._busy[server]
+
+    def take(self, server: str, group: Iterable[str], spare: int) -> bool:
+        """Use a connection to the server, after idle ones to the group were closed but for ``spare``; whether it is
+        a new one."""
+        reuses = self._idle[server] > 0
+        others = [name for name in group if name != server]
+        surplus = sum(self._idle[name] for name in others) + self._idle[server] - reuses - spare
+        for name in others:
+            closed = max(0, min(self._idle[name], surplus))
+            self._idle[name] -= closed
+            surplus -= closed
+        self._idle[server] -= reuses
+        self._busy[server] += 1
+        return not reuses
+
+    def give_back(self, server: str, *, keep: bool) -> None:
+        """A request has ended; its connection stays open or is closed."""
+        self._busy[server] -= 1
+        self._idle[server] += keep
+
+    def close(self, servers: Iterable[str]) -> None:
+        """Close idle connections."""
+        for server in servers:
+            self._idle[server] = 0
+
+
+class Cursor:
+    """Rows of a batch."""
+
     def __init__(self, rows: Sequence[tuple[int, str, str]]) -> None:
         self._rows = rows
         self._next = 0
@@ -125,145 +148,119 @@ class SimulatedRank:
     """One rank. ``receive`` takes a message, ``turn`` does what is due, ``next_turn_at`` says when to come again."""
 
     def __init__(
-        self, rank: int, model: RankModel, surroundings: Surroundings, now: float, report_interval_s: float
+        self,
+        rank: int,
+        model: RankModel,
+        config: FrontierConfig,
+        surroundings: Surroundings,
+        now: float,
+        *,
+        every_s: float,
     ) -> None:
+        self.connections = Connections()
+        self.core = RankCore(
+            config, MemoryBudget(BUDGET_BYTES), self.connections.count,
+            rng=surroundings.rng, now=now, report_interval_s=every_s,
+        )  # fmt: skip
         self.rank = rank
-        self.frontier = Frontier(surroundings.rules, surroundings.rng)
+        self.model = model
         self.free_at = now
         """When the rank's thread has done what it was given."""
-        self.requests = 0
         self.idle_wakes = 0
-        """Turns that the frontier asked for and in which it had nothing to start."""
-        self.model = model
-        self._report_interval_s = report_interval_s
-        self._inbox: list[Message] = []
+        """Turns that the core asked for and in which nothing was done."""
         self._in = surroundings
-        self._answers: list[Answer] = []
-        self._loaded: list[tuple[int, BatchRef, set[int]]] = []
-        self._parts: list[PartReport] = []
-        self._drained: list[LaneReport] = []
-        self._handoffs: list[Handoff] = []
-        self._yields: list[ReadyToYield] = []
+        self._done: list[Callable[[float], Sequence[Instruction]]] = []
         self._open_rows: dict[tuple[int, bool], list[int]] = {}
-        self._ended: list[LaneEnded] = []
-        self._in_flight: set[Task] = set()
+        self._answers: list[Answer] = []
+        self._in_flight: dict[Task, bool] = {}
         self._writer_free_at = now
-        self._report_at = now
-        self._close_at = now + model.checkpoint_interval_s
-        self._work_requests = WorkRequests()
-        self._stop_at: float | None = None
-        self._commits = 0
-        self._finished = False
+        self._has_finished = False
 
-    # ---- messages
+    @property
+    def requests(self) -> int:
+        return self.core.reports.requests
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: ToDownloader) -> None:
         """A message has arrived; it is read at the next turn."""
-        self._inbox.append(message)
-
-    def _handle(self, message: Message, now: float) -> None:
-        match message:
-            case Assign(lanes, request_id):
-                self._work_requests.answered(request_id)
-                self.frontier.assign(lanes, now)
-                self._work_requests.allow(now)
-            case NoWork(request_id, wait_s):
-                self._work_requests.answered(request_id)
-                self._work_requests.refuse_until(now + wait_s)
-            case SetControl(rules):
-                self.frontier.set_control(Overrides(rules), now)
-            case Extend():
-                self.frontier.extend(message, now)
-            case Release(lane_ids):
-                self.frontier.release(lane_ids)
-            case StealRequest():
-                self.frontier.yield_lanes(message, now)
-            case Stop(_, grace_s):
-                self.frontier.stop()
-                self._stop_at = now + grace_s
-            case _:
-                raise TypeError(f"unknown message {message!r}")
+        self._done.append(lambda now: self.core.handle(message, now))
 
     # ---- one turn
 
-    def turn(self, now: float, woken_by_frontier: bool) -> None:
+    def turn(self, now: float) -> None:
         """What the loop of a rank does once."""
-        if self._finished:
+        if self._has_finished:
             return
-        self.free_at = now + self.model.cpu_per_answer_s * len(self._answers)
+        wanted = self._is_admission_due(now)
         answers, self._answers = self._answers, []
+        self.free_at = now + self.model.cpu_per_answer_s * len(answers)
+        did = bool(answers or self._done)
         for answer in answers:
-            self._take_answer(answer, now)
-        inbox, self._inbox = self._inbox, []
-        for message in inbox:
-            self._handle(message, now)
-        loaded, self._loaded = self._loaded, []
-        for lane_id, batch, final in loaded:
-            self._take_loaded(lane_id, batch, final, now)
-        ended, self._ended = self._ended, []
-        for lane in ended:
-            report = self.frontier.drained(lane, now)
-            if report is not None:
-                self._drained.append(report)
-        self._perform_events(now)
-        started = self._admit(now)
-        if woken_by_frontier and not started and not answers:
+            if answer.task in self._in_flight:
+                del self._in_flight[answer.task]
+                self._perform(self.core.answered(answer, now), now, answer)
+        done, self._done = self._done, []
+        for event in done:
+            self._perform(event(now), now)
+        self._perform(self.core.turn(now), now)
+        while instructions := self.core.admit(now):
+            did = True
+            self._perform(instructions, now)
+        if wanted and not did:
             self.idle_wakes += 1
-        self._answer_yields()
-        self._report(now)
-        if self._stop_at is not None:
-            self._try_to_finish(now)
+        assert not self._is_admission_due(now), f"rank {self.rank} would spin at {now}: {self.core!r}"
+
+    def _is_admission_due(self, now: float) -> bool:
+        return self.core.free_slots > 0 and self.core.frontier.wake_at() <= now
 
     def next_turn_at(self) -> float:
         """When the rank wants its next turn if nothing arrives before."""
-        if self._finished:
+        if self._has_finished:
             return math.inf
-        if self.frontier.events or self._answers:
-            return self.free_at
-        times = [self._report_at, self._close_at]
-        if self._stop_at is not None and self._in_flight:
-            times.append(self._stop_at)
-        if self.frontier.wants_work:
-            times.append(self._work_requests.due_at)
-        return max(self.free_at, min(times))
+        return max(self.free_at, self.free_at if self._answers or self._done else self.core.wake_at())
 
-    def wake_at(self) -> float:
-        """When the frontier wants the next turn."""
-        if self._finished or self._free_slots() <= 0:
-            return math.inf
-        return max(self.free_at, self.frontier.wake_at())
+    def _perform(self, instructions: Iterable[Instruction], now: float, answer: Answer | None = None) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Start():
+                    self._start(instruction, now)
+                case Finished() if answer is not None:
+                    is_error = instruction.failure is not None
+                    if is_error or (instruction.batch and instruction.disposition is Disposition.SUCCESS):
+                        self._decide(instruction.task.batch_id, instruction.task.row, is_error=is_error)
+                case RowsFailed(tasks=tasks):
+                    for task in tasks:
+                        self._decide(task.batch_id, task.row, is_error=True)
+                case LoadBatch(lane_id, batch):
+                    self._load(lane_id, batch, now)
+                case CloseParts(ticket, batch_ids):
+                    self._close_parts(ticket, batch_ids, now)
+                case CloseConnections(servers):
+                    self.connections.close(servers)
+                case Send(message):
+                    for handoff in message.handoffs if isinstance(message, HandedOff) else ():
+                        self._in.witness.handed_off(self.rank, handoff)
+                    self._in.send(message)
+                case Finish():
+                    self._finish(now)
+                case _:
+                    raise TypeError(f"unknown instruction {instruction!r}")
 
-    def _free_slots(self) -> int:
-        return self._in.rules.connections - len(self._in_flight)
-
-    def _admit(self, now: float) -> int:
-        started = 0
-        while self._free_slots() > 0 and (task := self.frontier.next_task(now)) is not None:
-            self._in.witness.started(now, self.rank, task, self.frontier.lane_of(task))
-            delay_s, answer = self._in.network.request(task, now)
-            self._in_flight.add(task)
-            self._in.at(now + delay_s, lambda at, answer=answer: self._arrive(answer, at))  # type: ignore[misc]
-            self.requests += 1
-            started += 1
-        if self._free_slots() > 0 and self.frontier.wake_at() <= now:
-            raise AssertionError(f"rank {self.rank} would spin at {now}: {self.frontier!r}")
-        return started
+    def _start(self, start: Start, now: float) -> None:
+        task = start.task
+        self._in.witness.started(now, self.rank, task, start.lane_id)
+        group = self._in.world.servers_of(start.key)
+        if self.connections.take(task.server, group, start.spare_connections):
+            self._in.witness.opened(now, task.server)
+        self._in_flight[task] = self.connections.count(task.server) <= start.connection_limit
+        delay_s, answer = self._in.network.request(task, now)
+        self._in.at(now + delay_s, lambda at: self._arrive(answer, at))
 
     def _arrive(self, answer: Answer, now: float) -> None:
         if answer.task in self._in_flight:
-            self._in_flight.discard(answer.task)
+            keep = self._in_flight[answer.task] and not answer.curl_code
+            self.connections.give_back(answer.task.server, keep=keep)
             self._in.witness.answered(now, self.rank, answer)
             self._answers.append(answer)
-
-    def _take_answer(self, answer: Answer, now: float) -> None:
-        task = answer.task
-        if task.robots_of:
-            self.frontier.finished(task, judge_robots(answer, CRAWLER), now, len(answer.body))
-            return
-        verdict = classify(answer, "any", MAX_REDIRECTS)
-        disposition, failure = self.frontier.finished(task, verdict, now, len(answer.body))
-        if disposition is Disposition.SUCCESS or failure is not None:
-            self._decide(task.batch_id, task.row, is_error=failure is not None)
 
     def _decide(self, batch_id: int, row: int, *, is_error: bool) -> None:
         self._in.witness.decided(self.rank, batch_id, row)
@@ -273,112 +270,57 @@ class SimulatedRank:
 
     def _load(self, lane_id: int, batch: BatchRef, now: float) -> None:
         def done(_: float) -> None:
-            self._loaded.append((lane_id, batch, self._in.disk.final_rows(batch.parts)))
+            final = self._in.disk.final_rows(batch.parts)
+            self._done.append(lambda at: self._take_loaded(lane_id, batch, final, at))
 
         self._in.at(now + self.model.load_s * (0.5 + self._in.rng.random()), done)
 
-    def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> None:
-        rows = self._in.world.batches[batch.batch_id].rows
-        open_rows = [(row, url, server) for row, (url, server) in enumerate(rows) if row not in final]
-        open_rows = [row for row in open_rows if row[0] not in batch.decided]
-        if batch.sample_rows:
-            open_rows = open_rows[: batch.sample_rows]
-        self._in.witness.loaded(self.rank, batch.batch_id, [row for row, _, _ in open_rows])
-        if batch.server_name == INVALID_SERVER:
-            for row, _, _ in open_rows:
-                self._decide(batch.batch_id, row, is_error=True)
-            open_rows = []
-        self.frontier.loaded(lane_id, batch, _Cursor(open_rows), now)
+    def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> Sequence[Instruction]:
+        rows = [(row, *row_of) for row, row_of in enumerate(self._in.world.batches[batch.batch_id].rows)]
+        left = [row for row in rows if row[0] not in final and row[0] not in batch.decided]
+        left = left[: batch.sample_rows or None]
+        self._in.witness.loaded(self.rank, batch.batch_id, [row for row, _, _ in left])
+        refused = [row for row, _, _ in left if batch.server_name == INVALID_SERVER]
+        for row in refused:
+            self._decide(batch.batch_id, row, is_error=True)
+        return self.core.loaded(lane_id, batch, Cursor([] if refused else left), len(refused), now)
 
-    def _close_parts(self, batch_ids: Iterable[int] | None, now: float, ended: LaneEnded | None = None) -> None:
+    def _close_parts(self, ticket: int, batch_ids: frozenset[int] | None, now: float) -> None:
         """Commit the open rows of these batches (None: of all). One commit after the other, as one thread does it."""
-        chosen = None if batch_ids is None else frozenset(batch_ids)
-        keys = [key for key in self._open_rows if chosen is None or key[0] in chosen]
-        parts = [
-            Part(batch_id, is_error, tuple(self._open_rows.pop((batch_id, is_error)))) for batch_id, is_error in keys
-        ]
+        parts = self._take_parts(batch_ids)
         delay_s = self.model.commit_s * (0.5 + self._in.rng.random()) if parts else 0.0
         self._writer_free_at = max(now, self._writer_free_at) + delay_s
-        self._commits += 1
 
         def done(_: float) -> None:
-            self._commits -= 1
-            for part in parts:
-                path = self._in.disk.publish(part)
-                self._parts.append(PartReport(part.batch_id, path, len(part.rows), part.is_errors))
-            if ended is not None:
-                self._ended.append(ended)
+            published = self._publish(parts)
+            self._done.append(lambda at: self._note(published, ticket, at))
 
         self._in.at(self._writer_free_at, done)
 
-    def _perform_events(self, now: float) -> None:
-        events = self.frontier.events
-        while events:
-            match events.popleft():
-                case LoadBatch(lane_id, batch):
-                    self._load(lane_id, batch, now)
-                case BatchEnded(batch_id):
-                    self._close_parts((batch_id,), now)
-                case LaneEnded() as ended:
-                    self._end_lane(ended, now)
-                case RowsFailed(tasks):
-                    for task in tasks:
-                        self._decide(task.batch_id, task.row, is_error=True)
-                case RowHandedOff(handoff):
-                    self._in.witness.redirected(self.rank, handoff)
-                    self._handoffs.append(handoff)
-                case ReadyToYield() as ready:
-                    self._yields.append(ready)
-                case event:
-                    raise TypeError(f"unknown event {event!r}")
-        if now >= self._close_at:
-            self._close_at = now + self.model.checkpoint_interval_s
-            self._close_parts(None, now)
+    def _take_parts(self, batch_ids: frozenset[int] | None) -> list[Part]:
+        keys = [key for key in self._open_rows if batch_ids is None or key[0] in batch_ids]
+        return [Part(*key, tuple(self._open_rows.pop(key))) for key in keys]
 
-    def _end_lane(self, ended: LaneEnded, now: float) -> None:
-        sampled = self.frontier.sampled(ended.lane_id, now)
-        if sampled is not None:
-            self._drained.append(sampled)
-        self._close_parts(ended.batch_ids, now, ended)
+    def _publish(self, parts: Iterable[Part]) -> list[PartReport]:
+        return [PartReport(it.batch_id, self._in.disk.publish(it), len(it.rows), it.is_errors) for it in parts]
 
-    def _answer_yields(self) -> None:
-        for ready in self._yields:
-            self._in.send(ready.answer)
-        self._yields.clear()
+    def _note(self, published: Iterable[PartReport], ticket: int, now: float) -> Sequence[Instruction]:
+        for part in published:
+            self.core.committed(part)
+        self.core.closed(ticket, now)
+        return ()
 
-    # ---- reports
+    def _finish(self, now: float) -> None:
+        """What is open is committed after what the writer has still to do; then the rank is gone."""
+        self._in_flight.clear()
+        parts = self._take_parts(None)
 
-    def _report(self, now: float) -> None:
-        if self._handoffs:
-            self._in.send(HandedOff(tuple(self._handoffs)))
-            self._handoffs.clear()
-        if self._parts or self._drained or now >= self._report_at:
-            self._send_progress(now)
-        if self.frontier.wants_work and now >= self._work_requests.due_at:
-            self._in.send(self._work_requests.make())
+        def done(at: float) -> None:
+            for event in self._done:
+                event(at)
+            for part in self._publish(parts):
+                self.core.committed(part)
+            self._perform(self.core.finish(at), at)
+            self._has_finished = True
 
-    def _send_progress(self, now: float) -> None:
-        self._report_at = now + self._report_interval_s
-        lanes = self.frontier.report(now) + self._drained
-        frontier = self.frontier
-        counters = Counters(requests=self.requests, in_flight=frontier.in_flight)
-        message = Progress(tuple(self._parts), tuple(lanes), frontier.remaining_s(now), frontier.unstarted, counters)
-        self._in.send(message)
-        self._parts.clear()
-        self._drained.clear()
-
-    def _try_to_finish(self, now: float) -> None:
-        """After ``Stop``: wait for what is in flight while there is time, then commit and say so."""
-        if self._in_flight and now < (self._stop_at or now):
-            return
-        if self._answers:
-            return
-        aborted, self._in_flight = self._in_flight, set()
-        self.frontier.abandon(sorted(aborted, key=lambda task: (task.batch_id, task.row)))
-        if self._open_rows:
-            self._close_parts(None, now)
-        if self._commits:
-            return
-        self._send_progress(now)
-        self._in.send(Finished())
-        self._finished = True
+        self._in.at(max(now, self._writer_free_at) + self.model.commit_s * bool(parts), done)

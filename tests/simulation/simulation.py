@@ -15,8 +15,9 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
-from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS, Rules
+from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS, FrontierConfig
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.pace.policy import PacePolicy
@@ -30,6 +31,7 @@ from ddmpi.core.protocol import (
     Message,
     Progress,
     Release,
+    Samples,
     SetControl,
     StealResponse,
     Stop,
@@ -156,6 +158,7 @@ class Simulation:
 
     def _make_rank(self, rank: int) -> SimulatedRank:
         cluster = self.cluster
+        model = cluster.models.get(rank, cluster.model)
 
         def locate(location: str) -> tuple[str, str] | str:
             server = location.removeprefix("http://").partition("/")[0]
@@ -168,7 +171,7 @@ class Simulation:
 
             self._at(at, arrive)
 
-        rules = Rules(
+        rules = FrontierConfig(
             self.world.limits_for,
             self.world.group_of,
             locate,
@@ -178,19 +181,19 @@ class Simulation:
             cluster.chunk_rows,
             cluster.low_water_rows,
             None if self.world.robots is None else lambda _: True,
+            accept="any",
+            checkpoint_interval_s=model.checkpoint_interval_s,
         )
         surroundings = Surroundings(
             world=self.world,
             network=self._network,
             disk=self.disk,
-            rules=rules,
             rng=self._rng,
             witness=self._witness,
             send=lambda message: self._send_up(rank, message),
             at=call_at,
         )
-        model = cluster.models.get(rank, cluster.model)
-        return SimulatedRank(rank, model, surroundings, self.now, report_interval_s(cluster.ranks))
+        return SimulatedRank(rank, model, rules, surroundings, self.now, every_s=report_interval_s(cluster.ranks))
 
     # ---- time
 
@@ -249,22 +252,19 @@ class Simulation:
     def _plan_turn(self, rank: int, at: float = math.inf) -> None:
         """The rank gets its next turn at ``at``, or when it wants one if that is earlier."""
         it = self.ranks[rank]
-        own_at = it.next_turn_at()
-        wake_at = it.wake_at()
-        at = max(self.now, it.free_at, min(at, own_at, wake_at))
+        at = max(self.now, it.free_at, min(at, it.next_turn_at()))
         model = it.model
         if model.stall_at_s <= at < model.stall_at_s + model.stall_s:
             at = model.stall_at_s + model.stall_s
         if at >= self._turns[rank] or at == math.inf:
             return
         self._turns[rank] = at
-        by_frontier = wake_at <= at and wake_at < own_at
 
         def take_turn(now: float) -> None:
             if self._turns[rank] != now:
                 return
             self._turns[rank] = math.inf
-            it.turn(now, by_frontier)
+            it.turn(now)
             self._witness.stepped(rank)
             self._plan_turn(rank)
 
@@ -282,7 +282,7 @@ class Simulation:
         data = encode(message)
 
         def arrive(now: float) -> None:
-            self.ranks[rank].receive(decode(data))
+            self.ranks[rank].receive(cast(ToDownloader, decode(data)))
             self._plan_turn(rank, now)
 
         self._at(self._delivery_at(COORDINATOR, rank), arrive)
@@ -306,6 +306,8 @@ class Simulation:
             case Finished():
                 self._finished.add(rank)
                 self._ended = len(self._finished) == self.cluster.ranks
+            case Samples():
+                return  # this rank 0 profiles by row times alone
             case _:
                 raise SimulationError(f"rank {rank} sent {message!r}")
         self._witness.stepped(COORDINATOR)

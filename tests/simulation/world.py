@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -77,8 +78,19 @@ class World:
     """From ``offline_from_s`` on the ranks' own network is down for so long: no server can be reached."""
 
     def group_of(self, server: str) -> str:
-        """The pace group of a server."""
+        """The server group of a server."""
         return self.groups.get(server, server)
+
+    def servers_of(self, group: str) -> Sequence[str]:
+        """The servers of a group."""
+        return self._members.get(group, (group,))
+
+    @cached_property
+    def _members(self) -> dict[str, list[str]]:
+        members: dict[str, list[str]] = {}
+        for server, group in self.groups.items():
+            members.setdefault(group, []).append(server)
+        return members
 
     def limits_for(self, group: str) -> Limits:
         """The limits of a pace group."""

@@ -405,12 +405,12 @@ CRASHING = """
 import sys
 from ddmpi.__main__ import main
 from ddmpi.roles.downloader import downloader
-take = downloader.Downloader._take_answer
-def crash(self, answer, now):
-    if self.reports.successes > 20:
+record = downloader.Downloader._record
+def crash(self, done, answer, now):
+    if self._core.reports.successes > 20:
         raise ZeroDivisionError("made for the test")
-    take(self, answer, now)
-downloader.Downloader._take_answer = crash
+    record(self, done, answer, now)
+downloader.Downloader._record = crash
 sys.exit(main())
 """
 

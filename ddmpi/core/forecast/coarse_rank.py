@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ddmpi.core.frontier.held_lane import MOST_PACKED_DEMAND, busy_connections
-from ddmpi.core.frontier.lane_table import MOST_STARTED_LANES
+from ddmpi.core.frontier.lane_table import MOST_RUNNING_LANES, lanes_to_give, wants_work
 from ddmpi.core.frontier.stealing import WorkRequests
 from ddmpi.core.ledger.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S
 from ddmpi.core.protocol import (
@@ -156,7 +156,7 @@ class CoarseRank:
                 for lane_id in lane_ids:
                     del self._lanes[lane_id]
             case StealRequest():
-                return [self._yield(message)]
+                return [self._give(message)]
             case _:
                 raise TypeError(f"unknown message {message!r}")
         return []
@@ -196,14 +196,8 @@ class CoarseRank:
             held.ends_at = self._clock + (held.ends_at - self._clock) * factor
             heapq.heappush(self._ends, (held.ends_at, next(self._sequence), held))
 
-    def _yield(self, message: StealRequest) -> StealResponse:
-        given: list[_Lane] = []
-        budget_s = min(message.time_s, sum(held.time_s for held in self._queued) / 2)
-        for held in list(self._queued)[1::2] or list(self._queued):
-            if given and budget_s < held.time_s:
-                continue
-            given.append(held)
-            budget_s -= held.time_s
+    def _give(self, message: StealRequest) -> StealResponse:
+        given = lanes_to_give(self._queued, message.time_s)
         for held in given:
             self._queued.remove(held)
             del self._lanes[held.lane_id]
@@ -220,7 +214,7 @@ class CoarseRank:
     # ---- lanes run
 
     def _start_lanes(self) -> None:
-        while self._queued and self._demand < self._model.connections and len(self._running) < MOST_STARTED_LANES:
+        while self._queued and self._demand < self._model.connections and len(self._running) < MOST_RUNNING_LANES:
             self._start(self._queued.popleft())
 
     def _start(self, held: _Lane) -> None:
@@ -323,9 +317,7 @@ class CoarseRank:
 
     @property
     def _wants_work(self) -> bool:
-        """As in ``frontier``: nothing is queued and half of the connections are free."""
-        free = not self._queued and self._demand < self._model.connections / 2
-        return free and self._model.steals
+        return self._model.steals and wants_work(len(self._queued), self._demand, self._model.connections)
 
     def _remaining_s(self) -> float:
         lanes = itertools.chain(self._running.values(), self._queued)

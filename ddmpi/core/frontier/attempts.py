@@ -1,28 +1,23 @@
-"""What becomes of a row after an attempt: final, tried again, handed on, or left for later. Pure.
+"""What becomes of a row, or of the request for a robots.txt, after an attempt. Pure.
 
-Decides from the verdict on the attempt. It must not know when the next request starts, or what is recorded of a row.
+Decides from the verdict on the attempt: final, tried again, handed to the lane of another server, or left for later.
+It must not know when the next request starts, what is recorded of a row, what a robots.txt means (``robots_txt``) or
+which rows wait for it (``robots_gate``).
 
-What becomes of a request for a robots.txt when it has ended. Pure.
-
-Decides whether the file is known now, is asked for again, or asked of another server. What its rules mean is
-``robots``'s business, and which rows wait for it ``robots_gate``'s.
-
-Invariant: a visit that is over is settled once, with what has been learned: the rows that waited have their turn again
-whatever has come of it.
+Invariant: the request for a robots.txt that is over is settled once, with what has been learned: the rows that waited
+have their turn again whatever has come of it.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
-from enum import Enum
 
-from ddmpi.core.frontier.held_lane import HeldLane
-from ddmpi.core.frontier.intake import Feed
-from ddmpi.core.frontier.interface import Event, RowHandedOff, Rules
+from ddmpi.core.frontier.held_lane import HeldLane, LaneStage
+from ddmpi.core.frontier.intake import Intake
+from ddmpi.core.frontier.interface import Disposition, FrontierConfig, RowHandedOff
 from ddmpi.core.frontier.lane_table import LaneTable
 from ddmpi.core.frontier.robots_gate import RobotsGate
-from ddmpi.core.frontier.settlement import Settlement, lend
+from ddmpi.core.frontier.settlement import Changes, OpenBatches, Settlement
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.outage import PROBE_S, Outage
 from ddmpi.core.pace.rate_limiter import Signal
@@ -32,59 +27,64 @@ from ddmpi.core.rules.robots_txt import EVERYTHING, RobotsFile, RobotsVerdict
 from ddmpi.core.rules.verdict import Outcome, Verdict
 
 
-class Disposition(Enum):
-    """What becomes of a row after an attempt."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    """Final: the shell records the failure that comes with it."""
-    OPEN = "open"
-    """Not final: it is tried again, was handed to another lane, or stays pending (sampling)."""
-
-
 class AttemptHandler:
     """The rows of one rank after their attempts.
 
     Args:
         rng: jitter of the delays.
-        events: what is asked of the shell goes here.
+        gate: None where no server's robots.txt counts.
     """
 
     def __init__(
         self,
-        rules: Rules,
+        config: FrontierConfig,
         rng: random.Random,
         *,
         lanes: LaneTable,
-        feed: Feed,
+        intake: Intake,
+        batches: OpenBatches,
         outage: Outage,
+        gate: RobotsGate | None,
         settlement: Settlement,
-        events: deque[Event],
+        changes: Changes,
     ) -> None:
-        self._rules = rules
+        self._config = config
         self._rng = rng
         self._lanes = lanes
-        self._feed = feed
+        self._intake = intake
+        self._batches = batches
         self._outage = outage
+        self._gate = gate
         self._settlement = settlement
-        self._events = events
+        self._changes = changes
 
-    def decide(
-        self, held: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float
+    # ---- rows
+
+    def row(
+        self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float
     ) -> tuple[Disposition, Failure | None]:
-        """Decide about a row that was in flight at the slot of the lane; one that is final has yet to be settled."""
+        """Decide about a row that was in flight at the slot of the lane, and settle it if it leaves the lane."""
+        disposition, failure = self._decide(lane, slot, task, verdict, now)
+        if disposition is not Disposition.OPEN:
+            self._settlement.note_decided(lane, task)
+            self._settlement.settle(lane, task)
+        return disposition, failure
+
+    def _decide(
+        self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float
+    ) -> tuple[Disposition, Failure | None]:
         if verdict.outcome is Outcome.SUCCESS:
             return Disposition.SUCCESS, None
         if verdict.outcome is Outcome.REDIRECT:
-            return self._follow(held, task, verdict.location, now)
-        if held.lane.sampling and verdict.transient:
-            self._settlement.settle(held, task, now)
+            return self._follow(lane, task, verdict.location, now)
+        if lane.is_sampling and verdict.transient:
+            self._settlement.settle(lane, task)
             return Disposition.OPEN, None
         return self._try_again(slot, task, verdict, now)
 
     def _try_again(self, slot: Slot, task: Task, verdict: Verdict, now: float) -> tuple[Disposition, Failure | None]:
-        """Whether the row waits for another try; one that our own network may have cost does not count."""
-        delay_s = self._rules.retry.decide(verdict, task.attempt, self._rng)
+        """Queue the row for another try if it has one; an attempt that our own network may have cost does not count."""
+        delay_s = self._config.retry.decide(verdict, task.attempt, self._rng)
         if verdict.signal is Signal.CONNECT_FAILED and verdict.transient and self._outage.is_suspected(now):
             slot.retry_at(task, now + (delay_s or PROBE_S))
             return Disposition.OPEN, None
@@ -94,90 +94,73 @@ class AttemptHandler:
         slot.retry_at(task, now + delay_s)
         return Disposition.OPEN, None
 
-    def _follow(self, held: HeldLane, task: Task, location: str, now: float) -> tuple[Disposition, Failure | None]:
+    def _follow(self, lane: HeldLane, task: Task, location: str, now: float) -> tuple[Disposition, Failure | None]:
         """Queue the row in the lane of its new server; without one here, it has to go to where that lane is."""
-        target = self._rules.locate(location)
-        if isinstance(target, str):
+        refused = self._redirect(task, location)
+        if refused:
             kind = ErrorKind.REDIRECT
-            return Disposition.FAILURE, Failure(kind, error_code(kind, 0), f"redirect target refused: {target}")
-        task.url, task.server = target
-        task.redirects += 1
-        group = self._rules.group_of(task.server)
-        slot = self._feed.find(group, task.server)
-        new = self._lanes.by_id[slot.lane_id] if slot is not None else None
-        if new is None or new.ended or new.lane.sampling is not held.lane.sampling:
-            if not held.lane.sampling:  # a sample stays pending, and is fetched later
-                batch = self._feed.batches[task.batch_id]
-                handoff = Handoff(batch, task.row, task.url, task.server, group, task.attempt, task.redirects)
-                self._events.append(RowHandedOff(handoff))
-            self._settlement.settle(held, task, now)
-        else:
-            lend(self._lanes.by_id, task, held, new)
-            self._settlement.look_after(new, self._feed.hand_over(task, new, now), now)
+            return Disposition.FAILURE, Failure(kind, error_code(kind, 0), f"redirect target refused: {refused}")
+        group = self._config.group_of(task.server)
+        slot = self._intake.find(group, task.server)
+        taker = self._lanes.by_id[slot.lane_id] if slot is not None else None
+        if taker is not None and taker.stage is not LaneStage.ENDED and taker.is_sampling is lane.is_sampling:
+            self._pass_on(task, lane, taker, now)
+            return Disposition.OPEN, None
+        if not lane.is_sampling:  # a sample stays pending, and is fetched later
+            batch = self._batches[task.batch_id]
+            handoff = Handoff(batch, task.row, task.url, task.server, group, task.attempt, task.redirects)
+            self._changes.told.append(RowHandedOff(handoff))
+        self._settlement.settle(lane, task)
         return Disposition.OPEN, None
 
+    def _redirect(self, task: Task, location: str) -> str:
+        """Point the task at a redirect's target; return why that is refused, if it is."""
+        target = self._config.locate(location)
+        if isinstance(target, str):
+            return target
+        task.url, task.server = target
+        task.redirects += 1
+        return ""
 
-class RobotsFetches:
-    """The visits of one rank.
+    def _pass_on(self, task: Task, lane: HeldLane, taker: HeldLane, now: float) -> None:
+        self._settlement.hand_off(task, lane, taker)
+        self._changes.touch(taker, self._intake.take_task(taker, task, now))
 
-    Args:
-        rng: jitter of the delays.
-    """
+    # ---- requests for a robots.txt
 
-    def __init__(
-        self,
-        rules: Rules,
-        rng: random.Random,
-        *,
-        lanes: LaneTable,
-        feed: Feed,
-        gate: RobotsGate,
-        settlement: Settlement,
-    ) -> None:
-        self._rules = rules
-        self._rng = rng
-        self._lanes = lanes
-        self._feed = feed
-        self._gate = gate
-        self._settlement = settlement
-
-    def finished(self, held: HeldLane, slot: Slot, task: Task, verdict: RobotsVerdict, now: float) -> None:
-        """The request has ended: what the file says is known, or it is asked for again."""
+    def robots(self, lane: HeldLane, slot: Slot, task: Task, verdict: RobotsVerdict, now: float) -> None:
+        """Have the gate learn what the file says, ask for it again, or ask the server to which it was redirected."""
         file = verdict.robots
         if verdict.outcome is Outcome.REDIRECT:
-            file = self._follow(held, task, verdict.location, now)
+            file = self._follow_robots(lane, task, verdict.location, now)
             if file is None:
                 return
         elif verdict.failure is not None:
-            delay_s = self._rules.retry.decide_for_server(verdict, task.attempt, self._rng)
-            if held.lane.sampling and verdict.transient:
-                held.gave_up = True
+            delay_s = self._config.retry.decide_for_server(verdict, task.attempt, self._rng)
+            if lane.is_sampling and verdict.transient:
+                lane.gave_up = True
             elif delay_s is not None:
                 task.attempt += 1
                 slot.retry_at(task, now + delay_s)
                 return
             else:
                 file = RobotsFile.refusing(verdict.failure)
-        if file is not None:
+        if file is not None and self._gate is not None:
             self._gate.learn(task.robots_of, file, now)
-        self._settlement.settle(held, task, now)
+        self._settlement.settle(lane, task)
 
-    def _follow(self, held: HeldLane, task: Task, location: str, now: float) -> RobotsFile | None:
+    def _follow_robots(self, lane: HeldLane, task: Task, location: str, now: float) -> RobotsFile | None:
         """Ask the server to which a robots.txt was redirected, if a lane here has a share of its limits: None.
 
         Of others the file counts as missing; rows that are redirected there are checked against that server's own.
         """
-        target = self._rules.locate(location)
-        if isinstance(target, str):
+        if self._redirect(task, location):
             return EVERYTHING
-        task.url, task.server = target
-        task.redirects += 1
-        slot = self._feed.find(self._rules.group_of(task.server), task.server)
-        new = self._lanes.by_id[slot.lane_id] if slot is not None else None
-        if slot is None or new is None or new.ended or new.gave_up:
+        slot = self._intake.find(self._config.group_of(task.server), task.server)
+        taker = self._lanes.by_id[slot.lane_id] if slot is not None else None
+        if slot is None or taker is None or taker.stage is LaneStage.ENDED or taker.gave_up:
             return EVERYTHING
-        if slot.dead is not None:
-            return RobotsFile.refusing(slot.dead)
-        lend(self._lanes.by_id, task, held, new)
-        self._settlement.look_after(new, self._feed.hand_over(task, new, now), now)
+        if slot.given_up is not None:
+            return RobotsFile.refusing(slot.given_up)
+        self._pass_on(task, lane, taker, now)
         return None

@@ -1,46 +1,49 @@
-"""Which request may start now, or when: a downloader's state machine. Pure: no MPI, curl, files, clock.
+"""Which request may start now, or when: the lanes of one rank as a state machine. Pure: no MPI, curl, files, clock.
 
-The shell (``roles.downloader``) tells it what happened and does what it says: it takes tasks with ``next_task``,
-returns their verdicts with ``finished``, and works off ``events`` in order. ``now`` is monotonic seconds.
+``rank_core`` tells it what happened; each call returns what has to be done about it, in order. ``now`` is monotonic
+seconds. The life of a lane is the table ``held_lane.TRANSITIONS``: a queued lane can be given back, a running one can
+only be split, an ended one runs again when it is extended.
 
-A lane lives: queued -> started (its rows are loaded batch by batch) -> ended (nothing left) -> released by the ledger.
-A queued lane can be given back; a started one can only be split. An ended lane is opened again by ``extend``.
-
-Its parts: ``lane_table`` (which lanes run), ``held_lane`` (what one lane holds), ``arrivals`` (how lanes start) and
-``feed`` (how rows come in), ``fates`` (what becomes of a row after an attempt), ``settlement`` (how rows leave, and
-what ends with them), ``yielding`` (what is given to ranks that run low), ``wake_queue`` (when to look at which slot),
-``open_batches`` (which batches have rows here), ``lending`` (rows that were redirected within the rank),
-``lane_reports`` (what the ledger is told), ``robots_gate`` (which rows robots.txt lets through), ``robots_visits``
-(what the requests for it have brought).
+Its parts: ``lane_table`` (which lanes run) and ``held_lane`` (what one lane holds), ``intake`` (how rows come in),
+``attempts`` (what becomes of a row after an attempt), ``settlement`` (how rows leave), ``stealing`` (what is given to
+ranks that run low), ``slot`` (the rows of one server group, and when to look at them), ``robots_gate`` (which rows
+robots.txt lets through). They change lanes and note which; ``_after_change`` alone restores the invariants.
 
 Invariants, checked by ``validate``:
 - a slot's tasks are in its queue, in its retries, held back for a robots.txt or in flight, and ``lane.rows`` is their
   sum over the lane's slots (the request for a robots.txt is such a task, but no row);
-- a task in flight has taken a token and a connection of its slot's pace, and nothing else starts;
-- a lane that has ended has no rows left (see ``settlement``).
+- a task in flight has taken a token and a connection of its slot's rate limiter, and nothing else starts;
+- a lane that has ended has no rows left.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from ddmpi.core.frontier import lane_table
-from ddmpi.core.frontier.attempts import AttemptHandler, Disposition, RobotsFetches
-from ddmpi.core.frontier.held_lane import HeldLane, RowCursor
-from ddmpi.core.frontier.intake import Arrivals, Feed
-from ddmpi.core.frontier.interface import Event, LaneEnded, Rules
+from ddmpi.core.frontier.attempts import AttemptHandler
+from ddmpi.core.frontier.held_lane import HeldLane, LaneStage, RowCursor
+from ddmpi.core.frontier.intake import Intake
+from ddmpi.core.frontier.interface import (
+    Change,
+    Disposition,
+    Finished,
+    FrontierConfig,
+    LaneEnded,
+    LanesGiven,
+    RowsFailed,
+    Start,
+)
 from ddmpi.core.frontier.lane_table import LaneTable
 from ddmpi.core.frontier.robots_gate import RobotsGate
-from ddmpi.core.frontier.settlement import Settlement
+from ddmpi.core.frontier.settlement import Changes, OpenBatches, Settlement
 from ddmpi.core.frontier.slot import Slot, WakeQueue
-from ddmpi.core.frontier.stealing import StealResponder
+from ddmpi.core.frontier.stealing import cut
 from ddmpi.core.pace.outage import Outage
 from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
 from ddmpi.core.pace.rate_limiter import Signal
-from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest
+from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest, StealResponse
 from ddmpi.core.records import MANY_SERVERS, BatchRef, Failure, Task
 from ddmpi.core.rules.robots_txt import RobotsVerdict
 from ddmpi.core.rules.verdict import Verdict
@@ -50,261 +53,305 @@ _ENDS_SAMPLING = (Signal.THROTTLED, Signal.CONNECT_FAILED, Signal.FAILED)
 
 
 class Frontier:
-    """The lanes of one rank. See the module's docstring for the life of a lane."""
+    """The lanes of one rank. See the module's docstring."""
 
-    def __init__(self, rules: Rules, rng: random.Random) -> None:
-        self._lanes = lanes = LaneTable(rules.connections)
+    def __init__(self, config: FrontierConfig, rng: random.Random) -> None:
+        self._lanes = lanes = LaneTable(config.connections)
         self._wake_queue = WakeQueue()
         self._outage = Outage()
         self._in_flight: dict[Task, Slot] = {}
         self._touched: dict[str, Slot] = {}
         self._stopped = False
-        self._control = NO_OVERRIDES
-        self.events: deque[Event] = deque()
-        self._feed = feed = Feed(rules, rng, self.events)
-        self._gate = gate = None if rules.obeys_robots is None else RobotsGate(rules.obeys_robots, rules.limits_for)
-        self._settlement = settlement = Settlement(lanes, feed.batches, self._wake_queue, gate, self.events)
-        self._arrivals = Arrivals(lanes, feed, settlement)
-        self._yielding = StealResponder(lanes, settlement, self.events)
+        self._overrides = NO_OVERRIDES
+        self._changes = changes = Changes()
+        self._batches = batches = OpenBatches()
+        self._gate = None if config.obeys_robots is None else RobotsGate(config.obeys_robots, config.limits_for)
+        self._intake = intake = Intake(config, batches, rng)
+        self._settlement = settlement = Settlement(lanes.by_id, batches, self._gate, changes)
         self._attempts = AttemptHandler(
-            rules, rng, lanes=lanes, feed=feed, outage=self._outage, settlement=settlement, events=self.events
-        )
-        self._robots: RobotsFetches | None = None
-        if gate is not None:
-            self._robots = RobotsFetches(rules, rng, lanes=lanes, feed=feed, gate=gate, settlement=settlement)
+            config, rng,
+            lanes=lanes, intake=intake, batches=batches, outage=self._outage, gate=self._gate, settlement=settlement,
+            changes=changes,
+        )  # fmt: skip
 
     # ---- lanes come and go
 
-    def assign(self, lanes: Iterable[Lane], now: float) -> None:
-        """Take new lanes; handoffs and samples start at once, the others wait for their turn, longest first."""
+    def assign(self, lanes: Iterable[Lane], now: float) -> list[Change]:
+        """Take new lanes; those with handoffs or samples start at once, the others wait for their turn."""
         waiting = []
-        for lane in lanes:
-            held = HeldLane.of(lane)
-            held.set_control(self._control, now)
-            if lane.handoffs or lane.sampling:
-                self._lanes.add(held)
-                self._lanes.start(held, now)
-                self._arrivals.open(held, now)
-                self._arrivals.add_handoffs(held, lane.handoffs, now)
-                self._settlement.check_ended(held)
+        for assigned in lanes:
+            lane = HeldLane(assigned)
+            lane.set_overrides(self._overrides, now)
+            if assigned.handoffs or assigned.sampling:
+                self._lanes.start(lane, now)
+                self._open(lane, now)
+                for handoff in assigned.handoffs:
+                    self._changes.touch(lane, self._intake.take_handoff(lane, handoff, now))
             else:
-                waiting.append(held)
+                waiting.append(lane)
         self._lanes.queue(waiting)
-        self._arrivals.start_lanes(now)
+        return self._after_changes(now)
 
-    def extend(self, message: Extend, now: float) -> None:
-        """More batches or handoffs for a lane. One that was yielded meanwhile is unknown here, and its extension void:
-        the ledger has moved the new batches along with the lane."""
-        held = self._lanes.by_id.get(message.lane_id)
-        if held is None:
-            return
+    def extend(self, message: Extend, now: float) -> list[Change]:
+        """Take more batches or handoffs, a larger share or a pause for a lane.
+
+        A lane that was given back meanwhile is unknown here, and its extension void: the ledger has moved the new
+        batches along with the lane.
+        """
+        lane = self._lanes.by_id.get(message.lane_id)
+        if lane is None:
+            return []
         if message.added is not None:
-            held.set_share(held.share.plus(message.added), now)
-            self._look_again(held, now)
+            lane.set_share(lane.share.plus(message.added), now)
         if message.wait_s > 0:
-            held.rest(message.wait_s, now)
-        held.batches.extend(message.batches)
-        if held.ended and held.version != message.version:
-            self._lanes.start(held, now)
-        held.version = message.version
-        if message.handoffs:
-            if not held.started:
-                self._lanes.start_early(held, now)
-                self._arrivals.open(held, now)
-            self._arrivals.add_handoffs(held, message.handoffs, now)
-        if held.started:
-            self._arrivals.load_more(held)
-            self._settlement.check_ended(held)
+            lane.pause(message.wait_s, now)
+        lane.batches.extend(message.batches)
+        if lane.version != message.version:
+            self._lanes.extend(lane, now)
+        lane.version = message.version
+        if message.handoffs and lane.stage is LaneStage.QUEUED:
+            self._lanes.start(lane, now)
+            self._open(lane, now)
+        for handoff in message.handoffs:
+            self._intake.take_handoff(lane, handoff, now)
+        self._changes.touch(lane, *lane.slots.values())
+        return self._after_changes(now)
 
-    def set_control(self, control: Overrides, now: float) -> None:
-        """Other rules hold from now on. What is in flight goes on; what is on hold stays with its lane."""
-        self._control = control
-        for held in list(self._lanes.by_id.values()):
-            held.set_control(control, now)
-            self._look_again(held, now)
-            if held.started:
-                self._arrivals.load_more(held)
-                self._settlement.check_ended(held)
-
-    def _look_again(self, held: HeldLane, now: float) -> None:
-        """The limits of its slots have changed."""
-        for slot in list(held.slots.values()):
-            self._settlement.look_after(held, slot, now)
+    def set_overrides(self, overrides: Overrides, now: float) -> list[Change]:
+        """Apply the operator's overrides. What is in flight goes on; rows of what is held stay with their lane."""
+        self._overrides = overrides
+        for lane in self._lanes.by_id.values():
+            lane.set_overrides(overrides, now)
+            self._changes.touch(lane, *lane.slots.values())
+        return self._after_changes(now)
 
     def release(self, lane_ids: Iterable[int]) -> None:
         """Forget lanes that have ended.
 
         Raises:
-            TransitionError: a lane that has not ended is never released.
+            TransitionError: one of them has not.
         """
         for lane_id in lane_ids:
-            self._feed.forget(self._lanes.release(lane_id))
+            self._intake.forget(self._lanes.release(lane_id))
 
-    def yield_lanes(self, message: StealRequest, now: float) -> None:
-        """Give back about half of the queued lanes, at most ``time_s``; else split a lane; answered by an event."""
-        self._yielding.asked(message, now)
+    def give(self, message: StealRequest, now: float) -> list[Change]:
+        """Give back about half of the queued lanes, at most ``message.time_s``; else split a lane; else nothing."""
+        given = self._lanes.give_back(message.time_s)
+        lane = self._lanes.by_id.get(message.split_lane_id)
+        if not given and lane is not None and lane.can_be_cut:
+            cut(lane, message.request_id, now)
+            self._changes.touch(lane, *lane.slots.values())
+        else:
+            self._changes.told.append(LanesGiven(StealResponse(message.request_id, lane_ids=given)))
+        return self._after_changes(now)
 
-    def loaded(self, lane_id: int, batch: BatchRef, cursor: RowCursor, now: float) -> None:
-        """The rows of a batch that was asked for."""
-        self._arrivals.loaded(lane_id, batch, cursor, now)
+    def loaded(self, lane_id: int, batch: BatchRef, cursor: RowCursor, now: float) -> list[Change]:
+        """Take the rows of a batch that was asked for."""
+        lane = self._lanes.by_id[lane_id]
+        self._intake.loaded(lane, batch, cursor)
+        self._refill(lane, now)
+        lane.expect()
+        if lane.is_running:
+            self._lanes.count_demand(lane)
+        self._changes.touch(lane)
+        return self._after_changes(now)
 
     # ---- requests
 
-    def next_task(self, now: float) -> Task | None:
-        """A task that must start now, or None; ``wake_at`` then says when to ask again.
+    def admit(self, now: float) -> list[Change]:
+        """Start the next request that may start now: ``Start``, with what follows from it; empty where there is none.
 
-        The caller starts it: its token and its connection are taken.
+        The caller performs it: its token and its connection are taken. ``wake_at`` says when to ask again.
         """
         if now < self._outage.probe_at:
-            return None
+            return []
         while not self._stopped and (slot := self._wake_queue.pop(now)) is not None:
-            if not slot.on_hold and slot.next_due(now) <= now and slot.limiter.ready_at(now) <= now:
+            task = None
+            if not slot.is_held and slot.next_due(now) <= now and slot.limiter.ready_at(now) <= now:
                 task = slot.pop(now) if self._gate is None else self._let_through(self._gate, slot, now)
                 if task is not None:
-                    self._launch(slot, task, now)
-                    return task
-            self._wake_queue.enter(slot, now)
-        return None
+                    self._start(slot, task, now)
+            self._changes.touch(self._lanes.by_id[slot.lane_id], slot)
+            changes = self._after_changes(now)
+            if task is not None or changes:
+                return changes
+        return []
 
     def _let_through(self, gate: RobotsGate, slot: Slot, now: float) -> Task | None:
-        """The slot's next task as far as robots.txt allows it; rows that it forbids fail."""
-        held = self._lanes.by_id[slot.lane_id]
+        """Take the slot's next task as far as robots.txt allows it; rows that it forbids fail."""
+        lane = self._lanes.by_id[slot.lane_id]
         passage = gate.next_task(slot, now)
-        held.rows += passage.is_new
+        lane.rows += passage.is_new
         for failure, tasks in passage.refused.items():
-            self._settlement.fail(held, tasks, failure, now)
+            self._fail(lane, tasks, failure)
         if passage.task is not None and slot.limiter.ready_at(now) > now:  # Crawl-delay has just been heard of
             slot.queue.appendleft(passage.task)
-            passage.task = None
-        if passage.task is None:
-            self._arrivals.bring_in(held, slot, now)
-            self._settlement.check_ended(held)
+            return None
         return passage.task
 
-    def _launch(self, slot: Slot, task: Task, now: float) -> None:
+    def _start(self, slot: Slot, task: Task, now: float) -> None:
         slot.limiter.start(now)
         slot.in_flight += 1
         task.started_at = now
         self._in_flight[task] = slot
         if self._outage.is_on:
             self._outage.started(now)
-        self._arrivals.bring_in(self._lanes.by_id[slot.lane_id], slot, now)
-        self._wake_queue.enter(slot, now)
+        connections = slot.limiter.limits.connections
+        is_sampling = self._lanes.by_id[slot.lane_id].is_sampling
+        spare = max(0, connections - slot.in_flight)
+        self._changes.told.append(Start(task, slot.key, slot.lane_id, connections, spare, is_sampling))
 
     def wake_at(self) -> float:
-        """When ``next_task`` may have something (s, monotonic); inf = only after another event."""
+        """Return when ``admit`` may have something (s, monotonic); inf = only after another event."""
         return math.inf if self._stopped else max(self._wake_queue.next_at, self._outage.probe_at)
 
-    def finished(
-        self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0
-    ) -> tuple[Disposition, Failure | None]:
-        """What becomes of the row, after this verdict on one attempt at it.
+    def finished(self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0) -> list[Change]:
+        """Decide what becomes of the row after this verdict on one attempt at it: ``Finished``, and what follows.
 
-        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's pace.
+        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's rate limiter.
         """
         slot = self._in_flight.pop(task)
-        held = self._lanes.by_id[slot.lane_id]
+        lane = self._lanes.by_id[slot.lane_id]
+        limiter = slot.limiter
+        url, attempt = task.url, task.attempt
         slot.in_flight -= 1
-        signal, retry_after_s = self._witness(slot, verdict.signal, now), verdict.retry_after_s
-        slot.limiter.finish(now, task.started_at, signal, retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
-        if verdict.signal is not Signal.OK or slot.limiter.has_byte_budget:
+        signal = self._judge_network(slot, verdict.signal, now)
+        limiter.finish(now, task.started_at, signal, verdict.retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
+        if verdict.signal is not Signal.OK or limiter.has_byte_budget:
             self._touched[slot.key] = slot
-        if self._robots is not None and isinstance(verdict, RobotsVerdict):
-            disposition, failure = Disposition.OPEN, None
-            self._robots.finished(held, slot, task, verdict, now)
+        disposition, failure = Disposition.OPEN, None
+        if isinstance(verdict, RobotsVerdict):
+            self._attempts.robots(lane, slot, task, verdict, now)
         else:
-            disposition, failure = self._attempts.decide(held, slot, task, verdict, now)
-        if slot.limiter.dead:
-            slot.dead = verdict.failure
-        held.gave_up = held.gave_up or (held.lane.sampling and verdict.signal in _ENDS_SAMPLING)
-        self._settlement.look_after(held, slot, now)
-        if disposition is not Disposition.OPEN:
-            self._settlement.note_decided(held, task)
-            self._settlement.settle(held, task, now)
-        self._arrivals.bring_in(held, slot, now)
-        self._yielding.answer_split(held)
-        self._settlement.check_ended(held)
-        self._arrivals.start_lanes(now)
-        return disposition, failure
+            disposition, failure = self._attempts.row(lane, slot, task, verdict, now)
+        if limiter.tripped:
+            slot.given_up = verdict.failure
+        lane.gave_up = lane.gave_up or (lane.is_sampling and verdict.signal in _ENDS_SAMPLING)
+        self._changes.touch(lane, slot)
+        done = Finished(
+            task, url, attempt, slot.key, MANY_SERVERS if lane.is_packed else lane.group, lane.lane_id, verdict,
+            disposition, failure, None if task.robots_of else self._batches[task.batch_id],
+            0.0 if verdict.signal is Signal.OK else limiter.wait_s(now), limiter.rate_per_s,
+            lane.is_sampling and not task.robots_of,
+        )  # fmt: skip
+        return [done, *self._after_changes(now)]
 
-    def _witness(self, slot: Slot, signal: Signal, now: float) -> Signal:
-        """What the end of a request says about our own network, and then about its server."""
+    def _judge_network(self, slot: Slot, signal: Signal, now: float) -> Signal:
+        """Return what the end of a request says about its server, after what it says about our own network."""
         if signal in _ANSWERS:
             self._outage.answered(slot.key)
         elif signal is Signal.CONNECT_FAILED:
             if self._outage.unreachable(slot.key, now):
-                for held in self._lanes.started.values():
-                    for other in held.slots.values():
+                for lane in self._lanes.running.values():
+                    for other in lane.slots.values():
                         other.limiter.reset_after_outage(now, self._outage.began_at)
                         self._wake_queue.enter(other, now)
             return Signal.LOCAL if self._outage.is_on else signal
         return signal
 
-    # ---- reports
+    # ---- the invariants
+
+    def _after_changes(self, now: float) -> list[Change]:
+        """Restore the invariants of each lane that this call has touched, and of those that this touches in turn."""
+        changes = self._changes
+        while True:
+            while (touched := changes.next_touched()) is not None:
+                self._after_change(*touched, now)
+            lane = None if self._stopped else self._lanes.start_next(now)
+            if lane is None:
+                return changes.take()
+            self._open(lane, now)
+
+    def _after_change(self, lane: HeldLane, slots: Iterable[Slot], now: float) -> None:
+        """Restore the lane's invariants.
+
+        Rows that wait have their turn, fail or are put off; the lane has rows before it runs out of them; its split is
+        answered, and it ends, as soon as that is possible.
+        """
+        for slot in slots:
+            self._look_after(lane, slot, now)
+            if lane.cursors and not slot.queue:
+                self._refill(lane, now)
+        self._changes.told += self._batches.take_ended()
+        if not lane.is_running:
+            return
+        if not self._stopped and (load := self._intake.next_batch(lane)) is not None:
+            self._changes.told.append(load)
+        if lane.split is not None and lane.in_flight <= lane.share.connections:
+            # Before the lane ends: the rest of its share is another rank's from then on.
+            self._changes.told.append(LanesGiven(lane.split, tuple(lane.servers), lane.share.connections))
+            lane.split = None
+        if lane.is_used_up:
+            self._lanes.end(lane)
+            ended = LaneEnded(lane.lane_id, frozenset(lane.batch_ids), tuple(lane.servers), lane.endings)
+            self._changes.told.append(ended)
+            lane.batch_ids.clear()
+
+    def _open(self, lane: HeldLane, now: float) -> None:
+        """Make the slot of a lane that has just started, and have it looked after."""
+        slots = [] if lane.is_packed else [self._intake.slot(lane, lane.group, now)]
+        self._changes.touch(lane, *slots)
+
+    def _refill(self, lane: HeldLane, now: float) -> None:
+        for slot in self._intake.refill(lane, now):
+            self._look_after(lane, slot, now)
+
+    def _look_after(self, lane: HeldLane, slot: Slot, now: float) -> None:
+        """Have the rows that wait at the slot fail, put them off, or see to it that they have their turn.
+
+        Those of a server that is given up, also those that are loaded later, fail as the last probe did. Profiling does
+        not wait for a server that asks for a pause or cannot be reached: its samples stay pending.
+        """
+        if slot.given_up is not None:
+            self._fail(lane, slot.clear(), slot.given_up)
+        elif lane.gave_up or (lane.is_sampling and slot.is_held):
+            for task in slot.clear():
+                self._settlement.settle(lane, task)
+        else:
+            self._wake_queue.enter(slot, now)
+
+    def _fail(self, lane: HeldLane, tasks: Sequence[Task], failure: Failure) -> None:
+        """Have rows that wait fail without a request."""
+        by_batch: dict[int, list[Task]] = {}
+        for task in tasks:
+            if not task.robots_of:
+                by_batch.setdefault(task.batch_id, []).append(task)
+                self._settlement.note_decided(lane, task)
+        for batch_id, rows in by_batch.items():
+            self._changes.told.append(RowsFailed(self._batches[batch_id], rows, failure))
+        for task in tasks:
+            self._settlement.settle(lane, task)
+
+    # ---- the end, and reports
 
     def stop(self) -> None:
         """Admit nothing more. What is in flight still comes in through ``finished``."""
         self._stopped = True
-        self._arrivals.stop()
 
-    def abandon(self, tasks: Iterable[Task]) -> None:
-        """These tasks were cut off by a stop: their rows stay with their lanes, and pending."""
-        for task in tasks:
-            slot = self._in_flight.pop(task)
+    def abandon(self) -> None:
+        """Keep the rows of what is in flight, which is cut off by a stop, with their lanes: they are pending."""
+        for task, slot in self._in_flight.items():
             slot.in_flight -= 1
             slot.queue.appendleft(task)
+        self._in_flight.clear()
 
-    def report(self, now: float) -> list[LaneReport]:
-        """The state of each started lane that is worth telling: parked ones, and the paces that were hurt."""
-        for held in self._lanes.started.values():
-            rests = held.rest_s(self._lanes.by_id.__getitem__, now) > 0
-            self._lanes.count_demand(held, 0.0 if rests else None)
-        self._arrivals.start_lanes(now)
+    def recount(self, now: float) -> list[Change]:
+        """Judge anew how busy the rank is, and start lanes in place of those whose servers are paused or parked."""
+        self._lanes.recount(now)
+        return self._after_changes(now)
+
+    def updates(self, now: float) -> list[LaneReport]:
+        """Return what the ledger has to hear of running lanes: which wait, and the paces that changed."""
         touched, self._touched = self._touched, {}
-        return lane_table.running(self._lanes, touched.values(), now)
+        return self._lanes.updates(touched.values(), now)
 
     def sampled(self, lane_id: int, now: float) -> LaneReport | None:
-        """What is known of a sampling lane that has ended, before its parts are committed; None of any other lane."""
-        return lane_table.sampled(self._lanes.by_id[lane_id], now)
+        """Return what is known of a sampling lane that has ended, before its parts are committed; None for others."""
+        return self._lanes.sampled(lane_id, now)
 
     def drained(self, ended: LaneEnded, now: float) -> LaneReport | None:
-        """The last report of a lane, once what it has fetched is committed; None if it has been extended meanwhile."""
-        return lane_table.drained(self._lanes, ended, now)
-
-    def slot_key(self, task: Task) -> str:
-        """The pace group of a task in flight."""
-        return self._in_flight[task].key
-
-    def pause_s(self, key: str, now: float) -> float:
-        """For how long a pace group is left alone by this rank, in seconds; 0 if it is not."""
-        slot = self._feed.find(key, key)
-        return 0.0 if slot is None else slot.limiter.wait_s(now)
-
-    def lane_of(self, task: Task) -> int:
-        """The lane under whose share a task is in flight."""
-        return self._in_flight[task].lane_id
-
-    def group_of_task(self, task: Task) -> str:
-        """The pace group under whose limits a task is in flight; all packed servers together are one."""
-        lane = self._lanes.by_id[self._in_flight[task].lane_id].lane
-        return MANY_SERVERS if lane.packed else lane.group
-
-    def is_sampling(self, task: Task) -> bool:
-        """Whether a task in flight belongs to a profiling lane."""
-        return self._lanes.by_id[self._in_flight[task].lane_id].lane.sampling
-
-    def batch(self, batch_id: int) -> BatchRef:
-        """The batch of a task that this rank has or had."""
-        return self._feed.batches[batch_id]
-
-    def connection_limit(self, task: Task) -> int:
-        """Connections that the task's slot may have open, for closing those that a smaller share no longer allows."""
-        return self._in_flight[task].limiter.limits.connections
-
-    def spare_connections(self, task: Task) -> int:
-        """How many connections of the task's slot nothing in flight needs: so many may be kept open idle."""
-        slot = self._in_flight[task]
-        return max(0, slot.limiter.limits.connections - slot.in_flight)
+        """Return the last report of a lane whose rows are committed; None if it was extended meanwhile."""
+        return self._lanes.drained(ended.lane_id, ended.ending, now)
 
     @property
     def in_outage(self) -> bool:
@@ -327,11 +374,11 @@ class Frontier:
         return not self._stopped and self._lanes.wants_work
 
     def slots_active(self) -> int:
-        """Servers with a request in flight (one entry for all servers of a group)."""
+        """Return the number of servers with a request in flight (one for all servers of a group)."""
         return len(set(self._in_flight.values()))
 
     def remaining_s(self, now: float) -> float:
-        """Predicted time until this rank's lanes are empty."""
+        """Return the predicted time until this rank's lanes are empty."""
         return self._lanes.remaining_s(now)
 
     def validate(self) -> None:
@@ -340,13 +387,13 @@ class Frontier:
         Raises:
             AssertionError: with the lane that breaks one.
         """
-        for held in self._lanes.by_id.values():
-            rows = sum(slot.waiting + slot.in_flight for slot in held.slots.values())
-            if rows != held.rows:
-                raise AssertionError(f"lane {held.lane_id} counts {held.rows} rows, its slots {rows}")
-            if held.ended and held.rows_left:
-                raise AssertionError(f"lane {held.lane_id} ended with {held.rows_left} rows left")
+        for lane in self._lanes.by_id.values():
+            rows = sum(slot.waiting + slot.in_flight for slot in lane.slots.values())
+            if rows != lane.rows:
+                raise AssertionError(f"lane {lane.lane_id} counts {lane.rows} rows, its slots {rows}")
+            if lane.stage is LaneStage.ENDED and lane.rows_left:
+                raise AssertionError(f"lane {lane.lane_id} ended with {lane.rows_left} rows left")
 
     def __repr__(self) -> str:
         lanes = self._lanes
-        return f"<Frontier: {len(lanes.started)} started, {len(lanes.queued)} queued, {len(self._in_flight)} in flight>"
+        return f"<Frontier: {len(lanes.running)} running, {len(lanes.queued)} queued, {len(self._in_flight)} in flight>"

@@ -1,7 +1,7 @@
-"""A lane as its holder sees it: its share, its batches, its loaded rows, its slots. Pure.
+"""A lane as its holder sees it: its life, its share, its batches, its loaded rows, its slots. Pure.
 
-Decides how much of a rank a lane keeps busy, and for how long it rests. It must not know other lanes, or what becomes
-of an answer: that is ``frontier``.
+Decides how much of a rank a lane keeps busy, and for how long nothing of it can start. It must not know other lanes,
+or what becomes of an answer: that is ``frontier``.
 
 Invariant: ``rows`` is the number of tasks that the lane's slots hold, waiting or in flight.
 """
@@ -11,22 +11,59 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.overrides import HOLD_S, NO_OVERRIDES, Overrides
 from ddmpi.core.protocol import Lane, LaneState, StealResponse
 from ddmpi.core.records import BatchRef, Limits
+from ddmpi.errors import TransitionError
 
 TYPICAL_LATENCY_S = 0.25
 """Used only to guess how many connections a rate-limited lane keeps busy."""
 LONG_PAUSE_S = 5.0
-"""A server that is left alone for longer counts as parked: other lanes take its place meanwhile."""
+"""A server that is paused for longer keeps no connection busy: other lanes take its place meanwhile."""
 MOST_PACKED_DEMAND = 64.0
 """Connections that a packed lane is expected to keep busy at most: a few of them must not keep all others waiting."""
 ROWS_TO_MEASURE = 20
 """A started lane's own speed counts from here on."""
+
+
+class LaneStage(Enum):
+    """Where a lane is in its life on a rank."""
+
+    QUEUED = "queued"
+    """It waits for its turn, and can be given back."""
+    RUNNING = "running"
+    """Its rows are loaded batch by batch; it can only be split."""
+    ENDED = "ended"
+    """Nothing of it is left; the ledger has not released it yet."""
+    GONE = "gone"
+    """The rank does not hold it any more."""
+
+
+class LaneEvent(Enum):
+    """What happens to a lane on a rank."""
+
+    START = "start"
+    EXTEND = "extend"
+    """More work or a larger share comes, which the ledger has counted as another version of the lane."""
+    END = "end"
+    GIVE_BACK = "give back"
+    RELEASE = "release"
+
+
+TRANSITIONS = {
+    (LaneStage.QUEUED, LaneEvent.START): LaneStage.RUNNING,
+    (LaneStage.QUEUED, LaneEvent.EXTEND): LaneStage.QUEUED,
+    (LaneStage.QUEUED, LaneEvent.GIVE_BACK): LaneStage.GONE,
+    (LaneStage.RUNNING, LaneEvent.EXTEND): LaneStage.RUNNING,
+    (LaneStage.RUNNING, LaneEvent.END): LaneStage.ENDED,
+    (LaneStage.ENDED, LaneEvent.EXTEND): LaneStage.RUNNING,
+    (LaneStage.ENDED, LaneEvent.RELEASE): LaneStage.GONE,
+}
+"""The life of a lane on a rank; what is not here is a bug of the ledger or of the frontier."""
 
 
 class RowCursor(Protocol):
@@ -40,55 +77,108 @@ class RowCursor(Protocol):
         """Up to ``n`` rows as (index in the batch, URL to fetch, server)."""
 
 
-@dataclass(slots=True, eq=False)
 class HeldLane:
-    """One lane. The frontier and its parts are the only ones that change it."""
+    """One lane, with what is needed of the message that brought it. The frontier and its parts alone change it."""
 
-    lane: Lane
-    version: int
-    share: Limits
-    batches: deque[BatchRef]
-    row_time_s: float
-    started: bool = False
-    started_at: float = 0.0
-    settled: int = 0
-    """Rows that have left the lane since then."""
-    ended: bool = False
-    endings: int = 0
-    loading: int = 0
-    cursors: deque[tuple[BatchRef, RowCursor]] = field(default_factory=deque)
-    slots: dict[str, Slot] = field(default_factory=dict)
-    rows: int = 0
-    batch_ids: set[int] = field(default_factory=set)
-    servers: set[str] = field(default_factory=set)
-    packed_demand: float = MOST_PACKED_DEMAND
-    """The same for a packed lane, as its servers' limits tell once they are known."""
-    counted: float = 0.0
-    """The demand that is in the rank's sum (see ``lane_table``)."""
-    lent: dict[int, int] = field(default_factory=dict)
-    """Rows of this lane that were redirected into other lanes of the rank, by lane."""
-    split: StealResponse | None = None
-    """The answer to a ``StealRequest`` that waits for requests in flight."""
-    rest_until: float = -math.inf
-    """Another lane of the group was asked for a pause until then, when this one had perhaps not started."""
-    gave_up: bool = False
-    """Sampling only: the server asked for a pause or cannot be reached."""
-    decided: list[tuple[int, int]] = field(default_factory=list)
-    """Sampling only: batch and row of what has an outcome."""
-    reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
-    control: Overrides = NO_OVERRIDES
-    on_hold: bool = False
-    """Whether control rules leave the lane nothing. In a packed lane each slot may be on hold by itself."""
+    __slots__ = (
+        "batch_ids",
+        "batches",
+        "counted",
+        "cursors",
+        "decided",
+        "endings",
+        "gave_up",
+        "group",
+        "handed_off",
+        "is_held",
+        "is_packed",
+        "is_sampling",
+        "lane_id",
+        "limits",
+        "loading",
+        "overrides",
+        "paces",
+        "packed_demand",
+        "paused_until",
+        "reported",
+        "row_time_s",
+        "rows",
+        "servers",
+        "settled",
+        "share",
+        "slots",
+        "split",
+        "stage",
+        "started_at",
+        "time_s",
+        "version",
+        "whole",
+    )
 
-    @classmethod
-    def of(cls, lane: Lane) -> HeldLane:
-        """The lane as it was just assigned."""
-        rows = sum(batch.rows for batch in lane.batches)
-        return cls(lane, lane.version, lane.share, deque(lane.batches), lane.time_s / max(1, rows))
+    def __init__(self, assigned: Lane) -> None:
+        self.lane_id = assigned.lane_id
+        self.group = assigned.group
+        self.is_packed = assigned.packed
+        self.is_sampling = assigned.sampling
+        self.version = assigned.version
+        self.share = assigned.share
+        self.whole = assigned.whole
+        """The limits that ``share`` is a share of; None: all of it."""
+        self.limits = assigned.limits
+        """Limits of servers of a packed lane that differ from the config's."""
+        self.paces = assigned.paces
+        self.time_s = assigned.time_s
+        self.row_time_s = assigned.time_s / max(1, sum(batch.rows for batch in assigned.batches))
+        self.stage = LaneStage.QUEUED
+        self.started_at = 0.0
+        self.settled = 0
+        """Rows that have left the lane since then."""
+        self.endings = 0
+        """How often it has ended: a lane that is extended ends again."""
+        self.batches = deque(assigned.batches)
+        self.loading = 0
+        """Batches that were asked for and have not come."""
+        self.cursors: deque[tuple[BatchRef, RowCursor]] = deque()
+        self.slots: dict[str, Slot] = {}
+        self.rows = 0
+        self.batch_ids: set[int] = set()
+        self.servers: set[str] = set()
+        self.packed_demand = MOST_PACKED_DEMAND
+        """Demand of a packed lane, as its servers' limits tell once they are known."""
+        self.counted = 0.0
+        """The demand that is in the rank's sum (see ``lane_table``)."""
+        self.handed_off: dict[int, int] = {}
+        """Rows of this lane that were redirected into other lanes of the rank, by lane."""
+        self.split: StealResponse | None = None
+        """The answer to a ``StealRequest`` that waits for requests in flight."""
+        self.paused_until = -math.inf
+        """When the pause ends that another lane of the group was asked for."""
+        self.gave_up = False
+        """Sampling only: the server asked for a pause or cannot be reached."""
+        self.decided: list[tuple[int, int]] = []
+        """Sampling only: batch and row of what has an outcome."""
+        self.reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
+        self.overrides: Overrides = NO_OVERRIDES
+        self.is_held = False
+        """Whether the operator leaves the lane nothing. In a packed lane each slot may be held by itself."""
+
+    def move(self, event: LaneEvent) -> None:
+        """Enter the stage that follows from the event.
+
+        Raises:
+            TransitionError: it cannot happen in the lane's stage.
+        """
+        stage = TRANSITIONS.get((self.stage, event))
+        if stage is None:
+            where = f"lane {self.lane_id} is {self.stage.value} with {self.rows_left} rows left"
+            raise TransitionError(f"{where}, and cannot {event.value}")
+        self.stage = stage
 
     @property
-    def lane_id(self) -> int:
-        return self.lane.lane_id
+    def is_running(self) -> bool:
+        return self.stage is LaneStage.RUNNING
+
+    # ---- what it holds
 
     @property
     def loaded_rows(self) -> int:
@@ -101,21 +191,27 @@ class HeldLane:
 
     @property
     def is_used_up(self) -> bool:
-        """Nothing to load, no cursor, no row, and none of its rows is lent to another lane."""
-        return not (self.rows or self.lent or self.cursors or self.batches or self.loading)
+        """Nothing to load, no cursor, no row, and none of its rows is in another lane."""
+        return not (self.rows or self.handed_off or self.cursors or self.batches or self.loading)
 
     @property
     def can_be_cut(self) -> bool:
         """Whether another rank can get a part of it: whole batches, and at least one connection."""
-        divisible = not self.lane.packed and self.share.connections >= 2
-        return divisible and self.started and bool(self.batches) and self.split is None
+        divisible = not self.is_packed and self.share.connections >= 2
+        return divisible and self.is_running and bool(self.batches) and self.split is None
 
     @property
     def in_flight(self) -> int:
         return sum(slot.in_flight for slot in self.slots.values())
 
+    def slot_key(self, server: str) -> str:
+        """Return the name of the slot that holds the rows of a server: its own in a packed lane, else the group's."""
+        return server if self.is_packed else self.group
+
+    # ---- how busy it keeps the rank
+
     def pace_s(self, now: float) -> float:
-        """Seconds per row: as predicted, or as measured where the rank or the server turns out to be slower."""
+        """Return seconds per row: as predicted, or as measured where the rank or the server turns out to be slower."""
         if self.settled < ROWS_TO_MEASURE:
             return self.row_time_s
         return max(self.row_time_s, (now - self.started_at) / self.settled)
@@ -123,87 +219,84 @@ class HeldLane:
     @property
     def demand(self) -> float:
         """Connections that this lane is expected to keep busy."""
-        if self.lane.packed:
+        if self.is_packed:
             return min(self.packed_demand, max(1.0, float(self.rows_left)))
         return busy_connections(self.share)
 
     def expect(self) -> None:
-        """Judge a packed lane by the servers of the rows that were taken so far."""
-        if self.lane.packed and self.rows:
+        """Judge a packed lane by the servers of the rows that were taken until now."""
+        if self.is_packed and self.rows:
             busy = sum(busy_connections(slot.planned) for slot in self.slots.values())
             self.packed_demand = min(MOST_PACKED_DEMAND, busy * self.rows_left / self.rows)
 
-    def slot_key(self, server: str) -> str:
-        """The name of the slot that holds the rows of a server: its own in a packed lane, else the group's."""
-        return server if self.lane.packed else self.lane.group
+    # ---- limits
 
     def set_share(self, share: Limits, now: float) -> None:
-        """What the lane may use from now on."""
+        """Use this share from now on."""
         self.share = share
         for slot in self.slots.values():
             slot.planned = share
         self._limit_slots(now)
 
-    def set_control(self, control: Overrides, now: float) -> None:
-        """These rules hold from now on."""
-        self.control = control
+    def set_overrides(self, overrides: Overrides, now: float) -> None:
+        """Apply the operator's overrides from now on, instead of those before."""
+        self.overrides = overrides
         self._limit_slots(now)
 
     def _limit_slots(self, now: float) -> None:
-        # Samples are not waited for: those on hold are put off, see Settlement.look_after.
-        by_slot = self.lane.packed or self.lane.sampling
-        self.on_hold = not by_slot and self.allowed(self.lane.group, self.share) is None
+        # Samples are not waited for: those that are held are put off, see Frontier.
+        by_slot = self.is_packed or self.is_sampling
+        self.is_held = not by_slot and self.allowed(self.group, self.share) is None
         for slot in self.slots.values():
-            allowed = self.allowed(slot.key, slot.planned)
-            slot.on_hold = allowed is None
-            if allowed is not None:
-                slot.set_limits(allowed, now)
+            slot.set_limits(self.allowed(slot.key, slot.planned), now)
 
     def allowed(self, key: str, planned: Limits) -> Limits | None:
-        """What the slot of that name may use of what was planned for it; None: nothing."""
-        if self.lane.packed:
-            return self.control.limits(key, planned)
-        return self.control.share(key, self.lane.whole or planned, planned)
+        """Return what the slot of that name may use of what was planned for it; None: nothing."""
+        if self.is_packed:
+            return self.overrides.limits(key, planned)
+        return self.overrides.share(key, self.whole or planned, planned)
 
-    def rest(self, wait_s: float, now: float) -> None:
-        """Another lane of the group was asked for a pause of so many seconds: this one keeps it too."""
-        self.rest_until = max(self.rest_until, now + wait_s)
+    # ---- when nothing of it can start
+
+    def pause(self, wait_s: float, now: float) -> None:
+        """Keep a pause of ``wait_s`` seconds that another lane of the group was asked for."""
+        self.paused_until = max(self.paused_until, now + wait_s)
         for slot in self.slots.values():
-            slot.limiter.rest(now, wait_s)
+            slot.limiter.pause(now, wait_s)
 
-    def rest_s(self, lane_of: Callable[[int], HeldLane], now: float) -> float:
-        """For how long nothing of the lane can start because its servers are left alone, in seconds; 0 while it runs.
+    def wait_s(self, lane_of: Callable[[int], HeldLane], now: float) -> float:
+        """Return for how long nothing of the lane can start because its servers are paused, parked or held, in seconds.
 
-        A lane whose rows are all lent rests as long as those that borrowed them: ``lane_of`` finds them by id.
+        0 while it runs. A lane whose rows are all in other lanes waits as long as those: ``lane_of`` finds them by id.
         """
-        if self.loading or self.ended or not self.started:
+        if self.loading or not self.is_running:
             return 0.0
-        if self.on_hold:
+        if self.is_held:
             return 0.0 if self.in_flight else HOLD_S
         busy = [slot for slot in self.slots.values() if slot.waiting or slot.in_flight]
-        waits = [_slot_rest_s(slot, now) for slot in busy]
+        waits = [_slot_wait_s(slot, now) for slot in busy]
         if not busy:
-            waits = [lane_of(lane_id).rest_s(lane_of, now) for lane_id in self.lent]
+            waits = [lane_of(lane_id).wait_s(lane_of, now) for lane_id in self.handed_off]
         return min(waits, default=0.0)
 
     def is_probing(self, now: float) -> bool:
-        """Whether nothing can start, and all that is in flight asks if a parked server answers again."""
-        if self.loading or self.ended or not self.started or self.on_hold:
+        """Return whether nothing can start, and all that is in flight asks if a parked server answers again."""
+        if self.loading or self.is_held or not self.is_running:
             return False
         busy = [slot for slot in self.slots.values() if slot.waiting or slot.in_flight]
         probed = sum(slot.limiter.is_probing for slot in busy)
-        return probed > 0 and all(slot.limiter.is_probing or _slot_rest_s(slot, now) for slot in busy)
+        return probed > 0 and all(slot.limiter.is_probing or _slot_wait_s(slot, now) for slot in busy)
 
 
 def busy_connections(limits: Limits) -> float:
-    """How many connections requests with these limits are expected to keep busy."""
+    """Return how many connections requests with these limits are expected to keep busy."""
     if limits.rate_per_s <= 0:
         return float(limits.connections)
     return min(float(limits.connections), max(0.1, limits.rate_per_s * TYPICAL_LATENCY_S))
 
 
-def _slot_rest_s(slot: Slot, now: float) -> float:
-    if slot.on_hold:
+def _slot_wait_s(slot: Slot, now: float) -> float:
+    if slot.is_held:
         return 0.0 if slot.in_flight else HOLD_S
     wait_s = slot.limiter.wait_s(now)
     return wait_s if not slot.in_flight and (slot.limiter.parked(now) or wait_s > LONG_PAUSE_S) else 0.0

@@ -1,29 +1,25 @@
-"""The lanes of one rank: which wait, which are started, how busy they keep the rank. Pure.
+"""The lanes of one rank: which wait, which run, how busy they keep the rank, and what the ledger hears of them. Pure.
 
-Decides which lane starts next and which are given back to a thief. It must not know tasks, slots or answers.
+Decides which lane starts next and which are given back to a rank that runs low. It must not know tasks or answers.
 
-Invariants: a lane is queued, started or ended, and ``demand`` is the sum of what the started ones were last counted
-with. An ended lane stays here until the ledger releases it; one that is extended is started again.
-
-What a rank tells the ledger about its lanes: which are parked, and what their paces went through. Pure.
-
-Only news is told: a report per lane and half second would be a thousand messages a second on a large job.
+Invariants: a lane is queued, running or ended, and ``demand`` is the sum of what the running ones were last counted
+with. An ended lane stays here until the ledger releases it; one that is extended runs again. Only news is told: a
+report per lane and half second would be a thousand messages a second on a large job.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
-from ddmpi.core.frontier.held_lane import HeldLane
-from ddmpi.core.frontier.interface import LaneEnded
+from ddmpi.core.frontier.held_lane import HeldLane, LaneEvent, LaneStage
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.protocol import LaneReport, LaneState
 from ddmpi.core.records import PaceState
-from ddmpi.errors import TransitionError
 
-MOST_STARTED_LANES = 512
+MOST_RUNNING_LANES = 512
 """Bounds the loaded batches of a rank (about 1 MB each)."""
 
 
@@ -32,139 +28,173 @@ class LaneTable:
 
     def __init__(self, connections: int) -> None:
         self.by_id: dict[int, HeldLane] = {}
-        self.started: dict[int, HeldLane] = {}
+        self.running: dict[int, HeldLane] = {}
         self.queued: deque[HeldLane] = deque()
         self._connections = connections
         self._demand = 0.0
 
-    def add(self, held: HeldLane) -> None:
-        """Take in a lane that is about to start."""
-        self.by_id[held.lane_id] = held
+    # ---- lanes come and go
 
-    def queue(self, lanes: list[HeldLane]) -> None:
+    def queue(self, lanes: Sequence[HeldLane]) -> None:
         """Take in lanes that wait for their turn, longest first."""
-        self.by_id.update((held.lane_id, held) for held in lanes)
-        self.queued = deque(sorted([*self.queued, *lanes], key=lambda held: -held.lane.time_s))
+        self.by_id.update((lane.lane_id, lane) for lane in lanes)
+        self.queued = deque(sorted([*self.queued, *lanes], key=lambda lane: -lane.time_s))
 
-    def start(self, held: HeldLane, now: float) -> None:
-        """The lane runs, or runs again after it had ended."""
-        held.started, held.ended = True, False
-        held.started_at, held.settled = now, 0
-        self.started[held.lane_id] = held
-        self.count_demand(held)
-
-    def start_early(self, held: HeldLane, now: float) -> None:
-        """A queued lane starts before its turn."""
-        self.queued.remove(held)
-        self.start(held, now)
+    def start(self, lane: HeldLane, now: float) -> None:
+        """Start a lane that has just come or waits for its turn."""
+        self.by_id[lane.lane_id] = lane
+        if lane in self.queued:
+            self.queued.remove(lane)
+        self._run(lane, LaneEvent.START, now)
 
     def start_next(self, now: float) -> HeldLane | None:
         """Start the next queued lane, unless the connections of the rank are all spoken for."""
         if not self.queued or self._demand >= self._connections or self._is_full:
             return None
-        held = self.queued.popleft()
-        self.start(held, now)
-        return held
+        lane = self.queued.popleft()
+        self._run(lane, LaneEvent.START, now)
+        return lane
+
+    def extend(self, lane: HeldLane, now: float) -> None:
+        """Note another version of the lane; one that had ended runs again."""
+        if lane.stage is LaneStage.ENDED:
+            self._run(lane, LaneEvent.EXTEND, now)
+        else:
+            lane.move(LaneEvent.EXTEND)
+
+    def _run(self, lane: HeldLane, event: LaneEvent, now: float) -> None:
+        lane.move(event)
+        lane.started_at, lane.settled = now, 0
+        self.running[lane.lane_id] = lane
+        self.count_demand(lane)
 
     @property
     def _is_full(self) -> bool:
-        """Lanes on hold load nothing, and must not keep others from starting."""
-        if len(self.started) < MOST_STARTED_LANES:
+        """Lanes that the operator holds load nothing, and must not keep others from starting."""
+        if len(self.running) < MOST_RUNNING_LANES:
             return False
-        return sum(not held.on_hold for held in self.started.values()) >= MOST_STARTED_LANES
+        return sum(not lane.is_held for lane in self.running.values()) >= MOST_RUNNING_LANES
 
-    def end(self, held: HeldLane) -> None:
-        """Nothing of the lane is left."""
-        held.ended = True
-        held.endings += 1
-        del self.started[held.lane_id]
-        self.count_demand(held, 0.0)
+    def end(self, lane: HeldLane) -> None:
+        """End a lane of which nothing is left."""
+        lane.move(LaneEvent.END)
+        lane.endings += 1
+        del self.running[lane.lane_id]
+        self.count_demand(lane, 0.0)
 
     def release(self, lane_id: int) -> HeldLane:
         """Forget a lane that has ended.
 
         Raises:
-            TransitionError: a lane that has not ended is never released.
+            TransitionError: it has not ended.
         """
-        held = self.by_id.pop(lane_id)
-        if not held.ended:
-            raise TransitionError(f"lane {lane_id} was released while {held.rows_left} rows are left")
-        return held
+        lane = self.by_id.pop(lane_id)
+        lane.move(LaneEvent.RELEASE)
+        return lane
 
     def give_back(self, time_s: float) -> tuple[int, ...]:
-        """Take out about half of the queued lanes, worth at most ``time_s``, but one in any case; their ids."""
-        given: list[HeldLane] = []
-        budget_s = min(time_s, sum(held.lane.time_s for held in self.queued) / 2)
-        for held in list(self.queued)[1::2] or list(self.queued):
-            if given and budget_s < held.lane.time_s:
-                continue
-            given.append(held)
-            budget_s -= held.lane.time_s
-        for held in given:
-            self.queued.remove(held)
-            del self.by_id[held.lane_id]
-        return tuple(held.lane_id for held in given)
+        """Take out the queued lanes that ``lanes_to_give`` chooses; return their ids."""
+        given = lanes_to_give(self.queued, time_s)
+        for lane in given:
+            lane.move(LaneEvent.GIVE_BACK)
+            self.queued.remove(lane)
+            del self.by_id[lane.lane_id]
+        return tuple(lane.lane_id for lane in given)
 
-    def count_demand(self, held: HeldLane, demand: float | None = None) -> None:
+    # ---- how busy the rank is
+
+    def count_demand(self, lane: HeldLane, demand: float | None = None) -> None:
         """Enter the lane's demand into the rank's sum, by default what it expects now."""
-        demand = held.demand if demand is None else demand
-        self._demand = max(0.0, self._demand - held.counted) + demand
-        held.counted = demand
+        demand = lane.demand if demand is None else demand
+        self._demand = max(0.0, self._demand - lane.counted) + demand
+        lane.counted = demand
+
+    def recount(self, now: float) -> None:
+        """Count every running lane anew: one whose servers are paused or parked keeps no connection busy."""
+        for lane in self.running.values():
+            self.count_demand(lane, 0.0 if lane.wait_s(self.by_id.__getitem__, now) else None)
 
     @property
     def wants_work(self) -> bool:
-        """Nothing is queued and half of the connections are free."""
-        return not self.queued and self._demand < self._connections / 2
+        """Whether more lanes would start soon: nothing is queued and half of the connections are free."""
+        return wants_work(len(self.queued), self._demand, self._connections)
 
     def remaining_s(self, now: float) -> float:
-        """Predicted time until all lanes are empty: the longest lane, since lanes run side by side."""
-        lanes: Iterator[HeldLane] = itertools.chain(self.started.values(), self.queued)
-        return max((held.rows_left * held.pace_s(now) for held in lanes), default=0.0)
+        """Return the predicted time until all lanes are empty: the longest lane's, since lanes run side by side."""
+        lanes: Iterator[HeldLane] = itertools.chain(self.running.values(), self.queued)
+        return max((lane.rows_left * lane.pace_s(now) for lane in lanes), default=0.0)
+
+    # ---- what the ledger hears
+
+    def updates(self, touched: Iterable[Slot], now: float) -> list[LaneReport]:
+        """Return the state of each running lane that is worth telling: it waits, or has ``touched`` slots."""
+        paces: dict[int, dict[str, PaceState]] = {}
+        for slot in touched:
+            paces.setdefault(slot.lane_id, {})[slot.key] = slot.limiter.snapshot(now)
+        reports = []
+        for lane_id, lane in self.running.items():
+            wait_s = lane.wait_s(self.by_id.__getitem__, now)
+            state = LaneState.PARKED if wait_s else LaneState.PROBING if lane.is_probing(now) else LaneState.RUNNING
+            if not wait_s and lane.reported == (state, lane.version) and lane_id not in paces:
+                continue
+            lane.reported = (state, lane.version)
+            reports.append(LaneReport(lane_id, lane.version, state, wait_s, paces.get(lane_id, {})))
+        return reports
+
+    def sampled(self, lane_id: int, now: float) -> LaneReport | None:
+        """Return the report with which a sampling lane gives its limits back; None for any other lane."""
+        lane = self.by_id[lane_id]
+        if not lane.is_sampling:
+            return None
+        decided: dict[int, tuple[int, ...]] = {}
+        for batch_id, row in lane.decided:
+            decided[batch_id] = (*decided.get(batch_id, ()), row)
+        return LaneReport(lane_id, lane.version, LaneState.SAMPLED, 0.0, _last_paces(lane, now), decided)
+
+    def drained(self, lane_id: int, ending: int, now: float) -> LaneReport | None:
+        """Return the last report of a lane, once what it has fetched until its ``ending``-th end is committed.
+
+        None when it was extended meanwhile: then it has ended again since, with results that may not be committed yet,
+        or will end.
+        """
+        lane = self.by_id.get(lane_id)
+        if lane is None or lane.stage is not LaneStage.ENDED or lane.endings != ending:
+            return None
+        return LaneReport(lane_id, lane.version, LaneState.DRAINED, 0.0, _last_paces(lane, now))
 
     def __repr__(self) -> str:
-        return f"<LaneTable: {len(self.started)} started, {len(self.queued)} queued, {len(self.by_id)} held>"
+        return f"<LaneTable: {len(self.running)} running, {len(self.queued)} queued, {len(self.by_id)} held>"
 
 
-def running(lanes: LaneTable, touched: Iterable[Slot], now: float) -> list[LaneReport]:
-    """The state of each started lane that is worth telling: parked ones, and those with ``touched`` slots."""
-    paces: dict[int, dict[str, PaceState]] = {}
-    for slot in touched:
-        paces.setdefault(slot.lane_id, {})[slot.key] = slot.limiter.snapshot(now)
-    reports = []
-    for lane_id, held in lanes.started.items():
-        wait_s = held.rest_s(lanes.by_id.__getitem__, now)
-        state = LaneState.PARKED if wait_s else LaneState.PROBING if held.is_probing(now) else LaneState.RUNNING
-        if not wait_s and held.reported == (state, held.version) and lane_id not in paces:
+class Timed(Protocol):
+    """A lane, in whatever detail."""
+
+    @property
+    def time_s(self) -> float: ...
+
+
+TimedLane = TypeVar("TimedLane", bound=Timed)
+
+
+def lanes_to_give(queued: Sequence[TimedLane], time_s: float) -> list[TimedLane]:
+    """Choose about half of the queued lanes, worth at most ``time_s`` seconds, but one in any case."""
+    given: list[TimedLane] = []
+    budget_s = min(time_s, sum(lane.time_s for lane in queued) / 2)
+    for lane in list(queued)[1::2] or list(queued):
+        if given and budget_s < lane.time_s:
             continue
-        held.reported = (state, held.version)
-        reports.append(LaneReport(lane_id, held.version, state, wait_s, paces.get(lane_id, {})))
-    return reports
+        given.append(lane)
+        budget_s -= lane.time_s
+    return given
 
 
-def drained(lanes: LaneTable, ended: LaneEnded, now: float) -> LaneReport | None:
-    """The last report of a lane, once what it has fetched is committed.
-
-    None when it was extended meanwhile: then it has ended again since, with results that may not be committed yet, or
-    will end.
-    """
-    held = lanes.by_id.get(ended.lane_id)
-    if held is None or not held.ended or held.endings != ended.ending:
-        return None
-    return LaneReport(ended.lane_id, held.version, LaneState.DRAINED, 0.0, _last_paces(held, now))
+def wants_work(queued: int, demand: float, connections: int) -> bool:
+    """Return whether a rank with ``queued`` lanes and this demand of its connections runs low."""
+    return not queued and demand < connections / 2
 
 
-def sampled(held: HeldLane, now: float) -> LaneReport | None:
-    """The report with which a sampling lane gives its limits back; None of any other lane."""
-    if not held.lane.sampling:
-        return None
-    decided: dict[int, tuple[int, ...]] = {}
-    for batch_id, row in held.decided:
-        decided[batch_id] = (*decided.get(batch_id, ()), row)
-    return LaneReport(held.lane_id, held.version, LaneState.SAMPLED, 0.0, _last_paces(held, now), decided)
-
-
-def _last_paces(held: HeldLane, now: float) -> dict[str, PaceState]:
-    return {key: slot.limiter.snapshot(now) for key, slot in held.slots.items() if _matters(slot, now)}
+def _last_paces(lane: HeldLane, now: float) -> dict[str, PaceState]:
+    return {key: slot.limiter.snapshot(now) for key, slot in lane.slots.items() if _matters(slot, now)}
 
 
 def _matters(slot: Slot, now: float) -> bool:

@@ -70,7 +70,7 @@ class RobotsGate:
             origin = origin_of(task.url)
             file = self._file(origin, now)
             if file is None:
-                slot.hold(origin, task)
+                slot.hold_back(origin, task)
                 if self._is_first(origin, slot):
                     task, passage.is_new = robots_task(origin, task.server), True
                     break

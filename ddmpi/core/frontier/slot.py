@@ -1,14 +1,12 @@
-"""What a downloader holds of one pace group: its pace, and the rows that wait for it. Pure.
+"""What a rank holds of one server group: its rate limiter, the rows that wait for it, when to look at it. Pure.
 
-A slot never decides whether a row is tried again; it only knows which row is next and when one may start.
-Every task of a slot is in its queue, in its retries, held back until a robots.txt is known, or in flight.
+A slot never decides whether a row is tried again; it only knows which row is next and when one may start. Every task
+of a slot is in its queue, in its retries, held back until a robots.txt is known, or in flight.
 
-When to look at which slot: the frontier's alarm clock. Pure.
-
-An entry that has become too early costs one look, after which the slot is entered anew; one that is too late is stale,
-because the slot was entered again for an earlier time. So nothing is ever taken out of the middle of the heap.
-
-Invariant: a slot's next look is at ``slot.scheduled_at``, and the heap holds an entry for that time.
+``WakeQueue`` is the frontier's timer heap. An entry that has become too early costs one look, after which the slot is
+entered anew; one that is too late is stale, because the slot was entered again for an earlier time. So nothing is ever
+taken out of the middle of the heap. Invariant: a slot's next look is at ``slot.scheduled_at``, and the heap holds an
+entry for that time.
 """
 
 from __future__ import annotations
@@ -25,68 +23,71 @@ from ddmpi.core.records import Failure, Limits, Task
 
 
 class Slot:
-    """The tasks of one pace group in one lane."""
+    """The tasks of one server group (in a packed lane: of one server) in one lane.
+
+    Args:
+        planned: what the slot may use where no control override says otherwise.
+    """
 
     __slots__ = (
-        "_held",
-        "_limits",
+        "_held_back",
         "_retries",
         "_sequence",
         "_whole_connections",
-        "dead",
         "delay_s",
+        "given_up",
         "in_flight",
+        "is_held",
         "key",
         "lane_id",
         "limiter",
-        "on_hold",
         "planned",
         "queue",
         "scheduled_at",
     )
 
-    def __init__(self, key: str, lane_id: int, limiter: RateLimiter) -> None:
+    def __init__(self, key: str, lane_id: int, limiter: RateLimiter, planned: Limits) -> None:
         self.key = key
         self.lane_id = lane_id
         self.limiter = limiter
+        self.planned = planned
         self.queue: deque[Task] = deque()
         self.in_flight = 0
-        self.planned = limiter.limits
-        """What the slot may use where no control rule says otherwise."""
-        self.on_hold = False
-        """Whether a control rule lets nothing start here."""
-        self.dead: Failure | None = None
-        """Set when the server is given up: what its last probe failed with."""
+        self.is_held = False
+        """Whether the operator lets nothing start here."""
+        self.given_up: Failure | None = None
+        """What the server's last probe failed with; None while it is not given up."""
         self.scheduled_at = math.inf
         """When the frontier looks at this slot again; inf = at the next event."""
         self.delay_s = 0.0
         """Crawl-delay: seconds between two requests of the whole group; 0 = none is asked for."""
-        self._limits = limiter.limits
         self._whole_connections = 1
         self._retries: list[tuple[float, int, Task]] = []
-        self._held: dict[str, list[Task]] = {}
+        self._held_back: dict[str, list[Task]] = {}
         self._sequence = 0
 
     @property
     def waiting(self) -> int:
         """Tasks that are not in flight."""
-        held = sum(map(len, self._held.values())) if self._held else 0
-        return len(self.queue) + len(self._retries) + held
+        held_back = sum(map(len, self._held_back.values())) if self._held_back else 0
+        return len(self.queue) + len(self._retries) + held_back
 
     # ---- limits
 
-    def set_limits(self, limits: Limits, now: float) -> None:
-        """What the slot may use from now on."""
-        self._limits = limits
-        self.limiter.set_limits(self._slowed(limits), now)
+    def set_limits(self, limits: Limits | None, now: float) -> None:
+        """Use these limits from now on; None: the operator lets nothing start."""
+        self.is_held = limits is None
+        if limits is not None:
+            self.limiter.set_limits(self._slowed(limits), now)
 
     def slow_down(self, delay_s: float, whole_connections: int, now: float) -> None:
-        """The group as a whole starts at most one request every ``delay_s`` seconds; this slot its part of that.
+        """Have the group as a whole start at most one request every ``delay_s`` seconds; this slot its part of that.
 
-        The connections of all lanes of a group add up to ``whole_connections``, so the parts add up to one.
+        The connections of all lanes of a group add up to ``whole_connections``, so the parts add up to one. A delay
+        only grows: ``robots_gate`` calls this for longer ones.
         """
         self.delay_s, self._whole_connections = delay_s, max(1, whole_connections)
-        self.limiter.set_limits(self._slowed(self._limits), now)
+        self.limiter.set_limits(self._slowed(self.limiter.limits), now)
 
     def _slowed(self, limits: Limits) -> Limits:
         if not self.delay_s:
@@ -97,13 +98,13 @@ class Slot:
 
     # ---- tasks
 
-    def hold(self, origin: str, task: Task) -> None:
+    def hold_back(self, origin: str, task: Task) -> None:
         """Keep the task until the origin's robots.txt is known."""
-        self._held.setdefault(origin, []).append(task)
+        self._held_back.setdefault(origin, []).append(task)
 
     def release(self, origin: str) -> bool:
-        """Queue the tasks that were held back for the origin, before all others; whether there were some."""
-        tasks = self._held.pop(origin, [])
+        """Queue the tasks that were held back for the origin, before all others; return whether there were some."""
+        tasks = self._held_back.pop(origin, [])
         self.queue.extendleft(reversed(tasks))
         return bool(tasks)
 
@@ -113,13 +114,13 @@ class Slot:
         heapq.heappush(self._retries, (at, self._sequence, task))
 
     def next_due(self, now: float) -> float:
-        """When the first task is due: ``now`` if one is queued, inf if there is none."""
+        """Return when the first task is due: ``now`` if one is queued, inf if there is none."""
         if self.queue:
             return now
         return max(now, self._retries[0][0]) if self._retries else math.inf
 
     def pop(self, now: float) -> Task | None:
-        """The next task that is due: retries before fresh rows, so that an old row does not wait for a long queue."""
+        """Take the next task that is due: retries before fresh rows, so that no old row waits for a long queue."""
         if self._retries and self._retries[0][0] <= now:
             return heapq.heappop(self._retries)[2]
         return self.queue.popleft() if self.queue else None
@@ -128,9 +129,9 @@ class Slot:
         """Take out every waiting task."""
         tasks = [task for _, _, task in self._retries]
         tasks.extend(self.queue)
-        for held in self._held.values():
-            tasks.extend(held)
-        self._held.clear()
+        for held_back in self._held_back.values():
+            tasks.extend(held_back)
+        self._held_back.clear()
         self._retries.clear()
         self.queue.clear()
         return tasks
@@ -140,7 +141,7 @@ class Slot:
 
 
 class WakeQueue:
-    """Sites by the time at which one of their rows may start."""
+    """Slots by the time at which one of their rows may start."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Slot]] = []
@@ -148,7 +149,7 @@ class WakeQueue:
 
     def enter(self, slot: Slot, now: float) -> None:
         """Look at the slot again when both a row and its pace are ready."""
-        if slot.dead is not None or slot.on_hold:
+        if slot.given_up is not None or slot.is_held:
             return
         at = max(slot.next_due(now), slot.limiter.ready_at(now))
         if at < slot.scheduled_at:
@@ -156,7 +157,7 @@ class WakeQueue:
             heapq.heappush(self._heap, (at, next(self._sequence), slot))
 
     def pop(self, now: float) -> Slot | None:
-        """The next slot whose time has come; it has no entry then."""
+        """Take out the next slot whose time has come; None if there is none."""
         heap = self._heap
         while heap and heap[0][0] <= now:
             at, _, slot = heapq.heappop(heap)

@@ -1,66 +1,28 @@
-"""What a rank gives back when another one runs low: queued lanes, or half of a started one. Pure.
+"""Both ends of a steal on one rank: when it asks rank 0 for work, and how a lane of it is cut in two for others. Pure.
 
-Decides which, and when a split can be answered. It must not know who asks.
-
-Invariant: the answer to a split goes out when the lane's requests in flight fit into the share that is kept, and before
-the lane has ended: the rest of its share is somebody else's from then on.
-
-When a rank that runs low asks rank 0 for work. Pure.
-
-Decides from the answers so far. It must not know why the rank is hungry, or what work is.
+Decides from the answers until now when to ask; it must not know why the rank runs low. Queued lanes are given back by
+``lane_table``; what is cut off a running one is decided here.
 
 Invariants: at most one request is without an answer, and none is made before the time that a refusal named. A late
-answer, to a request that was answered before, opens no new one.
+answer, to a request that was answered before, opens no new one. The answer to a split goes out when the lane's requests
+in flight fit into the share that is kept, and before the lane has ended (see ``Frontier``): the rest of its share is
+another rank's from then on.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 
 from ddmpi.core.frontier.held_lane import HeldLane
-from ddmpi.core.frontier.interface import Event, ReadyToYield
-from ddmpi.core.frontier.lane_table import LaneTable
-from ddmpi.core.frontier.settlement import Settlement
-from ddmpi.core.protocol import StealRequest, StealResponse, WorkRequest
+from ddmpi.core.protocol import StealResponse, WorkRequest
 
 
-class StealResponder:
-    """What one rank gives back.
-
-    Args:
-        events: the answers go here.
-    """
-
-    def __init__(self, lanes: LaneTable, settlement: Settlement, events: deque[Event]) -> None:
-        self._lanes = lanes
-        self._settlement = settlement
-        self._events = events
-
-    def asked(self, message: StealRequest, now: float) -> None:
-        """Give back about half of the queued lanes, at most ``time_s``; else split a lane."""
-        given = self._lanes.give_back(message.time_s)
-        splittable = self._lanes.by_id.get(message.split_lane_id)
-        if not given and splittable is not None and splittable.can_be_cut:
-            self._cut(splittable, message, now)
-        else:
-            self._events.append(ReadyToYield(StealResponse(message.request_id, lane_ids=given)))
-
-    def _cut(self, held: HeldLane, message: StealRequest, now: float) -> None:
-        """Halve the lane's share; the answer goes out when its requests in flight fit into what is kept."""
-        kept, cut_off = held.share.divided(2)
-        given = tuple(held.batches.pop().batch_id for _ in range((len(held.batches) + 1) // 2))
-        held.split = StealResponse(message.request_id, (), held.lane_id, given, cut_off)
-        held.set_share(kept, now)
-        self.answer_split(held)
-
-    def answer_split(self, held: HeldLane) -> None:
-        """With less than its old share in flight a lane has ended at the latest when this answer is an event."""
-        if held.split is None or held.in_flight > held.share.connections:
-            return
-        answer, held.split = held.split, None
-        self._events.append(ReadyToYield(answer, tuple(held.servers), held.share.connections))
-        self._settlement.check_ended(held)
+def cut(lane: HeldLane, request_id: int, now: float) -> None:
+    """Give up half of the lane's batches and of its share; ``lane.split`` is the answer, to be sent when it is true."""
+    kept, cut_off = lane.share.divided(2)
+    given = tuple(lane.batches.pop().batch_id for _ in range((len(lane.batches) + 1) // 2))
+    lane.split = StealResponse(request_id, (), lane.lane_id, given, cut_off)
+    lane.set_share(kept, now)
 
 
 class WorkRequests:
@@ -73,24 +35,24 @@ class WorkRequests:
 
     @property
     def due_at(self) -> float:
-        """When a hungry rank may ask; inf = not before another message."""
+        """When a rank that runs low may ask; inf = not before another message."""
         return math.inf if self._is_asking else self._may_ask_at
 
     def answered(self, request_id: int) -> None:
-        """An answer to this request has come; 0 is that of none."""
+        """Note an answer to this request; 0 is no request's."""
         if request_id == self._last_id:
             self._is_asking = False
 
     def allow(self, now: float) -> None:
-        """Work has come: the rank may ask for more from now on."""
+        """Let the rank ask for more from now on: work has come."""
         self._may_ask_at = min(self._may_ask_at, now)
 
     def refuse_until(self, at: float) -> None:
-        """There is nothing to be had: the rank may not ask before ``at``."""
+        """Have the rank not ask before ``at``: there is nothing to be had."""
         self._may_ask_at = at
 
     def make(self) -> WorkRequest:
-        """Ask."""
+        """Return the next request."""
         self._last_id += 1
         self._is_asking = True
         return WorkRequest(self._last_id)

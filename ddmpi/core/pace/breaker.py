@@ -3,7 +3,7 @@
 Decides from how requests ended. It must not know pauses' lengths, rates or rows.
 
     closed -> (failures in a row) -> open, for a pause -> half-open: one request, a probe -> closed, or open again
-                                                                                          -> dead, after the last probe
+                                                                                         -> tripped, after the last probe
 
 Invariants: requests that started before the last parking say nothing about the time after it, for or against the
 server; only an answer to a probe closes the breaker.
@@ -22,7 +22,7 @@ class Breaker:
 
     Args:
         most_failures: so many requests without an answer in a row open it.
-        most_probes: after so many failed probes the server is dead.
+        most_probes: after so many failed probes it has tripped for good: the server is given up.
         open_count: how often an earlier holder has parked the server in a row; 0 = the breaker is closed.
     """
 
@@ -39,10 +39,10 @@ class Breaker:
         self._before = (0, now)  # open_count and end of the pause as they were before the last parking
 
     def __repr__(self) -> str:
-        return f"{self._failures} failures, {self.open_count} open_count{', dead' if self.dead else ''}"
+        return f"{self._failures} failures, {self.open_count} times open{', tripped' if self.tripped else ''}"
 
     @property
-    def dead(self) -> bool:
+    def tripped(self) -> bool:
         """Every probe failed."""
         return self.open_count > self._most_probes
 

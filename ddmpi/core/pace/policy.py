@@ -27,7 +27,7 @@ class PacePolicy:
     breaker_failures: int = 5
     """So many requests without an answer in a row, or throttle incidents with no OK in between, park the server."""
     breaker_probes: int = 5
-    """After so many failed probes, each one back-off after the other, the server is dead."""
+    """After so many failed probes, each one back-off after the other, the server is given up."""
 
     def __post_init__(self) -> None:
         if not 0 < self.backoff_brief_s < math.inf:

@@ -1,9 +1,9 @@
 """One server's pace: when its next request may start, learned from how the ones before it ended.
 
-Decides: admission (requests per second, connections, bytes) and pauses. The rate itself comes from ``learned_rate``,
-whether a server is parked or dead from ``breaker``, until when its bodies are paid for from ``byte_limits``, how long
-pauses are from ``backoff``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
-pace group or the share of it that one lane holds; every time is monotonic seconds of one process and comes in as
+Decides: admission (requests per second, connections, bytes) and pauses. The rate itself comes from ``adaptive_rate``,
+whether a server is parked or given up from ``breaker``, until when its bodies are paid for from ``byte_limits``, how
+long pauses are from ``policy``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
+server group or the share of it that one lane holds; every time is monotonic seconds of one process and comes in as
 ``now``.
 
 Invariants, whatever the order of calls:
@@ -111,7 +111,7 @@ class RateLimiter:
         self._token_at = now  # when the next token is whole; never before the end of a pause
 
         self._bytes = ByteLimits(limits, state.spent_hour if state else (), state.spent_day if state else (), now)
-        # One probe more, also for a server that was dead: whoever starts it again wants to know.
+        # One probe more, also for a server that was given up: whoever starts it again wants to know.
         open_count = min(state.open_count, policy.breaker_probes) if state else 0
         self._breaker = Breaker(policy.breaker_failures, policy.breaker_probes, open_count, now)
 
@@ -135,9 +135,9 @@ class RateLimiter:
 
     def ready_at(self, now: float) -> float:
         """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
-        never because the server is dead."""
+        never because the server is given up."""
         breaker, paid = self._breaker, self._bytes
-        if self._in_flight >= self._slots or (breaker.open_count and (self._in_flight or breaker.dead)):
+        if self._in_flight >= self._slots or (breaker.open_count and (self._in_flight or breaker.tripped)):
             return math.inf
         return max(now, self._token_at, paid.paid_at, paid.budget_until)
 
@@ -153,9 +153,9 @@ class RateLimiter:
         return failing and now < self._paused_until
 
     @property
-    def dead(self) -> bool:
+    def tripped(self) -> bool:
         """Every probe failed: the server will not be asked again, and its rows are errors."""
-        return self._breaker.dead
+        return self._breaker.tripped
 
     @property
     def is_probing(self) -> bool:
@@ -261,8 +261,8 @@ class RateLimiter:
             self._reset_incidents(now)
             self._rate.good(now, started_at)
 
-    def rest(self, now: float, pause_s: float) -> None:
-        """The server asked another holder for a pause: leave it alone for so long from now on, at least."""
+    def pause(self, now: float, pause_s: float) -> None:
+        """Keep a pause of ``pause_s`` seconds, at least, that the server asked another holder for."""
         self._pause(now, pause_s)
 
     def reset_after_outage(self, now: float, since: float) -> None:

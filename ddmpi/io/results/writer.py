@@ -163,7 +163,6 @@ class ResultWriter:
         self._pending: list[_Request] = []
         self._requests: SimpleQueue[list[_Request]] = SimpleQueue()
         self._events: deque[WriterEvent] = deque()
-        self._tickets = 0
         self._publisher = publisher
         # Without a publisher it has no threads, and events pass at once.
         self._uploads: Uploads[WriterEvent] = Uploads(self._emit, self._on_failed_upload)
@@ -209,12 +208,10 @@ class ResultWriter:
         """The row ``row`` of ``batch`` is given up after ``attempts`` requests (0 where the URL was refused)."""
         self._pending.append(_Error(batch, error_row(row, failure, answer, attempts)))
 
-    def close_parts(self, batch_ids: Iterable[int] | None = None) -> int:
-        """Ask that the open parts of these batches (None: of all) be committed; returns the ``PartsClosed`` ticket."""
-        self._tickets += 1
-        self._pending.append(_Close(None if batch_ids is None else frozenset(batch_ids), self._tickets))
+    def close_parts(self, ticket: int, batch_ids: Iterable[int] | None = None) -> None:
+        """Commit the open parts of these batches (None: of all); ``PartsClosed`` with the ticket follows."""
+        self._pending.append(_Close(None if batch_ids is None else frozenset(batch_ids), ticket))
         self.flush()
-        return self._tickets
 
     def flush(self) -> None:
         """Hand over the rows so far."""

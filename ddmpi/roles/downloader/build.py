@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pycurl
 
 from ddmpi.config.config import Config
-from ddmpi.core.frontier.interface import Rules
+from ddmpi.core.frontier.interface import FrontierConfig
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import ToCoordinator
 from ddmpi.core.rules.addresses import address_rule
@@ -39,6 +39,7 @@ def make_downloader(
     rank: int,
     cores: int,
     send: Callable[[ToCoordinator], None],
+    report_interval_s: float,
     now: float,
 ) -> Downloader:
     """A downloader of this process, which may keep ``cores`` threads busy.
@@ -52,14 +53,14 @@ def make_downloader(
         config=config,
         layout=layout,
         reader=BatchReader(layout.urls),
-        rules=_rules(config, connections),
+        frontier=_frontier_config(config, connections),
         transfers=Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
         epoch=epoch,
         rank=rank,
         cores=cores,
         send=send,
         rng=random.Random(f"{epoch} {rank}"),
-        connections=connections,
+        report_interval_s=report_interval_s,
         publisher=make_publisher(layout, config.publish.to, epoch),
     )
     return Downloader(tools, now)
@@ -104,10 +105,10 @@ def _connections(wanted: int) -> int:
     return possible
 
 
-def _rules(config: Config, connections: int) -> Rules:
-    # The breaker, not the row's own count, is to end the rows of a dead server.
+def _frontier_config(config: Config, connections: int) -> FrontierConfig:
+    # The breaker, not the row's own count, is to end the rows of a server that is out of reach.
     breaker_tries = config.breaker.failures + config.breaker.probes
-    return Rules(
+    return FrontierConfig(
         limits_for=config.limits_for,
         group_of=config.group_of,
         locate=_locate,
@@ -121,6 +122,10 @@ def _rules(config: Config, connections: int) -> Rules:
         retry=RetryPolicy(config.downloader_parameters.max_attempts, connect_attempts=max(20, 2 * breaker_tries)),
         connections=connections,
         obeys_robots=config.obeys_robots if config.uses_robots else None,
+        accept=config.downloader_parameters.accept,
+        max_redirects=config.downloader_parameters.max_redirects,
+        crawler=product_token(config.user_agent),
+        checkpoint_interval_s=config.checkpoint_interval_s,
     )
 
 

@@ -1,8 +1,7 @@
-"""A rank that downloads: messages, frontier, transfers and results, joined in one loop.
+"""A rank that downloads: moves values between its core, the network, the disk and rank 0.
 
-Everything is decided elsewhere: when a request starts in ``frontier`` and ``pace``, what an answer means in
-``outcome``, how a row becomes durable in ``io.results``. This file moves values between them and reports to rank 0.
-The loop waits in one place, ``wait``: for the network, a loaded batch, the writer, a signal or the next admission.
+Everything is decided in ``core.frontier.rank_core``; this file performs its instructions and tells it what came of
+them. The loop waits in one place, ``wait``: for the network, a loaded batch, the writer, a signal or the next request.
 """
 
 from __future__ import annotations
@@ -15,65 +14,54 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ddmpi.config.config import Config
-from ddmpi.core.frontier.attempts import Disposition
 from ddmpi.core.frontier.interface import (
-    BatchEnded,
-    LaneEnded,
+    CloseConnections,
+    CloseParts,
+    Disposition,
+    Finish,
+    Finished,
+    FrontierConfig,
+    Instruction,
     LoadBatch,
-    ReadyToYield,
-    RowHandedOff,
     RowsFailed,
-    Rules,
+    Send,
+    Start,
 )
 from ddmpi.core.frontier.memory_budget import MemoryBudget
-from ddmpi.core.frontier.stealing import WorkRequests
-from ddmpi.core.pace.overrides import Overrides
-from ddmpi.core.pace.rate_limiter import Signal
-from ddmpi.core.protocol import (
-    Assign,
-    Extend,
-    Failed,
-    Finished,
-    NoWork,
-    Release,
-    SetControl,
-    StealRequest,
-    Stop,
-    StopReason,
-    StopRequested,
-    ToCoordinator,
-    ToDownloader,
-)
-from ddmpi.core.records import Answer, ErrorKind, Failure, Task, error_code
-from ddmpi.core.rules.robots_txt import judge_robots
-from ddmpi.core.rules.user_agent import product_token
-from ddmpi.core.rules.verdict import Verdict, classify
+from ddmpi.core.frontier.rank_core import RankCore
+from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
+from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout
+from ddmpi.io.http.connections import GroupConnections
 from ddmpi.io.http.transfers import Transfers
+from ddmpi.io.process import resident_bytes
 from ddmpi.io.results.expectations import Expectations
-from ddmpi.io.results.parts import RowReader
+from ddmpi.io.results.parts import PartCommitted, RowReader
 from ddmpi.io.results.publishing import Publisher
-from ddmpi.io.results.writer import PartCommitted, PartsClosed, ResultWriter, WriterFailed
+from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.urls.loader import Loaded, Loader
-from ddmpi.roles.downloader.capacity import Capacity, GroupConnections
-from ddmpi.roles.downloader.debug_log import make_frontier
-from ddmpi.roles.downloader.part_closing import PartClosing
-from ddmpi.roles.downloader.progress import ProgressSender, ServerNotes
+from ddmpi.roles.downloader.notes import DebugLog, ServerNotes
+from ddmpi.roles.downloader.notes import log as notes_log
 
 log = logging.getLogger(__name__)
 
 WRITER_STOP_S = 60.0
+MEMORY_INTERVAL_S = 5.0
+RESTRAIN_INTERVAL_S = 0.02
+"""How often the bodies in flight are compared with the memory budget: 20 ms of a 10 Gbit/s network are 25 MB."""
+RESTRAIN_SHARE_S = 1e-5
+"""More of that per body in flight, so that many of them do not take all of the time."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What a downloader works with, made by ``__main__`` from the config."""
+    """What a downloader works with, made by ``build`` from the config."""
 
     config: Config
     layout: Layout
     reader: RowReader
-    rules: Rules
+    frontier: FrontierConfig
     transfers: Transfers
     epoch: int
     rank: int
@@ -81,8 +69,7 @@ class Tools:
     """Threads that decode images and hash large files."""
     send: Callable[[ToCoordinator], None]
     rng: random.Random
-    connections: int
-    """Requests in flight at most."""
+    report_interval_s: float
     publisher: Publisher | None = None
 
 
@@ -92,12 +79,18 @@ class Downloader:
     def __init__(self, tools: Tools, now: float) -> None:
         parameters = tools.config.downloader_parameters
         self._send = tools.send
-        self._accept = parameters.accept
-        self._robots_token = product_token(tools.config.user_agent)
-        self._max_redirects = parameters.max_redirects
-        self._budget = MemoryBudget(parameters.memory_budget_bytes)
         self._transfers = tools.transfers
-        self._frontier = make_frontier(tools.rules, tools.rng)
+        self._connections = GroupConnections(
+            tools.frontier.group_of, tools.transfers.connections, tools.transfers.keep_idle
+        )
+        self._core = RankCore(
+            tools.frontier,
+            MemoryBudget(parameters.memory_budget_bytes),
+            tools.transfers.connections.count,
+            rng=tools.rng,
+            now=now,
+            report_interval_s=tools.report_interval_s,
+        )
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._transfers.watch(self._wake_fd, self._on_wake)
         self._loader = Loader(tools.layout, tools.reader, tools.epoch, self._wake)
@@ -116,150 +109,145 @@ class Downloader:
             expectations=Expectations(tools.config.expected.hash_column, tools.config.expected.bytes_column),
             publisher=tools.publisher,
         )
-        self._closing = PartClosing(self._writer, tools.config.checkpoint_interval_s, now)
-        self._capacity = Capacity(tools.connections, self._budget, self._transfers, self._writer, now)
-        self._connections = GroupConnections(tools.rules.group_of, self._transfers)
-        self._notes = ServerNotes(self._connections)
-        self.reports = ProgressSender(tools.send, self._frontier, self._notes, now)
-        self._work_requests = WorkRequests()
-        self._yields: list[ReadyToYield] = []
-        self._stop_at: float | None = None
-        self._failed = False
+        self._notes = ServerNotes(now)
+        self._debug = DebugLog() if notes_log.isEnabledFor(logging.DEBUG) else None
+        self._restrain_at = now
+        self._memory_bytes = resident_bytes(os.getpid())
+        self._memory_at = now + MEMORY_INTERVAL_S
+        self._has_failed = False
         self._asked_to_stop = False
-        self._finished = False
+        self._has_finished = False
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Wake from ``wait`` when ``fd`` is readable."""
         self._transfers.watch(fd, callback)
 
-    # ---- messages
+    # ---- what comes in
 
     def handle(self, message: ToDownloader, now: float) -> None:
-        """Do what the coordinator says."""
-        match message:
-            case Assign(lanes, request_id):
-                self._work_requests.answered(request_id)
-                self._frontier.assign(lanes, now)
-                if not any(lane.sampling for lane in lanes):
-                    self._work_requests.allow(now)
-            case NoWork(request_id, wait_s):
-                self._work_requests.answered(request_id)
-                self._work_requests.refuse_until(now + wait_s)
-            case SetControl(rules):
-                self._frontier.set_control(Overrides(rules), now)
-            case Extend():
-                self._frontier.extend(message, now)
-            case Release(lane_ids):
-                self._frontier.release(lane_ids)
-            case StealRequest():
-                self._frontier.yield_lanes(message, now)
-            case Stop(reason, grace_s):
-                log.info("stopping: %s", reason.value)
-                self._frontier.stop()
-                self._stop_at = now + grace_s
-            case _:
-                raise TypeError(f"unknown message {message!r}")
+        """Do what rank 0 says."""
+        if isinstance(message, Stop):
+            log.info("stopping: %s", message.reason.value)
+        if self._debug is not None:
+            self._debug.message(message)
+        self._perform(self._core.handle(message, now), now)
 
     def ask_to_stop(self, reason: StopReason) -> None:
-        """This process got a signal: admit nothing more, and tell the coordinator once."""
+        """Admit nothing more, and ask rank 0 once to stop the job: this process got a signal."""
         if not self._asked_to_stop:
             self._asked_to_stop = True
-            self._frontier.stop()
-            self._send(StopRequested(reason))
+            self._perform(self._core.ask_to_stop(reason), time.monotonic())
+
+    def fail(self, error: Exception) -> None:
+        """Stop the job softly: the disk does not take or give more.
+
+        Raises any ``error`` that is no StorageError: a bug.
+        """
+        if not isinstance(error, StorageError):
+            raise error
+        log.error("stopping: %s", error)
+        self._has_failed = True
+        self._perform(self._core.fail(str(error)), time.monotonic())
 
     # ---- one turn of the loop
 
     def step(self, now: float) -> None:
-        """Everything that is due now."""
-        if self._finished:
+        """Do everything that is due now."""
+        if self._has_finished:
             return
         self._take_loaded(now)
         self._take_writer_events(now)
-        # Before requests start: an ended lane's connections are closed, which must not meet those of its extension.
-        self._perform_events(now)
-        self._capacity.restrain(now)
-        now = self._admit()
-        self._answer_yields()
-        self.reports.send_due(now)
-        self._ask_for_work(now)
-        if self._stop_at is not None:
-            self._try_to_finish(now)
+        self._restrain(now)
+        self._perform(self._core.turn(now, self._writer.buffered_bytes, self._measure_memory(now)), now)
+        while instructions := self._core.admit(now := time.monotonic()):
+            self._perform(instructions, now)
+        used = self._notes.take_due(now)
+        if used is not None:
+            self._send(used)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until something happens, at most so long; take in the answers."""
+        """Wait until something happens, at most for ``timeout_s``; take in the answers."""
         self._writer.flush()
-        now = time.monotonic()
-        if not self._finished:
-            timeout_s = min(timeout_s, self.reports.due_at - now)
-            if self._free_slots(now) > 0:
-                # Otherwise what may start now has to wait for an answer or the writer; both wake this loop.
-                timeout_s = min(timeout_s, self._frontier.wake_at() - now)
-            if self._frontier.events:
-                timeout_s = 0.0
-        answers = self._transfers.poll(timeout_s)
+        if not self._has_finished:
+            timeout_s = min(timeout_s, self._core.wake_at() - time.monotonic())
+        answers = self._transfers.poll(max(0.0, timeout_s))
         now = time.monotonic()
         for answer in answers:
-            self._take_answer(answer, now)
+            self._perform(self._core.answered(answer, now), now, answer)
 
-    def _admit(self) -> float:
-        """Start what may start now, while there are connections and memory for its bodies; gives the time after it.
+    def _perform(self, instructions: Iterable[Instruction], now: float, answer: Answer | None = None) -> None:
+        """Do what the core says, in order. ``answer`` is what ``Finished`` is about."""
+        for instruction in instructions:
+            match instruction:
+                case Start():
+                    self._start(instruction)
+                case Finished() if answer is not None:
+                    self._record(instruction, answer, now)
+                case RowsFailed(batch, tasks, failure):
+                    for task in tasks:
+                        self._writer.error(batch, task.row, failure, None, task.attempt)
+                case LoadBatch(lane_id, batch):
+                    self._loader.load(lane_id, batch)
+                case CloseParts(ticket, batch_ids):
+                    self._writer.close_parts(ticket, batch_ids)
+                case CloseConnections(servers):
+                    self._transfers.leave(servers)
+                case Send(message):
+                    self._send(message)
+                case Finish():
+                    self._finish(now)
+                case _:
+                    raise TypeError(f"unknown instruction {instruction!r}")
 
-        The clock is read for each start: what a turn has done before (loading batches takes milliseconds) must not
-        make the time between this start and the next one look longer than the server will see it.
-        """
-        now = time.monotonic()
-        free = self._free_slots(now)
-        while free > 0 and (task := self._frontier.next_task(now)) is not None:
-            surplus = self._transfers.connections.has_more(task.server, self._frontier.connection_limit(task))
-            key, spare = self._frontier.slot_key(task), self._frontier.spare_connections(task)
-            self._connections.make_room(key, task.server, spare)
-            impatient = self._frontier.is_sampling(task)
-            self._transfers.start(task, last_on_connection=surplus, impatient=impatient)
-            self._notes.started(key)
-            self.reports.requests += 1
-            free -= 1
-            now = time.monotonic()
-        return now
+    # ---- requests
 
-    def _free_slots(self, now: float) -> int:
-        """Requests that this rank can take on beside those in flight."""
-        return 0 if self._closing.is_behind(now) else self._capacity.free_slots()
+    def _start(self, start: Start) -> None:
+        server = start.task.server
+        is_last = self._transfers.connections.has_more(server, start.connection_limit)
+        self._connections.make_room(start.key, server, start.spare_connections)
+        self._transfers.start(start.task, last_on_connection=is_last, impatient=start.is_sampling)
+        self._notes.started(start.key)
 
-    def _take_answer(self, answer: Answer, now: float) -> None:
-        task = answer.task
-        if task.robots_of:
-            verdict: Verdict = judge_robots(answer, self._robots_token)
-        else:
-            verdict = classify(answer, self._accept, self._max_redirects)
-            if self._frontier.is_sampling(task):
-                self.reports.add_sample(answer, verdict)
+    def _record(self, done: Finished, answer: Answer, now: float) -> None:
         size_bytes = len(answer.body)
-        group, key = self._frontier.group_of_task(task), self._frontier.slot_key(task)
-        self.reports.bytes += size_bytes
-        if size_bytes:
-            self._budget.learn(size_bytes)
-        disposition, failure = self._frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
-        pause_s = 0.0 if verdict.signal is Signal.OK else self._frontier.pause_s(key, now)
-        self._notes.answered(task, group, key, verdict, now, size_bytes=size_bytes, pause_s=pause_s)
-        if disposition is Disposition.SUCCESS:
-            self.reports.successes += 1
-            self._writer.success(self._frontier.batch(task.batch_id), task.row, answer)
-        elif failure is not None:
-            self.reports.errors += 1
-            self._writer.error(self._frontier.batch(task.batch_id), task.row, failure, answer, task.attempt)
+        self._notes.finished(done, size_bytes, now)
+        self._notes.opened(self._connections.opened())
+        if self._debug is not None:
+            self._debug.finished(done, size_bytes, now)
+        if done.batch is None:
+            return
+        if done.disposition is Disposition.SUCCESS:
+            self._writer.success(done.batch, done.task.row, answer)
+        elif done.failure is not None:
+            self._writer.error(done.batch, done.task.row, done.failure, answer, done.attempt)
 
-    # ---- what others have done
+    def _restrain(self, now: float) -> None:
+        """Have bodies larger than expected stand still while there is no memory for them."""
+        if now >= self._restrain_at:
+            self._restrain_at = now + max(RESTRAIN_INTERVAL_S, RESTRAIN_SHARE_S * self._transfers.in_flight)
+            waiting_bytes, budget = self._writer.buffered_bytes, self._core.budget
+            self._transfers.restrain(lambda arrivals: budget.may_read_on(waiting_bytes, arrivals))
+
+    def _measure_memory(self, now: float) -> int:
+        if now >= self._memory_at:
+            self._memory_at = now + MEMORY_INTERVAL_S
+            self._memory_bytes = resident_bytes(os.getpid())
+        return self._memory_bytes
+
+    # ---- batches and parts
 
     def _take_loaded(self, now: float) -> None:
         for loaded in self._loader.take_loaded():
             self._record_refused(loaded)
-            self._frontier.loaded(loaded.lane_id, loaded.batch, loaded.rows, now)
+            if self._debug is not None:
+                self._debug.loaded(loaded.lane_id, loaded.batch, loaded.rows.left)
+            refused = len(loaded.refused)
+            self._perform(self._core.loaded(loaded.lane_id, loaded.batch, loaded.rows, refused, now), now)
 
     def _record_refused(self, loaded: Loaded) -> None:
         kind = ErrorKind.BAD_URL
         for row, reason in loaded.refused:
             self._writer.error(loaded.batch, row, Failure(kind, error_code(kind, 0), reason), None, 0)
-        self.reports.errors += len(loaded.refused)
         if loaded.refused:
             log.debug("batch %d: %d URLs are refused", loaded.batch.batch_id, len(loaded.refused))
 
@@ -268,88 +256,35 @@ class Downloader:
             match event:
                 case PartCommitted():
                     log.debug("part %s is committed: %d rows, %d bytes", event.path, event.rows, event.size_bytes)
-                    self.reports.add_part(event)
+                    self._core.committed(_report(event))
                 case PartsClosed(ticket):
-                    ended = self._closing.closed(ticket)
-                    if ended is not None:
-                        self.reports.add_lane(self._frontier.drained(ended, now))
+                    self._core.closed(ticket, now)
                 case WriterFailed(error):
                     self.fail(error)
                 case _:
                     raise TypeError(f"unknown event {event!r}")
 
-    def fail(self, error: Exception) -> None:
-        """The disk does not take or give more: nothing that is fetched from now on could be kept.
-
-        Raises any ``error`` that is no StorageError: a bug.
-        """
-        if not isinstance(error, StorageError):
-            raise error
-        log.error("stopping: %s", error)
-        self._failed = True
-        self._frontier.stop()
-        self._send(Failed(str(error)))
-
-    def _perform_events(self, now: float) -> None:
-        events = self._frontier.events
-        while events:
-            match events.popleft():
-                case LoadBatch(lane_id, batch):
-                    self._loader.load(lane_id, batch)
-                case BatchEnded(batch_id):
-                    self._closing.close_batch(batch_id)
-                case LaneEnded(lane_id, servers=servers) as ended:
-                    self._transfers.leave(servers)
-                    self.reports.add_lane(self._frontier.sampled(lane_id, now))
-                    self._closing.close_lane(ended)
-                case RowsFailed(tasks, failure):
-                    self._record_failed(tasks, failure)
-                case RowHandedOff(handoff):
-                    self.reports.add_handoff(handoff)
-                case ReadyToYield() as ready:
-                    self._yields.append(ready)
-                case event:
-                    raise TypeError(f"unknown event {event!r}")
-        self._closing.close_all_if_due(now)
-
-    def _record_failed(self, tasks: Iterable[Task], failure: Failure) -> None:
-        for task in tasks:
-            self.reports.errors += 1
-            self._writer.error(self._frontier.batch(task.batch_id), task.row, failure, None, task.attempt)
-
-    def _answer_yields(self) -> None:
-        """A split is answered when the connections beyond the smaller share are gone."""
-        waiting = []
-        for ready in self._yields:
-            if sum(self._transfers.connections.count(server) for server in ready.servers) <= ready.connections:
-                self._send(ready.answer)
-            else:
-                waiting.append(ready)
-        self._yields = waiting
-
-    def _ask_for_work(self, now: float) -> None:
-        if self._frontier.wants_work and now >= self._work_requests.due_at:
-            self._send(self._work_requests.make())
-
     # ---- the end
 
-    def _try_to_finish(self, now: float) -> None:
-        """After ``Stop``: wait for what is in flight while there is time, then commit and say so."""
-        if self._transfers.in_flight and not self._failed and now < (self._stop_at or now):
-            return
-        self._frontier.abandon(self._transfers.abort())
+    def _finish(self, now: float) -> None:
+        """Cut off what is in flight, commit what there is, and tell rank 0 the last things."""
+        self._has_finished = True
+        self._transfers.abort()
         self._loader.close()
-        if not self._failed:
+        if not self._has_failed:
             try:
                 self._writer.stop(WRITER_STOP_S)
             except StorageError as error:
                 self.fail(error)
         self._take_writer_events(now)
-        self.reports.send_last(now)
-        told = self.reports
-        log.info("finished: %d successes and %d errors by %d requests", told.successes, told.errors, told.requests)
-        self._send(Finished())
-        self._finished = True
+        used = self._notes.take(now)
+        if used is not None:
+            self._send(used)
+        reports = self._core.reports
+        log.info(
+            "finished: %d successes and %d errors by %d requests", reports.successes, reports.errors, reports.requests
+        )
+        self._perform(self._core.finish(now, self._memory_bytes), now)
 
     def _wake(self) -> None:
         """Called from the writer's and the loader's thread."""
@@ -362,3 +297,8 @@ class Downloader:
         """Give back descriptors and connections."""
         self._transfers.close()
         os.close(self._wake_fd)
+
+
+def _report(event: PartCommitted) -> PartReport:
+    is_errors = event.kind == "errors"
+    return PartReport(event.batch_id, event.path, event.rows, is_errors, event.size_bytes, dict(event.kinds))

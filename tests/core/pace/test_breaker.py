@@ -39,10 +39,10 @@ def test_a_probe_that_is_answered_closes_it(breaker: Breaker) -> None:
 def test_each_probe_that_fails_parks_again_until_the_server_is_dead(breaker: Breaker) -> None:
     breaker.park(5.0, 5.0)
     for probe in range(1, PROBES + 1):
-        assert not breaker.dead
+        assert not breaker.tripped
         assert breaker.unanswered(5.0 + probe)
         breaker.park(5.5 + probe, 5.0)
-    assert breaker.dead
+    assert breaker.tripped
 
 
 def test_many_answers_403_in_a_row_park_a_server_and_a_good_one_between_them_does_not(breaker: Breaker) -> None:

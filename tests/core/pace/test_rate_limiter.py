@@ -332,7 +332,7 @@ def test_throttling_without_end_parks_the_server_while_the_pause_lasts_and_never
     assert pace.parked(end)
     assert not pace.parked(end + pace.wait_s(end))
     requests(pace, end, *[Signal.THROTTLED] * 50)
-    assert not pace.dead
+    assert not pace.tripped
 
 
 def test_throttling_without_end_is_handed_on() -> None:
@@ -421,7 +421,7 @@ def test_a_probe_that_ended_for_reasons_of_our_own_says_nothing() -> None:
 def test_failed_probes_double_the_pause_and_the_last_one_kills() -> None:
     pace, now = half_open()
     pauses = []
-    while not pace.dead:
+    while not pace.tripped:
         now = request(pace, now, Signal.CONNECT_FAILED)
         pauses.append(round(pace.wait_s(now)))
     assert pauses == [120, 240, 480, 960, 1920]
@@ -432,12 +432,12 @@ def test_failed_probes_double_the_pause_and_the_last_one_kills() -> None:
 
 def test_who_takes_over_a_dead_server_may_probe_it_once() -> None:
     pace, now = half_open()
-    while not pace.dead:
+    while not pace.tripped:
         now = request(pace, now, Signal.CONNECT_FAILED)
     heir = new_pace(state=pace.snapshot(now))
-    assert not heir.dead
+    assert not heir.tripped
     request(heir, 0.0, Signal.CONNECT_FAILED)
-    assert heir.dead
+    assert heir.tripped
 
 
 def test_one_403_is_an_answer_and_many_in_a_row_park_the_server() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import sys
 import threading
@@ -74,8 +75,15 @@ def read_part(layout: Layout, part: PartCommitted) -> list[dict[str, object]]:
     return rows
 
 
-def wait_for_close(writer: ResultWriter, woken: threading.Event, ticket: int) -> list[PartCommitted]:
-    """Events up to the ticket, as the loop would gather them: woken by ``on_event``."""
+TICKETS = itertools.count(1)
+
+
+def wait_for_close(
+    writer: ResultWriter, woken: threading.Event, batch_ids: Sequence[int] | None = None
+) -> list[PartCommitted]:
+    """Close parts; what is committed until they are durable, as the loop would gather it: woken by ``on_event``."""
+    ticket = next(TICKETS)
+    writer.close_parts(ticket, batch_ids)
     events = writer.events()
     while ticket not in closed(events):
         assert woken.wait(timeout=30)
@@ -216,7 +224,7 @@ def test_close_parts_closes_what_it_was_asked_for_and_says_when(layout: Layout) 
     for batch in batches:
         writer.success(batch, 0, make_answer(0, b"x"))
         writer.error(batch, 1, make_failure(), None, attempts=1)
-    found = wait_for_close(writer, woken, writer.close_parts([2, 0]))
+    found = wait_for_close(writer, woken, [2, 0])
     assert [(part.batch_id, part.kind) for part in found] == [
         *((0, "successes"), (0, "errors")),
         *((2, "successes"), (2, "errors")),
@@ -224,8 +232,8 @@ def test_close_parts_closes_what_it_was_asked_for_and_says_when(layout: Layout) 
     assert {path.relative_to(layout.root).as_posix() for path in files_under(layout.images)} == {
         part.path for part in found if part.kind == "successes"
     }
-    assert wait_for_close(writer, woken, writer.close_parts([0, 2, 99])) == [], "nothing is open there any more"
-    rest = wait_for_close(writer, woken, writer.close_parts())
+    assert wait_for_close(writer, woken, [0, 2, 99]) == [], "nothing is open there any more"
+    rest = wait_for_close(writer, woken)
     assert [part.batch_id for part in rest] == [1, 1]
     writer.success(batches[0], 5, make_answer(5, b"y"))
     writer.stop()
@@ -263,7 +271,7 @@ def test_buffered_bytes_is_exact_and_falls_when_memory_is_short(layout: Layout) 
     assert writer.buffered_bytes % 10_000 == 0
     assert files_under(layout.images) == [], "row groups went to disk, no part closed"
     assert files_under(layout.temporary) != []
-    found = wait_for_close(writer, woken, writer.close_parts())
+    found = wait_for_close(writer, woken)
     assert writer.buffered_bytes == 0
     assert sum(part.rows for part in found) == 100
     writer.stop()
@@ -369,7 +377,8 @@ def run_with_fault(layout: Layout, batch_rows: int = 12) -> tuple[list[PartCommi
     for row in range(batch_rows):
         writer.success(batch, row, make_answer(row, bytes(2_000)))
     writer.error(batch, 0, make_failure(), None, attempts=1)
-    ticket = writer.close_parts()
+    ticket = next(TICKETS)
+    writer.close_parts(ticket)
     writer.success(batch, 0, make_answer(0, bytes(500)))
     writer.stop()
     events = writer.events()
@@ -418,13 +427,13 @@ def test_whatever_ends_the_thread_is_delivered(layout: Layout, error: Exception)
     woken = threading.Event()
     writer = open_writer(layout, Reader(error=error), on_event=woken.set)
     writer.success(make_batch(), 0, make_answer(0, bytes(100)))
-    writer.close_parts()
+    writer.close_parts(next(TICKETS))
     while not (events := writer.events()):
         assert woken.wait(timeout=30)
         woken.clear()
     assert events == [WriterFailed(error)]
     writer.success(make_batch(), 1, make_answer(1, bytes(100)))
-    writer.close_parts()
+    writer.close_parts(next(TICKETS))
     writer.stop()
     assert writer.events() == []
     assert writer.buffered_bytes == 0

@@ -1,0 +1,97 @@
+"""What a rank tells rank 0: gathered here, and told at once where it is urgent, else now and then. Pure.
+
+Urgent is what makes others wait: rows that belong to another rank, parts that are published, lanes that have ended.
+"""
+
+from __future__ import annotations
+
+from ddmpi.core.frontier.frontier import Frontier
+from ddmpi.core.frontier.interface import Disposition, Finished
+from ddmpi.core.protocol import (
+    Counters,
+    HandedOff,
+    Handoff,
+    LaneReport,
+    PartReport,
+    Progress,
+    Sample,
+    Samples,
+    ToCoordinator,
+)
+from ddmpi.core.records import Answer
+from ddmpi.core.rules.verdict import Verdict
+
+
+class ProgressReports:
+    """The reports of one rank. All times are seconds, monotonic."""
+
+    def __init__(self, interval_s: float, now: float) -> None:
+        self.due_at = now
+        """When the next report goes out, urgent or not."""
+        self.successes = self.errors = self.requests = self.bytes = 0
+        self.parts: list[PartReport] = []
+        """Published, and not told yet."""
+        self.handoffs: list[Handoff] = []
+        """Rows that belong to another rank, not told yet."""
+        self._interval_s = interval_s
+        self._ended: list[LaneReport] = []
+        self._samples: list[Sample] = []
+        self._sent: Counters | None = None
+
+    def add_lane(self, report: LaneReport | None) -> None:
+        """Add one of the last reports on a lane that has ended, if this is one."""
+        if report is not None:
+            self._ended.append(report)
+
+    def count(self, done: Finished, answer: Answer) -> None:
+        """Count a request that has ended; keep the measurement if it was a sample."""
+        self.bytes += len(answer.body)
+        self.successes += done.disposition is Disposition.SUCCESS
+        self.errors += done.failure is not None
+        if done.is_sample:
+            self._samples.append(_sample(answer, done.verdict))
+
+    def is_due(self, now: float) -> bool:
+        """Return whether there is something urgent to tell, or it is time to tell the rest."""
+        return bool(self.parts or self._ended or self.handoffs) or now >= self.due_at
+
+    def take(self, frontier: Frontier, now: float, memory_bytes: int) -> list[ToCoordinator]:
+        """Return the messages that tell everything until now; begin anew. Nothing is told where nothing has changed."""
+        messages: list[ToCoordinator] = []
+        if self.handoffs:
+            messages.append(HandedOff(tuple(self.handoffs)))
+            self.handoffs.clear()
+        if not (self.parts or self._ended or now >= self.due_at):
+            return messages
+        self.due_at = now + self._interval_s
+        if self._samples:
+            messages.append(Samples(tuple(self._samples)))
+            self._samples.clear()
+        lanes = frontier.updates(now) + self._ended
+        counters = Counters(
+            self.successes, self.errors, self.requests, self.bytes,
+            frontier.in_flight, frontier.slots_active(), memory_bytes,
+        )  # fmt: skip
+        if self.parts or lanes or counters != self._sent:
+            self._sent = counters
+            remaining_s = frontier.remaining_s(now)
+            messages.append(Progress(tuple(self.parts), tuple(lanes), remaining_s, frontier.unstarted, counters))
+            self.parts.clear()
+            self._ended.clear()
+        return messages
+
+
+def _sample(answer: Answer, verdict: Verdict) -> Sample:
+    return Sample(
+        server=answer.task.server,
+        success=verdict.failure is None,
+        status=answer.status,
+        error_kind=verdict.failure.kind.value if verdict.failure else "",
+        ip=answer.ip,
+        http_version=answer.http_version,
+        connect_s=answer.connect_s,
+        ttfb_s=answer.ttfb_s,
+        total_s=answer.total_s,
+        bytes=len(answer.body),
+        retry_after_s=verdict.retry_after_s or 0.0,
+    )
