@@ -166,13 +166,15 @@ class Frontier:
         if now < self._outage.probe_at:
             return []
         while not self._stopped and (slot := self._wake_queue.pop(now)) is not None:
+            lane = self._lanes.by_id.get(slot.lane_id)
+            if lane is None:
+                continue  # it was released, with an entry left that had become too early
             task = None
             if not slot.is_held and slot.next_due(now) <= now and slot.limiter.ready_at(now) <= now:
                 task = slot.pop(now) if self._gate is None else self._let_through(self._gate, slot, now)
                 if task is not None:
                     self._start(slot, task, now)
-            self._changes.touch(self._lanes.by_id[slot.lane_id], slot)
-            changes = self._after_changes(now)
+            changes = self._after_changes(now, lane, slot)
             if task is not None or changes:
                 return changes
         return []
@@ -227,14 +229,14 @@ class Frontier:
         if limiter.tripped:
             slot.given_up = verdict.failure
         lane.gave_up = lane.gave_up or (lane.is_sampling and verdict.signal in _ENDS_SAMPLING)
-        self._changes.touch(lane, slot)
         done = Finished(
             task, url, attempt, slot.key, MANY_SERVERS if lane.is_packed else lane.group, lane.lane_id, verdict,
             disposition, failure, None if task.robots_of else self._batches[task.batch_id],
             0.0 if verdict.signal is Signal.OK else limiter.wait_s(now), limiter.rate_per_s,
             lane.is_sampling and not task.robots_of,
         )  # fmt: skip
-        return [done, *self._after_changes(now)]
+        self._changes.told.insert(0, done)
+        return self._after_changes(now, lane, slot)
 
     def _judge_network(self, slot: Slot, signal: Signal, now: float) -> Signal:
         """Return what the end of a request says about its server, after what it says about our own network."""
@@ -251,16 +253,22 @@ class Frontier:
 
     # ---- the invariants
 
-    def _after_changes(self, now: float) -> list[Change]:
-        """Restore the invariants of each lane that this call has touched, and of those that this touches in turn."""
+    def _after_changes(self, now: float, lane: HeldLane | None = None, slot: Slot | None = None) -> list[Change]:
+        """Restore the invariants of each lane that this call has touched, and of those that this touches in turn.
+
+        ``lane`` and ``slot`` are what the call was about: with one of them in each request, they are not noted first.
+        """
         changes = self._changes
-        while True:
-            while (touched := changes.next_touched()) is not None:
-                self._after_change(*touched, now)
-            lane = None if self._stopped else self._lanes.start_next(now)
-            if lane is None:
-                return changes.take()
-            self._open(lane, now)
+        if lane is not None and slot is not None:
+            self._after_change(lane, (slot,), now)
+        while changes.touched or self._lanes.queued:
+            while changes.touched:
+                self._after_change(*changes.next_touched(), now)
+            started = None if self._stopped else self._lanes.start_next(now)
+            if started is None:
+                break
+            self._open(started, now)
+        return changes.take()
 
     def _after_change(self, lane: HeldLane, slots: Iterable[Slot], now: float) -> None:
         """Restore the lane's invariants.
@@ -272,16 +280,17 @@ class Frontier:
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:
                 self._refill(lane, now)
-        self._changes.told += self._batches.take_ended()
-        if not lane.is_running:
+        if self._batches.have_ended:
+            self._changes.told += self._batches.take_ended()
+        if lane.stage is not LaneStage.RUNNING:
             return
-        if not self._stopped and (load := self._intake.next_batch(lane)) is not None:
+        if lane.batches and not self._stopped and (load := self._intake.next_batch(lane)) is not None:
             self._changes.told.append(load)
         if lane.split is not None and lane.in_flight <= lane.share.connections:
             # Before the lane ends: the rest of its share is another rank's from then on.
             self._changes.told.append(LanesGiven(lane.split, tuple(lane.servers), lane.share.connections))
             lane.split = None
-        if lane.is_used_up:
+        if not lane.rows and lane.is_used_up:
             self._lanes.end(lane)
             ended = LaneEnded(lane.lane_id, frozenset(lane.batch_ids), tuple(lane.servers), lane.endings)
             self._changes.told.append(ended)

@@ -88,9 +88,9 @@ class LaneTable:
         Raises:
             TransitionError: it has not ended.
         """
-        lane = self.by_id.pop(lane_id)
+        lane = self.by_id[lane_id]
         lane.move(LaneEvent.RELEASE)
-        return lane
+        return self.by_id.pop(lane_id)
 
     def give_back(self, time_s: float) -> tuple[int, ...]:
         """Take out the queued lanes that ``lanes_to_give`` chooses; return their ids."""

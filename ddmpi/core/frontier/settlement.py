@@ -49,10 +49,13 @@ class OpenBatches:
         if not self._rows[batch_id]:
             self._ended.append(batch_id)
 
+    @property
+    def have_ended(self) -> bool:
+        """Whether ``take_ended`` has something."""
+        return bool(self._ended)
+
     def take_ended(self) -> list[BatchEnded]:
         """Return the batches whose last row has left since the last call."""
-        if not self._ended:
-            return []
         ended = [batch_id for batch_id in dict.fromkeys(self._ended) if self._rows.get(batch_id) == 0]
         self._ended.clear()
         for batch_id in ended:
@@ -68,18 +71,20 @@ class Changes:
 
     def __init__(self) -> None:
         self.told: list[Change] = []
-        self._touched: dict[HeldLane, dict[Slot, None]] = {}
+        self.touched: dict[HeldLane, dict[Slot, None]] = {}
 
     def touch(self, lane: HeldLane, *slots: Slot) -> None:
         """Have the lane looked after, and these slots of it."""
-        self._touched.setdefault(lane, {}).update(dict.fromkeys(slots))
+        self.touched.setdefault(lane, {}).update(dict.fromkeys(slots))
 
-    def next_touched(self) -> tuple[HeldLane, dict[Slot, None]] | None:
-        """Take out a lane that has to be looked after, with its slots; None if there is none."""
-        if not self._touched:
-            return None
-        lane = next(iter(self._touched))
-        return lane, self._touched.pop(lane)
+    def next_touched(self) -> tuple[HeldLane, dict[Slot, None]]:
+        """Take out a lane that has to be looked after, with its slots.
+
+        Raises:
+            StopIteration: there is none.
+        """
+        lane = next(iter(self.touched))
+        return lane, self.touched.pop(lane)
 
     def take(self) -> list[Change]:
         """Return what has to be told, in order; begin anew."""
@@ -103,10 +108,12 @@ class Settlement:
         self._changes = changes
 
     def settle(self, lane: HeldLane, task: Task) -> None:
-        """Count out a task that leaves this rank, or the request for a robots.txt that is over."""
+        """Count out a task that leaves this rank, or the request for a robots.txt that is over.
+
+        The caller looks after the lane; others that this concerns are touched.
+        """
         lane.rows -= 1
         lane.settled += 1
-        self._changes.touch(lane)
         if task.home_lane:
             self._come_back(task, lane)
             self._changes.touch(self._lanes[task.home_lane])
@@ -126,7 +133,6 @@ class Settlement:
     def hand_off(self, task: Task, holder: HeldLane, taker: HeldLane) -> None:
         """Count a task out of the lane that holds it, which may not be its home, into another lane of the rank."""
         holder.rows -= 1
-        self._changes.touch(holder)
         self._come_back(task, holder)
         if task.home_lane == 0:
             task.home_lane = holder.lane_id

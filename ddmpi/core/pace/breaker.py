@@ -3,7 +3,7 @@
 Decides from how requests ended. It must not know pauses' lengths, rates or rows.
 
     closed -> (failures in a row) -> open, for a pause -> half-open: one request, a probe -> closed, or open again
-                                                                                         -> tripped, after the last probe
+                                                                                 -> tripped, after the last one
 
 Invariants: requests that started before the last parking say nothing about the time after it, for or against the
 server; only an answer to a probe closes the breaker.

@@ -490,7 +490,7 @@ def test_a_pause_that_comes_before_the_lane_starts_is_kept(make: Make) -> None:
 # ---- lanes are given away
 
 
-def queued(make: Make, *lanes: Lane) -> Frontier:
+def queued(make: Make, *lanes: Lane) -> Driven:
     """A frontier whose one connection is taken, with these lanes in its queue."""
     frontier = make(connections=1, low_water_rows=1)
     start(frontier, lane(100, batches=[batch(0), batch(1), batch(2), batch(3)]))

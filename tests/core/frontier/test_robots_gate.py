@@ -8,8 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from ddmpi.core.frontier.attempts import Disposition
-from ddmpi.core.frontier.interface import LaneEnded, RowHandedOff, RowsFailed
+from ddmpi.core.frontier.interface import Disposition, LaneEnded, RowHandedOff, RowsFailed
 from ddmpi.core.frontier.robots_gate import KNOWN_FOR_S, MOST_KNOWN_BYTES, RobotsGate
 from ddmpi.core.protocol import Extend, Handoff, Lane
 from ddmpi.core.records import ErrorKind, Failure, Limits, Task

@@ -1,0 +1,105 @@
+"""The rows of one server group in one lane, and when the frontier looks at them."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from ddmpi.core.frontier.slot import Slot, WakeQueue
+from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.rate_limiter import RateLimiter
+from ddmpi.core.records import ErrorKind, Failure, Limits, Task
+
+
+def slot(limits: Limits = Limits(2.0, 4), key: str = "s") -> Slot:  # noqa: B008  # it is frozen
+    return Slot(key, 1, RateLimiter(limits, PacePolicy(), None, random.Random(1), 0.0), limits)
+
+
+def task(row: int) -> Task:
+    return Task(0, row, f"http://s/{row}", "s")
+
+
+def test_a_row_that_is_due_again_goes_before_fresh_ones() -> None:
+    it = slot()
+    it.queue.extend([task(0), task(1)])
+    it.retry_at(task(2), 5.0)
+    assert it.waiting == 3
+    taken = [it.pop(4.0), it.pop(5.0), it.pop(5.0), it.pop(5.0)]
+    assert [task and task.row for task in taken] == [0, 2, 1, None]
+
+
+def test_when_a_row_is_due() -> None:
+    it = slot()
+    assert it.next_due(1.0) == math.inf
+    it.retry_at(task(0), 5.0)
+    assert (it.next_due(1.0), it.next_due(7.0)) == (5.0, 7.0)
+    it.queue.append(task(1))
+    assert it.next_due(1.0) == 1.0
+
+
+def test_rows_that_were_held_back_go_before_all_others_in_their_order() -> None:
+    it = slot()
+    it.queue.append(task(9))
+    for row in (0, 1):
+        it.hold_back("http://s", task(row))
+    assert it.waiting == 3
+    assert not it.release("http://other")
+    assert it.release("http://s")
+    assert [task.row for task in it.queue] == [0, 1, 9]
+
+
+def test_clear_takes_out_everything_that_waits() -> None:
+    it = slot()
+    it.queue.append(task(0))
+    it.retry_at(task(1), 5.0)
+    it.hold_back("http://s", task(2))
+    assert sorted(task.row for task in it.clear()) == [0, 1, 2]
+    assert it.waiting == 0
+
+
+def test_a_crawl_delay_lowers_the_rate_by_the_slots_part_of_the_connections_and_stays() -> None:
+    it = slot(Limits(2.0, 2))
+    it.slow_down(10.0, 8, 0.0)
+    assert it.limiter.limits.rate_per_s == pytest.approx(2 / 8 / 10.0)
+    it.planned = Limits(4.0, 4)
+    it.set_limits(it.planned, 0.0)
+    assert it.limiter.limits.rate_per_s == pytest.approx(4 / 8 / 10.0)
+    it.set_limits(Limits(0.01, 4), 0.0)
+    assert it.limiter.limits.rate_per_s == 0.01, "a lower limit counts"
+
+
+def test_the_operator_can_hold_a_slot() -> None:
+    it, queue = slot(), WakeQueue()
+    it.queue.append(task(0))
+    it.set_limits(None, 0.0)
+    assert it.is_held
+    queue.enter(it, 0.0)
+    assert queue.next_at == math.inf
+    it.set_limits(Limits(1.0, 1), 0.0)
+    queue.enter(it, 0.0)
+    assert (it.is_held, queue.next_at) == (False, 0.0)
+
+
+def test_a_server_that_is_given_up_is_not_looked_at() -> None:
+    it, queue = slot(), WakeQueue()
+    it.queue.append(task(0))
+    it.given_up = Failure(ErrorKind.CONNECT, -1, "refused")
+    queue.enter(it, 0.0)
+    assert queue.pop(100.0) is None
+
+
+def test_slots_come_out_by_time_each_once_and_stale_entries_never() -> None:
+    queue = WakeQueue()
+    early, late = slot(key="early"), slot(key="late")
+    late.retry_at(task(0), 8.0)
+    early.retry_at(task(0), 6.0)
+    for it in (late, early):
+        queue.enter(it, 0.0)
+    late.queue.append(task(1))
+    queue.enter(late, 0.0)
+    assert queue.pop(0.0) is late, "it was entered again for an earlier time"
+    assert queue.next_at == 6.0
+    assert queue.pop(9.0) is early
+    assert queue.pop(9.0) is None, "the entry for 8.0 is stale"
