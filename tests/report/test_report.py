@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from ddmpi.config import config as config_module
+from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.records import Orders, Picture
 from ddmpi.core.stats.metrics import MOST_POINTS
 from ddmpi.core.stats.usage import GroupUsage, UsageCounter, UsageTable
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.profiles import Profile
 from ddmpi.report.data import Audit, Point, Report, RunLine, ServerLine, Summary
 from ddmpi.report.page import MOST_SERVERS, render
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output

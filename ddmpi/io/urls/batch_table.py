@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.ledger.profile import Profile, server_row_time_s
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, is_packed
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
-from ddmpi.io.folder.profiles import Profile
 from ddmpi.io.urls.index import read_index
 from ddmpi.io.urls.name_column import NameColumn
 
@@ -245,12 +245,6 @@ def make_plan(
     return Plan(
         rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers
     )
-
-
-def server_row_time_s(limits: Limits, profile: Profile | None) -> float:
-    """Seconds per row of a server with these limits, as its profile tells, or with a latency that is assumed."""
-    latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
-    return row_time_s(limits, latency_s)
 
 
 def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ddmpi.core.ledger.profile import Profile, profile_of, server_row_time_s
 from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.protocol import Assign, Lane, LaneReport, LaneState, Progress, Sample
 from ddmpi.core.records import INVALID_SERVER, BatchRef, Limits, PaceState
-from ddmpi.io.folder.profiles import Profile, profile_of, write_profiles
-from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, server_row_time_s
+from ddmpi.io.folder.profiles import write_profiles
+from ddmpi.io.urls.batch_table import BatchTable, limits_by_group
 from ddmpi.roles.coordinator.run_state import RunState
 
 Target = tuple[str, BatchRef, int]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ddmpi.config.config import Config, digests
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.pace.byte_limits import Spent
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import MANY_SERVERS, BatchRef, PaceState
@@ -22,8 +23,7 @@ from ddmpi.core.rules.retry_filter import choice_of, without_servers
 from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, save
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock
-from ddmpi.io.folder.markers import BatchCounts, parts_of, remove_completed, scan, write_completed
-from ddmpi.io.folder.profiles import Profile
+from ddmpi.io.folder.markers import Marker, parts_of, remove_completed, scan, write_completed
 from ddmpi.io.results.outcomes import Outcomes, is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
@@ -196,7 +196,7 @@ class RunState:
         Raises:
             StorageError: the marker cannot be written.
         """
-        counts = BatchCounts(
+        counts = Marker(
             int(self.rows[batch_id]),
             int(self.successes[batch_id]),
             int(self.errors[batch_id]),

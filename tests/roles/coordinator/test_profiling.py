@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from ddmpi.config.config import parse
+from ddmpi.core.ledger.profile import Profile, profile_of
 from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.protocol import Counters, LaneReport, LaneState, PartReport, Progress, Sample
 from ddmpi.core.records import Limits, PaceState
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import acquire
-from ddmpi.io.folder.profiles import Profile, profile_of, read_profiles, write_profiles
+from ddmpi.io.folder.profiles import read_profiles, write_profiles
 from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
