@@ -48,5 +48,5 @@ class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked f
     exit_code = EXIT_PENDING
 
 
-class TransitionError(DdmpiError):
-    """A state machine was told something that cannot happen in its state: a bug in ddmpi."""
+class TransitionError(Exception):
+    """A state machine was told something that cannot happen in its state: a bug in ddmpi, hence no ``DdmpiError``."""

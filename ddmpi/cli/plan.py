@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.forecast.prediction import Circumstances, Prediction, predict
+from ddmpi.core.forecast.prediction import Prediction, predict
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.records import Orders, shown_group
 from ddmpi.errors import EXIT_DONE
@@ -109,7 +109,7 @@ def predict_run(
         workers=[0],
     )  # fmt: skip
     samples = config.profiling.samples_per_server if config.profiling.mode == "measure" and not known else 0
-    return predict(plan, rows_left, workers, Circumstances(config.downloader_parameters.connections_per_rank, samples))
+    return predict(plan, rows_left, workers, samples)
 
 
 def _page(

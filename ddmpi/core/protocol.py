@@ -85,6 +85,8 @@ class Lane(msgspec.Struct, frozen=True):
     handoffs: tuple[Handoff, ...] = ()
     whole: Limits | None = None
     """The limits that ``share`` is a share of; None: all of it."""
+    limits: dict[str, Limits] = {}
+    """Of a packed lane: those of its servers that are not the config's, because of profiles.csv; mostly none."""
 
 
 class ControlOverride(msgspec.Struct, frozen=True):

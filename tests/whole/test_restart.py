@@ -60,8 +60,8 @@ def warned(caplog: pytest.LogCaptureFixture) -> str:
 
 
 def assert_rows_counted(state: RunState) -> None:
-    assert (state.successes.tolist()[:2], state.errors.tolist()[:2]) == ([7, 4], [3, 0])
-    assert [state.is_open(batch_id) for batch_id in range(4)] == [False, True, True, True]
+    assert (state.counts.successes.tolist()[:2], state.counts.errors.tolist()[:2]) == ([7, 4], [3, 0])
+    assert [state.counts.is_open(batch_id) for batch_id in range(4)] == [False, True, True, True]
 
 
 def test_a_restart_goes_on_without_a_word(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

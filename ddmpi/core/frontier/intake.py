@@ -108,7 +108,7 @@ class Feed:
         """The lane's slot of that name, made if it is missing."""
         slot = held.slots.get(key)
         if slot is None:
-            planned = self._rules.limits_for(key) if held.lane.packed else held.share
+            planned = (held.lane.limits.get(key) or self._rules.limits_for(key)) if held.lane.packed else held.share
             allowed = held.allowed(key, planned)
             limiter = RateLimiter(allowed or planned, self._rules.pace, held.lane.paces.get(key), self._rng, now)
             limiter.rest(now, max(0.0, held.rest_until - now))

@@ -62,7 +62,7 @@ class BatchState:
     """What the disk says of a batch: completed with counts, or open with the parts it has (relative paths)."""
 
     batch_id: int
-    counts: Marker | None
+    marker: Marker | None
     parts: tuple[str, ...] = ()
 
 

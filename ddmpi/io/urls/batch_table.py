@@ -188,7 +188,7 @@ def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def limits_by_group(config: Config, profiles: dict[str, Profile]) -> Callable[[str], Limits]:
+def limits_by_group(config: Config, profiles: Mapping[str, Profile]) -> Callable[[str], Limits]:
     """The limits of a pace group: the config's, lowered by what profiles.csv says (a user may have edited it)."""
     known: dict[str, tuple[Profile | None, Limits]] = {}
 
@@ -217,7 +217,7 @@ def make_plan(
     config: Config,
     *,
     rows: IntArray,
-    profiles: dict[str, Profile],
+    profiles: Mapping[str, Profile],
     limits: Callable[[str], Limits],
     ref: Callable[[int], BatchRef],
     workers: Sequence[int],
@@ -243,8 +243,22 @@ def make_plan(
         else:
             times[index] = server_row_time_s(limits(name), profiles.get(name))
     return Plan(
-        rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers
-    )
+        rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers,
+        parameters.connections_per_rank, _limits_of_packed(table, config, profiles, limits),
+    )  # fmt: skip
+
+
+def _limits_of_packed(
+    table: BatchTable, config: Config, profiles: Mapping[str, Profile], limits: Callable[[str], Limits]
+) -> dict[str, dict[str, Limits]]:
+    """By packed group, its servers that have a profile by which their limits are not the config's."""
+    found: dict[str, dict[str, Limits]] = {}
+    for server in profiles:
+        index = table.group_of_server(server, config.group_of(server))
+        group = "" if index is None else table.group_names[index]
+        if is_packed(group) and limits(server) != config.limits_for(server):
+            found.setdefault(group, {})[server] = limits(server)
+    return found
 
 
 def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:

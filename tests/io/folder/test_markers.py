@@ -46,7 +46,7 @@ def test_a_marker_that_says_nothing_sound_is_none(layout: Layout, content: bytes
     layout.completed(batch.server_name, batch.partition_id).write_bytes(content)
     assert read_completed(layout, batch) is None
     (state,) = scan(layout, [batch])
-    assert state.counts is None
+    assert state.marker is None
     assert len(state.parts) == 1
 
 
