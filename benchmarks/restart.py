@@ -27,7 +27,7 @@ import yaml
 from ddmpi.config import config as config_module
 from ddmpi.core.records import Orders
 from ddmpi.io.folder.layout import Layout, part_name
-from ddmpi.io.folder.markers import BatchCounts
+from ddmpi.io.folder.markers import Marker
 from ddmpi.io.folder.schedules import VerificationRow, write_verification
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.run_state import RunState
@@ -81,7 +81,7 @@ def complete(config_path: Path) -> None:
     state = opened(config_path)
     layout, table = state.layout, state.table
     marker = json.dumps({"rows": ROWS_PER_BATCH, "successes": ROWS_PER_BATCH, "errors": 0}).encode()
-    assert json.loads(marker) == {name: getattr(BatchCounts(10, 10, 0), name) for name in json.loads(marker)}
+    assert json.loads(marker) == {name: getattr(Marker(10, 10, 0), name) for name in json.loads(marker)}
     verified: list[VerificationRow] = []
     for batch_id in range(len(table)):
         ref = table.ref(batch_id)

@@ -1,7 +1,8 @@
 """The error tree. A URL that cannot be fetched is not an error here: it is an outcome (see ``records``).
 
 ``exit_code`` is what the program ends with when the error reaches ``__main__``.
-Anything that is not a ``DdmpiError`` and escapes is a bug: exit 1 and a traceback.
+Anything that is not a ``DdmpiError`` and escapes is a bug: it ends all ranks with exit 1, and its traceback is on the
+screen and in the log of the rank.
 """
 
 from __future__ import annotations
@@ -48,5 +49,5 @@ class Interrupted(DdmpiError):  # noqa: N818  # it is no error: the user asked f
     exit_code = EXIT_PENDING
 
 
-class TransitionError(DdmpiError):
-    """A state machine was told something that cannot happen in its state: a bug in ddmpi."""
+class TransitionError(Exception):
+    """A state machine was told something that cannot happen in its state: a bug in ddmpi, hence no ``DdmpiError``."""

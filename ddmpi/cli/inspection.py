@@ -89,11 +89,11 @@ def _count(layout: Layout, table: BatchTable) -> _Counts:
     done, errors, ignored = np.zeros(len(table), np.int64), np.zeros(len(table), np.int64), table.ignored_rows.copy()
     begun = 0
     for found in scan(layout, map(table.ref, table.begun(layout).tolist())):
-        if found.counts is not None:
-            done[found.batch_id] = found.counts.rows
-            errors[found.batch_id] = found.counts.errors
+        if found.marker is not None:
+            done[found.batch_id] = found.marker.rows
+            errors[found.batch_id] = found.marker.errors
             # What an earlier run has ignored, and the next one would not, is to be fetched.
-            ignored[found.batch_id] = min(found.counts.ignored, int(ignored[found.batch_id]))
+            ignored[found.batch_id] = min(found.marker.ignored, int(ignored[found.batch_id]))
         begun += bool(found.parts)
     return _Counts(done, errors, ignored, done + ignored == table.rows, begun)
 

@@ -10,12 +10,13 @@ from rich.table import Table
 
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.forecast.prediction import Circumstances, Prediction, predict
+from ddmpi.core.forecast.prediction import Prediction, predict
+from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.records import Orders, shown_group
 from ddmpi.errors import EXIT_DONE
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.profiles import Profile, read_profiles
+from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.report.formats import counted, duration, size
@@ -108,7 +109,7 @@ def predict_run(
         workers=[0],
     )  # fmt: skip
     samples = config.profiling.samples_per_server if config.profiling.mode == "measure" and not known else 0
-    return predict(plan, rows_left, workers, Circumstances(config.downloader_parameters.connections_per_rank, samples))
+    return predict(plan, rows_left, workers, samples)
 
 
 def _page(

@@ -33,6 +33,7 @@ from ddmpi.config.value_types import (
     Text,
     TextOrTexts,
 )
+from ddmpi.core.records import CONNECTIONS_PER_RANK
 
 MAX_FILE_BYTES = 2**31 - 1
 """One Arrow ``binary`` value is addressed by 32-bit offsets."""
@@ -114,7 +115,10 @@ class DownloaderParameters(Section):
         8, ge=1, le=10_000, description="Connections to one server at the same time, over all ranks."
     )
     connections_per_rank: int = Field(
-        256, ge=1, le=100_000, description="Connections of one rank at the same time, over all servers."
+        CONNECTIONS_PER_RANK,
+        ge=1,
+        le=100_000,
+        description="Connections of one rank at the same time, over all servers.",
     )
     header: HeaderLines = Field(
         (),

@@ -86,7 +86,7 @@ class Lane(msgspec.Struct, frozen=True):
     whole: Limits | None = None
     """The limits that ``share`` is a share of; None: all of it."""
     limits: dict[str, Limits] = {}
-    """Limits of servers of a packed lane that differ from the config's."""
+    """Of a packed lane: those of its servers that are not the config's, because of profiles.csv; mostly none."""
 
 
 class ControlOverride(msgspec.Struct, frozen=True):

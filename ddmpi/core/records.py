@@ -16,6 +16,9 @@ INVALID_SERVER = "__invalid__"
 MANY_SERVERS = "__many__"
 """``server_name`` of the batches that pack many small servers."""
 
+CONNECTIONS_PER_RANK = 256
+"""What one rank may have in flight over all servers, where the config does not say otherwise."""
+
 
 class ErrorKind(str, Enum):
     """The closed list of ``error_kind`` values; docs/errors.md says what each one means."""

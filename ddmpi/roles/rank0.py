@@ -98,11 +98,11 @@ class Rank0:
 
     def _conduct(self, config: Config, layout: Layout) -> Exit:
         reporter = ConsoleReporter(self.console, self.mailbox.size, self._started_at)
-        reporting = InitCallbacks(
+        callbacks = InitCallbacks(
             reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
             reporter.on_names, reporter.on_grouped,
         )  # fmt: skip
-        state = initialize(config, layout, self._own(layout), self.orders, reporting)
+        state = initialize(config, layout, self._own(layout), self.orders, callbacks)
         log_to_file(layout, 0, config.logging)
         reporter.on_ready(state)
         log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)
@@ -111,7 +111,7 @@ class Rank0:
         controller = Controller(layout, self.console.say)
         coordinator = Coordinator(
             state, self._workers(), self.mailbox.send, self.mailbox.scatter, deadline,
-            control=controller.first_rules(),
+            overrides=controller.first_rules(),
             on_end=lambda ending: reporter.write_report(coordinator, ending, time.monotonic()),
         )  # fmt: skip
         reporter.watch(coordinator)

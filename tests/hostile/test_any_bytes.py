@@ -27,7 +27,7 @@ from ddmpi.core.stats.metrics import decode_lines
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, load, save
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.markers import BatchCounts, read_completed, write_completed
+from ddmpi.io.folder.markers import Marker, read_completed, write_completed
 from ddmpi.io.results.images import header_size
 from tests.core.test_protocol import MESSAGES
 from tests.hostile.bodies import PICTURE, picture
@@ -107,7 +107,7 @@ def test_checkpoints(layout: Layout, sound_checkpoint: bytes, data: st.DataObjec
 
 
 BATCH = make_batch()
-MARKED = BatchCounts(1250, 1207, 43, {"dns": 43}, 7)
+MARKED = Marker(1250, 1207, 43, {"dns": 43}, 7)
 
 
 @pytest.fixture

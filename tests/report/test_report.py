@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from ddmpi.config import config as config_module
+from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.records import Orders, Picture
 from ddmpi.core.stats.metrics import MOST_POINTS
 from ddmpi.core.stats.usage import GroupUsage, UsageCounter, UsageTable
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.profiles import Profile
 from ddmpi.report.data import Audit, Point, Report, RunLine, ServerLine, Summary
 from ddmpi.report.page import MOST_SERVERS, render
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
@@ -251,9 +251,9 @@ def test_the_lines_are_pace_groups_and_packed_servers_are_one(make_state: MakeSt
         downloader_parameters={"batch_size": 20, "default_rate_limit": 7},
         servers=[{"match": "*.many.org", "group": "many.org", "rate_limit": 2}],
     )
-    state.successes[:] = state.table.rows
-    state.successes[0] -= 5
-    state.errors[0] = 3
+    state.counts.successes[:] = state.table.rows
+    state.counts.successes[0] -= 5
+    state.counts.errors[0] = 3
     state.profiles["big.org"] = Profile("big.org", 3, 2, 0, 7.0, bytes=4_000)
     lines, rest = server_lines(state, usage_of("big.org"), 10.0)
     assert rest is None
@@ -288,12 +288,12 @@ def test_small_servers_with_many_errors_or_pending_rows_are_listed(make_state: M
     sizes = {f"{number:05d}.org": 2 for number in range(MOST_SERVERS + 500)}
     state = make_state(sizes | {"failing.org": 1, "waiting.org": 1}, downloader_parameters={"batch_size": 2},
                        profiling={"min_rows": 1})  # fmt: skip
-    state.successes[:] = state.table.rows
+    state.counts.successes[:] = state.table.rows
     names = state.table.group_names
     groups = {names[int(group)]: batch_id for batch_id, group in enumerate(state.table.groups)}
-    for name, column in (("failing.org", state.errors), ("waiting.org", None)):
+    for name, column in (("failing.org", state.counts.errors), ("waiting.org", None)):
         if name in groups:
-            state.successes[groups[name]] = 0
+            state.counts.successes[groups[name]] = 0
             if column is not None:
                 column[groups[name]] = 1
     lines, rest = server_lines(state, UsageTable(), 0.0)

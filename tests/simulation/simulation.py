@@ -19,6 +19,7 @@ from typing import cast
 
 from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS, FrontierConfig
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
+from ddmpi.core.ledger.batch_counts import BatchCounts
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import (
@@ -45,7 +46,6 @@ from ddmpi.core.protocol import (
 )
 from ddmpi.core.records import PaceState
 from ddmpi.core.rules.retry import RetryPolicy
-from ddmpi.errors import DdmpiError
 from tests.simulation.rank import COORDINATOR, RankModel, SimulatedRank, Surroundings, Witness
 from tests.simulation.sampling import Sampling
 from tests.simulation.world import Disk, Network, World
@@ -58,7 +58,7 @@ EVENTS_PER_RANK = 200_000
 """Bounds on the events of a run; waiting costs two reports a second, so these are hours of it."""
 
 
-class SimulationError(DdmpiError):
+class SimulationError(Exception):
     """The simulated run does not come to an end, or a message came where it cannot."""
 
 
@@ -143,7 +143,7 @@ class Simulation:
         successes, errors, parts = disk.count(len(world.batches))
         rows_left = plan.batch_rows - successes - errors
         self.sampling = Sampling(plan, rows_left, parts, cluster.samples) if cluster.samples else None
-        self.ledger = Ledger(plan, successes, errors, parts)
+        self.ledger = Ledger(plan, BatchCounts(plan.batch_rows, successes, errors, parts))
         self.ranks = [self._make_rank(rank) for rank in range(cluster.ranks)]
         self._turns = [math.inf] * cluster.ranks
         self._finished: set[int] = set()

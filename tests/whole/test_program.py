@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -422,6 +423,37 @@ def test_a_bug_on_one_rank_ends_all_with_one_message(tmp_path: Path, new_job: Ma
     assert code not in {0, 2, 75}
     assert "ZeroDivisionError: made for the test" in printed
     assert "of 4 on" in printed
+
+
+CRASHING_LEDGER = """
+import sys
+from ddmpi.__main__ import main
+from ddmpi.core.ledger import ledger
+from ddmpi.errors import TransitionError
+take = ledger.Ledger.on_progress
+def crash(self, rank, message, now):
+    if self.rows_final() > 20:
+        raise TransitionError("made for the test")
+    return take(self, rank, message, now)
+ledger.Ledger.on_progress = crash
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 4, pytest.param(64, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
+def test_a_bug_on_rank_0_ends_all_at_once_with_its_traceback(tmp_path: Path, new_job: MakeJob, ranks: int) -> None:
+    with running_fleet(tmp_path / "fleet", plain_fleet(4), 400) as fleet:
+        job = new_job(fleet.table_path, downloader_parameters={"default_rate_limit": 20})
+        process = job.start(ranks, program=("-c", CRASHING_LEDGER))
+        printed, _ = process.communicate(timeout=300)  # so many ranks take their time to start
+        ended_at = time.time()
+    log = job.output / "logs" / "rank-00000.log"
+    assert process.returncode == 1, printed
+    for text in (printed, log.read_text()):
+        assert text.count("Traceback (most recent call last)") == 1
+        assert "ddmpi.errors.TransitionError: made for the test" in text
+        assert f"rank 0 of {ranks} on" in text
+    assert ended_at - log.stat().st_mtime < 5.0
 
 
 def test_a_wrong_config_is_refused_with_all_its_errors(tmp_path: Path, new_job: MakeJob) -> None:

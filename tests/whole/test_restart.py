@@ -14,7 +14,7 @@ from ddmpi.config.config import parse
 from ddmpi.core.records import Orders, PaceState
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.markers import BatchCounts, read_completed, write_completed
+from ddmpi.io.folder.markers import Marker, read_completed, write_completed
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.run_state import RunState
 from tests.io.result_data import write_outcomes
@@ -60,8 +60,8 @@ def warned(caplog: pytest.LogCaptureFixture) -> str:
 
 
 def assert_rows_counted(state: RunState) -> None:
-    assert (state.successes.tolist()[:2], state.errors.tolist()[:2]) == ([7, 4], [3, 0])
-    assert [state.is_open(batch_id) for batch_id in range(4)] == [False, True, True, True]
+    assert (state.counts.successes.tolist()[:2], state.counts.errors.tolist()[:2]) == ([7, 4], [3, 0])
+    assert [state.counts.is_open(batch_id) for batch_id in range(4)] == [False, True, True, True]
 
 
 def test_a_restart_goes_on_without_a_word(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,10 +105,10 @@ def test_a_marker_that_counts_other_rows_than_its_batch_has_is_damaged(folder: P
     begun(folder)
     with opened(folder) as state:
         for batch_id in (0, 1):
-            write_completed(state.layout, state.table.ref(batch_id), BatchCounts(rows, rows, 0))
+            write_completed(state.layout, state.table.ref(batch_id), Marker(rows, rows, 0))
     with opened(folder) as state:
         assert_rows_counted(state)
-        assert read_completed(state.layout, state.table.ref(0)) == BatchCounts(10, 7, 3, {"http_status": 3})
+        assert read_completed(state.layout, state.table.ref(0)) == Marker(10, 7, 3, {"http_status": 3})
         assert read_completed(state.layout, state.table.ref(1)) is None
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from ddmpi.core.frontier.held_lane import MOST_PACKED_DEMAND, busy_connections
 from ddmpi.core.frontier.lane_table import MOST_RUNNING_LANES, lanes_to_give, wants_work
 from ddmpi.core.frontier.stealing import WorkRequests
-from ddmpi.core.ledger.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S
+from ddmpi.core.ledger.schedule import CPU_PER_ROW_S
 from ddmpi.core.protocol import (
     REPORT_INTERVAL_S,
     Assign,
@@ -38,7 +38,7 @@ from ddmpi.core.protocol import (
     ToCoordinator,
     ToDownloader,
 )
-from ddmpi.core.records import BatchRef, Limits
+from ddmpi.core.records import CONNECTIONS_PER_RANK, BatchRef, Limits
 from ddmpi.errors import TransitionError
 
 

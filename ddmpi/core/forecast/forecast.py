@@ -14,15 +14,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.coarse_rank import CoarseModel, CoarseRank
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
+from ddmpi.core.ledger.batch_counts import BatchCounts
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.protocol import Assign, Progress, StealResponse, ToCoordinator, ToDownloader, WorkRequest
-from ddmpi.errors import DdmpiError
 
 MESSAGE_S = 0.0005
 """What a message takes from one rank's loop to the other's: both look at their mailbox now and then."""
@@ -32,8 +30,8 @@ EVENTS_PER_RANK = 100_000
 """Bounds on the events of a forecast: a batch that takes a day has its parts closed a thousand times."""
 
 
-class ForecastError(DdmpiError):
-    """The forecast does not come to an end."""
+class ForecastError(Exception):
+    """The forecast does not come to an end: a bug in ddmpi."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Forecast:
         model: CoarseModel | None = None,
         models: Mapping[int, CoarseModel] | None = None,
     ) -> None:
-        self.ledger = Ledger(plan, rows_final.copy(), np.zeros_like(rows_final), {})
+        self.ledger = Ledger(plan, BatchCounts(plan.batch_rows, rows_final))
         self.messages = 0
         self.now = 0.0
         self._workers = plan.workers

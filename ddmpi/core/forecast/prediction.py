@@ -15,7 +15,7 @@ import numpy as np
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.coarse_rank import CoarseModel
 from ddmpi.core.forecast.forecast import Forecast, ForecastReport
-from ddmpi.core.ledger.schedule import CONNECTIONS_PER_RANK, CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, lower_bound_s
+from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, lower_bound_s
 from ddmpi.core.records import BatchRef
 
 MOST_BATCHES = 10_000
@@ -49,25 +49,17 @@ class Prediction:
     """Every batch was simulated."""
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    """What beside the plan decides how long a run takes."""
-
-    connections_per_rank: int = CONNECTIONS_PER_RANK
-    samples_per_server: int = 0
-    """Requests to each server that is still to be profiled; 0 = none is."""
-
-
-def predict(plan: Plan, rows_left: IntArray, workers: int | None, circumstances: Circumstances) -> Prediction:
+def predict(plan: Plan, rows_left: IntArray, workers: int | None, samples_per_server: int = 0) -> Prediction:
     """Simulate the run.
 
     Args:
         rows_left: (B,) rows of each batch that are not final.
         workers: ranks that download; None = as many as are worth having.
+        samples_per_server: requests to each server that is still to be profiled; 0 = none is.
     """
     bound_s, bound_group = lower_bound_s(plan, rows_left)
     small = _simplified(plan, rows_left)
-    model = _model(rows_left, small, bound_s, circumstances.connections_per_rank)
+    model = _model(rows_left, small, bound_s, plan.connections_per_rank)
     runs: dict[int, ForecastReport] = {}
 
     def run(number: int) -> ForecastReport:
@@ -80,7 +72,7 @@ def predict(plan: Plan, rows_left: IntArray, workers: int | None, circumstances:
     first = max(1, int(np.ceil(work_s / bound_s))) if bound_s > 0 else 1
     advised = _advised(lambda number: run(number).makespan_s, WORTHWHILE * bound_s + model.commit_s + 1.0, first)
     report = run(workers or advised)
-    overhead_s = START_AND_END_S + _profiling_s(plan, rows_left, circumstances.samples_per_server)
+    overhead_s = START_AND_END_S + _profiling_s(plan, rows_left, samples_per_server)
     makespan_s = report.makespan_s + (overhead_s if rows_left.any() else 0.0)
     is_whole = len(small.batch_rows) == int(np.count_nonzero(rows_left))
     return Prediction(bound_s, bound_group, makespan_s, workers or advised, advised, report.steals, is_whole)
@@ -160,4 +152,5 @@ def _simplified(plan: Plan, rows_left: IntArray) -> Plan:
         group_of_server=lambda _server, _group: None,
         max_lanes=lambda batches: plan.max_lanes(round(batches * joined)),
         workers=plan.workers,
+        connections_per_rank=plan.connections_per_rank,
     )

@@ -1,11 +1,11 @@
-"""What the ledger decides: values that ``roles.performing`` performs, one after the other. Data only."""
+"""What rank 0's state machines decide: instructions that their shell carries out, one after the other. Data only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ddmpi.core.protocol import Assign, ToDownloader
+from ddmpi.core.protocol import Assign, Exit, StopReason, ToDownloader
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,9 @@ class Scatter:
     """Scatter these over all ranks; those without lanes get an empty ``Assign``."""
 
     assigns: Mapping[int, Assign]
+
+
+# ---- files
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class BigBatchStarted:
 
 @dataclass(frozen=True, slots=True)
 class BatchCompleted:
-    """Write the batch's marker, and verify it from the files. ``number`` is its big batch's, 0 if it is in none."""
+    """Write the batch's marker, and verify it from the files. ``number`` is its big batch's."""
 
     batch_id: int
     successes: int
@@ -60,4 +63,87 @@ class BigBatchEnded:
     batch_ids: tuple[int, ...]
 
 
-Action = Send | Scatter | BigBatchStarted | BatchCompleted | BigBatchEnded
+@dataclass(frozen=True, slots=True)
+class ProfilingEnded:
+    """All servers are profiled, and their samples are durable: write profiles.csv."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCheckpoint:
+    """Write the checkpoint: ``soon``, because a server has asked for a long pause, or now."""
+
+    soon: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRest:
+    """Verify the batches of big batches (number, batches) that did not end, and write their verification.csv."""
+
+    big_batches: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+# ---- for people
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilingBegan:
+    """These many servers are being profiled."""
+
+    servers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The least time of the download, as planned when it began (``schedule.lower_bound_s``)."""
+
+    seconds: float
+    group: str
+    """The group that sets it."""
+    began_at: float
+    """Seconds, monotonic."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadBegan:
+    """The first big batch flows out: note when, and the least time."""
+
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class BoundChanged:
+    """Servers were profiled meanwhile: note the least time as it is known now."""
+
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPaused:
+    """A pace group is left alone for ``wait_s``: count it."""
+
+    group: str
+    wait_s: float
+
+
+# ---- the end
+
+
+@dataclass(frozen=True, slots=True)
+class StopBegan:
+    """All ranks are told to stop. ``is_stuck``: because only parked servers are left."""
+
+    reason: StopReason
+    is_stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over: report it. ``unfinished`` ranks did not finish in time. The ranks are told afterwards."""
+
+    exit: Exit
+    unfinished: tuple[int, ...] = ()
+
+
+FileAction = BigBatchStarted | BatchCompleted | BigBatchEnded | ProfilingEnded | SaveCheckpoint | VerifyRest
+Notice = ProfilingBegan | DownloadBegan | BoundChanged | StopBegan
+Action = Send | Scatter | FileAction | Notice | GroupPaused | RunEnded

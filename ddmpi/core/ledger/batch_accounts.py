@@ -1,11 +1,10 @@
-"""What is final of each batch, which batches wait to flow, and which big batch each belongs to. Pure.
+"""Which batches wait to flow, which big batch each belongs to, and when one is complete or flows again. Pure.
 
-Part of the ledger: it counts, and decides when a batch is complete, flows again or ends its big batch. It must not
-know lanes, shares and ranks; a *hold* is somebody's promise to work on a batch, whoever that is.
+Part of the ledger: it decides when a batch is complete, flows again or ends its big batch. It must not know lanes,
+shares and ranks; a *hold* is a promise to work on a batch, whoever has made it.
 
-Invariants: a batch is complete when the parts that were reported hold as many outcomes as it has rows, never more; a
-batch waits, is withheld or is held, never two of these; it waits at most once. Batches are withheld whose server is
-still being profiled: somebody else works on them, who reports parts all the same.
+Invariants: a batch waits, is withheld or is held, never two of these; it waits at most once. Batches are withheld whose
+server is still being profiled: sampling lanes work on them, whose parts are reported all the same.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 import numpy as np
 
-from ddmpi.core.arrays import IntArray
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded
+from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.schedule import Plan, flow_order
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef
-from ddmpi.errors import TransitionError
 
 MOST_FLOWS_PER_BATCH = 3
 """A batch that comes back incomplete so often without progress stays pending."""
@@ -31,18 +29,13 @@ class BatchAccounts:
     """The accounts of all batches of a plan.
 
     Args:
-        successes, errors: (B,) rows of each batch that are final already; changed in place.
-        parts: published parts of the batches that are begun and not complete.
+        counts: what is final of each batch, as in the output folder; changed in place.
     """
 
-    def __init__(self, plan: Plan, successes: IntArray, errors: IntArray, parts: Mapping[int, list[str]]) -> None:
-        self.successes = successes
-        self.errors = errors
+    def __init__(self, plan: Plan, counts: BatchCounts) -> None:
+        self.counts = counts
         self._plan = plan
-        self._parts = {batch_id: list(paths) for batch_id, paths in parts.items()}
-        self._complete = successes + errors >= plan.batch_rows
-        self._incomplete = int(np.count_nonzero(~self._complete))
-        self._order = deque(flow_order(plan, np.flatnonzero(~self._complete).astype(np.int64)).tolist())
+        self._order = deque(flow_order(plan, counts.incomplete_batches()).tolist())
         self._withheld: dict[int, list[int]] = {}
         self._sampled: dict[int, tuple[int, ...]] = {}
         self._returned: set[int] = set()  # batches that have to flow again, once their samples are durable
@@ -112,10 +105,9 @@ class BatchAccounts:
 
     def complete_whole(self, batch_ids: Iterable[int]) -> list[Action]:
         """Complete those of these batches whose rows became final before they flowed."""
+        counts = self.counts
         whole = [
-            batch_id
-            for batch_id in batch_ids
-            if not self._complete[batch_id] and self.final(batch_id) == self._plan.batch_rows[batch_id]
+            batch_id for batch_id in batch_ids if not counts.is_complete(batch_id) and not counts.is_open(batch_id)
         ]
         return [action for batch_id in whole for action in self._complete_batch(batch_id)]
 
@@ -164,9 +156,9 @@ class BatchAccounts:
         return self._flow_again(batch_id)
 
     def _flow_again(self, batch_id: int) -> list[Action]:
-        if self._complete[batch_id]:
+        if self.counts.is_complete(batch_id):
             return []
-        final = self.final(batch_id)
+        final = self.counts.final(batch_id)
         flows, before = self._flows.get(batch_id, (0, -1))
         flows = flows + 1 if final == before else 1
         self._flows[batch_id] = (flows, final)
@@ -188,58 +180,31 @@ class BatchAccounts:
         Raises:
             TransitionError: the batch would have more outcomes than rows.
         """
+        self.counts.add_part(part)
         batch_id = part.batch_id
-        (self.errors if part.is_errors else self.successes)[batch_id] += part.rows
-        self._parts.setdefault(batch_id, []).append(part.path)
-        final, rows = self.final(batch_id), int(self._plan.batch_rows[batch_id])
-        if final > rows:
-            raise TransitionError(f"batch {batch_id} has {rows} rows and {final} outcomes: {self._parts[batch_id]}")
         has_flowed = batch_id in self._big_batch_of  # others are completed when they flow, as members of a big batch
-        return self._complete_batch(batch_id) if final == rows and has_flowed else []
+        return self._complete_batch(batch_id) if has_flowed and not self.counts.is_open(batch_id) else []
 
     def _complete_batch(self, batch_id: int) -> list[Action]:
-        if not self._complete[batch_id]:
-            self._complete[batch_id] = True
-            self._incomplete -= 1
-        self._parts.pop(batch_id, None)
-        number = self._big_batch_of.get(batch_id, 0)
-        done = BatchCompleted(batch_id, int(self.successes[batch_id]), int(self.errors[batch_id]), number)
+        counts = self.counts
+        counts.complete(batch_id)
+        successes, errors = int(counts.successes[batch_id]), int(counts.errors[batch_id])
+        done = BatchCompleted(batch_id, successes, errors, self._big_batch_of[batch_id])
         return [done, *self._leave_big_batch(batch_id)]
 
-    def reopen(self, batch_id: int, successes: int, errors: int, parts: list[str]) -> None:
+    def reopen(self, found: BatchContent) -> None:
         """Verification found rows of a completed batch missing: it has only what its files really hold."""
-        if self._complete[batch_id]:
-            self._complete[batch_id] = False
-            self._incomplete += 1
-        self.successes[batch_id], self.errors[batch_id] = successes, errors
-        self._parts[batch_id] = parts
-        if batch_id not in self._holds and batch_id not in self._order:
-            self._order.append(batch_id)
-
-    def final(self, batch_id: int) -> int:
-        """Rows of the batch that are in published parts."""
-        return int(self.successes[batch_id] + self.errors[batch_id])
-
-    def rows_final(self) -> int:
-        """Rows that are in published parts."""
-        return int(self.successes.sum() + self.errors.sum())
-
-    def is_complete(self, batch_id: int) -> bool:
-        """Every row of the batch is final."""
-        return bool(self._complete[batch_id])
-
-    @property
-    def incomplete(self) -> int:
-        """Batches that have rows which are not final."""
-        return self._incomplete
+        self.counts.set(found)
+        if found.batch_id not in self._holds and found.batch_id not in self._order:
+            self._order.append(found.batch_id)
 
     def open_refs(self, batch_ids: Iterable[int]) -> tuple[BatchRef, ...]:
         """Where the rows of those of these batches are that are not complete, and which parts they have."""
-        return tuple(self._ref(batch_id) for batch_id in batch_ids if not self._complete[batch_id])
+        return tuple(self._ref(batch_id) for batch_id in batch_ids if not self.counts.is_complete(batch_id))
 
     def _ref(self, batch_id: int) -> BatchRef:
         ref = self._plan.ref(batch_id)
-        parts, decided = tuple(self._parts.get(batch_id, ())), self._sampled.get(batch_id, ())
+        parts, decided = tuple(self.counts.parts.get(batch_id, ())), self._sampled.get(batch_id, ())
         return msgspec.structs.replace(ref, parts=parts, decided=decided) if parts or decided else ref
 
     # ---- for checks
@@ -252,8 +217,4 @@ class BatchAccounts:
         """
         if holds != self._holds:
             raise AssertionError("a batch's holders do not add up")
-        if self._incomplete != int(np.count_nonzero(~self._complete)):
-            raise AssertionError("the incomplete batches do not add up")
-
-    def __len__(self) -> int:
-        return len(self._complete)
+        self.counts.validate()

@@ -3,6 +3,8 @@
 Part of the ledger: it enters and removes leases, and words the messages that tell ranks of them. It must not decide
 who gets a lane: ``ledger`` and ``stealing`` do.
 
+A lease lives as ``TRANSITIONS`` says, and no other way.
+
 Invariants, checked by ``validate``:
 - a lane is leased to exactly one rank, and the shares of a group's lanes add up to at most its limits;
 - a rank holds at most one lane of a group: what it gets later is joined to that lane;
@@ -12,21 +14,86 @@ Invariants, checked by ``validate``:
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
 
 from ddmpi.core.ledger.actions import Action, Send
 from ddmpi.core.ledger.batch_accounts import BatchAccounts
 from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.schedule import Plan, lane_cost_s
-from ddmpi.core.protocol import Extend, Handoff, Lane, Release
+from ddmpi.core.protocol import Extend, Handoff, Lane, LaneReport, LaneState, Release
 from ddmpi.core.records import Limits, is_packed
+from ddmpi.errors import TransitionError
+
+
+class LeaseState(Enum):
+    """What is known of a lease's lane."""
+
+    NEW = "new"
+    """No rank has it: it was just made, cut off, or taken back from a victim."""
+    LEASED = "leased"
+    """A rank has it, and requests may start."""
+    PARKED = "parked"
+    """Nothing of it can start for a while: its servers asked for a pause, are out of reach or held by the operator."""
+    PROBING = "probing"
+    """The same, but for requests that ask whether a server answers again."""
+    ENDED = "ended"
+
+
+class LeaseEvent(Enum):
+    """What happens to a lease."""
+
+    GRANT = "grant"
+    """A rank gets it."""
+    RUN = "run"
+    """Its rank reports that requests may start, or has not seen the last extension yet."""
+    PARK = "park"
+    PROBE = "probe"
+    TAKE_BACK = "take back"
+    """Its rank gives it back, to another one."""
+    JOIN = "join"
+    """What it holds goes to the lane of the group that the rank has already."""
+    DRAIN = "drain"
+    """Its rank reports that nothing of it is left."""
+
+
+TRANSITIONS: Final = {
+    (LeaseState.NEW, LeaseEvent.GRANT): LeaseState.LEASED,
+    (LeaseState.NEW, LeaseEvent.JOIN): LeaseState.ENDED,
+    (LeaseState.LEASED, LeaseEvent.RUN): LeaseState.LEASED,
+    (LeaseState.LEASED, LeaseEvent.PARK): LeaseState.PARKED,
+    (LeaseState.LEASED, LeaseEvent.PROBE): LeaseState.PROBING,
+    (LeaseState.LEASED, LeaseEvent.TAKE_BACK): LeaseState.NEW,
+    (LeaseState.LEASED, LeaseEvent.DRAIN): LeaseState.ENDED,
+    (LeaseState.PARKED, LeaseEvent.RUN): LeaseState.LEASED,
+    (LeaseState.PARKED, LeaseEvent.PARK): LeaseState.PARKED,
+    (LeaseState.PARKED, LeaseEvent.PROBE): LeaseState.PROBING,
+    (LeaseState.PARKED, LeaseEvent.TAKE_BACK): LeaseState.NEW,
+    (LeaseState.PARKED, LeaseEvent.DRAIN): LeaseState.ENDED,
+    (LeaseState.PROBING, LeaseEvent.RUN): LeaseState.LEASED,
+    (LeaseState.PROBING, LeaseEvent.PARK): LeaseState.PARKED,
+    (LeaseState.PROBING, LeaseEvent.PROBE): LeaseState.PROBING,
+    (LeaseState.PROBING, LeaseEvent.TAKE_BACK): LeaseState.NEW,
+    (LeaseState.PROBING, LeaseEvent.DRAIN): LeaseState.ENDED,
+}
+"""A look-up that misses is a bug: TransitionError."""
+
+_EVENTS: Final = {
+    LaneState.RUNNING: LeaseEvent.RUN,
+    LaneState.PARKED: LeaseEvent.PARK,
+    LaneState.PROBING: LeaseEvent.PROBE,
+    LaneState.DRAINED: LeaseEvent.DRAIN,
+}
+"""What a rank's report on a lane is for its lease."""
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A lane as the ledger sees it: who holds it, and what it holds. ``rank`` is -1 until it is granted."""
+    """A lane as the ledger sees it: who holds it, and what it holds. ``rank`` is -1 while it is new."""
 
     lane_id: int
     rank: int
@@ -40,6 +107,18 @@ class Lease:
     handoff_rows: dict[int, int] = field(default_factory=dict)
     ends_at: float = 0.0
     """When it is predicted to be empty (s, monotonic)."""
+    state: LeaseState = LeaseState.NEW
+
+    def happens(self, event: LeaseEvent) -> None:
+        """Go to the state that follows.
+
+        Raises:
+            TransitionError: the event cannot happen to a lease in this state.
+        """
+        after = TRANSITIONS.get((self.state, event))
+        if after is None:
+            raise TransitionError(f"{event.value} of lane {self.lane_id} of {self.group}, which is {self.state.value}")
+        self.state = after
 
     def held(self) -> Iterator[int]:
         """The batch of each hold that this lease has: one per own batch, one per handoff."""
@@ -80,7 +159,7 @@ class Leases:
         self._paces = paces
         self._by_lane: dict[int, Lease] = {}
         self._by_group: dict[str, set[int]] = {}
-        self._parked: dict[int, float] = {}
+        self._idle_until: dict[int, float] = {}  # of the lanes that are parked or being probed
         self._last_id = 0
 
     # ---- what there is
@@ -111,21 +190,35 @@ class Leases:
             return lease.share.rate_per_s / whole.rate_per_s
         return lease.share.connections / whole.connections
 
-    def park(self, lease: Lease, until: float | None) -> None:
-        """Nothing of the lane can start before ``until`` (s, monotonic); -inf: it is being probed; None: it runs."""
-        if until is None:
-            self._parked.pop(lease.lane_id, None)
-        else:
-            self._parked[lease.lane_id] = until
+    def on_report(self, lease: Lease, report: LaneReport, now: float) -> None:
+        """Note what the rank says of its lane. One that has not seen the last extension knows too little to count.
+
+        Raises:
+            TransitionError: the lane is none that can be in this state.
+        """
+        is_current = report.version == lease.version
+        event = _EVENTS.get(report.state) if is_current else LeaseEvent.RUN
+        if event is None:
+            raise TransitionError(
+                f"lane {lease.lane_id} of {lease.group} is no sampling lane, and {report.state.value}"
+            )
+        lease.happens(event)
+        self._idle_until.pop(lease.lane_id, None)
+        if lease.state is LeaseState.PARKED:
+            self._idle_until[lease.lane_id] = now + report.wait_s
+        elif lease.state is LeaseState.PROBING:
+            self._idle_until[lease.lane_id] = -math.inf
+        if is_current:
+            lease.note_received()
 
     @property
-    def all_rest(self) -> bool:
-        """Whether every lane is parked, or only probed."""
-        return len(self._parked) == len(self._by_lane)
+    def none_runs(self) -> bool:
+        """Whether every lane is parked or only probed."""
+        return len(self._idle_until) == len(self._by_lane)
 
     def all_parked(self, until: float) -> bool:
         """Whether every lane is parked beyond that time."""
-        return len(self._parked) == len(self._by_lane) and all(end > until for end in self._parked.values())
+        return self.none_runs and all(end > until for end in self._idle_until.values())
 
     # ---- leases begin
 
@@ -147,10 +240,11 @@ class Leases:
         rows = int(self._plan.batch_rows[batch_ids].sum())
         row_time = float(self._plan.row_times[int(self._plan.batch_group[batch_ids[0]])])
         time_s = rows * row_time * (self.limits(group).connections / share.connections)
-        return time_s, lane_cost_s(rows, time_s, share, row_time)
+        return time_s, lane_cost_s(rows, time_s, share, row_time, self._plan.connections_per_rank)
 
     def grant(self, lease: Lease, rank: int, now: float) -> Lane:
         """Lease it to the rank; what the rank has to be told."""
+        lease.happens(LeaseEvent.GRANT)
         lease.rank = rank
         account = self.ranks[rank]
         account.lease_ids.add(lease.lane_id)
@@ -169,6 +263,7 @@ class Leases:
             lease.version,
             tuple(lease.handoffs),
             self.limits(lease.group),
+            dict(self._plan.server_limits.get(lease.group, {})),
         )
 
     def extend(
@@ -194,11 +289,15 @@ class Leases:
 
     def take_back(self, lease: Lease) -> None:
         """The lane leaves its rank as a whole."""
+        lease.happens(LeaseEvent.TAKE_BACK)
+        self._idle_until.pop(lease.lane_id, None)
+        self._leave_rank(lease)
+
+    def _leave_rank(self, lease: Lease) -> None:
         account = self.ranks[lease.rank]
         account.lease_ids.discard(lease.lane_id)
         account.load_s = max(0.0, account.load_s - lease.cost_s) if account.lease_ids else 0.0
         lease.rank = -1
-        self.park(lease, None)
 
     def cut(self, lease: Lease, batch_ids: list[int], share: Limits) -> Lease:
         """These batches and this share leave the lease, and are one of their own."""
@@ -210,16 +309,20 @@ class Leases:
 
     def join(self, own: Lease, other: Lease) -> Send:
         """What ``other``, which has no rank, holds goes to ``own``."""
+        other.happens(LeaseEvent.JOIN)
         self._drop(other)
         self._batches.pass_on(other.batch_ids)
         return self.extend(own, sorted(other.batch_ids), other.share, other.handoffs)
 
     def end(self, lease: Lease) -> list[Action]:
-        """The lane is empty. Batches that it leaves incomplete, and that no handoff holds, have to flow again; its
-        share goes to another lane of the group."""
+        """Release a lane that has ended.
+
+        Batches that it leaves incomplete, and that no handoff holds, have to flow again; its share goes to another lane
+        of the group.
+        """
         rank = lease.rank
         self._drop(lease)
-        self.take_back(lease)
+        self._leave_rank(lease)
         actions: list[Action] = [Send(rank, Release((lease.lane_id,)))]
         for batch_id in lease.held():
             actions += self._batches.let_go(batch_id)
@@ -248,6 +351,8 @@ class Leases:
         """
         holds = dict(Counter(held_apart))
         for lease in self._by_lane.values():
+            if (lease.lane_id in self._idle_until) != (lease.state in {LeaseState.PARKED, LeaseState.PROBING}):
+                raise AssertionError(f"lane {lease.lane_id} is {lease.state.value}, and counted otherwise")
             if lease.lane_id not in self.ranks[lease.rank].lease_ids:
                 raise AssertionError(f"lane {lease.lane_id} is not in the account of rank {lease.rank}")
             for batch_id in lease.held():

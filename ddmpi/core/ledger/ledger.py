@@ -1,8 +1,8 @@
-"""Rank 0's state machine: how work flows out, what comes back, and when the run is over. Pure.
+"""How work flows out of rank 0, what comes back, and when nothing is left. Pure.
 
-Decide, then do: each method takes one message and returns actions; ``roles.performing`` performs them. The ledger
-knows no MPI, no file and no clock; ``now`` is monotonic seconds of rank 0. Its accounts have files of their own:
-``batch_accounts`` (what is final), ``leases`` (who holds which lane), ``known_paces``, ``stealing``.
+Decide, then do: each method takes one message and returns actions. The ledger knows no MPI, no file and no clock;
+``now`` is monotonic seconds of rank 0. Its accounts have files of their own: ``batch_accounts`` (what flows when),
+``batch_counts`` (what is final), ``leases`` (who holds which lane), ``known_paces``, ``stealing``.
 
 Invariant, beside those of its accounts: a lane's lease ends only with a ``DRAINED`` report that has seen all of its
 extensions.
@@ -14,11 +14,11 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
-from ddmpi.core.arrays import IntArray
 from ddmpi.core.ledger.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
 from ddmpi.core.ledger.batch_accounts import BatchAccounts
+from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.known_paces import KnownPaces
-from ddmpi.core.ledger.leases import Lease, Leases
+from ddmpi.core.ledger.leases import Lease, Leases, LeaseState
 from ddmpi.core.ledger.schedule import BATCHES_PER_WORKER, LeastLoaded, Plan, lanes_for
 from ddmpi.core.ledger.stealing import Stealing
 from ddmpi.core.protocol import (
@@ -27,7 +27,6 @@ from ddmpi.core.protocol import (
     Handoff,
     Lane,
     LaneReport,
-    LaneState,
     PartReport,
     Progress,
     StealResponse,
@@ -42,22 +41,21 @@ _NOTHING: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 class Ledger:
     """The accounts of one run. See the module's docstring."""
 
-    def __init__(self, plan: Plan, successes: IntArray, errors: IntArray, parts: Mapping[int, list[str]]) -> None:
+    def __init__(self, plan: Plan, counts: BatchCounts) -> None:
         """
         Args:
-            successes, errors: (B,) rows of each batch that are final already; changed in place.
-            parts: published parts of the batches that are begun and not complete.
+            counts: what is final of each batch, as in the output folder; changed in place.
         """
         self.plan = plan
-        self._batches = BatchAccounts(plan, successes, errors, parts)
+        self._counts = counts
+        self._batches = BatchAccounts(plan, counts)
         self._paces = KnownPaces(lambda server: self._group_of(server, server))
         self._leases = Leases(plan, self._batches, self._paces)
-        self._resting_since = math.inf  # since when no lane has been able to start anything but probes
+        self._parked_since = math.inf  # since when no lane has been able to start anything but probes
+        self._stops = False
         self._stealing = Stealing(plan, self._leases, self._batches)
         self._next_number = 1
-        self._waiting_handoffs: dict[
-            int, list[tuple[int, Handoff]]
-        ] = {}  # handoffs to withheld groups, and who sent them
+        self._withheld_handoffs: dict[int, list[tuple[int, Handoff]]] = {}  # to withheld groups, with their sender
 
     # ---- work flows out
 
@@ -105,7 +103,7 @@ class Ledger:
         admitted = self._batches.admit(row_times)
         actions = self._flow(now, admitted) if self._batches.flowing < 2 * self._big_batch_size else []
         for group in row_times:
-            for rank, handoff in self._waiting_handoffs.pop(group, ()):
+            for rank, handoff in self._withheld_handoffs.pop(group, ()):
                 self._batches.pass_on((handoff.batch.batch_id,))
                 actions += self.on_handed_off(rank, (handoff,), now)
         return actions
@@ -114,8 +112,14 @@ class Ledger:
         index = self.plan.group_of_server(server, pace_group)
         return pace_group if index is None else self.plan.group_names[index]
 
+    def stop(self) -> None:
+        """Let no more work flow: the run stops. What ranks still report is counted as before."""
+        self._stops = True
+
     def _flow(self, now: float, most: int | None = None) -> list[Action]:
         """Let the next big batch flow in, if there is one; of ``most`` batches, if that is less than usual."""
+        if self._stops:
+            return []
         number = self._next_number
         size = self._big_batch_size if most is None else min(most, self._big_batch_size)
         members = self._batches.begin_big_batch(number, size)
@@ -123,7 +127,7 @@ class Ledger:
             return []
         self._next_number += 1
         completed = self._batches.complete_whole(members)
-        is_open = [batch_id for batch_id in members if not self._batches.is_complete(batch_id)]
+        is_open = [batch_id for batch_id in members if not self._counts.is_complete(batch_id)]
         return self._distribute(number, is_open, now) + completed
 
     def samples_durable(self, batch_ids: Iterable[int]) -> list[Action]:
@@ -173,7 +177,11 @@ class Ledger:
         actions: list[Action] = []
         rows: list[ScheduleRow] = []
         for index, batch_ids in by_group.items():
-            running = [lease for lease in self._leases.of_group(self.plan.group_names[index]) if lease.rank >= 0]
+            running = [
+                lease
+                for lease in self._leases.of_group(self.plan.group_names[index])
+                if lease.state is not LeaseState.NEW
+            ]
             if not running:
                 continue
             lease = min(running, key=lambda lease: (len(lease.batch_ids), lease.lane_id))
@@ -216,15 +224,8 @@ class Ledger:
         if lease is None or lease.rank != rank:
             raise TransitionError(f"rank {rank} reports on lane {report.lane_id}, which it does not hold")
         actions = self._learn_from(lease, report.paces, now)
-        self._leases.park(lease, None)
-        if report.version != lease.version:
-            return actions
-        lease.note_received()
-        if report.state is LaneState.PARKED:
-            self._leases.park(lease, now + report.wait_s)
-        if report.state is LaneState.PROBING:
-            self._leases.park(lease, -math.inf)
-        if report.state is LaneState.DRAINED:
+        self._leases.on_report(lease, report, now)
+        if lease.state is LeaseState.ENDED:
             actions += self._leases.end(lease)
         return actions
 
@@ -242,9 +243,9 @@ class Ledger:
             if other is not lease
         ]
 
-    def reopen(self, batch_id: int, successes: int, errors: int, parts: list[str], now: float) -> list[Action]:
-        """Verification found rows of a completed batch missing: schedule it again with what its files really hold."""
-        self._batches.reopen(batch_id, successes, errors, parts)
+    def reopen(self, found: BatchContent, now: float) -> list[Action]:
+        """Schedule a batch again of which verification found rows missing, with what its files really hold."""
+        self._batches.reopen(found)
         return self._flow_if_low(now)
 
     # ---- redirected rows
@@ -261,7 +262,7 @@ class Ledger:
         self._batches.hold(handoff.batch.batch_id for handoff in handoffs)
         index = self.plan.group_of_server(handoffs[0].server, group) if self._batches.withheld else None
         if index is not None and index in self._batches.withheld:
-            self._waiting_handoffs.setdefault(index, []).extend((rank, handoff) for handoff in handoffs)
+            self._withheld_handoffs.setdefault(index, []).extend((rank, handoff) for handoff in handoffs)
             return []
         if running:
             own_first = min(running, key=lambda lease: (lease.rank != rank, lease.lane_id))
@@ -286,9 +287,7 @@ class Ledger:
 
     def tick(self, now: float) -> list[Action]:
         """What is due although no message came."""
-        if not self._leases.all_rest:
-            self._resting_since = math.inf
-        self._resting_since = min(self._resting_since, now)
+        self._parked_since = min(self._parked_since, now) if self._leases.none_runs else math.inf
         return self._stealing.tick(now)
 
     @property
@@ -318,7 +317,7 @@ class Ledger:
 
     def rows_final(self) -> int:
         """Rows that are in published parts."""
-        return self._batches.rows_final()
+        return self._counts.rows_final
 
     def open_big_batches(self) -> list[tuple[int, tuple[int, ...]]]:
         """Big batches that have not ended: their number and batches."""
@@ -327,12 +326,12 @@ class Ledger:
     @property
     def is_complete(self) -> bool:
         """Every row is final and no lane is out."""
-        return not self._leases and not self._batches.incomplete
+        return not self._leases and not self._counts.incomplete
 
     @property
-    def rests(self) -> bool:
-        """Whether nothing can start: all servers that have rows left are parked."""
-        return bool(self._leases) and self._leases.all_rest
+    def is_parked(self) -> bool:
+        """Whether nothing but probes can start: all lanes that are out are parked."""
+        return bool(self._leases) and self._leases.none_runs
 
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
         """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
@@ -340,7 +339,7 @@ class Ledger:
         is_sampling = self._batches.withheld or self._batches.has_samples
         if self._batches.waiting or is_sampling or not self._stealing.is_idle:
             return False
-        waited_in_vain = self._leases.all_rest and now - self._resting_since >= final_wait_s
+        waited_in_vain = self._leases.none_runs and now - self._parked_since >= final_wait_s
         return waited_in_vain or self._leases.all_parked(now + final_wait_s)
 
     def validate(self) -> None:
@@ -350,14 +349,14 @@ class Ledger:
             AssertionError: with what breaks.
         """
         self._leases.validate(
-            handoff.batch.batch_id for handoffs in self._waiting_handoffs.values() for _, handoff in handoffs
+            handoff.batch.batch_id for handoffs in self._withheld_handoffs.values() for _, handoff in handoffs
         )
         for group in self._batches.withheld:
             if self._leases.of_group(self.plan.group_names[group]):
                 raise AssertionError(f"{self.plan.group_names[group]} is withheld and leased")
 
     def __repr__(self) -> str:
-        total, open_batches = len(self._batches), self._batches.incomplete
+        total, open_batches = len(self._counts), self._counts.incomplete
         return (
             f"<Ledger: {len(self._leases)} leased, {self._batches.waiting} to flow, "
             f"{total - open_batches} of {total} complete>"

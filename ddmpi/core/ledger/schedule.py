@@ -7,14 +7,14 @@ pace can take them, those with the most work left first, and ranks only matter w
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from ddmpi.core.arrays import FloatArray, IntArray
-from ddmpi.core.records import INVALID_SERVER, BatchRef, Limits, is_packed
+from ddmpi.core.records import CONNECTIONS_PER_RANK, INVALID_SERVER, BatchRef, Limits, is_packed
 
 CPU_PER_ROW_S = 0.0003
 """What a row costs a rank at least (fetch, hash, Parquet), of the order measured with 30 KB files."""
@@ -24,7 +24,6 @@ BATCHES_PER_WORKER = 50
 """Size of a big batch, as in distributed-downloader: its users find their files as they know them."""
 SPLIT_ABOVE_PER_S = 500.0
 """A server that allows less than this is no work for two ranks: its rate is the limit, not a rank's capacity."""
-CONNECTIONS_PER_RANK = 256
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,9 @@ class Plan:
     """Batches of a group -> ranks that may work on it at once (``schedule_rules``)."""
     workers: Sequence[int]
     """Ranks that download."""
+    connections_per_rank: int = CONNECTIONS_PER_RANK
+    server_limits: Mapping[str, Mapping[str, Limits]] = field(default_factory=dict)
+    """Packed group -> its servers whose limits are not the config's (``Lane.limits``)."""
 
     @cached_property
     def group_batches(self) -> IntArray:
@@ -121,10 +123,10 @@ def is_held_by_one(limits: Limits) -> bool:
     return 0 < limits.rate_per_s <= SPLIT_ABOVE_PER_S or limits.has_byte_budget
 
 
-def lane_cost_s(rows: int, time_s: float, share: Limits, row_time: float) -> float:
+def lane_cost_s(rows: int, time_s: float, share: Limits, row_time: float, connections_per_rank: int) -> float:
     """How much of one rank a lane uses up: its CPU, and its part of the rank's connections for its time."""
     busy = share.connections if share.rate_per_s <= 0 else min(share.connections, DEFAULT_LATENCY_S / row_time)
-    return rows * CPU_PER_ROW_S + time_s * busy / CONNECTIONS_PER_RANK
+    return rows * CPU_PER_ROW_S + time_s * busy / connections_per_rank
 
 
 class LeastLoaded:

@@ -278,7 +278,7 @@ class Victims:
         the lease comes by again: it got a share back, or batches."""
         if self._is_indivisible(lease):
             return False
-        unfinished = (batch_id for batch_id in lease.batch_ids if not self._batches.is_complete(batch_id))
+        unfinished = (batch_id for batch_id in lease.batch_ids if not self._batches.counts.is_complete(batch_id))
         two = list(itertools.islice(unfinished, 2))
         return len(two) == 2 and len(self._leases.ranks_with(lease.group)) < self._most_lanes(two[0])
 

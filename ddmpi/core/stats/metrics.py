@@ -12,10 +12,14 @@ The measurements of one run that a chart needs: a run of any length in at most s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
+from ddmpi.core.protocol import Counters
 from ddmpi.core.records import UNDECODABLE
+from ddmpi.core.stats.audit import Audit
+from ddmpi.core.stats.usage import UsageTable
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -195,3 +199,18 @@ class History:
             self.interval_s *= 2
         self.lines.append(line)
         self._next_at = now + self.interval_s
+
+
+@dataclass
+class Tally:
+    """What the ranks say of their work in one run, for the people who watch it. Accounting goes by parts alone."""
+
+    counters: dict[int, Counters] = field(default_factory=dict)
+    """What each rank has done since it began."""
+    usage: UsageTable = field(default_factory=UsageTable)
+    audit: Audit = field(default_factory=Audit)
+
+    def total(self) -> Counters:
+        """Return the sum over the ranks."""
+        each = self.counters.values()
+        return Counters(*(sum(getattr(c, name) for c in each) for name in Counters.__struct_fields__))

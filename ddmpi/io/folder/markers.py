@@ -31,7 +31,7 @@ _READERS: Final = 8
 _CHUNK: Final = 250
 
 
-class BatchCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A marker's content: the outcomes that count, hence ``rows == successes + errors``.
 
     A field that nobody knows is damage: one flipped bit in ``ignored`` would hide that rows are missing.
@@ -62,11 +62,11 @@ class BatchState:
     """What the disk says of a batch: completed with counts, or open with the parts it has (relative paths)."""
 
     batch_id: int
-    counts: BatchCounts | None
+    marker: Marker | None
     parts: tuple[str, ...] = ()
 
 
-def write_completed(layout: Layout, batch: BatchLike, counts: BatchCounts) -> None:
+def write_completed(layout: Layout, batch: BatchLike, counts: Marker) -> None:
     """Mark a batch whose rows are all final; its parts must have been committed before.
 
     Raises:
@@ -76,7 +76,7 @@ def write_completed(layout: Layout, batch: BatchLike, counts: BatchCounts) -> No
     write_atomically(marker, msgspec.json.encode(counts), layout.temporary)
 
 
-def read_completed(layout: Layout, batch: BatchLike) -> BatchCounts | None:
+def read_completed(layout: Layout, batch: BatchLike) -> Marker | None:
     """The marker's counts; None where there is none, or none that can be read: the parts then decide.
 
     Raises:
@@ -177,7 +177,7 @@ def _parts_in(layout: Layout, folder: Path) -> list[str]:
     return [f"{prefix}/{name}" for _, name in sorted(named)]
 
 
-def _read_markers(paths: Sequence[str]) -> Iterator[BatchCounts | None]:
+def _read_markers(paths: Sequence[str]) -> Iterator[Marker | None]:
     """Several at once, in order: on a network file system nearly all of the time is waiting."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="markers") as pool:
         chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
@@ -185,12 +185,12 @@ def _read_markers(paths: Sequence[str]) -> Iterator[BatchCounts | None]:
             yield from counts
 
 
-def _read_marker(path: Path | str) -> BatchCounts | None:
+def _read_marker(path: Path | str) -> Marker | None:
     data = read_bytes(path)
     if data is None:
         return None
     try:
-        counts = msgspec.json.decode(data, type=BatchCounts)
+        counts = msgspec.json.decode(data, type=Marker)
     except UNDECODABLE:
         return None
     return counts if counts.rows == counts.successes + counts.errors else None

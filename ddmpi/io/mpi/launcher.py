@@ -12,6 +12,7 @@ loaded first, asked whose it is, and started only then.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 import traceback
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+
+log = logging.getLogger(__name__)
 
 LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 """Variables in which launchers say how many ranks they started (Hydra and Intel, Open MPI, PMIx, Hydra, Slurm)."""
@@ -140,11 +143,13 @@ def _refuse_mixed_ranks(comm: Ranks, arguments: Sequence[str]) -> None:
 
 
 def _report_crash(comm: Ranks, error: BaseException) -> None:
-    """One readable message, written at once: Abort flushes nothing."""
+    """One readable message, on the screen and in the log of the rank, written at once: Abort flushes nothing."""
     place = f"rank {comm.Get_rank()} of {comm.Get_size()} on {os.uname().nodename}"
     text = "".join(traceback.format_exception(error))
     sys.stderr.write(f"ddmpi: {place} failed; all ranks are ended\n{text}")
     sys.stderr.flush()
+    if logging.getLogger().handlers:  # without any, Python would print it a second time
+        log.critical("%s failed; all ranks are ended", place, exc_info=error)
 
 
 def start_mpi(environment: Mapping[str, str]) -> MPI.Intracomm:

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.ledger.profile import Profile, server_row_time_s
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, is_packed
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
-from ddmpi.io.folder.profiles import Profile
 from ddmpi.io.urls.index import read_index
 from ddmpi.io.urls.name_column import NameColumn
 
@@ -188,7 +188,7 @@ def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def limits_by_group(config: Config, profiles: dict[str, Profile]) -> Callable[[str], Limits]:
+def limits_by_group(config: Config, profiles: Mapping[str, Profile]) -> Callable[[str], Limits]:
     """The limits of a pace group: the config's, lowered by what profiles.csv says (a user may have edited it)."""
     known: dict[str, tuple[Profile | None, Limits]] = {}
 
@@ -217,7 +217,7 @@ def make_plan(
     config: Config,
     *,
     rows: IntArray,
-    profiles: dict[str, Profile],
+    profiles: Mapping[str, Profile],
     limits: Callable[[str], Limits],
     ref: Callable[[int], BatchRef],
     workers: Sequence[int],
@@ -243,14 +243,22 @@ def make_plan(
         else:
             times[index] = server_row_time_s(limits(name), profiles.get(name))
     return Plan(
-        rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers
-    )
+        rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers,
+        parameters.connections_per_rank, _limits_of_packed(table, config, profiles, limits),
+    )  # fmt: skip
 
 
-def server_row_time_s(limits: Limits, profile: Profile | None) -> float:
-    """Seconds per row of a server with these limits, as its profile tells, or with a latency that is assumed."""
-    latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
-    return row_time_s(limits, latency_s)
+def _limits_of_packed(
+    table: BatchTable, config: Config, profiles: Mapping[str, Profile], limits: Callable[[str], Limits]
+) -> dict[str, dict[str, Limits]]:
+    """By packed group, its servers that have a profile by which their limits are not the config's."""
+    found: dict[str, dict[str, Limits]] = {}
+    for server in profiles:
+        index = table.group_of_server(server, config.group_of(server))
+        group = "" if index is None else table.group_names[index]
+        if is_packed(group) and limits(server) != config.limits_for(server):
+            found.setdefault(group, {})[server] = limits(server)
+    return found
 
 
 def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:

@@ -67,7 +67,7 @@ def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
     return acquire(layout.lock, job_id=job_id, since=since, job_is_gone=slurm.job_is_gone, restart=restart)
 
 
-def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, reporting: InitCallbacks) -> RunState:
+def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, callbacks: InitCallbacks) -> RunState:
     """Bring the output folder to the point from which rows can be fetched.
 
     Raises:
@@ -86,7 +86,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     before = "" if checkpoint is None else checkpoint.input_fingerprint
     # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
     is_known = index is None or before == fingerprint or (not before and index.input_rows is None)
-    known = None if index is None or is_known else _known_rows(table, index, reporting)
+    known = None if index is None or is_known else _known_rows(table, index, callbacks)
     claim(layout, config.publish.to)
     if orders.reset_batched:
         publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
@@ -100,9 +100,9 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         layout.profiles.unlink(missing_ok=True)
         stages.pop("profiled", None)
     if index is None:
-        stages["batched"] = _partition(config, layout, table, reporting)
+        stages["batched"] = _partition(config, layout, table, callbacks)
     elif known is not None:
-        _add_rows(config, table.after(known), index, reporting)
+        _add_rows(config, table.after(known), index, callbacks)
         stages.pop("profiled", None)  # there may be new servers
     state = RunState(
         config=located(config, layout),
@@ -161,11 +161,11 @@ def _check_same(checkpoint: Checkpoint, config: Config) -> None:
         )
 
 
-def _known_rows(table: InputTable, index: UrlsIndex, reporting: InitCallbacks) -> int:
+def _known_rows(table: InputTable, index: UrlsIndex, callbacks: InitCallbacks) -> int:
     """How many rows of an input that is not the same as before the urls folder has: they have to be its first ones."""
     log.info("the input is not the same as before: its rows are compared with those in %s", index.folder)
     try:
-        return known_rows(table, index, reporting.should_stop)
+        return known_rows(table, index, callbacks.should_stop)
     except OutputError as error:
         raise OutputError(
             f"the input {table.name} has changed since this output folder was begun: {error}; "
@@ -194,30 +194,30 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
     layout.profiles.unlink(missing_ok=True)
 
 
-def _partition(config: Config, layout: Layout, table: InputTable, reporting: InitCallbacks) -> dict[str, Any]:
+def _partition(config: Config, layout: Layout, table: InputTable, callbacks: InitCallbacks) -> dict[str, Any]:
     """Stage 1 itself; what the checkpoint keeps of it."""
-    summary = _cluster(config, table, layout.urls, None, reporting)
-    reporting.on_partitioned(summary)
+    summary = _cluster(config, table, layout.urls, None, callbacks)
+    callbacks.on_partitioned(summary)
     return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
 
 
-def _add_rows(config: Config, added: InputTable, index: UrlsIndex, reporting: InitCallbacks) -> None:
+def _add_rows(config: Config, added: InputTable, index: UrlsIndex, callbacks: InitCallbacks) -> None:
     """Stage 1 for the rows that an input has grown by, if there are any."""
     if next(added.raw(), None) is None:
         return
-    summary = _cluster(config, added, index.next_addition, index, reporting)
+    summary = _cluster(config, added, index.next_addition, index, callbacks)
     log.info("%d rows were added to the input", summary.rows)
-    reporting.on_partitioned(summary)
+    callbacks.on_partitioned(summary)
 
 
 def _cluster(
-    config: Config, table: InputTable, folder: Path, earlier: UrlsIndex | None, reporting: InitCallbacks
+    config: Config, table: InputTable, folder: Path, earlier: UrlsIndex | None, callbacks: InitCallbacks
 ) -> PartitionSummary:
     by_address = None
     if config.rules.per_address:
         by_address = AddressGrouping(
-            config, earlier, on_progress=reporting.on_names, on_grouped=reporting.on_grouped,
-            should_stop=reporting.should_stop,
+            config, earlier, on_progress=callbacks.on_names, on_grouped=callbacks.on_grouped,
+            should_stop=callbacks.should_stop,
         )  # fmt: skip
     return partition_input(
         table,
@@ -229,8 +229,8 @@ def _cluster(
         by_address=by_address,
         earlier=earlier,
         memory_bytes=config.initialization.memory_bytes,
-        on_progress=reporting.on_rows,
-        should_stop=reporting.should_stop,
+        on_progress=callbacks.on_rows,
+        should_stop=callbacks.should_stop,
     )
 
 

@@ -22,7 +22,7 @@ LOOK_INTERVAL_S = 2.0
 class Controlled(Protocol):
     """What a controller steers: the coordinator."""
 
-    def set_control(self, rules: tuple[ControlOverride, ...]) -> None: ...
+    def set_overrides(self, rules: tuple[ControlOverride, ...]) -> None: ...
     def stop(self, reason: StopReason, now: float) -> None: ...
 
 
@@ -62,7 +62,7 @@ class Controller:
         if not self._read():
             return
         if self._update():
-            coordinator.set_control(self._rules)
+            coordinator.set_overrides(self._rules)
         if self._file.stop and not stopped_before:
             self._tell("stop")
             coordinator.stop(StopReason.CONTROL, now)

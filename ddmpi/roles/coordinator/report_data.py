@@ -32,8 +32,8 @@ NOTABLE = MOST_SERVERS // 10
 def places(state: RunState) -> dict[str, str]:
     """What the output folder holds for people: those parts of it that exist after every run that came so far."""
     layout = state.layout
-    found = {"the files": layout.images} if state.successes.any() else {}
-    found |= {"rows that failed for good": layout.errors} if state.errors.any() else {}
+    found = {"the files": layout.images} if state.counts.successes.any() else {}
+    found |= {"rows that failed for good": layout.errors} if state.counts.errors.any() else {}
     found |= {"what was measured of each server": layout.profiles} if state.profiles else {}
     found |= {"one per rank, and metrics": layout.logs}
     return {what: layout.relative(path) for what, path in found.items()}
@@ -51,7 +51,7 @@ def server_lines(state: RunState, usage: UsageTable, now: float) -> tuple[list[S
     servers = np.bincount(line_of_batch[table.server_first_batch[table.is_server]], minlength=len(names) + 1)
     rows, successes, errors = (
         np.bincount(line_of_batch, values, minlength=len(names) + 1).astype(np.int64)
-        for values in (table.rows, state.successes, state.errors)
+        for values in (table.rows, state.counts.successes, state.counts.errors)
     )
     counts = np.stack([servers, rows, successes, errors])
     listed = _listed(rows, errors, rows - successes - errors)
@@ -86,7 +86,7 @@ def _listed(rows: IntArray, errors: IntArray, pending: IntArray) -> IntArray:
 
 def pictures(state: RunState) -> list[Picture]:
     """Images from all over the table."""
-    batches = np.flatnonzero(state.successes)
+    batches = np.flatnonzero(state.counts.successes)
     if not len(batches):
         return []
     chosen = batches[np.unique(np.linspace(0, len(batches) - 1, min(len(batches), MOST_PICTURES)).astype(np.int64))]

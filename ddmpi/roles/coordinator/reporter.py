@@ -12,6 +12,7 @@ import numpy as np
 
 from ddmpi._version import __version__
 from ddmpi.core.ledger.ledger import Ledger
+from ddmpi.core.ledger.rank0_core import Stage
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.protocol import Exit, StopReason
 from ddmpi.core.records import INVALID_SERVER, shown_group
@@ -47,6 +48,7 @@ class ConsoleReporter:
         self._ranks = ranks
         self._started_at = started_at
         self._recorder: Recorder | None = None
+        self._rows_before = self._errors_before = 0
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
         self._reported: Path | None = None
@@ -89,6 +91,7 @@ class ConsoleReporter:
     def on_ready(self, state: RunState) -> None:
         """The run knows what there is to do."""
         self._recorder = Recorder(state, self._ranks, time.monotonic())
+        self._rows_before, self._errors_before = state.counts.rows_final, int(state.counts.errors.sum())
         if state.changed_keys:
             text = f"Changed since the last run, and taken as they are now: {', '.join(state.changed_keys)}"
             self._console.say(text)
@@ -110,9 +113,28 @@ class ConsoleReporter:
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; sums are made only when they are shown."""
         if self._console.is_due(now):
-            self._console.show(coordinator.snapshot(), now)
+            self._console.show(self._snapshot(coordinator), now)
         if self._recorder is not None:
             self._recorder.on_turn(coordinator, now)
+
+    def _snapshot(self, coordinator: Coordinator) -> Snapshot:
+        """Rows that are fetched and not durable yet count as done."""
+        core, total = coordinator.core, coordinator.tally.total()
+        note = ""
+        if core.sampling is not None:
+            note = "{:,} of {:,} servers profiled".format(*core.sampling.progress)
+        elif core.stage is Stage.DOWNLOADING and core.ledger is not None and core.ledger.is_parked:
+            note = "waiting for servers that asked for a pause or cannot be reached"
+        return Snapshot(
+            stage=core.stage.value,
+            rows=int(core.counts.rows.sum()),
+            rows_done=self._rows_before + total.successes + total.errors,
+            errors=self._errors_before + total.errors,
+            bytes=total.bytes,
+            servers_active=total.servers_active,
+            ranks=coordinator.workers,
+            note=note,
+        )
 
     def write_report(self, coordinator: Coordinator, ending: Exit, now: float) -> None:
         """A disk that does not take the report changes nothing about how the run ends: rows count, not pages."""
@@ -130,7 +152,7 @@ class ConsoleReporter:
             self._reported = state.layout.report
 
     def _report(self, coordinator: Coordinator, ending: Exit, now: float) -> Report:
-        state, bound, recorder = coordinator.state, coordinator.bound, self._recorder
+        state, bound, recorder = coordinator.state, coordinator.core.bound, self._recorder
         lines = [] if recorder is None else joined(recorder.file.read(), recorder.history.lines, state.epoch)
         points, breaks_s = points_of(lines)
         servers, rest = server_lines(state, coordinator.tally.usage, now)
@@ -156,21 +178,23 @@ class ConsoleReporter:
     def summary(self, coordinator: Coordinator, ending: Exit, now: float) -> Summary:
         """The end of the run in numbers."""
         state, total = coordinator.state, coordinator.tally.total()
-        pending = state.pending_rows
+        pending, errors = state.counts.pending, int(state.counts.errors.sum())
         return Summary(
             rows=int(state.table.rows.sum()),
-            successes=int(state.successes.sum()),
-            errors=int(state.errors.sum()),
+            successes=int(state.counts.successes.sum()),
+            errors=errors,
             pending=pending,
             ignored=state.ignored_rows,
-            kinds=state.error_kinds,
+            kinds=state.counts.error_kinds,
             fetched_bytes=total.bytes,
             fetched_rows=total.successes + total.errors,
             requests=total.requests,
             seconds=now - self._started_at,
-            slowest=[(shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.ledger, 5)],
+            slowest=[
+                (shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.core.ledger, 5)
+            ],
             output=str(state.layout.root),
-            ending=_ending_text(ending, pending, int(state.errors.sum()), coordinator.stop_reason),
+            ending=_ending_text(ending, pending, errors, coordinator.core.stop_reason),
             report="" if self._reported is None else str(self._reported),
         )
 
@@ -201,7 +225,7 @@ def slowest_servers(state: RunState, ledger: Ledger | None, most: int) -> list[t
         return []
     left = np.bincount(
         state.table.groups,
-        weights=state.rows - state.successes - state.errors,
+        weights=state.counts.rows_left(),
         minlength=len(state.table.group_names),
     )
     times = left * ledger.plan.row_times

@@ -6,6 +6,7 @@ Changed only from what is durable: a published part, a written marker.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,30 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ddmpi.config.config import Config, digests
-from ddmpi.core.arrays import IntArray
+from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
+from ddmpi.core.ledger.profile import Profile
+from ddmpi.core.ledger.sampling import Target
 from ddmpi.core.pace.byte_limits import Spent
-from ddmpi.core.protocol import PartReport
-from ddmpi.core.records import MANY_SERVERS, BatchRef, PaceState
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, PaceState
 from ddmpi.core.rules.retry_filter import choice_of, without_servers
 from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, save
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock
-from ddmpi.io.folder.markers import BatchCounts, parts_of, remove_completed, scan, write_completed
-from ddmpi.io.folder.profiles import Profile
+from ddmpi.io.folder.markers import Marker, parts_of, remove_completed, scan, write_completed
 from ddmpi.io.results.outcomes import Outcomes, is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.urls.batch_table import BatchTable
-
-
-@dataclass(frozen=True)
-class Reopened:
-    """A batch whose files hold less than was thought: the counts that its parts really have."""
-
-    batch_id: int
-    successes: int
-    errors: int
-    parts: list[str]
 
 
 @dataclass
@@ -58,56 +49,48 @@ class RunState:
     changed_keys: list[str] = field(default_factory=list)
     """Keys of the config that have changed since the last run, and that may."""
     publisher: Publisher | None = None
-    rows: IntArray = field(init=False)
-    """(B,) rows of each batch that are, or are to become, final: all but those on ignored servers without outcome."""
-    successes: IntArray = field(init=False)
-    errors: IntArray = field(init=False)
-    parts: dict[int, list[str]] = field(init=False)
-    """Published parts of the batches that are begun and not complete."""
-    kinds: dict[int, dict[str, int]] = field(init=False)
-    """Errors by kind of those batches."""
-    error_kinds: dict[str, int] = field(init=False)
-    """Errors by kind of all batches."""
+    counts: BatchCounts = field(init=False)
+    """What is final of each batch."""
     _retry: dict[int, tuple[str, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.rows = self.table.rows - self.table.ignored_rows
-        self.successes = np.zeros(len(self.table), np.int64)
-        self.errors = np.zeros(len(self.table), np.int64)
-        self.parts, self.kinds, self.error_kinds = {}, {}, {}
+        self.counts = BatchCounts(self.table.rows - self.table.ignored_rows)
         self._count_files()
 
     def _count_files(self) -> None:
         """Markers say what completed batches hold; of the others the parts are read.
 
-        A marker that does not count all rows of its batch goes, and comes back if the batch is complete: what was
-        ignored then may not be so now, or the marker is damaged.
+        A marker that does not count all rows of its batch, or not all errors by kind, goes, and comes back if the batch
+        is complete: what was ignored then may not be so now, or the marker is damaged.
         """
         begun = scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist()))
         if self.publisher is not None:
             # Parts of marked batches were counted, hence published.
-            self.publisher.settle(part for found in begun if found.counts is None for part in found.parts)
+            self.publisher.settle(part for found in begun if found.marker is None for part in found.parts)
         for found in begun:
-            parts = found.parts
-            if found.counts is not None and found.counts.rows == self.table.rows[found.batch_id]:
-                self.rows[found.batch_id] = found.counts.rows
-                self._add(found.batch_id, found.counts.successes, found.counts.errors, found.counts.kinds)
+            marker, parts = found.marker, found.parts
+            if marker is not None and self._counts_all(found.batch_id, marker):
+                content = BatchContent(found.batch_id, marker.successes, marker.errors, marker.kinds)
+                self.counts.set(content, marker.rows)
                 continue
-            if found.counts is not None:
+            if marker is not None:
                 ref = self.table.ref(found.batch_id)
                 parts = parts_of(self.layout, ref)
                 remove_completed(self.layout, ref)
             if parts:
-                self._add_parts(found.batch_id, list(parts))
-        for batch_id in [b for b in self.parts if not self.is_open(b)]:
-            self.complete(batch_id)
+                self._count_parts(found.batch_id, parts)
+        for batch_id in self.counts.due():
+            self.counts.complete(batch_id)
+            self.write_marker(batch_id)
 
-    def _add_parts(self, batch_id: int, parts: list[str]) -> None:
+    def _counts_all(self, batch_id: int, marker: Marker) -> bool:
+        return marker.rows == self.table.rows[batch_id] and marker.errors == sum(marker.kinds.values())
+
+    def _count_parts(self, batch_id: int, parts: tuple[str, ...]) -> None:
         outcomes = outcomes_of(self.layout, parts)
-        self.parts[batch_id] = parts
-        self.kinds[batch_id] = outcomes.count_kinds()
-        self.rows[batch_id] = self.table.rows[batch_id] - self._ignored_without_outcome(batch_id, outcomes)
-        self._add(batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds())
+        rows = int(self.table.rows[batch_id]) - self._ignored_without_outcome(batch_id, outcomes)
+        content = BatchContent(batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds(), parts)
+        self.counts.set(content, rows)
 
     def _ignored_without_outcome(self, batch_id: int, outcomes: Outcomes) -> int:
         ignored = int(self.table.ignored_rows[batch_id])
@@ -117,24 +100,6 @@ class RunState:
         rows = self.reader.read(ref, ["row_number", "server_name"])
         is_final = np.isin(rows.column("row_number").to_numpy(), outcomes.rows)
         return int(np.count_nonzero(is_on(rows.column("server_name"), ref.ignored) & ~is_final))
-
-    def _add(self, batch_id: int, successes: int, errors: int, kinds: dict[str, int]) -> None:
-        self.successes[batch_id], self.errors[batch_id] = successes, errors
-        for kind, count in kinds.items():
-            self.error_kinds[kind] = self.error_kinds.get(kind, 0) + count
-
-    def note_part(self, part: PartReport) -> None:
-        """Remember what a published part holds beside its rows, which the ledger counts."""
-        kinds = self.kinds.setdefault(part.batch_id, {})
-        for kind, count in part.kinds.items():
-            kinds[kind] = kinds.get(kind, 0) + count
-            self.error_kinds[kind] = self.error_kinds.get(kind, 0) + count
-
-    def add_part(self, part: PartReport) -> None:
-        """Count a part while there is no ledger yet."""
-        self.note_part(part)
-        self.parts.setdefault(part.batch_id, []).append(part.path)
-        (self.errors if part.is_errors else self.successes)[part.batch_id] += part.rows
 
     def retry_failed(self, retry: tuple[str, ...]) -> int:
         """Open the errors that these words mean (see ``retry_choice``) again; the number of rows.
@@ -147,7 +112,7 @@ class RunState:
         """
         opened = 0
         servers = choice_of(retry).servers
-        for batch_id in np.flatnonzero((self.errors > 0) & self.table.may_have(servers)).tolist():
+        for batch_id in np.flatnonzero((self.counts.errors > 0) & self.table.may_have(servers)).tolist():
             ref = self.table.ref(batch_id)
             parts = parts_of(self.layout, ref)
             outcomes = outcomes_of(self.layout, parts)
@@ -158,11 +123,9 @@ class RunState:
             if not again.any():
                 continue
             remove_completed(self.layout, ref)
-            for kind in [kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if chosen]:
-                self.error_kinds[kind] -= 1
             rows = int(np.count_nonzero(again))
-            self.errors[batch_id] -= rows
-            self.parts[batch_id] = list(parts)
+            kept = Counter(kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if kind and not chosen)
+            self.counts.set(BatchContent(batch_id, outcomes.successes, outcomes.errors - rows, kept, parts))
             self._retry[batch_id] = words
             opened += rows
         return opened
@@ -182,47 +145,50 @@ class RunState:
         retry = self._retry.get(batch_id)
         return ref if retry is None else msgspec.structs.replace(ref, retry=retry)
 
-    def begun_ref(self, batch_id: int) -> BatchRef:
-        """The same, with the parts that hold some of the batch's outcomes."""
-        return msgspec.structs.replace(self.ref(batch_id), parts=tuple(self.parts.get(batch_id, ())))
+    def targets(self) -> list[Target]:
+        """Return the servers to profile: enough rows, no profile yet, a first batch that is not complete; each once.
 
-    def is_open(self, batch_id: int) -> bool:
-        """Whether the batch has rows without an outcome."""
-        return bool(self.successes[batch_id] + self.errors[batch_id] < self.rows[batch_id])
+        None where profiling is done or not wanted. The batches have the parts that hold some of their outcomes: an
+        earlier run may have been killed while it profiled.
+        """
+        if self.config.profiling.mode != "measure" or self.stages.get("profiled"):
+            return []
+        found: dict[str, Target] = {}
+        for server, first_batch, batches in self.table.servers_with(self.config.profiling.min_rows):
+            is_known = server in self.profiles or server in found or server == INVALID_SERVER
+            if not is_known and self.counts.is_open(first_batch):
+                parts = tuple(self.counts.parts.get(first_batch, ()))
+                found[server] = (server, msgspec.structs.replace(self.ref(first_batch), parts=parts), batches)
+        return list(found.values())
 
-    def complete(self, batch_id: int) -> None:
+    def write_marker(self, batch_id: int) -> None:
         """Write the marker of a batch whose rows are all final.
 
         Raises:
             StorageError: the marker cannot be written.
         """
-        counts = BatchCounts(
-            int(self.rows[batch_id]),
-            int(self.successes[batch_id]),
-            int(self.errors[batch_id]),
-            self.kinds.pop(batch_id, {}),
-            int(self.table.rows[batch_id] - self.rows[batch_id]),
+        counts = self.counts
+        marker = Marker(
+            int(counts.rows[batch_id]),
+            int(counts.successes[batch_id]),
+            int(counts.errors[batch_id]),
+            counts.kinds_of(batch_id),
+            int(self.table.rows[batch_id] - counts.rows[batch_id]),
         )
-        write_completed(self.layout, self.table.ref(batch_id), counts)
-        self.parts.pop(batch_id, None)
+        write_completed(self.layout, self.table.ref(batch_id), marker)
 
-    def reopen(self, found: Reopened) -> None:
+    def remove_marker(self, batch_id: int) -> None:
         """Take the marker of a batch back, before its missing rows are fetched again.
 
         Raises:
             StorageError: the marker cannot be removed.
         """
-        remove_completed(self.layout, self.table.ref(found.batch_id))
-
-    @property
-    def pending_rows(self) -> int:
-        """Rows without an outcome in a published part, but for those on ignored servers."""
-        return int(self.rows.sum() - self.successes.sum() - self.errors.sum())
+        remove_completed(self.layout, self.table.ref(batch_id))
 
     @property
     def ignored_rows(self) -> int:
         """Rows that are left out: without an outcome, on a server that the ignored table names."""
-        return int(self.table.rows.sum() - self.rows.sum())
+        return int(self.table.rows.sum() - self.counts.rows.sum())
 
     def known_paces(self) -> dict[str, PaceState]:
         """What earlier runs learned; waits are what is left of them, and so are the bytes that still count."""
@@ -261,10 +227,10 @@ class RunState:
         self.saved_at = now
         counters = {
             "rows": int(self.table.rows.sum()),
-            "successes": int(self.successes.sum()),
-            "errors": int(self.errors.sum()),
+            "successes": int(self.counts.successes.sum()),
+            "errors": int(self.counts.errors.sum()),
             "ignored": self.ignored_rows,
-            **{f"errors.{kind}": count for kind, count in sorted(self.error_kinds.items())},
+            **{f"errors.{kind}": count for kind, count in self.counts.error_kinds.items()},
         }
         checkpoint = Checkpoint(
             epoch=self.epoch,

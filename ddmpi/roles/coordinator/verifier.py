@@ -11,10 +11,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ddmpi.core.ledger.batch_counts import BatchContent
 from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.folder.schedules import VerificationRow, last_number, verified_batches, write_verification
+from ddmpi.io.results.outcomes import outcomes_of
 from ddmpi.io.results.verification import BatchCheck, check_batch
-from ddmpi.roles.coordinator.run_state import Reopened, RunState
+from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
 
@@ -55,31 +57,37 @@ class Verifier:
             self._members.pop(number, None)
             self._rows.pop(number, None)
 
-    def add_apart(self, batch_ids: Iterable[int]) -> None:
-        """Verify batches that were completed outside of any big batch: they get a number of their own."""
-        members = list(batch_ids)
-        if members:
-            for batch_id in members:
+    def add_unverified(self) -> None:
+        """Verify batches that an earlier run completed and did not come to verify: they get a number of their own."""
+        state, counts = self._state, self._state.counts
+        verified = verified_batches(state.layout)
+        final = counts.successes + counts.errors
+        refs = [state.table.ref(b) for b in np.flatnonzero((final >= counts.rows) & (final > 0)).tolist()]
+        missing = [ref.batch_id for ref in refs if (ref.server_name, ref.partition_id) not in verified]
+        if missing:
+            for batch_id in missing:
                 self.add(self.next_number, batch_id)
             self.close(self.next_number)
             self.next_number += 1
-
-    def add_unverified(self) -> None:
-        """Batches that an earlier run completed and did not come to verify."""
-        state = self._state
-        verified = verified_batches(state.layout)
-        final = state.successes + state.errors
-        refs = [state.table.ref(b) for b in np.flatnonzero((final >= state.rows) & (final > 0)).tolist()]
-        missing = [ref.batch_id for ref in refs if (ref.server_name, ref.partition_id) not in verified]
-        self.add_apart(missing)
 
     @property
     def is_idle(self) -> bool:
         """Nothing waits to be verified."""
         return not self._queue
 
-    def step(self) -> Reopened | None:
-        """Verify one batch; what its files really hold, if they do not hold all of its rows.
+    def add_rest(self, big_batches: Iterable[tuple[int, tuple[int, ...]]]) -> None:
+        """Verify the batches of big batches (number, batches) that did not end, as far as they are.
+
+        Raises:
+            StorageError: see ``close``.
+        """
+        for number, batch_ids in big_batches:
+            for batch_id in set(batch_ids) - self._members.get(number, set()):
+                self.add(number, batch_id)
+            self.close(number)
+
+    def step(self) -> BatchContent | None:
+        """Verify one batch; return what its files really hold, if it was complete and they lack some of its rows.
 
         Raises:
             StorageError: a folder cannot be listed, or verification.csv cannot be written.
@@ -87,30 +95,16 @@ class Verifier:
         if not self._queue:
             return None
         batch_id, check = self._verify_next()
-        if check.ok and not check.pending:
+        is_missing_rows = check.pending > 0 and not self._state.counts.is_open(batch_id)
+        if check.ok and not is_missing_rows:
             return None
         self.damaged += 1
         log.error("batch %d is damaged: %s", batch_id, describe(check))
-        if not check.pending or check.unreadable:
+        if check.unreadable or not is_missing_rows:
             return None
-        parts = list(parts_of(self._state.layout, self._state.table.ref(batch_id)))
-        return Reopened(batch_id, check.successes, check.errors, parts)
-
-    def finish(self, open_big_batches: Iterable[tuple[int, tuple[int, ...]]]) -> None:
-        """Verify the rest, the batches of big batches that did not end included.
-
-        Raises:
-            StorageError: see ``step``.
-        """
-        for number, batch_ids in open_big_batches:
-            for batch_id in set(batch_ids) - self._members.get(number, set()):
-                self.add(number, batch_id)
-            self.close(number)
-        while self._queue:
-            batch_id, check = self._verify_next()
-            if not check.ok:
-                self.damaged += 1
-                log.error("batch %d is damaged: %s", batch_id, describe(check))
+        parts = parts_of(self._state.layout, self._state.table.ref(batch_id))
+        kinds = outcomes_of(self._state.layout, parts).count_kinds()
+        return BatchContent(batch_id, check.successes, check.errors, kinds, parts)
 
     def _verify_next(self) -> tuple[int, BatchCheck]:
         number, batch_id = self._queue.popleft()

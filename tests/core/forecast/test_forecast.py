@@ -10,7 +10,7 @@ import pytest
 
 from ddmpi.core.forecast.coarse_rank import CoarseModel, CoarseRank
 from ddmpi.core.forecast.forecast import Forecast, ForecastError, ForecastReport
-from ddmpi.core.forecast.prediction import MOST_BATCHES, START_AND_END_S, Circumstances, predict
+from ddmpi.core.forecast.prediction import MOST_BATCHES, START_AND_END_S, predict
 from ddmpi.core.ledger.schedule import Plan, row_time_s
 from ddmpi.core.protocol import Assign, Extend, Lane, Progress, StealRequest, StealResponse, ToCoordinator
 from ddmpi.core.records import BatchRef, Limits
@@ -150,35 +150,35 @@ def large_plan(servers: int, batches_each: int, limits: Limits, most_lanes: int 
 
 def test_a_prediction_adds_the_start_and_the_slowest_servers_samples() -> None:
     plan = large_plan(3, 2, Limits(10.0, 8))
-    bare = predict(plan, plan.batch_rows, 2, Circumstances())
+    bare = predict(plan, plan.batch_rows, 2)
     assert bare.is_whole
     assert bare.makespan_s == pytest.approx(2000 + START_AND_END_S, abs=0.1)
-    profiled = predict(plan, plan.batch_rows, 2, Circumstances(samples_per_server=3))
+    profiled = predict(plan, plan.batch_rows, 2, samples_per_server=3)
     assert profiled.makespan_s - bare.makespan_s == pytest.approx(2 / 10 + 0.2)
 
 
 def test_rows_that_are_final_take_no_time() -> None:
     plan = large_plan(2, 2, Limits(10.0, 8))
     left = plan.batch_rows * np.array([1, 0, 0, 0])
-    assert predict(plan, left, 1, Circumstances()).makespan_s == pytest.approx(1000 + START_AND_END_S, abs=0.1)
-    nothing = predict(plan, left * 0, None, Circumstances())
+    assert predict(plan, left, 1).makespan_s == pytest.approx(1000 + START_AND_END_S, abs=0.1)
+    nothing = predict(plan, left * 0, None)
     assert (nothing.makespan_s, nothing.bound_s, nothing.bound_group) == (0.0, 0.0, 0)
 
 
 def test_as_many_ranks_are_advised_as_shorten_the_run() -> None:
-    plan = large_plan(40, 5, Limits(0.0, 200))
-    prediction = predict(plan, plan.batch_rows, None, Circumstances(connections_per_rank=4000))
-    alone = predict(plan, plan.batch_rows, 1, Circumstances(connections_per_rank=4000))
+    plan = replace(large_plan(40, 5, Limits(0.0, 200)), connections_per_rank=4000)
+    prediction = predict(plan, plan.batch_rows, None)
+    alone = predict(plan, plan.batch_rows, 1)
     assert alone.makespan_s > 10 * prediction.makespan_s
     assert prediction.advised_workers == prediction.workers
     assert 10 <= prediction.workers <= 40
     limited = large_plan(40, 5, Limits(1.0, 8))
-    assert predict(limited, limited.batch_rows, None, Circumstances()).advised_workers == 1
+    assert predict(limited, limited.batch_rows, None).advised_workers == 1
 
 
 def test_a_large_plan_is_simulated_in_pieces_with_the_same_end() -> None:
     plan = large_plan(100, 300, Limits(10.0, 8))
     assert len(plan.batch_rows) > MOST_BATCHES
-    prediction = predict(plan, plan.batch_rows, 3, Circumstances())
+    prediction = predict(plan, plan.batch_rows, 3)
     assert not prediction.is_whole
     assert prediction.makespan_s == pytest.approx(prediction.bound_s, rel=0.01)

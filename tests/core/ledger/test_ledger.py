@@ -9,6 +9,7 @@ import pytest
 
 from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
 from ddmpi.core.ledger.batch_accounts import MOST_FLOWS_PER_BATCH
+from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.ledger.stealing import STEAL_TIMEOUT_S
 from ddmpi.core.protocol import (
@@ -50,9 +51,8 @@ def make() -> Iterator[Make]:
     made: list[Ledger] = []
 
     def make(world: World, ranks: int = 2, most_lanes: int = 1) -> Ledger:
-        batches = len(world.batches)
-        counts = np.zeros(batches, np.int64), np.zeros(batches, np.int64)
-        made.append(Ledger(world.plan(range(ranks), {1: most_lanes}), *counts, {}))
+        plan = world.plan(range(ranks), {1: most_lanes})
+        made.append(Ledger(plan, BatchCounts(plan.batch_rows)))
         return made[-1]
 
     yield make
@@ -177,7 +177,8 @@ def test_more_outcomes_than_rows_are_a_bug(make: Make) -> None:
 
 def test_a_restart_leases_only_what_is_open_with_the_parts_that_hold_the_rest() -> None:
     plan = world({"a": 30}).plan([0], {})
-    ledger = Ledger(plan, np.array([10, 3, 0]), np.array([0, 2, 0]), {1: ["x", "y"]})
+    counts = BatchCounts(plan.batch_rows, np.array([10, 3, 0]), np.array([0, 2, 0]), {1: ["x", "y"]})
+    ledger = Ledger(plan, counts)
     _, lane = only_lane(ledger)
     assert [(batch.batch_id, batch.parts) for batch in lane.batches] == [(1, ("x", "y")), (2, ())]
 
@@ -237,7 +238,7 @@ def test_verification_reopens_a_batch_with_what_its_files_hold(make: Make) -> No
     ledger = make(world({"a": 10}))
     rank, lane = only_lane(ledger)
     ended_lane(ledger, rank, lane)
-    ((again,),) = lanes_of(ledger.reopen(0, 5, 1, ["x"], 0.0)).values()
+    ((again,),) = lanes_of(ledger.reopen(BatchContent(0, 5, 1, parts=("x",)), 0.0)).values()
     assert again.batches[0].parts == ("x",)
     assert ledger.rows_final() == 6
     assert ledger.on_part(part(0, 4))[0] == BatchCompleted(0, 9, 1, 2)
@@ -285,7 +286,7 @@ def test_a_batch_waits_for_its_samples_to_be_durable_before_it_flows_again(make:
 def test_a_row_that_is_redirected_to_a_withheld_group_waits_for_it(make: Make) -> None:
     ledger = make(world({"a": 20, "b": 20}))
     rank, lane = only_lane_of(ledger.start(1, {}, 0.0, withheld={0}))
-    handoff = errand_to("a", 2, ledger)
+    handoff = handoff_to("a", 2, ledger)
     assert ledger.on_handed_off(rank, [handoff], 0.0) == []
     ledger.validate()
     assert ended_lane(ledger, rank, lane)[-1] != BatchCompleted(2, 10, 0, 1), "its row is elsewhere"
@@ -296,14 +297,14 @@ def test_a_row_that_is_redirected_to_a_withheld_group_waits_for_it(make: Make) -
 # ---- redirected rows
 
 
-def errand_to(group: str, batch: int, ledger: Ledger, server: str = "") -> Handoff:
+def handoff_to(group: str, batch: int, ledger: Ledger, server: str = "") -> Handoff:
     return Handoff(ledger.plan.ref(batch), 1, f"http://{server or group}/x", server or group, group, 1, 1)
 
 
 def test_a_row_goes_to_the_rank_that_holds_the_lane_of_its_new_server(make: Make) -> None:
     ledger = make(world({"a": 100, "b": 50}))
     lanes = started(ledger)
-    handoff = errand_to("b", 0, ledger)
+    handoff = handoff_to("b", 0, ledger)
     assert ledger.on_handed_off(0, [handoff], 0.0) == [Send(1, Extend(lanes[1][0].lane_id, 1, handoffs=(handoff,)))]
 
 
@@ -311,7 +312,7 @@ def test_a_row_for_a_server_of_a_pack_goes_to_the_packs_lane(make: Make) -> None
     ledger = make(world({"a": 100, "b": 5, "c": 4}, small_rows=8))
     lanes = started(ledger)
     pack = next(lane for held in lanes.values() for lane in held if lane.packed)
-    (action,) = ledger.on_handed_off(0, [errand_to("c", 0, ledger)], 0.0)
+    (action,) = ledger.on_handed_off(0, [handoff_to("c", 0, ledger)], 0.0)
     assert isinstance(action, Send)
     assert isinstance(action.message, Extend)
     assert action.message.lane_id == pack.lane_id
@@ -320,7 +321,7 @@ def test_a_row_for_a_server_of_a_pack_goes_to_the_packs_lane(make: Make) -> None
 def test_rows_for_a_server_that_no_lane_serves_get_one_with_all_of_its_limits(make: Make) -> None:
     ledger = make(world({"a": 10}, {"outside": Limits(1.0, 2)}))
     rank, _ = only_lane(ledger)
-    handoff = errand_to("outside", 0, ledger)
+    handoff = handoff_to("outside", 0, ledger)
     ((guest,),) = lanes_of(ledger.on_handed_off(rank, [handoff], 0.0)).values()
     assert (guest.group, guest.share, guest.batches, guest.handoffs) == ("outside", Limits(1.0, 2), (), (handoff,))
     (second,) = ledger.on_handed_off(rank, [handoff], 0.0)
@@ -330,7 +331,7 @@ def test_rows_for_a_server_that_no_lane_serves_get_one_with_all_of_its_limits(ma
 def test_a_batch_whose_row_is_elsewhere_is_not_handed_out_again(make: Make) -> None:
     ledger = make(world({"a": 10}))
     rank, lane = only_lane(ledger)
-    ((guest,),) = lanes_of(ledger.on_handed_off(rank, [errand_to("outside", 0, ledger)], 0.0)).values()
+    ((guest,),) = lanes_of(ledger.on_handed_off(rank, [handoff_to("outside", 0, ledger)], 0.0)).values()
     done = ledger.on_progress(rank, progress(drained(lane), parts=(part(0, 9),)), 0.0)
     assert done == [Send(rank, Release((lane.lane_id,)))]
     assert not ledger.is_complete
@@ -449,7 +450,7 @@ def test_a_lane_that_moves_takes_along_the_extension_that_its_holder_did_not_see
 ) -> None:
     ledger, (first, second, *_) = two
     request = asked(ledger, thief=1, victim=0)
-    handoff = errand_to(first.group, second.batches[0].batch_id, ledger)
+    handoff = handoff_to(first.group, second.batches[0].batch_id, ledger)
     ledger.on_handed_off(0, [handoff], 0.0)
     ((moved,),) = lanes_of(
         ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
@@ -587,9 +588,9 @@ def test_a_run_is_stuck_when_everything_left_is_parked_for_longer_than_it_may_wa
     first, second = started(ledger)[0]
     parked = [LaneReport(lane.lane_id, 0, LaneState.PARKED, 100.0) for lane in (first, second)]
     ledger.on_progress(0, progress(parked[0]), 0.0)
-    assert (ledger.is_stuck(0.0, 50.0), ledger.rests) == (False, False), "the other one runs"
+    assert (ledger.is_stuck(0.0, 50.0), ledger.is_parked) == (False, False), "the other one runs"
     ledger.on_progress(0, progress(parked[1]), 0.0)
-    assert (ledger.is_stuck(0.0, 50.0), ledger.rests) == (True, True)
+    assert (ledger.is_stuck(0.0, 50.0), ledger.is_parked) == (True, True)
     assert not ledger.is_stuck(0.0, 200.0), "it may wait for longer than that"
     assert not ledger.is_stuck(60.0, 50.0), "the pause is over soon"
     ledger.on_progress(0, progress(LaneReport(first.lane_id, 0, LaneState.RUNNING)), 0.0)

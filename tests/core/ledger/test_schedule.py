@@ -144,8 +144,8 @@ def test_packs_are_told_by_their_name() -> None:
 
 
 def test_a_lane_without_a_rate_costs_its_connections_and_one_with_a_rate_only_those_that_it_keeps_busy() -> None:
-    free = lane_cost_s(1000, 10.0, Limits(0.0, 64), 0.01)
-    limited = lane_cost_s(1000, 10.0, Limits(1.0, 64), 1.0)
+    free = lane_cost_s(1000, 10.0, Limits(0.0, 64), 0.01, 256)
+    limited = lane_cost_s(1000, 10.0, Limits(1.0, 64), 1.0, 256)
     assert free == pytest.approx(0.3 + 10.0 * 64 / 256)
     assert limited == pytest.approx(0.3 + 10.0 * 0.2 / 256)
 

@@ -117,7 +117,7 @@ class Calls:
         self.rules: list[tuple[ControlOverride, ...]] = []
         self.stops: list[tuple[StopReason, float]] = []
 
-    def set_control(self, rules: tuple[ControlOverride, ...]) -> None:
+    def set_overrides(self, rules: tuple[ControlOverride, ...]) -> None:
         self.rules.append(rules)
 
     def stop(self, reason: StopReason, now: float) -> None:

@@ -65,7 +65,7 @@ def start(tmp_path: Path, ignored: str | None = None) -> RunState:
 def by_server(state: RunState) -> dict[str, int]:
     """Rows that are to become final, by the batches' server_name."""
     rows: Counter[str] = Counter()
-    for batch_id, count in enumerate(state.rows.tolist()):
+    for batch_id, count in enumerate(state.counts.rows.tolist()):
         rows[state.table.server_of(batch_id)] += count
     return dict(rows)
 
@@ -73,18 +73,18 @@ def by_server(state: RunState) -> dict[str, int]:
 def test_rows_of_matching_servers_are_counted_apart(tmp_path: Path) -> None:
     state = start(tmp_path, "server_name\nlarge.org\n*.net\nabsent.org\n")
     assert by_server(state) == {"large.org": 0, MANY_SERVERS: 2, INVALID_SERVER: 2}
-    assert (state.ignored_rows, state.pending_rows, state.table.ignored_server_count) == (31, 4, 4)
-    assert not any(state.is_open(batch_id) for batch_id in range(3))
+    assert (state.ignored_rows, state.counts.pending, state.table.ignored_server_count) == (31, 4, 4)
+    assert not any(state.counts.is_open(batch_id) for batch_id in range(3))
     (pack,) = [batch_id for batch_id in range(len(state.table)) if state.table.server_of(batch_id) == MANY_SERVERS]
     assert state.ref(pack).ignored == ("a.net", "b.net", "c.net")
-    assert state.is_open(pack)
+    assert state.counts.is_open(pack)
 
 
 def test_servers_come_back_without_partitioning_anew(tmp_path: Path) -> None:
     start(tmp_path, "*.net\n")
     made_at = (tmp_path / "out/urls/batches.parquet").stat().st_mtime_ns
     state = start(tmp_path)
-    assert (state.ignored_rows, state.pending_rows) == (0, 35)
+    assert (state.ignored_rows, state.counts.pending) == (0, 35)
     assert (tmp_path / "out/urls/batches.parquet").stat().st_mtime_ns == made_at
 
 

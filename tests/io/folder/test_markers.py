@@ -11,8 +11,8 @@ from ddmpi.errors import StorageError
 from ddmpi.io.folder.disk_errors import names_in
 from ddmpi.io.folder.layout import Layout, part_name
 from ddmpi.io.folder.markers import (
-    BatchCounts,
     BatchState,
+    Marker,
     parts_of,
     read_completed,
     remove_completed,
@@ -29,7 +29,7 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_markers_round_trip_and_go(layout: Layout) -> None:
     batch = make_batch(3)
-    counts = BatchCounts(10, 7, 3, {"dns": 2, "timeout": 1})
+    counts = Marker(10, 7, 3, {"dns": 2, "timeout": 1})
     assert read_completed(layout, batch) is None
     write_completed(layout, batch, counts)
     assert read_completed(layout, batch) == counts
@@ -41,12 +41,12 @@ def test_markers_round_trip_and_go(layout: Layout) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b'{"rows": 3}', b'{"rows":3,"successes":1,"errors":1}', b"\x00\xff"])
 def test_a_marker_that_says_nothing_sound_is_none(layout: Layout, content: bytes) -> None:
     batch = make_batch()
-    write_completed(layout, batch, BatchCounts(1, 1, 0))
+    write_completed(layout, batch, Marker(1, 1, 0))
     touch_part(layout, part_name("errors", 1, 0, 0), batch.server_name, batch.partition_id)
     layout.completed(batch.server_name, batch.partition_id).write_bytes(content)
     assert read_completed(layout, batch) is None
     (state,) = scan(layout, [batch])
-    assert state.counts is None
+    assert state.marker is None
     assert len(state.parts) == 1
 
 
@@ -67,12 +67,12 @@ def test_parts_are_listed_oldest_epoch_first(layout: Layout) -> None:
 
 def test_scan_tells_completed_begun_and_untouched_batches_apart(layout: Layout) -> None:
     batches = [make_batch(i) for i in range(4)]
-    write_completed(layout, batches[0], BatchCounts(100, 90, 10))
+    write_completed(layout, batches[0], Marker(100, 90, 10))
     touch_part(layout, part_name("successes", 1, 0, 0), batches[0].server_name, 0)
     touch_part(layout, part_name("successes", 1, 0, 1), batches[2].server_name, 2)
     touch_part(layout, part_name("errors", 1, 0, 2), batches[2].server_name, 2)
     states = scan(layout, iter(batches))
-    assert states[0] == BatchState(0, BatchCounts(100, 90, 10))
+    assert states[0] == BatchState(0, Marker(100, 90, 10))
     assert states[1] == BatchState(1, None)
     assert states[2] == BatchState(2, None, parts_of(layout, batches[2]))
     assert len(states[2].parts) == 2

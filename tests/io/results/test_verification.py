@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddmpi.io.folder.layout import Layout, PartKind, PartName, part_name
-from ddmpi.io.folder.markers import BatchCounts, write_completed
+from ddmpi.io.folder.markers import Marker, write_completed
 from ddmpi.io.results.verification import BatchCheck, _Outcomes, verify_batch
 from tests.io.result_data import (
     committed,
@@ -53,7 +53,7 @@ def test_a_batch_that_was_never_begun_is_pending(layout: Layout) -> None:
 
 def test_a_completed_batch(layout: Layout) -> None:
     write_outcomes(layout, BATCH, successes=range(7), errors=range(7, 10))
-    write_completed(layout, BATCH, BatchCounts(10, 7, 3))
+    write_completed(layout, BATCH, Marker(10, 7, 3))
     result = check(layout, rehash="sha256")
     assert counts(result) == (7, 3, 0, 0, 0, 0)
     assert result.ok
@@ -102,7 +102,7 @@ def test_rows_of_another_batch_are_found(layout: Layout) -> None:
 
 def test_a_deleted_part_is_found_by_the_marker(layout: Layout) -> None:
     _, errors = write_outcomes(layout, BATCH, successes=range(7), errors=range(7, 10))
-    write_completed(layout, BATCH, BatchCounts(10, 7, 3))
+    write_completed(layout, BATCH, Marker(10, 7, 3))
     (layout.root / errors.path).unlink()
     result = check(layout)
     assert result.pending == 3
@@ -111,19 +111,19 @@ def test_a_deleted_part_is_found_by_the_marker(layout: Layout) -> None:
 
 
 def test_a_marker_without_parts_is_found(layout: Layout) -> None:
-    write_completed(layout, BATCH, BatchCounts(10, 10, 0))
+    write_completed(layout, BATCH, Marker(10, 10, 0))
     assert "the parts say (10, 0, 0)" in check(layout).marker
 
 
 def test_a_marker_with_other_counts_is_found(layout: Layout) -> None:
     write_outcomes(layout, BATCH, successes=range(7), errors=range(7, 10))
-    write_completed(layout, BATCH, BatchCounts(10, 8, 2))
+    write_completed(layout, BATCH, Marker(10, 8, 2))
     assert "(10, 8, 2)" in check(layout).marker
 
 
 def test_a_marker_that_cannot_be_read_is_found(layout: Layout) -> None:
     write_outcomes(layout, BATCH, successes=range(10))
-    write_completed(layout, BATCH, BatchCounts(10, 10, 0))
+    write_completed(layout, BATCH, Marker(10, 10, 0))
     layout.completed(BATCH.server_name, BATCH.partition_id).write_bytes(b"{")
     assert check(layout).marker == "the marker cannot be read"
 

@@ -1,0 +1,68 @@
+"""What profiling measured of one server, and how fast it can be asked. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, row_time_s
+from ddmpi.core.protocol import Sample
+from ddmpi.core.records import Limits
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One row of profiles.csv. Times in seconds, sizes in bytes, medians unless named otherwise."""
+
+    server_name: str
+    total_batches: int
+    success_count: int
+    error_count: int
+    rate_limit: float
+    """Requests per second; 0 = no limit."""
+    ip: str = ""
+    http_version: str = ""
+    connect_s: float = 0.0
+    ttfb_s: float = 0.0
+    ttfb_p95_s: float = 0.0
+    total_s: float = 0.0
+    bytes: int = 0
+    status_counts: str = ""
+    """Such as ``200:2 404:1``."""
+    retry_after_s: float = 0.0
+
+
+def profile_of(server: str, total_batches: int, rate_limit: float, samples: Iterable[Sample]) -> Profile:
+    """Summarize a server's samples; without any, only its rate is known."""
+    taken = list(samples)
+    good = [sample for sample in taken if sample.success]
+    statuses = Counter(str(sample.status or sample.error_kind) for sample in taken)
+    return Profile(
+        server,
+        total_batches,
+        len(good),
+        len(taken) - len(good),
+        rate_limit,
+        ip=next((sample.ip for sample in taken if sample.ip), ""),
+        http_version=next((sample.http_version for sample in taken if sample.http_version), ""),
+        connect_s=max((round(sample.connect_s, 6) for sample in taken), default=0.0),
+        ttfb_s=_quantile([sample.ttfb_s for sample in good], 0.5),
+        ttfb_p95_s=_quantile([sample.ttfb_s for sample in good], 0.95),
+        total_s=_quantile([sample.total_s for sample in good], 0.5),
+        bytes=int(_quantile([float(sample.bytes) for sample in good], 0.5)),
+        status_counts=" ".join(f"{status}:{count}" for status, count in sorted(statuses.items())),
+        retry_after_s=max((sample.retry_after_s for sample in taken), default=0.0),
+    )
+
+
+def _quantile(values: list[float], q: float) -> float:
+    return round(float(np.quantile(values, q)), 6) if values else 0.0
+
+
+def server_row_time_s(limits: Limits, profile: Profile | None) -> float:
+    """Return the seconds per row of a server with these limits: by its profile's latency, or by an assumed one."""
+    latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
+    return row_time_s(limits, latency_s)

@@ -1,0 +1,148 @@
+"""What rank 0 counts of an output folder, opens again, remembers of servers, and wants to profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from ddmpi.core.ledger.profile import Profile
+from ddmpi.core.protocol import PartReport
+from ddmpi.core.records import ErrorKind, PaceState
+from ddmpi.io.folder.checkpoint import load
+from ddmpi.io.folder.markers import Marker, read_completed, write_completed
+from ddmpi.roles.coordinator.run_state import RunState
+from tests.roles.coordinator.states import commit, make_state
+
+SIZES = {"a.org": 10}
+TWO_KINDS = {ErrorKind.DNS: [6, 7], ErrorKind.HTTP_STATUS: [8, 9]}
+
+
+def restarted(tmp_path: Path, epoch: int) -> RunState:
+    return make_state(tmp_path, SIZES, epoch=epoch)
+
+
+def marker_of(state: RunState) -> Marker | None:
+    return read_completed(state.layout, state.table.ref(0))
+
+
+# ---- errors are fetched again
+
+
+def failed_twice(tmp_path: Path) -> None:
+    """One batch that is complete, with errors of two kinds."""
+    commit(make_state(tmp_path, SIZES), 0, range(6), TWO_KINDS)
+
+
+def test_errors_that_are_fetched_again_count_no_longer(tmp_path: Path) -> None:
+    failed_twice(tmp_path)
+    state = restarted(tmp_path, 2)
+    assert state.counts.error_kinds == {"dns": 2, "http_status": 2}
+    assert state.retry_failed(("dns",)) == 2
+    counts = state.counts
+    assert (counts.pending, int(counts.errors[0]), counts.error_kinds) == (2, 2, {"http_status": 2})
+    assert (counts.is_open(0), counts.incomplete, marker_of(state)) == (True, 1, None)
+    assert state.ref(0).retry == ("dns",)
+    state.save({})
+    checkpoint, _ = load(state.layout)
+    assert checkpoint is not None
+    assert checkpoint.counters == {"rows": 10, "successes": 6, "errors": 2, "ignored": 0, "errors.http_status": 2}
+
+
+@pytest.mark.parametrize(
+    ("again", "expected"),
+    [
+        pytest.param({}, {"http_status": 2}, id="the server is mended"),
+        pytest.param({ErrorKind.DNS: [6, 7]}, {"dns": 2, "http_status": 2}, id="the server is not"),
+        pytest.param({ErrorKind.TIMEOUT: [6, 7]}, {"http_status": 2, "timeout": 2}, id="it fails otherwise"),
+    ],
+)
+def test_one_kind_is_fetched_again_and_then_the_other(
+    tmp_path: Path, again: Mapping[ErrorKind, list[int]], expected: dict[str, int]
+) -> None:
+    failed_twice(tmp_path)
+    state = restarted(tmp_path, 2)
+    state.retry_failed(("dns",))
+    commit(state, 0, [] if again else [6, 7], again)
+    part = PartReport(0, "p", 2, is_errors=bool(again), kinds={str(k.value): len(rows) for k, rows in again.items()})
+    state.counts.add_part(part)
+    state.counts.complete(0)
+    state.write_marker(0)
+    assert state.counts.error_kinds == expected
+    marker = marker_of(state)
+    assert marker is not None
+    assert (marker.rows, marker.errors, marker.kinds) == (10, sum(expected.values()), expected)
+    state = restarted(tmp_path, 3)
+    assert state.counts.error_kinds == expected
+    assert state.retry_failed(("http_status",)) == 2
+    del expected["http_status"]
+    assert state.counts.error_kinds == expected
+
+
+def test_kinds_that_an_earlier_version_has_lost_are_read_from_the_parts(tmp_path: Path) -> None:
+    failed_twice(tmp_path)
+    state = make_state(tmp_path, SIZES)
+    write_completed(state.layout, state.table.ref(0), Marker(10, 6, 4, {"dns": 2}))
+    state = restarted(tmp_path, 2)
+    assert state.counts.error_kinds == {"dns": 2, "http_status": 2}
+    assert marker_of(state) == Marker(10, 6, 4, {"dns": 2, "http_status": 2})
+    assert state.retry_failed(("http_status",)) == 2
+
+
+# ---- what was learned of servers
+
+
+def test_all_that_was_learned_of_a_server_comes_back_from_the_checkpoint(tmp_path: Path) -> None:
+    state = make_state(tmp_path, SIZES)
+    pace = PaceState(
+        2.5, wait_s=100.0, incidents=3, open_count=1, throttles=4, spent_hour=((1800.0, 1e6),),
+        spent_day=((1800.0, 1e6), (80_000.0, 4e6)),
+    )  # fmt: skip
+    state.save({"a.org": pace})
+    checkpoint, _ = load(state.layout)
+    assert checkpoint is not None
+    state.servers = dict(checkpoint.servers)
+    found = state.known_paces()["a.org"]
+    assert (found.rate_per_s, found.incidents, found.open_count, found.throttles) == (2.5, 3, 1, 4)
+    assert 90.0 < found.wait_s <= 100.0
+    assert [size for _, size in found.spent_hour] == [1e6]
+    assert [size for _, size in found.spent_day] == [1e6, 4e6]
+    for (left_s, _), (before_s, _) in zip(found.spent_day, pace.spent_day, strict=True):
+        assert before_s - 10 < left_s <= before_s
+
+
+def test_bytes_that_count_no_longer_are_forgotten(tmp_path: Path) -> None:
+    state = make_state(tmp_path, SIZES)
+    state.save({"a.org": PaceState(spent_hour=((-1.0, 5.0), (1000.0, 7.0)))})
+    assert [size for _, size in state.known_paces()["a.org"].spent_hour] == [7.0]
+
+
+# ---- whom to profile
+
+LARGE = {"a.org": 30, "b.org": 30, "c.org": 5}
+
+
+def test_servers_with_enough_rows_and_without_a_profile_are_profiled(tmp_path: Path) -> None:
+    state = make_state(tmp_path, LARGE)
+    assert [(server, batches) for server, _, batches in state.targets()] == [("a.org", 2), ("b.org", 2)]
+    state.profiles["a.org"] = Profile("a.org", 2, 3, 0, 10.0)
+    assert [server for server, _, _ in state.targets()] == ["b.org"]
+    state.stages["profiled"] = True
+    assert state.targets() == []
+
+
+def test_rows_that_a_killed_run_has_sampled_are_not_fetched_again(tmp_path: Path) -> None:
+    state = make_state(tmp_path, LARGE)
+    _, first, _ = state.targets()[0]
+    commit(state, first.batch_id, [0, 1, 2])
+    targets = {server: ref for server, ref, _ in make_state(tmp_path, LARGE, epoch=2).targets()}
+    (part,) = targets["a.org"].parts
+    assert part.startswith("images/server_name=a.org/partition_id=0/successes-")
+    assert targets["b.org"].parts == ()
+
+
+def test_a_server_whose_first_batch_is_complete_is_not_profiled(tmp_path: Path) -> None:
+    state = make_state(tmp_path, LARGE)
+    commit(state, state.targets()[0][1].batch_id, range(20))
+    assert [server for server, _, _ in make_state(tmp_path, LARGE, epoch=2).targets()] == ["b.org"]
