@@ -4,7 +4,7 @@ The real ledger and one real frontier per rank, profiling included, joined by ``
 limits of 0.5 to 20 requests/s: a tenth take less than their limit and answer 429 (with Retry-After, or without), one in
 twenty is dead, one in fifty is out of reach for a minute, and rows are redirected to other servers. Ranks have so few
 connections that lanes wait for them, and are stolen. Half-way all ranks are killed, and fewer go on.
-``tests.simulation.laws`` watches: each request is checked against the limits, leases and pauses of its server, each row
+``tests.laws.laws`` watches: each request is checked against the limits, leases and pauses of its server, each row
 for having one owner or one outcome, and at the end the parts on the disk are counted. (The invariants inside the state
 machines, which take time that grows with the number of lanes, are checked once in a while.)
 
@@ -29,10 +29,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ddmpi.core.records import Answer, Limits, Task
-from tests.simulation.laws import Laws, run
+from tests.laws.laws import Laws, run
 from tests.simulation.simulation import Cluster, RunReport, Simulation
 from tests.simulation.world import Disk, ServerModel, World
-from tests.simulation.worlds import table
+from tests.laws.worlds import table
 
 SEED: Final = 20_261_125
 SHAPE: Final = 1.3

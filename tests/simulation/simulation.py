@@ -1,4 +1,4 @@
-"""A whole run in one process, without network, disk and clock: the ledger and N frontiers over a simulated world. Pure.
+"""One life of a job without network, disk and clock: the core of rank 0 and those of N ranks over a simulated world.
 
 A discrete event simulation: a heap of (time, sequence, what to do). Messages are encoded and decoded as in a real run,
 take a random time, and arrive in order between two ranks and in any order otherwise, as MPI promises.
@@ -18,28 +18,27 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS, FrontierConfig
-from ddmpi.core.ledger.actions import Action, BatchCompleted, BigBatchEnded, BigBatchStarted, Scatter, Send
-from ddmpi.core.ledger.batch_counts import BatchCounts
-from ddmpi.core.ledger.ledger import Ledger
+from ddmpi.core.ledger.actions import (
+    Action,
+    BatchCompleted,
+    BigBatchEnded,
+    RunEnded,
+    SaveCheckpoint,
+    Scatter,
+    Send,
+    StopBegan,
+)
+from ddmpi.core.ledger.known_paces import aged
+from ddmpi.core.ledger.rank0_core import GRACE_S, Rank0Config, Rank0Core
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import (
     Assign,
     ControlOverride,
-    Finished,
-    HandedOff,
-    LaneReport,
     LaneState,
-    Message,
     Progress,
-    Release,
-    Samples,
-    SetControl,
-    StealResponse,
-    Stop,
     StopReason,
     ToCoordinator,
     ToDownloader,
-    WorkRequest,
     decode,
     encode,
     report_interval_s,
@@ -47,19 +46,20 @@ from ddmpi.core.protocol import (
 from ddmpi.core.records import PaceState
 from ddmpi.core.rules.retry import RetryPolicy
 from tests.simulation.rank import COORDINATOR, RankModel, SimulatedRank, Surroundings, Witness
-from tests.simulation.sampling import Sampling
 from tests.simulation.world import Disk, Network, World
 
-GRACE_S = 8.0
-TICK_S = 0.25
-"""How often the coordinator looks at time-outs and at whether the run is over."""
+TICK_S = 0.5
+"""How often rank 0 has its turn when no message comes."""
+CHECKPOINT_S = 10.0
+SOON_S = 1.0
+"""How often a checkpoint is written, and how soon after the last one it may be."""
 EVENTS_PER_ROW = 400
-EVENTS_PER_RANK = 200_000
+EVENTS_PER_RANK = 400_000
 """Bounds on the events of a run; waiting costs two reports a second, so these are hours of it."""
 
 
 class SimulationError(Exception):
-    """The simulated run does not come to an end, or a message came where it cannot."""
+    """The simulated run does not come to an end."""
 
 
 @dataclass(frozen=True)
@@ -98,24 +98,26 @@ class Cluster:
 class RunReport:
     """How a run ended."""
 
+    began_at_s: float
     ended_at_s: float
     was_killed: bool
     was_stuck: bool
     """Only parked rows were left."""
+    unfinished: tuple[int, ...]
+    """Ranks that did not finish in time: what they had not committed is lost."""
     requests: int
     steals: int
-    events: int
     idle_wakes: int
     completed: list[int]
     """Batches that got their marker, in order."""
     verified: list[int]
     """Batches of ended big batches, in order."""
     paces: dict[str, PaceState]
-    """What a checkpoint would hold."""
+    """What the last checkpoint holds, with waits counted from the end."""
 
 
 class Simulation:
-    """One run over ``world`` and ``disk``, from the first message to the last ``Finished`` or the kill."""
+    """One run over ``world`` and ``disk``, from the first message to the last or the kill."""
 
     def __init__(
         self,
@@ -125,36 +127,44 @@ class Simulation:
         witness: Witness,
         *,
         seed: int,
-        paces: Mapping[str, PaceState] | None = None,
+        before: RunReport | None = None,
         start_at_s: float = 0.0,
     ) -> None:
-        self.now = start_at_s
+        self.now = self._began_at = start_at_s
         self.world = world
-        self.disk = disk
         self.cluster = cluster
         self._rng = random.Random(seed)
-        self._paces = paces or {}
+        self._disk = disk
         self._witness = witness
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
         self._sequence = itertools.count()
         self._arrived_at: dict[tuple[int, int], float] = {}
         self._network = Network(world, self._rng)
-        plan = world.plan(range(cluster.ranks), cluster.schedule_rules)
-        successes, errors, parts = disk.count(len(world.batches))
-        rows_left = plan.batch_rows - successes - errors
-        self.sampling = Sampling(plan, rows_left, parts, cluster.samples) if cluster.samples else None
-        self.ledger = Ledger(plan, BatchCounts(plan.batch_rows, successes, errors, parts))
-        self.ranks = [self._make_rank(rank) for rank in range(cluster.ranks)]
+        workers = range(cluster.ranks)
+        counts = disk.count(world)
+        paces = {} if before is None else _all_aged(before.paces, start_at_s - before.ended_at_s)
+        self.core = Rank0Core(
+            Rank0Config(
+                workers, world.limits_for, world.group_of, cluster.final_wait_s,
+                samples_per_server=cluster.samples, grace_s=cluster.grace_s,
+            ),
+            counts,
+            make_plan=lambda _: world.plan(workers, cluster.schedule_rules, counts.rows),
+            targets=world.targets(counts) if cluster.samples else (),
+            profiles={},
+            paces=paces,
+            next_number=1,
+            now=start_at_s,
+        )  # fmt: skip
+        self.ranks = [self._make_rank(rank) for rank in workers]
         self._turns = [math.inf] * cluster.ranks
-        self._finished: set[int] = set()
-        self._stopping = False
-        self._was_stuck = False
-        self._ended = False
-        self._events = 0
+        self._sampled: dict[int, tuple[int, ...]] = {}  # batches of each sampling lane
+        self._checkpoint = (start_at_s, paces)
+        self._save_at = start_at_s + CHECKPOINT_S
+        self._stop: StopBegan | None = None
+        self._ended: RunEnded | None = None
         self._completed: list[int] = []
         self._verified: list[int] = []
-        for rank in range(cluster.ranks):
-            self._plan_turn(rank)
 
     def _make_rank(self, rank: int) -> SimulatedRank:
         cluster = self.cluster
@@ -171,29 +181,24 @@ class Simulation:
 
             self._at(at, arrive)
 
-        rules = FrontierConfig(
-            self.world.limits_for,
-            self.world.group_of,
-            locate,
-            cluster.pace,
-            cluster.retry,
-            cluster.connections_per_rank,
-            cluster.chunk_rows,
-            cluster.low_water_rows,
-            None if self.world.robots is None else lambda _: True,
+        config = FrontierConfig(
+            limits_for=self.world.limits_for,
+            group_of=self.world.group_of,
+            locate=locate,
+            pace=cluster.pace,
+            retry=cluster.retry,
+            connections=cluster.connections_per_rank,
+            chunk_rows=cluster.chunk_rows,
+            low_water_rows=cluster.low_water_rows,
+            obeys_robots=None if self.world.robots is None else lambda _: True,
             accept="any",
             checkpoint_interval_s=model.checkpoint_interval_s,
         )
         surroundings = Surroundings(
-            world=self.world,
-            network=self._network,
-            disk=self.disk,
-            rng=self._rng,
-            witness=self._witness,
-            send=lambda message: self._send_up(rank, message),
-            at=call_at,
-        )
-        return SimulatedRank(rank, model, rules, surroundings, self.now, every_s=report_interval_s(cluster.ranks))
+            self.world, self._network, self._disk, self._rng, self._witness,
+            send=lambda message: self._send_up(rank, message), at=call_at,
+        )  # fmt: skip
+        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=report_interval_s(cluster.ranks))
 
     # ---- time
 
@@ -201,52 +206,47 @@ class Simulation:
         heapq.heappush(self._heap, (at, next(self._sequence), call))
 
     def run(self) -> RunReport:
-        """From the first big batch to the end.
+        """From the first lanes to the end.
 
         Raises:
             SimulationError: more events than a run of this size can need.
         """
         most = EVENTS_PER_RANK * (self.cluster.ranks + 1) + EVENTS_PER_ROW * self.world.rows
-        withheld = self.sampling.groups_out if self.sampling is not None else ()
-        if self.sampling is not None:
-            self._perform([Scatter(self.sampling.assigns(dict(self._paces)))])
-        actions = self.ledger.start(1, self._paces, self.now, withheld)
-        if not any(isinstance(action, Scatter) for action in actions):
-            actions.append(Scatter({}))
-        self._perform(actions)
+        self._perform(self.core.start(self.now))
         self._tick(self.now)
+        for rank in range(self.cluster.ranks):
+            self._plan_turn(rank)
         for at_s, rules in self.cluster.controls:
-            self._control_at(at_s, SetControl(tuple(rules)))
-        while self._heap and not self._ended:
+            self._at(at_s, lambda _, rules=rules: self._perform(self.core.set_overrides(rules)))  # type: ignore[misc]
+        self._at(self.cluster.stop_at_s, lambda now: self._perform(self.core.stop(StopReason.SIGNAL, now)))
+        for _ in range(most):
             at, _, call = heapq.heappop(self._heap)
             if at >= self.cluster.kill_at_s:
-                return self._report(was_killed=True)
+                break
             self.now = at
             call(at)
-            self._events += 1
-            if self._events > most:
-                raise SimulationError(f"no end after {most} events, at {at} s: {self.ledger!r} {self.ranks!r}")
-        return self._report(was_killed=False)
+            if self._ended is not None:
+                break
+        else:
+            raise SimulationError(f"no end after {most} events, at {self.now} s: {self.core.ledger!r} {self.ranks!r}")
+        return self._report()
 
-    def _control_at(self, at_s: float, message: SetControl) -> None:
-        def tell(_: float) -> None:
-            for rank in range(self.cluster.ranks):
-                self._send_down(rank, message)
-
-        self._at(at_s, tell)
-
-    def _report(self, *, was_killed: bool) -> RunReport:
+    def _report(self) -> RunReport:
+        was_killed = self._ended is None
+        ended_at_s = self.cluster.kill_at_s if was_killed else self.now
+        saved_at, paces = self._checkpoint
         return RunReport(
-            ended_at_s=self.now,
+            began_at_s=self._began_at,
+            ended_at_s=ended_at_s,
             was_killed=was_killed,
-            was_stuck=self._was_stuck,
-            requests=sum(rank.requests for rank in self.ranks),
-            steals=self.ledger.steals,
-            events=self._events,
+            was_stuck=self._stop is not None and self._stop.is_stuck,
+            unfinished=self._ended.unfinished if self._ended is not None else (),
+            requests=sum(rank.core.reports.requests for rank in self.ranks),
+            steals=self.core.steals,
             idle_wakes=sum(rank.idle_wakes for rank in self.ranks),
             completed=self._completed,
             verified=self._verified,
-            paces=self.ledger.paces(self.now),
+            paces=_all_aged(paces, ended_at_s - saved_at),
         )
 
     def _plan_turn(self, rank: int, at: float = math.inf) -> None:
@@ -254,8 +254,8 @@ class Simulation:
         it = self.ranks[rank]
         at = max(self.now, it.free_at, min(at, it.next_turn_at()))
         model = it.model
-        if model.stall_at_s <= at < model.stall_at_s + model.stall_s:
-            at = model.stall_at_s + model.stall_s
+        if model.stall_at_s <= at - self._began_at < model.stall_at_s + model.stall_s:
+            at = self._began_at + model.stall_at_s + model.stall_s
         if at >= self._turns[rank] or at == math.inf:
             return
         self._turns[rank] = at
@@ -270,6 +270,15 @@ class Simulation:
 
         self._at(at, take_turn)
 
+    def _tick(self, now: float) -> None:
+        actions = self.core.turn(now, verifying=False)
+        if actions:
+            self._perform(actions)
+            self._witness.stepped(COORDINATOR)
+        if now >= self._save_at:
+            self._save()
+        self._at(now + (0.0 if self.core.is_ending else TICK_S), self._tick)
+
     # ---- messages
 
     def _delivery_at(self, source: int, target: int) -> float:
@@ -282,94 +291,60 @@ class Simulation:
         data = encode(message)
 
         def arrive(now: float) -> None:
-            self.ranks[rank].receive(cast(ToDownloader, decode(data)))
+            self.ranks[rank].receive(cast("ToDownloader", decode(data)))
             self._plan_turn(rank, now)
 
         self._at(self._delivery_at(COORDINATOR, rank), arrive)
 
     def _send_up(self, rank: int, message: ToCoordinator) -> None:
         data = encode(message)
-        self._at(self._delivery_at(rank, COORDINATOR), lambda now: self._handle(rank, decode(data), now))
 
-    # ---- the coordinator, as roles.coordinator does it
+        def arrive(now: float) -> None:
+            arrived = cast("ToCoordinator", decode(data))
+            self._perform(self.core.handle(rank, arrived, now))
+            for report in arrived.lanes if isinstance(arrived, Progress) else ():
+                if report.state is LaneState.SAMPLED:
+                    for batch_id in self._sampled[report.lane_id]:
+                        self._witness.withdrawn(batch_id)
+            self._witness.stepped(COORDINATOR)
 
-    def _handle(self, rank: int, message: Message, now: float) -> None:
-        match message:
-            case Progress():
-                self._on_progress(rank, message, now)
-            case WorkRequest():
-                self._perform(self.ledger.on_work_request(rank, message, now))
-            case StealResponse():
-                self._perform(self.ledger.on_steal_response(rank, message, now))
-            case HandedOff(handoffs):
-                self._perform(self.ledger.on_handed_off(rank, handoffs, now))
-            case Finished():
-                self._finished.add(rank)
-                self._ended = len(self._finished) == self.cluster.ranks
-            case Samples():
-                return  # this rank 0 profiles by row times alone
-            case _:
-                raise SimulationError(f"rank {rank} sent {message!r}")
-        self._witness.stepped(COORDINATOR)
+        self._at(self._delivery_at(rank, COORDINATOR), arrive)
 
-    def _on_progress(self, rank: int, message: Progress, now: float) -> None:
-        ended: Sequence[LaneReport] = ()
-        if self.sampling is not None:
-            message, ended = self.sampling.split(message)
-        self._perform(self.ledger.on_progress(rank, message, now))
-        for report in ended:
-            self._end_sampling(rank, report, now)
-
-    def _end_sampling(self, rank: int, report: LaneReport, now: float) -> None:
-        assert self.sampling is not None  # who else has lanes that are not the ledger's?
-        if report.state is LaneState.DRAINED:
-            self._deliver(rank, Release((report.lane_id,)))
-            self._perform(self.ledger.samples_durable((self.sampling.commit(report),)))
-            return
-        group, batch_id = self.sampling.end(report)
-        self._witness.withdrawn(batch_id)
-        if not self._stopping:
-            times = {group: float(self.ledger.plan.row_times[group])}
-            self._perform(self.ledger.admit(times, report.paces, now, report.decided))
+    # ---- what rank 0 decides
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
                 case Send(rank, message):
-                    self._deliver(rank, message)
+                    self._send_down(rank, message)
                 case Scatter(assigns):
                     for rank in range(self.cluster.ranks):
-                        self._deliver(rank, assigns.get(rank, Assign(())))
+                        self._scatter(rank, assigns.get(rank, Assign(())))
                 case BatchCompleted(batch_id):
                     self._completed.append(batch_id)
                 case BigBatchEnded(_, batch_ids):
                     self._verified += batch_ids
-                case BigBatchStarted():
-                    pass
+                case SaveCheckpoint(soon):
+                    self._save_at = min(self._save_at, max(self.now, self._checkpoint[0] + SOON_S * soon))
+                    if not soon:
+                        self._save()
+                case StopBegan():
+                    self._stop = action
+                case RunEnded():
+                    self._ended = action
                 case _:
-                    raise TypeError(f"unknown action {action!r}")
+                    pass  # what only people or files hear of
 
-    def _deliver(self, rank: int, message: ToDownloader) -> None:
-        """While the run stops, no rank gets new work."""
-        if not (self._stopping and isinstance(message, Assign)):
-            self._send_down(rank, message)
+    def _scatter(self, rank: int, message: Assign) -> None:
+        for lane in message.lanes:
+            if lane.sampling:
+                self._sampled[lane.lane_id] = tuple(batch.batch_id for batch in lane.batches)
+        self._send_down(rank, message)
 
-    def _tick(self, now: float) -> None:
-        if self._stopping:
-            return
-        self._perform(self.ledger.tick(now))
-        self._witness.stepped(COORDINATOR)
-        if self.ledger.is_complete:
-            self._stop(StopReason.DONE, 0.0)
-        elif now >= self.cluster.stop_at_s:
-            self._stop(StopReason.SIGNAL, self.cluster.grace_s)
-        elif self.ledger.is_stuck(now, self.cluster.final_wait_s):
-            self._was_stuck = True
-            self._stop(StopReason.DONE, 0.0)
-        else:
-            self._at(now + TICK_S, self._tick)
+    def _save(self) -> None:
+        self._checkpoint = (self.now, self.core.paces(self.now))
+        self._save_at = self.now + CHECKPOINT_S
 
-    def _stop(self, reason: StopReason, grace_s: float) -> None:
-        self._stopping = True
-        for rank in range(self.cluster.ranks):
-            self._send_down(rank, Stop(reason, grace_s))
+
+def _all_aged(paces: Mapping[str, PaceState], age_s: float) -> dict[str, PaceState]:
+    return {name: aged(state, age_s) for name, state in paces.items()}

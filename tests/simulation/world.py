@@ -11,14 +11,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import msgspec
 import numpy as np
 
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
+from ddmpi.core.ledger.sampling import Target
 from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, Plan, row_time_s
-from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Limits, Task, is_packed
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, Answer, BatchRef, Limits, Task, is_packed
 
 RELAXED_SHARE = 0.1
 """Latencies are spread by up to this share of themselves, and now and then (1 in 20) are ten times as long."""
@@ -43,6 +46,8 @@ class ServerModel:
     """Answers with status 500 among all."""
     missing_share: float = 0.0
     """Rows with status 404 among all; a row that is missing stays so."""
+    refused_share: float = 0.0
+    """URLs that are always answered 429."""
     up_from_s: float = 0.0
     down_from_s: float = float("inf")
     body_bytes: int = 1000
@@ -106,7 +111,19 @@ class World:
         batch = self.batches[batch_id]
         return BatchRef(batch_id, batch.server_name, batch.partition_id, "table", 0, 0, len(batch.rows))
 
-    def plan(self, workers: Sequence[int], max_lanes: Mapping[int, int]) -> Plan:
+    def targets(self, counts: BatchCounts) -> list[Target]:
+        """The servers to profile: those with batches of their own, of which the first is not complete."""
+        by_server: dict[str, list[int]] = {}
+        for batch_id, batch in enumerate(self.batches):
+            if batch.server_name not in {MANY_SERVERS, INVALID_SERVER}:
+                by_server.setdefault(batch.server_name, []).append(batch_id)
+        begun = {name: ids for name, ids in by_server.items() if counts.is_open(ids[0])}
+        return [(name, self._begun_ref(ids[0], counts), len(ids)) for name, ids in begun.items()]
+
+    def _begun_ref(self, batch_id: int, counts: BatchCounts) -> BatchRef:
+        return msgspec.structs.replace(self.ref(batch_id), parts=tuple(counts.parts.get(batch_id, ())))
+
+    def plan(self, workers: Sequence[int], max_lanes: Mapping[int, int], rows: IntArray) -> Plan:
         """The plan of a run. ``max_lanes`` is ``schedule_rules``: batches -> ranks at once."""
         names = list(dict.fromkeys(batch.group for batch in self.batches))
         index_of = {name: index for index, name in enumerate(names)}
@@ -117,7 +134,7 @@ class World:
             return max_lanes[max(fitting)] if fitting else 1
 
         return Plan(
-            batch_rows=np.array([len(batch.rows) for batch in self.batches], np.int64),
+            batch_rows=rows,
             batch_group=np.array([index_of[batch.group] for batch in self.batches], np.int64),
             group_names=names,
             limits=self.limits_for,
@@ -150,7 +167,8 @@ class Network:
         latency_s = server.latency_s * (1 + RELAXED_SHARE * self._rng.random())
         if self._rng.random() < 0.05:
             latency_s *= 10
-        if self._is_above_limit(task.server, server, now):
+        is_refused = random.Random(f"refused {task.url}").random() < server.refused_share
+        if self._is_above_limit(task.server, server, now) or is_refused:
             retry_after = "" if server.retry_after_s is None else str(server.retry_after_s)
             return latency_s, Answer(task, status=429, retry_after=retry_after)
         location = self._world.redirects.get(task.url)
@@ -215,11 +233,21 @@ class Disk:
         """Rows with an outcome in these parts."""
         return {row for path in paths for row in self.parts[path].rows}
 
-    def count(self, batches: int) -> tuple[IntArray, IntArray, dict[int, list[str]]]:
-        """(B,) successes, (B,) errors and the parts of each batch, as ``Ledger`` wants them."""
-        successes, errors = np.zeros(batches, np.int64), np.zeros(batches, np.int64)
-        paths: dict[int, list[str]] = {}
+    def count(self, world: World) -> BatchCounts:
+        """What is final, as rank 0 finds it in the output folder."""
+        rows = np.array([len(batch.rows) for batch in world.batches], np.int64)
+        counts = BatchCounts(rows)
+        contents: dict[int, BatchContent] = {}
         for path, part in self.parts.items():
-            (errors if part.is_errors else successes)[part.batch_id] += len(part.rows)
-            paths.setdefault(part.batch_id, []).append(path)
-        return successes, errors, paths
+            known = contents.get(part.batch_id, BatchContent(part.batch_id, 0, 0))
+            contents[part.batch_id] = replace(
+                known,
+                successes=known.successes + len(part.rows) * (not part.is_errors),
+                errors=known.errors + len(part.rows) * part.is_errors,
+                parts=(*known.parts, path),
+            )
+        for content in contents.values():
+            counts.set(content)
+        for batch_id in counts.due():
+            counts.complete(batch_id)
+        return counts

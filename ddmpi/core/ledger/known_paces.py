@@ -56,11 +56,11 @@ class KnownPaces:
         return {name: state for group in self._by_group for name, state in self._of(group, now).items()}
 
     def _of(self, group: str, now: float) -> dict[str, PaceState]:
-        return {name: _aged(state, now - at) for name, (state, at) in self._by_group.get(group, {}).items()}
+        return {name: aged(state, now - at) for name, (state, at) in self._by_group.get(group, {}).items()}
 
 
-def _aged(state: PaceState, age_s: float) -> PaceState:
-    """The same ``age_s`` later: less to wait for, and bytes that count no longer."""
+def aged(state: PaceState, age_s: float) -> PaceState:
+    """Return the state ``age_s`` seconds later: less to wait for, and bytes that count no longer."""
     return msgspec.structs.replace(
         state,
         wait_s=max(0.0, state.wait_s - age_s),

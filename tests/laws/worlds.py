@@ -74,8 +74,11 @@ def random_world(rng: random.Random) -> World:
     """Some tens of servers, some of them limited, slow, dead, late or joined in a group, and some redirects."""
     names = [f"s{number}" for number in range(rng.choice([1, 2, 5, 12, 30]))]
     sizes = {name: rng.choice([1, 2, 3, 8, 20, 60, 120]) for name in names}
-    groups = {name: "joint" for name in names if rng.random() < rng.choice([0.0, 0.2])}
+    groups = {name: "joint" for name in names if rng.random() < rng.choice([0.0, 0.2, 0.6])}
     servers = {name: _random_server(rng) for name in (*names, *OUTSIDE)}
+    if rng.random() < 0.2:  # half of each group is dead
+        dead = [name for number, name in enumerate(groups) if number % 2]
+        servers.update((name, replace(servers[name], up_from_s=1e9)) for name in dead)
     batches = table(
         sizes, groups,
         batch_size=rng.choice([5, 20, 100]), small_rows=rng.choice([0, 4, 25]), invalid=rng.choice([0, 0, 7, 30]),
@@ -114,14 +117,20 @@ def _random_server(rng: random.Random) -> ServerModel:
         retry_after_s=rng.choice([None, 1, 30]),
         error_share=rng.choice([0.0, 0.0, 0.1, 0.5]),
         missing_share=rng.choice([0.0, 0.1]),
+        refused_share=rng.choice([0.0, 0.0, 0.0, 0.02, 0.2]),
         up_from_s=1e9 if dead else rng.choice([0.0, 0.0, 0.0, 60.0]),
         down_from_s=rng.choice([1e9, 1e9, 1e9, 3.0]),
     )
 
 
 def _random_limits(rng: random.Random) -> Limits:
-    rate_per_s = rng.choice([0.0, 0.0, 0.5, 5.0, 10.0, 100.0, 800.0, 2000.0])
-    return Limits(rate_per_s, rng.choice([1, 2, 4, 16]), rng.choice([0.0, 0.0, 1e6]), 0.0)
+    return Limits(
+        rng.choice([0.0, 0.0, 0.5, 5.0, 10.0, 100.0, 800.0, 2000.0]),
+        rng.choice([1, 2, 4, 16]),
+        bytes_per_s=rng.choice([0.0, 0.0, 0.0, 1e4, 1e6]),
+        bytes_per_hour=rng.choice([0.0, 0.0, 0.0, 0.0, 2e4]),
+        bytes_per_day=rng.choice([0.0, 0.0, 0.0, 0.0, 6e4]),
+    )
 
 
 def random_cluster(rng: random.Random) -> Cluster:

@@ -1,98 +1,31 @@
-"""Whole runs over random worlds: the four laws hold at every step, whatever is killed, stolen or redirected."""
+"""Named worlds, and what must come of them under the eyes of the laws."""
 
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import replace
 
 import pytest
 
 from ddmpi.core.records import Answer, Limits
-from tests.simulation.laws import Laws, run
+from tests.laws.laws import Laws, run
+from tests.laws.worlds import table
 from tests.simulation.rank import RankModel
 from tests.simulation.simulation import Cluster, RunReport, Simulation
 from tests.simulation.world import BatchModel, Disk, ServerModel, World
-from tests.simulation.worlds import random_cluster, random_world, table, with_robots
 
-RANKS = (1, 2, 3, 5, 8, 16)
 RESTART_S = 5.0
 
 
 def simulate(world: World, cluster: Cluster, disk: Disk, seed: int, before: RunReport | None = None) -> RunReport:
     """One run under the eyes of the laws, as a restart if there was one before."""
     laws = Laws(world, disk)
-    paces = before.paces if before is not None else {}
     start_at_s = before.ended_at_s + RESTART_S if before is not None else 0.0
-    return run(Simulation(world, cluster, disk, laws, seed=seed, paces=paces, start_at_s=start_at_s), laws)
+    return run(Simulation(world, cluster, disk, laws, seed=seed, before=before, start_at_s=start_at_s), laws)
 
 
 def final_rows(disk: Disk) -> int:
     return sum(len(part.rows) for part in disk.parts.values())
-
-
-# ---- hundreds of worlds
-
-
-@pytest.mark.parametrize("seed", range(120))
-def test_a_run_keeps_the_laws(seed: int) -> None:
-    rng = random.Random(seed)
-    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
-    report = simulate(world, cluster, disk, seed)
-    assert report.was_stuck or final_rows(disk) == world.rows
-
-
-@pytest.mark.parametrize("seed", range(1000, 1120))
-def test_killed_runs_and_a_last_one_with_other_ranks_are_complete(seed: int) -> None:
-    rng = random.Random(seed)
-    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
-    report = None
-    for life in range(3):
-        kill_at_s = (report.ended_at_s + RESTART_S if report else 0.0) + rng.choice([0.1, 2.0, 20.0]) * rng.random()
-        doomed = replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s)
-        report = simulate(world, doomed, disk, seed + 1000 * life, report)
-    last = simulate(world, cluster, disk, seed, report)
-    assert last.was_stuck or final_rows(disk) == world.rows
-
-
-@pytest.mark.parametrize("seed", range(2000, 2060))
-def test_a_soft_stop_loses_nothing_and_the_next_run_is_complete(seed: int) -> None:
-    rng = random.Random(seed)
-    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
-    stopping = replace(cluster, ranks=rng.choice(RANKS), stop_at_s=rng.choice([0.1, 2.0, 20.0]) * rng.random())
-    stopped = simulate(world, stopping, disk, seed)
-    last = simulate(world, cluster, disk, seed, stopped)
-    assert last.was_stuck or final_rows(disk) == world.rows
-
-
-@pytest.mark.parametrize("seed", range(3000, 3080))
-def test_a_run_that_obeys_robots_keeps_the_laws_and_the_next_run_too(seed: int) -> None:
-    rng = random.Random(seed)
-    world, cluster, disk = with_robots(random_world(rng), rng), random_cluster(rng), Disk()
-    cluster = replace(cluster, samples=rng.choice([0, 2]))
-    kill_at_s = rng.choice([2.0, 20.0, math.inf])
-    report = simulate(world, replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s), disk, seed)
-    last = simulate(world, cluster, disk, seed, report)
-    assert last.was_stuck or final_rows(disk) == world.rows
-
-
-@pytest.mark.parametrize("seed", range(4000, 4120))
-def test_a_run_that_profiles_its_servers_keeps_the_laws_and_the_next_run_too(seed: int) -> None:
-    rng = random.Random(seed)
-    world, cluster, disk = random_world(rng), random_cluster(rng), Disk()
-    cluster = replace(cluster, samples=rng.choice([1, 3]))
-    kill_at_s = rng.choice([0.5, 5.0, math.inf])
-    report = simulate(world, replace(cluster, ranks=rng.choice(RANKS), kill_at_s=kill_at_s), disk, seed)
-    last = simulate(world, cluster, disk, seed, report)
-    assert last.was_stuck or final_rows(disk) == world.rows
-
-
-def test_the_same_seed_gives_the_same_run() -> None:
-    reports = []
-    for _ in range(2):
-        rng = random.Random(7)
-        reports.append(simulate(random_world(rng), random_cluster(rng), Disk(), 7))
-    assert reports[0] == reports[1]
 
 
 # ---- named scenarios

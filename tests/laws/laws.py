@@ -1,0 +1,281 @@
+"""The laws, checked at every step of a job's lives.
+
+Accounting, politeness, durability and liveness hold over restarts: one object watches a job from the beginning of the
+world and keeps a ledger of what each server was sent, by whom it was asked to wait, and what is on the disk. It knows
+nothing of how the cores decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from protego import Protego
+
+from ddmpi.core.ledger.known_paces import PAUSE_NEWS_S
+from ddmpi.core.ledger.schedule import SPLIT_ABOVE_PER_S
+from ddmpi.core.pace.overrides import Overrides
+from ddmpi.core.pace.rate_limiter import BURST_S
+from ddmpi.core.protocol import Handoff
+from ddmpi.core.records import Answer, Limits, Task, is_packed
+from tests.simulation.rank import COORDINATOR, Witness
+from tests.simulation.simulation import CHECKPOINT_S, RunReport, Simulation
+from tests.simulation.world import Disk, World
+
+CRAWLER = "ddmpi"
+UNDERWAY = -2
+"""In place of a rank: the row is in a message about a redirect."""
+ROUNDING = 1e-6
+NEWS_S = 12.0
+"""After so long every rank knows that the server has asked for a pause, even if one was stalled for 8 s."""
+HOUR_S = 3600.0
+DAY_S = 86_400.0
+FORGOTTEN_LATE = 1 + 1 / 60
+"""Bytes may count for a sixtieth of their window too long, never too short: windows are checked exactly."""
+
+Row = tuple[int, int]
+
+
+class ServerLedger:
+    """What one server group was sent since the beginning of the world."""
+
+    def __init__(self) -> None:
+        self._levels: dict[str, tuple[float, float]] = {}
+        self._paid_at = -math.inf
+        self._bodies: deque[tuple[float, int]] = deque()  # of a day: when they came, and how large they were
+        self._largest = 0
+        self.pause_until = -math.inf
+        """When the pause ends that the server has asked for."""
+        self.paused_at = -math.inf
+        """When it has asked for that."""
+
+    def started(self, what: str, now: float, rate_per_s: float, burst: float) -> None:
+        """At most ``rate * w + burst`` starts in every window of ``w`` seconds, as a bucket that leaks."""
+        if rate_per_s <= 0:
+            return
+        level, at = self._levels.get(what, (0.0, now))
+        level = max(0.0, level - (now - at) * rate_per_s) + 1
+        self._levels[what] = (level, now)
+        assert level <= burst + ROUNDING, f"{what}: {level} requests at once at {now}, {burst} allowed"
+
+    def check_bytes(self, group: str, now: float, limits: Limits) -> None:
+        """The bodies before this request are paid for, but for one on each connection."""
+        overrun = limits.connections * self._largest
+        if limits.bytes_per_s > 0:
+            debt_bytes = (self._paid_at - now) * limits.bytes_per_s
+            assert debt_bytes <= overrun + 1, f"{group}: {debt_bytes} bytes are not paid for at {now}"
+        for budget, window_s in ((limits.bytes_per_hour, HOUR_S), (limits.bytes_per_day, DAY_S)):
+            spent = sum(size for at, size in self._bodies if at > now - window_s)
+            assert budget <= 0 or spent < budget + overrun, f"{group}: {spent} bytes in {window_s} s, {budget} allowed"
+
+    def forget(self, since: float) -> None:
+        """A kill came before a checkpoint could hold what has happened since then."""
+        if self.paused_at > since:
+            self.pause_until = -math.inf
+        while self._bodies and self._bodies[-1][0] > since:
+            self._bodies.pop()
+        self._paid_at = -math.inf
+
+    def received(self, now: float, started_at: float, size_bytes: int, bytes_per_s: float) -> None:
+        """A body has come in."""
+        self._largest = max(self._largest, size_bytes)
+        if bytes_per_s > 0:
+            self._paid_at = max(self._paid_at, started_at) + size_bytes / bytes_per_s
+        self._bodies.append((now, size_bytes))
+        while self._bodies[0][0] < now - DAY_S:
+            self._bodies.popleft()
+
+
+class Laws(Witness):
+    """Fails at the step that breaks a law. One object watches a job; ``begin_life`` comes before each of its runs."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        self.world = world
+        self.disk = disk
+        self.servers: dict[str, ServerLedger] = {}
+        self.robots = {server: Protego.parse(text) for server, text in (world.robots or {}).items()}
+        self._before: RunReport | None = None
+
+    def begin_life(self, simulation: Simulation) -> None:
+        """A run begins: nothing is in flight, and what was not durable is lost."""
+        self._simulation = simulation
+        self.decided_rows = {(part.batch_id, row) for part in self.disk.parts.values() for row in part.rows}
+        self.owners: dict[Row, int] = {}
+        self.in_flight_rows: set[Row] = set()
+        self.in_flight: Counter[str] = Counter()
+        self.own_pauses: dict[tuple[str, int], float] = {}
+        self.requests = 0
+
+    def of(self, group: str) -> ServerLedger:
+        """The ledger of a server group."""
+        return self.servers.setdefault(group, ServerLedger())
+
+    # ---- accounting: every row has one owner or one outcome
+
+    def loaded(self, rank: int, batch_id: int, rows: Sequence[int]) -> None:
+        for row in rows:
+            key = (batch_id, row)
+            assert key not in self.decided_rows, f"row {key} is fetched again by rank {rank}"
+            assert key not in self.owners, f"row {key} of rank {self.owners[key]} comes to rank {rank} as well"
+            self.owners[key] = rank
+
+    def withdrawn(self, batch_id: int) -> None:
+        for key in [key for key in self.owners if key[0] == batch_id]:
+            assert key not in self.in_flight_rows, f"row {key} is in flight while nobody works on its batch"
+            del self.owners[key]
+
+    def decided(self, rank: int, batch_id: int, row: int) -> None:
+        key = (batch_id, row)
+        assert key not in self.decided_rows, f"row {key} has two outcomes"
+        assert self.owners.pop(key) in {rank, UNDERWAY}
+        self.decided_rows.add(key)
+
+    def handed_off(self, rank: int, handoff: Handoff) -> None:
+        key = (handoff.batch.batch_id, handoff.row)
+        assert self.owners[key] == rank
+        self.owners[key] = UNDERWAY
+
+    # ---- politeness: limits hold over all ranks and lives
+
+    def started(self, now: float, rank: int, task: Task, lane_id: int) -> None:
+        self.requests += 1
+        if not task.robots_of:
+            self._check_row(rank, task)
+        group = self.world.group_of(task.server)
+        lanes = self._check_lease(rank, lane_id, task.server, group)
+        self._check_pauses(now, rank, group)
+        limits = self._limits_at(now, group)
+        self.in_flight[group] += 1
+        assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
+        burst = max(1.0, limits.rate_per_s * BURST_S)
+        if may_have_several_lanes(limits):
+            burst += lanes  # those that there are now: each may have begun with a request
+        ledger = self.of(group)
+        ledger.started(group, now, limits.rate_per_s, burst)
+        ledger.check_bytes(group, now, limits)
+        if not task.robots_of and group == task.server and group in self.robots:
+            # Each lane asks for the file before it knows of the delay.
+            delay_s = self.robots[group].crawl_delay(CRAWLER) or 0.0
+            ledger.started(f"rows of {group}", now, delay_s and 1 / delay_s, 1.0 + lanes)
+
+    def _check_row(self, rank: int, task: Task) -> None:
+        key = (task.batch_id, task.row)
+        assert key not in self.decided_rows, f"row {key} has an outcome and is fetched again"
+        assert key not in self.in_flight_rows, f"row {key} is fetched twice at once"
+        assert self.owners[key] in {rank, UNDERWAY}, f"row {key} of rank {self.owners[key]} is fetched by rank {rank}"
+        self.owners[key] = rank
+        self.in_flight_rows.add(key)
+        robots = self.robots.get(task.server)
+        assert robots is None or robots.can_fetch(task.url, CRAWLER), f"{task.url} is disallowed"
+
+    def _limits_at(self, now: float, group: str) -> Limits:
+        """The loosest of the limits by which a rank may still go: news of others take their time."""
+        planned = self.world.limits_for(group)
+        controls = [(-math.inf, ()), *self._simulation.cluster.controls]
+        ends = [*(at for at, _ in controls[1:]), math.inf]
+        valid = [rules for (at, rules), end in zip(controls, ends, strict=True) if at <= now < end + NEWS_S]
+        found = [limits for rules in valid if (limits := Overrides(rules).limits(group, planned)) is not None]
+        assert found, f"{group} is paused, and asked at {now}"
+
+        def loosest(values: Sequence[float]) -> float:
+            return max(values) if min(values) > 0 else 0.0
+
+        return Limits(
+            loosest([it.rate_per_s for it in found]),
+            max(it.connections for it in found),
+            loosest([it.bytes_per_s for it in found]),
+            loosest([it.bytes_per_day for it in found]),
+            loosest([it.bytes_per_hour for it in found]),
+        )
+
+    def _check_lease(self, rank: int, lane_id: int, server: str, group: str) -> int:
+        """The lane is the rank's; how many lanes of the group are out."""
+        core = self._simulation.core
+        assert core.holder(lane_id) == rank, f"rank {rank} fetches from {server} under lane {lane_id}: not its own"
+        served = core.lane_group(lane_id)
+        assert served is not None
+        assert served == group or is_packed(served), f"rank {rank} fetches from {server} under a lane of {served}"
+        return max(1, len(core.ledger.lanes_of(served))) if core.ledger is not None else 1
+
+    def opened(self, now: float, server: str) -> None:
+        group = self.world.group_of(server)
+        servers = self.world.servers_of(group)
+        count = sum(rank.connections.count(it) for rank in self._simulation.ranks for it in servers)
+        most = self._limits_at(now, group).connections
+        assert count <= most, f"{group}: {count} connections are open at {now}, idle ones included, {most} allowed"
+
+    def _check_pauses(self, now: float, rank: int, group: str) -> None:
+        own_until = self.own_pauses.get((group, rank), -math.inf)
+        assert now >= own_until - ROUNDING, f"{group} asked rank {rank} to wait until {own_until}, asked at {now}"
+        ledger = self.of(group)
+        until = ledger.pause_until
+        if may_have_several_lanes(self.world.limits_for(group)):
+            if now < ledger.paused_at + NEWS_S:
+                return
+            # Two pauses that differ by less than a message takes cannot be told apart: clocks of ranks are their own.
+            until -= PAUSE_NEWS_S + self._simulation.cluster.most_latency_s
+        assert now >= until - ROUNDING, f"{group} asked to wait until {until}, rank {rank} asks at {now}"
+
+    def answered(self, now: float, rank: int, answer: Answer) -> None:
+        task = answer.task
+        if not task.robots_of:
+            self.in_flight_rows.discard((task.batch_id, task.row))
+        group = self.world.group_of(task.server)
+        self.in_flight[group] -= 1
+        ledger = self.of(group)
+        ledger.received(now, task.started_at, len(answer.body), self._limits_at(now, group).bytes_per_s)
+        if answer.status == 429 and answer.retry_after:
+            until = now + float(answer.retry_after)
+            ledger.pause_until = max(until, ledger.pause_until)
+            ledger.paused_at = now
+            self.own_pauses[group, rank] = max(until, self.own_pauses.get((group, rank), until))
+
+    # ---- all states are sound
+
+    def stepped(self, rank: int) -> None:
+        if rank == COORDINATOR:
+            self._simulation.core.validate()
+        else:
+            self._simulation.ranks[rank].core.frontier.validate()
+
+    # ---- at the end of a life
+
+    def end_life(self, report: RunReport) -> None:
+        """Accounting, durability and liveness after a run; what a kill may forget is forgotten."""
+        committed: Counter[Row] = Counter()
+        for part in self.disk.parts.values():
+            committed.update((part.batch_id, row) for row in part.rows)
+        assert max(committed.values(), default=1) == 1
+        if report.was_killed:
+            for ledger in self.servers.values():
+                ledger.forget(report.ended_at_s - NEWS_S - CHECKPOINT_S)
+            return
+        assert set(committed) <= self.decided_rows
+        assert set(committed) == self.decided_rows or report.unfinished
+        assert report.idle_wakes <= 2 * self.requests + 100, f"{report.idle_wakes} wakes for nothing"
+        if report.unfinished:
+            return
+        assert self._simulation.core.counts.rows_final == len(committed)
+        full = [batch_id for batch_id, batch in enumerate(self.world.batches) if self._is_full(batch_id, committed)]
+        assert len(set(report.completed)) == len(report.completed)
+        assert set(report.completed) <= set(full)
+        if not report.was_stuck and self._simulation.cluster.stop_at_s == math.inf:
+            assert len(committed) == self.world.rows, f"{self.world.rows - len(committed)} rows are missing"
+            assert sorted(report.verified) == sorted(report.completed)
+
+    def _is_full(self, batch_id: int, committed: Counter[Row]) -> bool:
+        return all((batch_id, row) in committed for row in range(len(self.world.batches[batch_id].rows)))
+
+
+def may_have_several_lanes(limits: Limits) -> bool:
+    """Whether a second rank may help with the group at all (see ``schedule.lanes_for``)."""
+    return not 0 < limits.rate_per_s <= SPLIT_ABOVE_PER_S
+
+
+def run(simulation: Simulation, laws: Laws) -> RunReport:
+    """Run the simulation under the eyes of the laws."""
+    laws.begin_life(simulation)
+    report = simulation.run()
+    laws.end_life(report)
+    return report
