@@ -8,9 +8,8 @@ the caller's question.
 No config can say which servers share an IP address: that is found when the table is partitioned (``with_addresses``).
 
 Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``, apart from the addresses; keys
-that are not in ``semantic()`` may change between two runs over the same output folder.
-
-Which keys of a config differ from those of an earlier run, without keeping their values: one may hold a password.
+that are not in ``semantic()`` may change between two runs over the same output folder. What is remembered of the values
+is their ``digests``: one may hold a password.
 """
 
 from __future__ import annotations
@@ -66,6 +65,9 @@ LEGACY_KEYS = (
     "downloader_parameters.logger_level",
 )
 """Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
+_DIGITS: Final = 16
+_NO_KEYS: Final = frozenset({"notices", "contact_missing"})
+"""Fields of the loaded config that nobody writes."""
 
 
 class Keys(Section):
@@ -144,7 +146,7 @@ class Keys(Section):
         return rules
 
     @model_validator(mode="after")
-    def _expectations_are_kept(self) -> Keys:
+    def _expected_are_kept(self) -> Keys:
         missing = [name for name in self.expected.columns if name not in self.keep_columns]
         if missing:
             msg = f"columns of keep_columns in expected (missing there: {', '.join(missing)})"
@@ -285,6 +287,10 @@ class Config(Keys):
         return cls.model_validate_json(data)
 
 
+ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
+"""A config, its keys as plain data, or the path of its YAML file."""
+
+
 def load(path: Path) -> Config:
     """The config in a YAML file.
 
@@ -300,6 +306,30 @@ def parse(data: object, source: str) -> Config:
     Raises: ConfigError with all problems, one line each.
     """
     return _checked(data, source, [])
+
+
+def reader_of(config: ConfigLike) -> Callable[[], Config]:
+    """Return a function that reads the config, wherever it is, and raises ConfigError for a wrong one."""
+    if isinstance(config, Config):
+        return lambda: config
+    if isinstance(config, Mapping):
+        return lambda: parse(config, "the config")
+    return lambda: load(Path(config))
+
+
+def digests(config: Config) -> dict[str, str]:
+    """Return a digest of each value, by dotted name."""
+    values = config.model_dump(mode="json")
+    return {
+        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+        for key, value in _flat(values, "")
+        if key not in _NO_KEYS
+    }
+
+
+def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the dotted names of the keys whose values have changed; none where ``before`` is empty."""
+    return [key for key in now if before and before.get(key) != now[key]]
 
 
 def _checked(data: object, source: str, problems: list[str]) -> Config:
@@ -350,45 +380,9 @@ def _is_user_agent(line: str) -> bool:
     return line.partition(":")[0].lower() == "user-agent"
 
 
-_DIGITS: Final = 16
-_NO_KEYS: Final = frozenset({"notices", "contact_missing"})
-"""Fields of the loaded config that nobody writes."""
-
-
-def digests(config: Config) -> dict[str, str]:
-    """A digest of each value, by dotted name."""
-    values = config.model_dump(mode="json")
-    return {
-        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
-        for key, value in _flat(values, "")
-        if key not in _NO_KEYS
-    }
-
-
-def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Dotted names of the keys whose values are others than before; none where nothing is known of before."""
-    return [key for key in now if before and before.get(key) != now[key]]
-
-
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
-"""A config, its keys as plain data, or the path of its YAML file."""
-
-
-def reader_of(config: ConfigLike) -> Callable[[], Config]:
-    """Return what reads the config, wherever it is.
-
-    It raises ConfigError if it is a wrong one.
-    """
-    if isinstance(config, Config):
-        return lambda: config
-    if isinstance(config, Mapping):
-        return lambda: parse(config, "the config")
-    return lambda: load(Path(config))

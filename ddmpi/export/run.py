@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,10 +20,8 @@ import numpy as np
 
 from ddmpi._version import __version__
 from ddmpi.errors import OutputError, SetupError, StorageError
-from ddmpi.export.duplicates import find_duplicates
-from ddmpi.export.parts import row_groups, success_parts
-from ddmpi.export.plan import RowGroup, cut, fingerprint, shard_name, share, total
-from ddmpi.export.selection import make_look
+from ddmpi.export.plan import RowGroup, cut, fingerprint, row_groups, shard_name, success_parts
+from ddmpi.export.selection import find_duplicates, make_look
 from ddmpi.export.shard_maker import ShardCounts, ShardMaker
 from ddmpi.io import slurm
 from ddmpi.io.folder import checkpoint
@@ -35,34 +33,22 @@ from ddmpi.report.formats import counted
 if TYPE_CHECKING:
     from ddmpi.export.options import Options, Order
     from ddmpi.io.folder.layout import Layout
-    from ddmpi.io.mpi.comm import Ranks
+    from ddmpi.io.mpi.launcher import Ranks
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 _FALLBACK_ALGORITHM: Final = "sha256"
 
 
-@dataclass(frozen=True)
 class Places:
-    """The target folder."""
+    """The paths of the target folder."""
 
-    target: Path
-
-    @property
-    def state(self) -> Path:
-        return self.target / ".export"
-
-    @property
-    def order(self) -> Path:
-        return self.state / "order.json"
-
-    @property
-    def temporary(self) -> Path:
-        return self.state / "tmp"
-
-    @property
-    def summary(self) -> Path:
-        return self.target / "export.json"
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.state = target / ".export"
+        self.order = self.state / "order.json"
+        self.temporary = self.state / "tmp"
+        self.summary = target / "export.json"
 
     def counts(self, shard: int) -> Path:
         return self.state / f"{shard_name(shard)}.json"
@@ -86,7 +72,7 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
     shards = cut(groups, order.options.shard_bytes)
     # Rank 0 looks: on a network file system the others might not see yet what a run before has left.
     todo = ranks.bcast([number for number in range(len(shards)) if not places.counts(number).exists()])
-    own = share(todo, ranks.Get_rank(), ranks.Get_size())
+    own = todo[ranks.Get_rank() :: ranks.Get_size()]  # about equally large: taking turns is fair
     if ranks.Get_rank() == 0:
         say(f"{counted(len(shards), 'shard')}, {len(shards) - len(todo):,} of them done before")
     for done, number in enumerate(own, start=1):
@@ -181,7 +167,7 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
     counts = [msgspec.json.decode(places.counts(number).read_bytes(), type=ShardCounts) for number in range(shards)]
     rows, exported = sum(each.rows for each in counts), sum(each.exported for each in counts)
     filled = sum(each.exported > 0 for each in counts)
-    left_out = total(each.left_out for each in counts)
+    left_out = dict(sum((Counter(each.left_out) for each in counts), Counter[str]()))
     if rows != exported + sum(left_out.values()):
         raise StorageError(f"{places.state}: the counts of the shards do not add up: {rows} rows, {exported} exported")
     summary = {

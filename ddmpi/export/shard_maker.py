@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import StorageError
-from ddmpi.export.parts import reading
-from ddmpi.export.plan import RowGroup, Shard
+from ddmpi.export.plan import RowGroup, Shard, reading
 from ddmpi.export.selection import Picture, choose
 from ddmpi.export.shard_formats import ShardWriter, open_shard
 from ddmpi.io.results.schema import ROW_NUMBER

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from ddmpi.core.stats.metrics import MOST_POINTS, Measurement
 from ddmpi.report.charts import HEIGHT, RATE_BINS, WIDTH, charts, rates_of, tick_step
-from ddmpi.report.data import Point
-from ddmpi.report.timeline import MOST_RUNS, joined, points_of, runs_of
+from ddmpi.report.data import MOST_RUNS, Point, joined, points_of, runs_of
 
 
 def line(unix_s: float, run: int, fetched_rows: int, exit_code: int | None = None) -> Measurement:

@@ -16,6 +16,7 @@ from ddmpi.cli import arguments
 from ddmpi.config.config import parse
 from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.protocol import (
+    MOST_CHARACTERS,
     Assign,
     Counters,
     Exit,
@@ -26,10 +27,10 @@ from ddmpi.core.protocol import (
     StealRequest,
     Stop,
     StopReason,
+    line_of,
 )
 from ddmpi.core.rules.verdict import SUCCESS
 from ddmpi.io.mpi.mailbox import Mailbox
-from ddmpi.io.mpi.message_text import MOST_CHARACTERS, line_of
 from ddmpi.roles.downloader.debug_log import PauseLog, make_frontier
 from tests.core.frontier.test_frontier import BROKEN, MISSING, batch, lane, redirect, rows, rules, taken, throttled
 from tests.fleet.log import EventKind

@@ -1,10 +1,9 @@
-"""Where metrics lie: logs/metrics.jsonl, which grows over all runs and stays small, and the Prometheus file.
+"""The files below logs/ that say what the runs did, over all runs of an output folder.
 
-Metrics are a courtesy: a disk that does not take them, or a damaged file, is told to the log and changes nothing.
-
-logs/politeness.csv: per pace group its limits, and what was really sent, over all runs. A courtesy to people.
-
-logs/servers.parquet: how each server was asked so far, over all runs. A courtesy, as the metrics are.
+``metrics.jsonl`` is the history, thinned so that it stays small, and the Prometheus file its newest line;
+``politeness.csv`` has for each group of servers its limits and what was really sent; ``servers.parquet`` how each
+server was asked. All of them are a courtesy: a disk that does not take them, or a damaged file, is told to the log and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ log = logging.getLogger(__name__)
 MOST_BYTES: Final = 8 << 20
 """Where the history is thinned: two days at full resolution, then ever fewer lines of what is long ago."""
 _TAIL_BYTES: Final = 1 << 16
+_LIMITS = ("rate_limit", "max_connections", "bytes_per_second", "bytes_per_hour", "bytes_per_day")
+_FIGURES = tuple(field.name for field in fields(Audited))[1:]
 
 
 class MetricsFile:
@@ -107,12 +108,6 @@ class PrometheusFile:
                 log.warning("the Prometheus file is not kept: %s", error)
 
 
-log = logging.getLogger(__name__)
-
-_LIMITS = ("rate_limit", "max_connections", "bytes_per_second", "bytes_per_hour", "bytes_per_day")
-_FIGURES = tuple(field.name for field in fields(Audited))[1:]
-
-
 def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Limits]) -> None:
     """Replace the file; ``limits`` are those of a pace group, 0 = none."""
     text = io.StringIO()
@@ -148,9 +143,6 @@ def _parsed(row: dict[str, str]) -> Audited:
     *counts, paused_s = (row[name] for name in _FIGURES)
     parsed = Audited(row["server_name"], *map(int, counts))
     return replace(parsed, paused_s=float(paused_s))
-
-
-log = logging.getLogger(__name__)
 
 
 def write_usage(path: Path, table: UsageTable, now: float) -> None:

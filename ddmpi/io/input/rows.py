@@ -1,13 +1,12 @@
 """The columns of the urls folder, and how a record batch of any input becomes rows of it.
 
 Rows travel in two forms. *Bare* rows hold what the input gave (row number, the columns that it has, the reason for
-refusal; for columns with a vocabulary codes instead of texts): they are what is kept in memory or spilled. ``complete``
+refusal; for columns with a dictionary codes instead of texts): they are what is kept in memory or spilled. ``complete``
 adds what follows from them: texts, servers' names, derived UUIDs, and nulls for absent columns.
 
-The values of a column that repeats a few of them: rows then carry four bytes each instead of a text.
-
-Licenses, sources and the like are half of a table's text and say little. A vocabulary only grows, so that codes stay
-what they are; it is for columns of which the file itself says that there are few values (``SourceFile.repeated``).
+Licenses, sources and the like are half of a table's text and say little: where the file itself says that a column has
+few values (``SourceFile.repeated``), a ``Dictionary`` lets rows carry four bytes each instead of a text. A dictionary
+only grows, so that codes stay what they are.
 """
 
 from __future__ import annotations
@@ -67,12 +66,12 @@ def bare_rows(
     row_numbers: IntArray,
     texts: Mapping[str, str],
     keep: Sequence[Field],
-    vocabularies: Mapping[str, Vocabulary],
+    dictionaries: Mapping[str, Dictionary],
     *,
     refused: Array | None = None,
 ) -> BareRows:
     """Rows of one input batch. ``texts`` maps our names to those of columns in ``raw``; identifier must be there.
-    ``keep`` are further columns in ``raw``; strings among them may come as bytes. Columns with a vocabulary (by the
+    ``keep`` are further columns in ``raw``; strings among them may come as bytes. Columns with a dictionary (by the
     name in ``raw``) come as dictionary arrays. Where it is known already which rows
     are ``refused`` (booleans), only for those it is asked again why, and no servers come back but nulls.
 
@@ -85,11 +84,11 @@ def bare_rows(
     for name in TEXT_COLUMNS:
         if name in texts:
             column = texts[name]
-            columns[name] = identifier if name == "identifier" else _text_or_codes(raw, column, vocabularies)
+            columns[name] = identifier if name == "identifier" else _text_or_codes(raw, column, dictionaries)
     columns["reject"] = rejects
     for field in keep:
         is_string = pa.types.is_string(field.type)
-        columns[field.name] = _text_or_codes(raw, field.name, vocabularies) if is_string else raw.column(field.name)
+        columns[field.name] = _text_or_codes(raw, field.name, dictionaries) if is_string else raw.column(field.name)
     return BareRows(pa.RecordBatch.from_pydict(columns), servers)
 
 
@@ -102,10 +101,10 @@ def _without_credentials(urls: Array, rejects: Array) -> Array:
     return cast("Array", pc.replace_with_mask(urls, is_refused, cleaned))
 
 
-def _text_or_codes(raw: pa.RecordBatch, column: str, vocabularies: Mapping[str, Vocabulary]) -> Array:
+def _text_or_codes(raw: pa.RecordBatch, column: str, dictionaries: Mapping[str, Dictionary]) -> Array:
     values = raw.column(column)
-    if column in vocabularies:
-        return vocabularies[column].codes(cast("pa.DictionaryArray[Any, Any]", values), lambda own: as_text(own)[0])
+    if column in dictionaries:
+        return dictionaries[column].codes(cast("pa.DictionaryArray[Any, Any]", values), lambda own: as_text(own)[0])
     return as_text(values)[0]
 
 
@@ -126,12 +125,12 @@ def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers
     return Servers(servers, rejects)
 
 
-def complete(bare: pa.Table, servers: Array, schema: pa.Schema, vocabularies: Mapping[str, Vocabulary]) -> pa.Table:
-    """Rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s; vocabularies go
+def complete(bare: pa.Table, servers: Array, schema: pa.Schema, dictionaries: Mapping[str, Dictionary]) -> pa.Table:
+    """Rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s; dictionaries go
     by the names in it."""
     columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
-    for name, vocabulary in vocabularies.items():
-        columns[name] = vocabulary.texts(columns[name])
+    for name, dictionary in dictionaries.items():
+        columns[name] = dictionary.texts(columns[name])
     columns["server_name"] = servers
     for name in TEXT_COLUMNS:
         columns.setdefault(name, pa.nulls(bare.num_rows, pa.string()))
@@ -188,7 +187,7 @@ def _repair(values: Array) -> tuple[Array, Array]:
     return pa.array(texts, pa.string()), pa.array(broken, pa.bool_())
 
 
-class Vocabulary:
+class Dictionary:
     """The texts of one column. May be used from several threads; which code a text gets depends on who comes first."""
 
     def __init__(self) -> None:
@@ -196,7 +195,7 @@ class Vocabulary:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Vocabulary: {len(self._texts)} texts>"
+        return f"<Dictionary: {len(self._texts)} texts>"
 
     def codes(self, values: pa.DictionaryArray[Any, Any], as_text: Callable[[Array], Array]) -> Array:
         """One int32 per value, null for null. ``as_text`` makes strings of the array's dictionary, of whatever type."""

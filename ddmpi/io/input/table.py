@@ -21,7 +21,7 @@ from ddmpi.io.input.rows import (
     BASE_COLUMNS,
     TEXT_COLUMNS,
     BareRows,
-    Vocabulary,
+    Dictionary,
     bare_rows,
     complete,
     is_text,
@@ -67,7 +67,7 @@ class InputTable:
         self._kept_fields = [sources[0].schema.field(column) for column in keep]
         self.schema = urls_schema(self._kept_fields)
         repeated = frozenset.intersection(*(source.repeated for source in sources)) - {self._texts["identifier"]}
-        self._vocabularies = {column: Vocabulary() for column in sorted(repeated.intersection(self._columns()))}
+        self._dictionaries = {column: Dictionary() for column in sorted(repeated.intersection(self._columns()))}
 
     def __repr__(self) -> str:
         return f"<InputTable {self.name}: {len(self._sources)} files, {self.rows or 'unknown'} rows>"
@@ -122,7 +122,7 @@ class InputTable:
         Ends with the rows among which is that before row ``up_to``, if it is given.
         """
         columns = [self._texts["identifier"]] if urls_only else self._columns()
-        as_dictionary = [] if urls_only else list(self._vocabularies)
+        as_dictionary = [] if urls_only else list(self._dictionaries)
         first_row = 0
         for source in self._sources:
             if source.row_count is not None and first_row + source.row_count <= self._first_row:
@@ -148,14 +148,14 @@ class InputTable:
         """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
         with naming(raw.path):
             return bare_rows(
-                raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._vocabularies, refused=refused
+                raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._dictionaries, refused=refused
             )
 
     def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
         """Rows of ``schema``, from bare ones and the name of each one's server. May be called from any thread."""
         named = {**self._texts, **{column: column for column in self._keep}}
-        vocabularies = {ours: self._vocabularies[name] for ours, name in named.items() if name in self._vocabularies}
-        return complete(bare, servers, self.schema, vocabularies)
+        dictionaries = {ours: self._dictionaries[name] for ours, name in named.items() if name in self._dictionaries}
+        return complete(bare, servers, self.schema, dictionaries)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, in order, with the columns of ``schema``. Raises InputError."""

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from ddmpi.core.protocol import Message, Tag, decode, encode
-from ddmpi.io.mpi.message_text import line_of
+from ddmpi.core.protocol import Message, Tag, decode, encode, line_of
 
 log = logging.getLogger(__name__)
 Bytes = npt.NDArray[np.uint8]

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
 from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
-from ddmpi.io.results.schema import ResultRow, SuccessRow, input_columns, result_table
+from ddmpi.io.results.rows import ResultRow, SuccessRow
+from ddmpi.io.results.schema import input_columns, result_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

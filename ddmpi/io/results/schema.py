@@ -10,18 +10,15 @@ the row's position in the input: it alone identifies the row, since a table may 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import IO, Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ddmpi.core.records import Answer, Failure
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import PartKind
 from ddmpi.io.results.body_column import BodyColumn
+from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
 
 Column: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any]"
 
@@ -29,8 +26,6 @@ ROW_NUMBER: Final = "row_number"
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENSE_COLUMNS)
 
-_WRITE_BATCH_ROWS: Final = 32
-"""Arrow looks at the page size (1 MB) after so many values: with its default of 1,024 images are pages of 30 MB."""
 
 # Made once: without pandas, pyarrow 26 searches the whole path for it at each call of pa.scalar.
 _NO_TEXT: Final = pa.scalar("")
@@ -78,37 +73,6 @@ _ERROR_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
     pa.field("fetched_at", _TIMESTAMP),
     pa.field(ROW_NUMBER, pa.int64()),
 )
-
-
-@dataclass(slots=True, eq=False)
-class SuccessRow:
-    """A success that waits for its row group. Sizes are (height, width) in pixels.
-
-    ``image`` is what will be stored; ``answer.body`` is the same object, or empty.
-    """
-
-    row: int
-    answer: Answer
-    image: bytes
-    hashsum_original: str
-    hashsum_resized: str | None
-    original_bytes: int
-    original_size: tuple[int, int] | None
-    resized_size: tuple[int, int] | None
-
-
-@dataclass(slots=True, eq=False)
-class ErrorRow:
-    """An error that waits for its row group. It holds no answer, since that would hold its body."""
-
-    row: int
-    failure: Failure
-    attempts: int
-    final_url: str = ""
-    fetched_at: float = 0.0
-
-
-ResultRow = SuccessRow | ErrorRow
 
 
 def success_schema(keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
@@ -164,32 +128,6 @@ def is_license_full(inputs: pa.Table) -> Column:
     """True where license, source and title are all there and not empty."""
     licensed, sourced, titled = (_is_present(inputs.column(name)) for name in _LICENSE_COLUMNS)
     return pc.and_(pc.and_(licensed, sourced), titled)
-
-
-def open_parquet(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer for one part. Bodies are compressed already: they are stored plainly, without dictionary or statistics.
-
-    Pages carry a CRC32, so that a flipped byte is found in any column and not only in the images.
-    """
-    others = [path for path in _leaf_paths(schema) if path != "image"]
-    return pq.ParquetWriter(
-        sink,
-        schema,
-        compression=dict.fromkeys(others, "zstd"),
-        use_dictionary=others,  # type: ignore[arg-type]  # the stubs know only bool
-        write_statistics=others,
-        write_batch_size=_WRITE_BATCH_ROWS,
-        write_page_checksum=True,
-    )
-
-
-@lru_cache(maxsize=8)
-def _leaf_paths(schema: pa.Schema) -> tuple[str, ...]:
-    """Parquet's own names of the columns: lists and structs among the kept ones have several or longer ones."""
-    sink = pa.BufferOutputStream()
-    pq.ParquetWriter(sink, schema).close()
-    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return tuple(leaves.column(i).path for i in range(len(leaves)))
 
 
 def _schema(fields: Sequence[pa.Field[Any]], keep_columns: Iterable[pa.Field[Any]]) -> pa.Schema:
@@ -248,10 +186,3 @@ def _texts(values: list[str]) -> Column:
 
 def _timestamps(seconds: list[float]) -> Column:
     return pa.array([round(value * 1e6) if value else None for value in seconds], pa.int64()).cast(_TIMESTAMP)
-
-
-def error_row(row: int, failure: Failure, answer: Answer | None, attempts: int) -> ErrorRow:
-    """What is kept of a failure; ``answer`` is None where nothing was fetched (a refused URL)."""
-    if answer is None:
-        return ErrorRow(row, failure, attempts)
-    return ErrorRow(row, failure, attempts, answer.final_url, answer.fetched_at)

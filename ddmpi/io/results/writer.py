@@ -32,10 +32,9 @@ import pyarrow as pa
 from ddmpi.core.records import ErrorKind
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.process import give_back_freed
-from ddmpi.io.results.expectations import Expectations
 from ddmpi.io.results.parts import PartCommitted, Parts, RowReader
-from ddmpi.io.results.rows import RowMaker, refused
-from ddmpi.io.results.schema import ErrorRow, ResultRow, SuccessRow, error_row, error_schema, success_schema
+from ddmpi.io.results.rows import ErrorRow, IntegrityCheck, ResultRow, RowMaker, SuccessRow, error_row, refused
+from ddmpi.io.results.schema import error_schema, success_schema
 from ddmpi.io.store.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class ResultWriter:
         part_bytes: a part closes at this size.
         buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
         on_event: called from other threads when there is an event or memory was freed: wakes the loop.
-        expectations: what the input says of each file.
+        integrity: what the input says of each file.
         publisher: brings each part to an object store, too.
 
     Raises:
@@ -152,10 +151,10 @@ class ResultWriter:
         part_bytes: int,
         buffer_bytes: int,
         on_event: Callable[[], None],
-        expectations: Expectations = Expectations(),  # noqa: B008  # it is frozen
+        integrity: IntegrityCheck = IntegrityCheck(),  # noqa: B008  # it is frozen
         publisher: Publisher | None = None,
     ) -> None:
-        self._expectations = expectations
+        self._integrity = integrity
         self._maker = RowMaker(hash_algorithm, image_size)
         self._inline_bytes = 0 if image_size else INLINE_BYTES
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
@@ -284,8 +283,8 @@ class ResultWriter:
                 raise TypeError(f"unknown request {request!r}")
 
     def _add_success(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
-        if self._expectations and isinstance(made, SuccessRow):
-            objection = self._expectations.objection(self._parts.inputs(batch), made)
+        if self._integrity and isinstance(made, SuccessRow):
+            objection = self._integrity.objection(self._parts.inputs(batch), made)
             if objection:
                 made = refused(made.row, made.answer, ErrorKind.HASH_MISMATCH, objection)
         kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
+from ddmpi.core.arrays import NameColumn
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.urls.files import write_table
 from ddmpi.io.urls.index import index_folders, one_array, read_table
-from ddmpi.io.urls.name_column import NameColumn
 
 ADDRESSES_NAME: Final = "addresses.parquet"
 _SCHEMA: Final = pa.schema(

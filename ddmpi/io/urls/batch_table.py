@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
-from ddmpi.core.arrays import IntArray
+from ddmpi.core.arrays import IntArray, NameColumn
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, is_packed
@@ -25,7 +25,6 @@ from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
 from ddmpi.io.folder.profiles import Profile
 from ddmpi.io.urls.index import read_index
-from ddmpi.io.urls.name_column import NameColumn
 
 _LONG_NAME_CHARS: Final = 80
 """Percent-encoded, a name grows to three times its length at most: a shorter one's folder is never shortened."""

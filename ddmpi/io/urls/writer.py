@@ -34,13 +34,13 @@ from ddmpi.io.urls.address_grouping import AddressGrouping
 from ddmpi.io.urls.files import Place, PlacedRows, UrlsFiles, write_index
 from ddmpi.io.urls.index import UrlsIndex
 from ddmpi.io.urls.server_tally import REFUSED, NumberFile, Numbers, ServerTally
-from ddmpi.io.urls.spill import DiskShelves, MemoryShelves, Shelves
+from ddmpi.io.urls.spill import DiskSpill, MemorySpill, Spill
 from ddmpi.io.urls.workers import Workers, recycled_memory
 
 DEFAULT_MEMORY_BYTES: Final = 1 << 30
-SHELF_ROWS: Final = 128 * 1024
+BUCKET_ROWS: Final = 128 * 1024
 """Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
-SHELF_BYTES: Final = 1 << 28
+BUCKET_BYTES: Final = 1 << 28
 """Wide rows are fewer: one array of strings cannot hold more than 2 GB."""
 
 
@@ -187,11 +187,11 @@ class _Job:
                 table=self.table,
                 names=names,
                 rows=self.tally.rows[ranked],
-                shelf_rows=self._rows_per_shelf(workers.threads),
+                bucket_rows=self._rows_per_bucket(workers.threads),
                 sample=self._sample,
             )
-            shelves = self._fill_shelves(workers, numbers, ranked, files.shelf_starts)
-        self._write_files(workers, files, shelves)
+            spill = self._fill_spill(workers, numbers, ranked, files.bucket_starts)
+        self._write_files(workers, files, spill)
         place = Place()
         if earlier is not None:
             folder = earlier.next_addition.name + "/"
@@ -231,30 +231,30 @@ class _Job:
         bare = self.table.bare(raw)
         return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), raw.dropped)
 
-    def _rows_per_shelf(self, threads: int) -> int:
-        """Rows that are arranged at once: from scratch files as many as the budget has room for."""
+    def _rows_per_bucket(self, threads: int) -> int:
+        """Rows that are reordered at once: from scratch files as many as the budget has room for."""
         row_bytes = max(1, self._expected_bytes // max(1, int(self.tally.rows.sum())))
-        rows = SHELF_ROWS
+        rows = BUCKET_ROWS
         if self.kept is None:
             rows = max(rows, self.memory_bytes // threads // 4 // row_bytes)
-        return max(1, min(rows, SHELF_BYTES // row_bytes))
+        return max(1, min(rows, BUCKET_BYTES // row_bytes))
 
-    def _fill_shelves(self, workers: Workers, numbers: NumberFile, ranked: IntArray, shelf_starts: IntArray) -> Shelves:
-        shelves: Shelves = MemoryShelves()
+    def _fill_spill(self, workers: Workers, numbers: NumberFile, ranked: IntArray, bucket_starts: IntArray) -> Spill:
+        spill: Spill = MemorySpill()
         if self.kept is None:
-            shelves = DiskShelves(self.staging, self.memory_bytes // 3, workers.start)
+            spill = DiskSpill(self.staging, self.memory_bytes // 3, workers.start)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
             batch = placed.batch
             rows = batch if isinstance(batch, pa.RecordBatch) else self._normalized(batch, placed.numbers)
-            return PlacedRows(rows, placed.rows, placed.positions).split(shelf_starts)
+            return PlacedRows(rows, placed.rows, placed.positions).split(bucket_starts)
 
         for pieces in workers.map(split, self._placed_rows(numbers, ranked)):
-            for shelf, piece in pieces:
-                shelves.put(shelf, piece)
+            for bucket, piece in pieces:
+                spill.put(bucket, piece)
             self._advance(0)
-        shelves.finish()
-        return shelves
+        spill.finish()
+        return spill
 
     def _normalized(self, raw: RawRows, numbers: Numbers) -> pa.RecordBatch:
         return self.table.bare(raw, pa.array(numbers == REFUSED)).rows
@@ -274,8 +274,8 @@ class _Job:
         if not destinations.complete:
             raise InputError(f"{self.table.name}: changed while it was read: other rows the second time")
 
-    def _write_files(self, workers: Workers, files: UrlsFiles, shelves: Shelves) -> None:
-        for rows in workers.map(lambda file: files.write(file, shelves), range(files.count)):
+    def _write_files(self, workers: Workers, files: UrlsFiles, spill: Spill) -> None:
+        for rows in workers.map(lambda file: files.write(file, spill), range(files.count)):
             self._advance(rows)
 
     def _advance(self, rows: int) -> None:

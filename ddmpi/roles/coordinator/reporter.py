@@ -20,10 +20,9 @@ from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
-from ddmpi.report.data import Report, Snapshot, Summary
+from ddmpi.report.data import Report, Snapshot, Summary, joined, points_of, runs_of
 from ddmpi.report.formats import counted, duration
 from ddmpi.report.page import render
-from ddmpi.report.timeline import joined, points_of, runs_of
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
 from ddmpi.roles.coordinator.report_data import audit, pictures, places, server_lines

@@ -51,9 +51,9 @@ from ddmpi.core.rules.verdict import Verdict, classify
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.transfers import Transfers
-from ddmpi.io.results.expectations import Expectations
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
+from ddmpi.io.results.rows import IntegrityCheck
 from ddmpi.io.results.writer import PartCommitted, PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.urls.loader import Loaded, Loader
 from ddmpi.roles.downloader.capacity import Capacity, GroupConnections
@@ -113,7 +113,7 @@ class Downloader:
             part_bytes=parameters.part_bytes,
             buffer_bytes=parameters.memory_budget_bytes,
             on_event=self._wake,
-            expectations=Expectations(tools.config.expected.hash_column, tools.config.expected.bytes_column),
+            integrity=IntegrityCheck(tools.config.expected.hash_column, tools.config.expected.bytes_column),
             publisher=tools.publisher,
         )
         self._closing = PartClosing(self._writer, tools.config.checkpoint_interval_s, now)
