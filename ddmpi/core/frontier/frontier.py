@@ -6,12 +6,10 @@ returns their verdicts with ``finished``, and works off ``events`` in order. ``n
 A lane lives: queued -> started (its rows are loaded batch by batch) -> ended (nothing left) -> released by the ledger.
 A queued lane can be given back; a started one can only be split. An ended lane is opened again by ``extend``.
 
-Its parts: ``lane_table`` (which lanes run), ``held_lane`` (what one lane holds), ``arrivals`` (how lanes start) and
-``feed`` (how rows come in), ``fates`` (what becomes of a row after an attempt), ``settlement`` (how rows leave, and
-what ends with them), ``yielding`` (what is given to ranks that run low), ``wake_queue`` (when to look at which slot),
-``open_batches`` (which batches have rows here), ``lending`` (rows that were redirected within the rank),
-``lane_reports`` (what the ledger is told), ``robots_gate`` (which rows robots.txt lets through), ``robots_visits``
-(what the requests for it have brought).
+Its parts: ``lane_table`` (which lanes run, and what the ledger is told), ``held_lane`` (what one lane holds),
+``intake`` (how lanes start and rows come in), ``attempts`` (what becomes of a row after an attempt), ``settlement``
+(how rows leave, and what ends with them), ``stealing`` (what is given to ranks that run low), ``slot`` (one server's
+tasks, and when to look at which slot), ``robots_gate`` (which rows robots.txt lets through).
 
 Invariants, checked by ``validate``:
 - a slot's tasks are in its queue, in its retries, held back for a robots.txt or in flight, and ``lane.rows`` is their

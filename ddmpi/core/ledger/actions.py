@@ -1,4 +1,4 @@
-"""What the ledger decides: values that ``roles.performing`` performs, one after the other. Data only."""
+"""What the ledger decides: values that ``performer`` performs, one after the other. Data only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rank 0's state machine: how work flows out, what comes back, and when the run is over. Pure.
 
-Decide, then do: each method takes one message and returns actions; ``roles.performing`` performs them. The ledger
+Decide, then do: each method takes one message and returns actions; ``performer`` performs them. The ledger
 knows no MPI, no file and no clock; ``now`` is monotonic seconds of rank 0. Its accounts have files of their own:
 ``batch_accounts`` (what is final), ``leases`` (who holds which lane), ``known_paces``, ``stealing``.
 

@@ -1,8 +1,8 @@
 """One server's pace: when its next request may start, learned from how the ones before it ended.
 
-Decides: admission (requests per second, connections, bytes) and pauses. The rate itself comes from ``learned_rate``,
+Decides: admission (requests per second, connections, bytes) and pauses. The rate itself comes from ``adaptive_rate``,
 whether a server is parked or dead from ``breaker``, until when its bodies are paid for from ``byte_limits``, how long
-pauses are from ``backoff``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
+pauses are from ``policy``. Must not know: URLs, rows, retries of a row, other lanes, the clock. A server here is a
 pace group or the share of it that one lane holds; every time is monotonic seconds of one process and comes in as
 ``now``.
 

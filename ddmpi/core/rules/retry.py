@@ -1,7 +1,7 @@
 """Whether a row is tried again, and after how long.
 
 Decides: from how one try of a row ended, and how many there were, the delay until the next one. Must not know: what
-the server as a whole is going through (``pace``), why a try counts as failed (``outcome``), the clock.
+the server as a whole is going through (``pace``), why a try counts as failed (``verdict``), the clock.
 
 Why the kinds of failure have different bounds:
 

@@ -1,4 +1,4 @@
-"""What libcurl says of a request that has ended, as an ``Answer``. What it means is ``outcome``'s business.
+"""What libcurl says of a request that has ended, as an ``Answer``. What it means is ``verdict``'s business.
 
 libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``RETRY_AFTER`` is capped and turns garbage into 0: the header's text is handed on as it came.

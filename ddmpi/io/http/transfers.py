@@ -1,7 +1,7 @@
 """The engine: tasks in, answers out, over libcurl's multi interface.
 
 The only file that starts requests. It decides nothing: when a request may start is the frontier's business, what an
-answer means is ``outcome``'s. One thread; ``poll`` is where a downloader waits, also for the descriptors of others
+answer means is ``verdict``'s. One thread; ``poll`` is where a downloader waits, also for the descriptors of others
 (``watch``).
 
 Its parts: ``easy_handle`` (one request's options, limits and bytes, and the guard of addresses), ``answers`` (what is

@@ -145,7 +145,7 @@ class InputTable:
             return url_servers(raw.rows.column(self._texts["identifier"]))
 
     def bare(self, raw: RawRows, refused: pa.Array[Any] | None = None) -> BareRows:
-        """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
+        """What ``raw`` gave, normalized (see ``rows``). Raises InputError; may be called from any thread."""
         with naming(raw.path):
             return bare_rows(
                 raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._dictionaries, refused=refused

@@ -39,7 +39,7 @@ class Outcomes:
     """(n,) the run that it is from."""
 
     def to_retry(self, retry: Sequence[str], epoch: int, rows: pa.Table | None = None) -> npt.NDArray[np.bool_]:
-        """(n,) which errors of runs before ``epoch`` these words mean (see ``retry_choice``); of none, none.
+        """(n,) which errors of runs before ``epoch`` these words mean (see ``retry_filter``); of none, none.
 
         ``rows`` (row_number, server_name) tells the servers, where the words name some.
         """

@@ -1,6 +1,6 @@
 """The parts that a rank has open: when their rows go to disk, and when they get their final names.
 
-Used by one thread, the writer's (see ``results``). A part is a buffer first; it gets a file when a row group is full
+Used by one thread, the writer's (see ``writer``). A part is a buffer first; it gets a file when a row group is full
 or memory is short, so a part that closes early costs one open, one fsync of the file and one of the folder.
 
 Invariants:

@@ -1,7 +1,7 @@
 """A rank that downloads: messages, frontier, transfers and results, joined in one loop.
 
 Everything is decided elsewhere: when a request starts in ``frontier`` and ``pace``, what an answer means in
-``outcome``, how a row becomes durable in ``io.results``. This file moves values between them and reports to rank 0.
+``verdict``, how a row becomes durable in ``io.results``. This file moves values between them and reports to rank 0.
 The loop waits in one place, ``wait``: for the network, a loaded batch, the writer, a signal or the next admission.
 """
 
