@@ -1,9 +1,9 @@
 """The config: one frozen tree, loaded from YAML, checked as a whole before anything starts.
 
-Decides which config is acceptable, and what follows from it alone: the limits and the pace group of a server, how many
-lanes it may have, which keys must not change between two runs. It reads the config file and, through ``rule_files``,
-those that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is
-the caller's question.
+Decides which config is acceptable, and what follows from it alone: a server's limits and group, how many ranks may work
+on it at once, which keys must not change between two runs. It reads the config file and, through ``rule_files``, those
+that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is the
+caller's question.
 
 No config can say which servers share an IP address: that is found when the table is partitioned (``with_addresses``).
 
@@ -121,7 +121,8 @@ class Keys(Section):
         20.0,
         ge=0,
         le=86_400,
-        description="Seconds to wait at the end for parked servers before ending with rows pending (exit 75).",
+        description="Seconds to wait at the end for servers that are paused, parked or held, before ending with rows "
+        "pending (exit 75).",
     )
     publish: Publish = Field(Publish(), description="Results in an object store.")
     metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")
@@ -177,11 +178,11 @@ class Config(Keys):
 
     @property
     def address_groups(self) -> AddressGroups:
-        """The pace groups of servers that share an address, as far as they are known."""
+        """The server groups of servers that share an address, as far as they are known."""
         return self._addresses
 
     def limits_for(self, server: str) -> Limits:
-        """What the pace group of a canonical server name, or of that name, allows, over all ranks."""
+        """What the server group of a canonical server name, or of that name, allows, over all ranks."""
         parameters, rule = self.downloader_parameters, self.rules.find(server)
         if self.rules.per_address and self._addresses.has(server):
             rule = self.rules.per_address[0]
@@ -197,7 +198,7 @@ class Config(Keys):
         )
 
     def group_of(self, server: str) -> str:
-        """The pace group of a canonical server name: its rule's group, that of its address, or the server itself."""
+        """The server group of a canonical server name: its rule's group, that of its address, or the server itself."""
         rule = self.rules.find(server)
         if rule is None or rule.shared_by is None:
             return server

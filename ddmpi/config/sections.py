@@ -345,7 +345,7 @@ class Backoff(Section):
 
 
 class BreakerSection(Section):
-    """When a server that cannot be reached is left alone, and when it is given up."""
+    """When a server that does not answer is parked, and when it is given up."""
 
     failures: int = Field(5, ge=1, le=10_000, description="Connection failures in a row that park a server.")
     probes: int = Field(5, ge=1, le=10_000, description="Failed probes after which the server's rows become errors.")

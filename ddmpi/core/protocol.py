@@ -60,7 +60,7 @@ class LaneState(str, Enum):
 
 
 class Handoff(msgspec.Struct, frozen=True):
-    """A row that was redirected into another server's pace group and has to be fetched under that group's limits."""
+    """A row that was redirected into another server's server group and has to be fetched under that group's limits."""
 
     batch: BatchRef
     row: int
@@ -72,7 +72,7 @@ class Handoff(msgspec.Struct, frozen=True):
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """Some batches of one pace group and a share of its limits, leased to one rank.
+    """Some batches of one server group and a share of its limits, leased to one rank.
 
     ``packed`` lanes hold batches of many small servers, each of which has its own limits and its own pace; for the
     others ``share`` is what all requests of the lane together may use. ``paces`` is what is known of the servers'
@@ -95,7 +95,7 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 class ControlOverride(msgspec.Struct, frozen=True):
-    """What holds for the pace groups (or the servers without a group) that match. None: as planned."""
+    """What holds for the server groups (or the servers without a group) that match. None: as planned."""
 
     match: str
     pause: bool = False
@@ -256,7 +256,7 @@ class StealResponse(msgspec.Struct, frozen=True, tag=True):
 
 
 class HandedOff(msgspec.Struct, frozen=True, tag=True):
-    """Rows that were redirected into pace groups of which this rank holds no lane."""
+    """Rows that were redirected into server groups of which this rank holds no lane."""
 
     handoffs: tuple[Handoff, ...]
 
@@ -282,7 +282,7 @@ class Samples(msgspec.Struct, frozen=True, tag=True):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """What a rank has asked of one pace group since it last said so. Times count back from the message."""
+    """What a rank has asked of one server group since it last said so. Times count back from the message."""
 
     group: str
     requests: int
@@ -298,7 +298,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
-    """What a rank has done to one pace group (of packed rows: to one server) since it last said so."""
+    """What a rank has done to one server group (of packed rows: to one server) since it last said so."""
 
     group: str
     first_at: float

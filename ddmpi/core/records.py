@@ -65,7 +65,7 @@ def error_code(kind: ErrorKind, http_status: int) -> int:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one pace group allows, or the share of it that one lane holds. 0 means no limit."""
+    """What one server group allows, or the share of it that one lane holds. 0 means no limit."""
 
     rate_per_s: float = 0.0
     connections: int = 8

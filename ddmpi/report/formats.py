@@ -27,7 +27,7 @@ def size(size_bytes: float) -> str:
 
 def counted(count: int, noun: str) -> str:
     """Such as ``1 batch`` and ``2,000 batches``."""
-    plural = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    plural = "" if count == 1 else "es" if noun.endswith(("ch", "s")) else "s"
     return f"{count:,} {noun}{plural}"
 
 

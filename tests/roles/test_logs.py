@@ -106,7 +106,7 @@ def test_pauses_and_steps_of_the_rate_have_lines(caplog: pytest.LogCaptureFixtur
     text = "\n".join(caplog.messages)
     assert "takes lane 1 of s: 10 rows of batches [5], 0 handoffs, full speed, 4 connections" in text
     assert "batch 5 has 10 rows to fetch, in lane 1" in text
-    assert "s rests for 30.0 s: <RateLimiter" in text
+    assert "no request to s for 30.0 s: <RateLimiter" in text
     assert re.search(r"s is asked at \S+ requests/s instead of full speed", text)
 
 
@@ -120,7 +120,7 @@ def test_a_long_pause_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ddmpi"):
         for wait_s, now in ((1.0, 10.0), (60.0, 10.0), (59.9, 10.1), (60.0, 10.2), (120.0, 71.0)):
             pauses.note("s", wait_s, now)
-    assert caplog.messages == ["s is left alone for 1 min 00 s", "s is left alone for 2 min 00 s"]
+    assert caplog.messages == ["no request to s for 1 min 00 s", "no request to s for 2 min 00 s"]
 
 
 # ---- config and command line
@@ -193,7 +193,12 @@ def test_debug_logs_hold_every_request_message_and_part_and_no_secret(tmp_path: 
         assert up.came == up.sent
     committed = sorted(text.split()[1] for text in everything if text.startswith("part "))
     assert committed == sorted(str(path.relative_to(job.output)) for path in parts(job))
-    for told in (r"takes lane \d+ of ", "lane .* has ended", r" rests for \d", r" is asked at .* instead of "):
+    for told in (
+        r"takes lane \d+ of ",
+        "lane .* has ended",
+        r"no request to .* for \d",
+        r" is asked at .* instead of ",
+    ):
         assert any(re.search(told, text) for text in everything), told
 
 

@@ -24,7 +24,7 @@ VERSION: Final = 1
 
 
 class ServerState(msgspec.Struct, frozen=True):
-    """What was learned of a pace group. ``not_before`` is wall clock, seconds since 1970: it outlives the machine."""
+    """What was learned of a server group. ``not_before`` is wall clock, seconds since 1970: it outlives the machine."""
 
     rate_per_s: float = 0.0
     not_before: float = 0.0

@@ -109,7 +109,7 @@ class PrometheusFile:
 
 
 def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Limits]) -> None:
-    """Replace the file; ``limits`` are those of a pace group, 0 = none."""
+    """Replace the file; ``limits`` are those of a server group, 0 = none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["server_name", *_LIMITS, *_FIGURES])

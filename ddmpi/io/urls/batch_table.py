@@ -188,7 +188,7 @@ def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
 
 
 def limits_by_group(config: Config, profiles: dict[str, Profile]) -> Callable[[str], Limits]:
-    """The limits of a pace group: the config's, lowered by what profiles.csv says (a user may have edited it)."""
+    """The limits of a server group: the config's, lowered by what profiles.csv says (a user may have edited it)."""
     known: dict[str, tuple[Profile | None, Limits]] = {}
 
     def limits(group: str) -> Limits:

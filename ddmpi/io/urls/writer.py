@@ -78,7 +78,7 @@ def partition_input(
 
     ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
     About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
-    ``group_of`` says which pace group a server is in, its own name if it is on its own (None: they all are); it is
+    ``group_of`` says which server group a server is in, its own name if it is on its own (None: they all are); it is
     asked once per server of those that the patterns ``grouped`` mean, the others are on their own, unless
     ``by_address`` says otherwise. With ``earlier`` the table's rows come after those of that index, and ``folder`` is
     its ``next_addition``.

@@ -174,7 +174,7 @@ class Coordinator:
             paces.update(self._admission.profiler.paces)
             withheld, decided = self._admission.withhold(plan), self._admission.profiler.decided()
         actions = self.ledger.start(self._verifier.next_number, paces, now, withheld, decided)
-        log.info("downloading: %r", self.ledger)
+        log.info("downloading: %d rows are left, ranks that download: %d", self.state.pending_rows, len(self._workers))
         if not any(isinstance(action, Scatter) for action in actions):
             actions.append(Scatter({}))
         self._performer.perform(actions)
@@ -260,7 +260,7 @@ class Coordinator:
             elif self._deadline is not None and now >= self._deadline:
                 self.stop(StopReason.WALLTIME, now)
             elif self.ledger.is_stuck(now, self.state.config.final_wait_s):
-                log.info("only parked servers are left")
+                log.info("only servers that are paused, parked or held are left")
                 self.stop(StopReason.DONE, now)
         if self.stage is Stage.STOPPING:
             self._try_to_end(now)

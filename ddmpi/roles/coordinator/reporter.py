@@ -179,10 +179,10 @@ def _ending_text(ending: Exit, pending: int, errors: int, reason: StopReason | N
         return f"Stopped: {ending.message}. What is committed is kept; run the same command again."
     if ending.code == EXIT_DONE:
         done = "Done: every row is final."
-        return f"{done} --retry-failed fetches those again that are errors." if errors else done
+        return f"{done} --retry-failed fetches the errors again." if errors else done
     why = ""
     if reason is StopReason.DONE:
-        why = ", because their servers are parked (out of reach, or asked for a pause, or paused by you)"
+        why = ", because their servers are paused (they asked for it), parked (they do not answer) or held (by you)"
     verb = "is" if pending == 1 else "are"
     return f"{counted(pending, 'row')} {verb} pending{why}; run the same command again to go on."
 

@@ -39,13 +39,13 @@ class PauseLog:
         self._until: dict[str, float] = {}
 
     def note(self, key: str, wait_s: float, now: float) -> None:
-        """The pace group is left alone for ``wait_s``, as far as is known at ``now``."""
+        """Log that no request goes to the server group for ``wait_s``, as far as is known at ``now``."""
         until = now + wait_s
         if wait_s >= LONG_PAUSE_S and until > self._until.get(key, 0.0) + PAUSE_STEP_S:
             if len(self._until) >= MOST_PAUSES:
                 self._until.clear()
             self._until[key] = until
-            log.info("%s is left alone for %s", key, duration(wait_s))
+            log.info("no request to %s for %s", key, duration(wait_s))
 
 
 def make_frontier(rules: Rules, rng: random.Random) -> Frontier:
@@ -117,7 +117,7 @@ class TracedFrontier(Frontier):
     def _tell_pace(self, slot: Slot, before_per_s: float, before_s: float, now: float) -> None:
         pause_s, rate_per_s = slot.limiter.wait_s(now), slot.limiter.rate_per_s
         if pause_s > before_s + SHORT_PAUSE_S:
-            log.debug("%s rests for %.1f s: %r", slot.key, pause_s, slot.limiter)
+            log.debug("no request to %s for %.1f s: %r", slot.key, pause_s, slot.limiter)
         told_per_s = self._told_rates.setdefault(slot.key, before_per_s)
         if abs(rate_per_s - told_per_s) > RATE_STEP * max(rate_per_s, told_per_s):
             log.debug("%s is asked at %s instead of %s", slot.key, _rate(rate_per_s), _rate(told_per_s))

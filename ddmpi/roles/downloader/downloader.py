@@ -347,7 +347,7 @@ class Downloader:
         self._take_writer_events(now)
         self.reports.send_last(now)
         told = self.reports
-        log.info("finished: %d successes and %d errors by %d requests", told.successes, told.errors, told.requests)
+        log.info("finished: %d successes, %d errors, %d requests", told.successes, told.errors, told.requests)
         self._send(Finished())
         self._finished = True
 
