@@ -18,7 +18,7 @@ import hashlib
 import ipaddress
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -134,31 +134,27 @@ class Keys(Section):
     def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         taken = sorted(RESULT_COLUMNS.intersection(names))
         if taken:
-            msg = f"columns that the results do not have anyway (taken: {', '.join(taken)})"
-            raise ValueError(msg)
+            raise ValueError(f"columns that the results do not have anyway (taken: {', '.join(taken)})")
         return names
 
     @field_validator("schedule_rules")
     @classmethod
     def _not_empty(cls, rules: Mapping[int, int]) -> Mapping[int, int]:
         if not rules:
-            msg = "at least one rule, e.g. {1: 1}"
-            raise ValueError(msg)
+            raise ValueError("at least one rule, e.g. {1: 1}")
         return rules
 
     @model_validator(mode="after")
     def _expected_are_kept(self) -> Keys:
         missing = [name for name in self.expected.columns if name not in self.keep_columns]
         if missing:
-            msg = f"columns of keep_columns in expected (missing there: {', '.join(missing)})"
-            raise ValueError(msg)
+            raise ValueError(f"columns of keep_columns in expected (missing there: {', '.join(missing)})")
         return self
 
     @model_validator(mode="after")
     def _input_is_not_output(self) -> Keys:
         if PurePosixPath(self.path_to_input) == PurePosixPath(self.path_to_output_folder):
-            msg = "path_to_output_folder to differ from path_to_input"
-            raise ValueError(msg)
+            raise ValueError("path_to_output_folder to differ from path_to_input")
         return self
 
 
@@ -293,20 +289,42 @@ ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
 
 
 def load(path: Path) -> Config:
-    """The config in a YAML file.
+    """Return the config in a YAML file.
 
-    Raises: ConfigError for a file that cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
     """
     data, doubled = read_yaml_file(path)
-    return _checked(data, str(path), doubled)
+    return parse(data, str(path), doubled)
 
 
-def parse(data: object, source: str) -> Config:
-    """The config in plain data, as a YAML or JSON reader returns it; ``source`` is named in messages.
+def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
+    """Return the config in plain data, as a YAML or JSON reader returns it.
 
-    Raises: ConfigError with all problems, one line each.
+    Args:
+        source: is named in messages.
+        problems: what is wrong with the text of the data.
+
+    Raises:
+        ConfigError: with all problems, one line each.
     """
-    return _checked(data, source, [])
+    if not isinstance(data, Mapping):
+        expected = "expected a mapping with at least path_to_input and path_to_output_folder"
+        raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
+    kept, notices = _without_legacy(data)
+    try:
+        keys = Keys.model_validate(kept)
+    except ValidationError as error:
+        problems = [*problems, *(describe_problem(found, Keys, LEGACY_KEYS) for found in error.errors())]
+    else:
+        try:
+            rules = keys.servers.followed_by(rules_from(keys.servers_from))
+        except ConfigError as error:
+            problems = [*problems, f"servers_from: {error}"]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+    return Config(**dict(keys), notices=tuple(notices), rules=rules)
 
 
 def reader_of(config: ConfigLike) -> Callable[[], Config]:
@@ -331,26 +349,6 @@ def digests(config: Config) -> dict[str, str]:
 def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return the dotted names of the keys whose values have changed; none where ``before`` is empty."""
     return [key for key in now if before and before.get(key) != now[key]]
-
-
-def _checked(data: object, source: str, problems: list[str]) -> Config:
-    if not isinstance(data, Mapping):
-        expected = "expected a mapping with at least path_to_input and path_to_output_folder"
-        raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
-    kept, notices = _without_legacy(data)
-    try:
-        keys = Keys.model_validate(kept)
-    except ValidationError as error:
-        problems = [*problems, *(describe_problem(found, Keys, LEGACY_KEYS) for found in error.errors())]
-    else:
-        try:
-            rules = keys.servers.followed_by(rules_from(keys.servers_from))
-        except ConfigError as error:
-            problems = [*problems, f"servers_from: {error}"]
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
-    return Config(**dict(keys), notices=tuple(notices), rules=rules)
 
 
 def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:

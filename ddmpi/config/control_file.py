@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
 from ddmpi.config.messages import describe_problem, read_yaml
@@ -53,10 +52,7 @@ def parse_control(text: str, source: str) -> ControlFile:
     Raises:
         ConfigError: with all problems, one line each; ``source`` is named.
     """
-    try:
-        data, problems = read_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
+    data, problems = read_yaml(text, source)
     try:
         parsed = ControlFile.model_validate({} if data is None else data)
     except ValidationError as error:

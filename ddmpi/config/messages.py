@@ -21,6 +21,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from ddmpi.errors import ConfigError
+
 Path = tuple[int | str, ...]
 """Where a value stands: the keys and list positions that lead to it."""
 
@@ -59,16 +61,17 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(text: str) -> tuple[object, list[str]]:
-    """The data of a YAML text, and the keys that stand twice in a mapping, as problems.
+def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
+    """Return the data of a YAML text, and the keys that stand twice in a mapping, as problems.
 
-    Raises: yaml.YAMLError where the text is not one YAML document.
+    Raises:
+        ConfigError: the text is not one YAML document; ``source`` is named.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)  # which reads the first characters at once
         return loader.get_single_data(), loader.doubled
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2030-02-31 is a ValueError
+        raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequence[str]) -> str:
@@ -132,7 +135,7 @@ def _expected_instead(error: ErrorDetails, path: Path, model: type[BaseModel]) -
     cause = error.get("ctx", {}).get("error")
     if error["type"] == "value_error" and isinstance(cause, ValueError):
         return str(cause)
-    field = _field_at(path, model)
+    field = _fields_under(path[:-1], model).get(str(path[-1])) if path else None
     if field is not None:
         return expected_values(field)
     if error["type"] == "model_type":
@@ -140,18 +143,14 @@ def _expected_instead(error: ErrorDetails, path: Path, model: type[BaseModel]) -
     return error["msg"].removeprefix("Input should be ")
 
 
-def _field_at(path: Path, model: type[BaseModel]) -> FieldInfo | None:
-    """The field that a path names, if it ends at one."""
+def _fields_under(path: Path, model: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """Return the fields of the section, or of the items of the list, at a path; none where there is neither."""
     fields: Mapping[str, FieldInfo] = model.model_fields
-    found: FieldInfo | None = None
     for part in path:
-        found = fields.get(part) if isinstance(part, str) else None
-        inner = _item_model(found.annotation) if found is not None else None
-        if inner is not None:
-            fields = inner.model_fields
-        elif found is not None:
-            fields = {}
-    return found
+        if isinstance(part, str) and part in fields:
+            inner = _item_model(fields[part].annotation)
+            fields = {} if inner is None else inner.model_fields
+    return fields
 
 
 def _item_model(annotation: object) -> type[BaseModel] | None:
@@ -164,7 +163,7 @@ def _item_model(annotation: object) -> type[BaseModel] | None:
 
 def _suggestion(path: Path, model: type[BaseModel], legacy: Sequence[str]) -> str:
     name = str(path[-1])
-    beside = _siblings(path, model)
+    beside = list(_fields_under(path[:-1], model))
     near = difflib.get_close_matches(name, beside, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {dotted((*path[:-1], near[0]))}?"
@@ -172,16 +171,6 @@ def _suggestion(path: Path, model: type[BaseModel], legacy: Sequence[str]) -> st
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"
     return f"; known here: {', '.join(beside)}" if beside else ""
-
-
-def _siblings(path: Path, model: type[BaseModel]) -> list[str]:
-    fields: Mapping[str, FieldInfo] = model.model_fields
-    for part in path[:-1]:
-        field = fields.get(part) if isinstance(part, str) else None
-        inner = _item_model(field.annotation) if field is not None else None
-        if inner is not None:
-            fields = inner.model_fields
-    return list(fields)
 
 
 def _kind(annotation: object) -> str:

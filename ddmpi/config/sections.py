@@ -97,8 +97,7 @@ class OutputStructure(Section):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             used, taken = ", ".join(doubled), ", ".join(TAKEN_NAMES)
-            msg = f"different names for different things ({used} is used twice; {taken} are taken)"
-            raise ValueError(msg)
+            raise ValueError(f"different names for different things ({used} is used twice; {taken} are taken)")
         return self
 
 
@@ -169,8 +168,7 @@ class DownloaderParameters(Section):
     def _holds_one_file(cls, budget_bytes: int, info: ValidationInfo) -> int:
         file_bytes = info.data.get("max_file_bytes", 0)
         if budget_bytes < file_bytes:
-            msg = f"at least max_file_bytes ({file_bytes}), or such a file could never be fetched"
-            raise ValueError(msg)
+            raise ValueError(f"at least max_file_bytes ({file_bytes}), or such a file could never be fetched")
         return budget_bytes
 
 
@@ -208,8 +206,7 @@ class ServerRule(Section):
     @model_validator(mode="after")
     def _one_way_to_share(self) -> ServerRule:
         if self.per_address and self.group is not None:
-            msg = "group or per_address, not both"
-            raise ValueError(msg)
+            raise ValueError("group or per_address, not both")
         return self
 
     def matches(self, server: str) -> bool:
@@ -239,8 +236,7 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
             name = rule.shared_by
             if name is not None and first.setdefault(name, rule).limits != rule.limits:
                 which = "with per_address" if rule.per_address else f"of the group {name}"
-                msg = f"the same limits in all rules {which}"
-                raise ValueError(msg)
+                raise ValueError(f"the same limits in all rules {which}")
         return self
 
     def find(self, server: str) -> ServerRule | None:
@@ -339,8 +335,7 @@ class Backoff(Section):
     def _not_below_base(cls, cap_s: float, info: ValidationInfo) -> float:
         base_s = info.data.get("base_s", 0.0)
         if cap_s < base_s:
-            msg = f"at least base_s ({base_s})"
-            raise ValueError(msg)
+            raise ValueError(f"at least base_s ({base_s})")
         return cap_s
 
 
