@@ -52,10 +52,6 @@ class Console:
         self._history: deque[tuple[float, int, int]] = deque()
         self._broken = False
 
-    def say(self, text: str) -> None:
-        """One line."""
-        self._print(text)
-
     def is_due(self, now: float) -> bool:
         """Whether ``show`` would show anything: the numbers for it cost something to add up."""
         return now >= self._next_at and not self._broken
@@ -78,7 +74,7 @@ class Console:
             self._update_bar(snapshot)
         elif now >= self._line_at and now - self._history[0][0] >= LEAST_WINDOW_S:
             self._line_at = now + LINE_INTERVAL_S
-            self._print(self._line(snapshot))
+            self.say(self._line(snapshot))
 
     def _line(self, snapshot: Snapshot) -> str:
         if not snapshot.rows:
@@ -138,13 +134,14 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self._print(_summary_table(summary))
+        self.say(_summary_table(summary))
         if summary.slowest:
             names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
-            self._print(f"Servers with the most time left: {names}")
-        self._print(summary.ending)
+            self.say(f"Servers with the most time left: {names}")
+        self.say(summary.ending)
 
-    def _print(self, text: RenderableType) -> None:
+    def say(self, text: RenderableType) -> None:
+        """Print a line, or what rich makes of it, as long as the output takes it."""
         if self._broken:
             return
         try:
