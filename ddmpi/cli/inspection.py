@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -21,7 +20,7 @@ from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import UNDECODABLE, shown_group
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
-from ddmpi.io.folder.layout import PART_KINDS, Layout
+from ddmpi.io.folder.layout import PART_KINDS, Layout, configured_layout
 from ddmpi.io.folder.lock import Holder
 from ddmpi.io.folder.markers import scan
 from ddmpi.io.folder.profiles import read_profiles
@@ -43,7 +42,7 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
         DdmpiError: config, input or output folder cannot be read.
     """
     config = config_module.load(arguments.config)
-    layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+    layout = configured_layout(config)
     out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
     if arguments.plan:
         return show_plan(config, layout, environment, arguments.ranks, out)

@@ -22,7 +22,7 @@ from ddmpi.io import slurm
 from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import configured_layout
 
 MOST_FRUITLESS: Final = 3
 """So many times in a row a job goes back without a row more: servers that are parked get their time, a fault ends."""
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _put_back(config_path: str, code: int, job_id: str) -> str:
     config = config_module.load(Path(config_path))
-    layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+    layout = configured_layout(config)
     path = layout.logs / "requeues.json"
     checkpoint, _ = load(layout)
     counters = checkpoint.counters if checkpoint is not None else {}

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.results.dataset import published_parts
+from ddmpi.io.folder.markers import published_parts
 from ddmpi.io.results.publishing import with_images
 
 

@@ -11,29 +11,27 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from ddmpi._version import __version__
 from ddmpi.errors import OutputError, SetupError, StorageError
+from ddmpi.export.options import Options, Order
 from ddmpi.export.plan import RowGroup, cut, fingerprint, row_groups, shard_name, success_parts
 from ddmpi.export.selection import find_duplicates, make_look
 from ddmpi.export.shard_maker import ShardCounts, ShardMaker
 from ddmpi.io import slurm
 from ddmpi.io.folder import checkpoint
 from ddmpi.io.folder.durable import make_folders, write_atomically
-from ddmpi.io.folder.layout import layout_of
+from ddmpi.io.folder.layout import Layout, layout_of
 from ddmpi.io.folder.lock import OutputLock, acquire
+from ddmpi.io.mpi.launcher import Ranks
 from ddmpi.report.formats import counted
-
-if TYPE_CHECKING:
-    from ddmpi.export.options import Options, Order
-    from ddmpi.io.folder.layout import Layout
-    from ddmpi.io.mpi.launcher import Ranks
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
@@ -129,7 +127,7 @@ def _own(places: Places, options: Options, source: str, environment: Mapping[str
     Raises:
         OutputError: it holds another export or other files, or another process exports into it.
     """
-    wanted = {"version": __version__, "options": options.stated(), "source": source}
+    wanted = {"version": __version__, "options": asdict(options), "source": source}
     if not places.state.exists() and places.target.exists() and any(places.target.iterdir()):
         raise OutputError(f"{places.target} is not empty; export into a new folder")
     make_folders(places.state)
@@ -176,7 +174,7 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
         "left_out": left_out,
         "shards": filled,
         "damaged_rows": [number for each in counts for number in each.damaged],
-        "options": options.stated(),
+        "options": asdict(options),
     }
     write_atomically(places.summary, json.dumps(summary, indent=1).encode())
     shutil.rmtree(places.temporary)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ddmpi.export.options import Options
 from ddmpi.export.plan import reading
-from ddmpi.io.results.images import DecodeError, make_shrink
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.mpi.launcher import Ranks
+from ddmpi.io.results.images import DecodeError, Shrunk, make_shrink
 from ddmpi.io.results.schema import ROW_NUMBER
-
-if TYPE_CHECKING:
-    from ddmpi.export.options import Options
-    from ddmpi.io.folder.layout import Layout
-    from ddmpi.io.mpi.launcher import Ranks
-    from ddmpi.io.results.images import Shrunk
 
 Mask = npt.NDArray[np.bool_]
 REASONS: Final = ("too_few_bytes", "too_many_bytes", "unknown_size", "too_small", "duplicate", "damaged", "undecodable")

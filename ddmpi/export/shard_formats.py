@@ -14,17 +14,15 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import pyarrow as pa
 
+from ddmpi.export.options import Target
+from ddmpi.export.selection import Picture
 from ddmpi.io.folder.durable import NewFile, fsync_path, make_folders, publish
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.schema import ROW_NUMBER
-
-if TYPE_CHECKING:
-    from ddmpi.export.options import Target
-    from ddmpi.export.selection import Picture
 
 _SUFFIXES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\xff\xd8\xff", "jpg"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,14 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import StorageError
+from ddmpi.export.options import Options
 from ddmpi.export.plan import RowGroup, Shard, reading
 from ddmpi.export.selection import Picture, choose
 from ddmpi.export.shard_formats import ShardWriter, open_shard
+from ddmpi.io.folder.layout import Layout
 from ddmpi.io.results.schema import ROW_NUMBER
-
-if TYPE_CHECKING:
-    from ddmpi.export.options import Options
-    from ddmpi.io.folder.layout import Layout
 
 
 class ShardCounts(msgspec.Struct):

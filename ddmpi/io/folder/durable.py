@@ -23,10 +23,12 @@ All system calls go through the ``os_`` functions, so that tests can make the n-
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import io
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -158,6 +160,15 @@ def write_atomically(path: Path, data: bytes, temporary: Path | None = None) -> 
         new.discard()
         raise storage_error("cannot write", path, error) from error
     new.commit(path)
+
+
+def csv_bytes(names: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a table as CSV with a header, for ``write_atomically``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _made(folder: Path) -> Path:

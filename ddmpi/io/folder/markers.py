@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from ddmpi.core.records import UNDECODABLE
+from ddmpi.core.records import UNDECODABLE, BatchRef
 from ddmpi.io.folder.disk_errors import names_in, read_bytes, storage_error
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import (
@@ -22,6 +22,8 @@ from ddmpi.io.folder.layout import (
     PART_KINDS,
     PARTITION_PREFIX,
     Layout,
+    PartKind,
+    PartName,
     parse_part_name,
     server_folder,
     server_of_folder,
@@ -46,17 +48,6 @@ class BatchCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows beside these whose server was ignored: complete only as long as it is."""
 
 
-class BatchLike(Protocol):
-    """What the layout needs to know of a batch."""
-
-    @property
-    def batch_id(self) -> int: ...
-    @property
-    def server_name(self) -> str: ...
-    @property
-    def partition_id(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class BatchState:
     """What the disk says of a batch: completed with counts, or open with the parts it has (relative paths)."""
@@ -66,7 +57,17 @@ class BatchState:
     parts: tuple[str, ...] = ()
 
 
-def write_completed(layout: Layout, batch: BatchLike, counts: BatchCounts) -> None:
+@dataclass(frozen=True, slots=True)
+class PublishedPart:
+    """A part under its final name, and what its path says."""
+
+    path: Path
+    server_name: str
+    partition_id: int
+    name: PartName
+
+
+def write_completed(layout: Layout, batch: BatchRef, counts: BatchCounts) -> None:
     """Mark a batch whose rows are all final; its parts must have been committed before.
 
     Raises:
@@ -76,7 +77,7 @@ def write_completed(layout: Layout, batch: BatchLike, counts: BatchCounts) -> No
     write_atomically(marker, msgspec.json.encode(counts), layout.temporary)
 
 
-def read_completed(layout: Layout, batch: BatchLike) -> BatchCounts | None:
+def read_completed(layout: Layout, batch: BatchRef) -> BatchCounts | None:
     """The marker's counts; None where there is none, or none that can be read: the parts then decide.
 
     Raises:
@@ -85,7 +86,7 @@ def read_completed(layout: Layout, batch: BatchLike) -> BatchCounts | None:
     return _read_marker(layout.completed(batch.server_name, batch.partition_id))
 
 
-def remove_completed(layout: Layout, batch: BatchLike) -> None:
+def remove_completed(layout: Layout, batch: BatchRef) -> None:
     """Take the marker back, before rows of the batch are fetched again.
 
     Raises:
@@ -98,7 +99,7 @@ def remove_completed(layout: Layout, batch: BatchLike) -> None:
         raise storage_error("cannot remove", marker, error) from error
 
 
-def parts_of(layout: Layout, batch: BatchLike) -> tuple[str, ...]:
+def parts_of(layout: Layout, batch: BatchRef) -> tuple[str, ...]:
     """All parts of a batch, relative to the output folder, oldest epoch first within a kind.
 
     Raises:
@@ -111,7 +112,7 @@ def parts_of(layout: Layout, batch: BatchLike) -> tuple[str, ...]:
     )
 
 
-def scan(layout: Layout, batches: Iterable[BatchLike]) -> list[BatchState]:
+def scan(layout: Layout, batches: Iterable[BatchRef]) -> list[BatchState]:
     """The state of all batches at start, in their order; opens markers, but no Parquet file.
 
     A folder is listed once, not asked for each of its batches: on network file systems a miss costs as much as a hit.
@@ -133,6 +134,28 @@ def scan(layout: Layout, batches: Iterable[BatchLike]) -> list[BatchState]:
         else BatchState(batch_id, None, _parts_at(layout, trees, folder, partition_id))
         for batch_id, folder, partition_id in places
     ]
+
+
+def published_parts(layout: Layout, kind: PartKind) -> Iterator[PublishedPart]:
+    """Yield the parts of one tree, in the order of their paths.
+
+    Raises:
+        StorageError: a folder cannot be listed.
+    """
+    tree = layout.parts_tree(kind)
+    for server in sorted(names_in(tree)):
+        server_name = server_of_folder(server)
+        if server_name is None:
+            continue
+        for partition in sorted(names_in(tree / server)):
+            number = partition.removeprefix(PARTITION_PREFIX)
+            if not number.isdigit() or number == partition:
+                continue
+            folder = tree / server / partition
+            for name in sorted(names_in(folder)):
+                part = parse_part_name(name)
+                if part is not None and part.kind == kind:
+                    yield PublishedPart(folder / name, server_name, int(number), part)
 
 
 def servers_present(layout: Layout) -> set[str]:

@@ -7,17 +7,16 @@ this and the config's limit counts.
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from ddmpi.core.protocol import Sample
 from ddmpi.errors import OutputError
-from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.folder.durable import csv_bytes, write_atomically
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,8 @@ def write_profiles(path: Path, profiles: Mapping[str, Profile], temporary: Path)
     Raises:
         StorageError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Profile)]
-    writer.writerow(names)
-    for _, profile in sorted(profiles.items()):
-        writer.writerow([getattr(profile, name) for name in names])
-    write_atomically(path, text.getvalue().encode(), temporary)
+    rows = (astuple(profile) for _, profile in sorted(profiles.items()))
+    write_atomically(path, csv_bytes([field.name for field in fields(Profile)], rows), temporary)
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:

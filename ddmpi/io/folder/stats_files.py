@@ -26,7 +26,7 @@ from ddmpi.core.stats.audit import Audited
 from ddmpi.core.stats.metrics import Measurement, decode_lines, encode_line, prometheus_text, thinned
 from ddmpi.core.stats.usage import BUCKETS, COLUMNS, UsageTable
 from ddmpi.errors import StorageError
-from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.folder.durable import csv_bytes, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -110,21 +110,16 @@ class PrometheusFile:
 
 def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Limits]) -> None:
     """Replace the file; ``limits`` are those of a server group, 0 = none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["server_name", *_LIMITS, *_FIGURES])
-    for row in rows:
+
+    def line(row: Audited) -> list[object]:
         it = limits(row.group)
         allowed = (it.rate_per_s, it.connections, it.bytes_per_s, it.bytes_per_hour, it.bytes_per_day)
-        writer.writerow([row.group, *allowed, *(_shown(getattr(row, name)) for name in _FIGURES)])
+        return [row.group, *allowed, *(round(getattr(row, name), 3) for name in _FIGURES)]
+
     try:
-        write_atomically(path, text.getvalue().encode())
+        write_atomically(path, csv_bytes(["server_name", *_LIMITS, *_FIGURES], map(line, rows)))
     except StorageError as error:
         log.warning("what servers were sent is not kept: %s", error)
-
-
-def _shown(figure: float) -> float:
-    return round(figure, 3)
 
 
 def read_audit(path: Path) -> dict[str, Audited]:

@@ -69,27 +69,6 @@ class Hooks:
 class EasyHandle:
     """One handle: ``begin`` before libcurl gets it, ``end`` after it came back."""
 
-    __slots__ = (
-        "_asks_anew",
-        "_fresh",
-        "_hooks",
-        "_is_impatient",
-        "_is_last",
-        "_large",
-        "_options",
-        "_paused",
-        "_pieces",
-        "_waits",
-        "blocked",
-        "curl",
-        "head",
-        "opened",
-        "refused",
-        "size_bytes",
-        "task",
-        "too_large",
-    )
-
     def __init__(self, options: TransferOptions, hooks: Hooks) -> None:
         self.curl = pycurl.Curl()
         self.task: Task | None = None

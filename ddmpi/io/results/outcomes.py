@@ -19,7 +19,7 @@ from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.rules.retry_filter import choice_of
 from ddmpi.errors import StorageError
-from ddmpi.io.folder.layout import Layout, PartName, parse_part_name
+from ddmpi.io.folder.layout import Layout, part_of
 from ddmpi.io.results.schema import ROW_NUMBER
 
 
@@ -78,7 +78,7 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
     """
     tables = [_read(layout, part) for part in parts]
     rows = np.concatenate([table[0] for table in tables] or [np.empty(0, np.int64)])
-    epochs = np.repeat([_epoch(part) for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
+    epochs = np.repeat([part_of(part).epoch for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
     kinds = [kind for table in tables for kind in table[1]]
     codes = np.concatenate([table[2] for table in tables] or [np.empty(0, np.int64)])
     order = np.lexsort((epochs, rows))
@@ -97,7 +97,7 @@ def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]
     Raises:
         StorageError: a part is missing or cannot be read.
     """
-    of_parts = [_epoch(part) for part in parts]
+    of_parts = [part_of(part).epoch for part in parts]
     if len(set(of_parts)) < 2:
         return {}
     numbers = [_read_columns(layout, part, [ROW_NUMBER]).column(ROW_NUMBER).to_numpy() for part in parts]
@@ -112,7 +112,7 @@ def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]
 
 def _read(layout: Layout, part: str) -> tuple[IntArray, list[str], IntArray]:
     """Row numbers, kinds and codes of one part."""
-    is_errors = _name(part).kind == "errors"
+    is_errors = part_of(part).kind == "errors"
     table = _read_columns(layout, part, [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER])
     rows: IntArray = table.column(ROW_NUMBER).to_numpy()
     if not is_errors:
@@ -128,17 +128,6 @@ def _read_columns(layout: Layout, part: str, columns: list[str]) -> pa.Table:
             return file.read(columns)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise StorageError(f"cannot read part {path}: {error}") from error
-
-
-def _name(part: str) -> PartName:
-    name = parse_part_name(part.rpartition("/")[2])
-    if name is None:
-        raise StorageError(f"{part} is not the name of a part")
-    return name
-
-
-def _epoch(part: str) -> int:
-    return _name(part).epoch
 
 
 def is_on(servers: pa.ChunkedArray[pa.StringScalar], names: Sequence[str]) -> npt.NDArray[np.bool_]:

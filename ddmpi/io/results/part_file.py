@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Final, cast
+from pathlib import Path
+from typing import IO, Final, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.io.folder.durable import NewFile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _WRITE_BATCH_ROWS: Final = 32
 """Arrow looks at the page size (1 MB) after this many values: with its default of 1,024 images make pages of 30 MB."""

@@ -14,21 +14,18 @@ Invariants:
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
+import pyarrow as pa
+
+from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
 from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.rows import ResultRow, SuccessRow
 from ddmpi.io.results.schema import input_columns, result_table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    import pyarrow as pa
-
-    from ddmpi.core.records import BatchRef
 
 ROW_GROUP_BYTES: Final = 8 << 20
 """Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""

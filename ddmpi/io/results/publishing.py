@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -31,16 +33,10 @@ from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
-from ddmpi.io.folder.layout import PART_KINDS, parse_part_name
+from ddmpi.io.folder.layout import PART_KINDS, Layout, part_of
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.store.object_store import place_of
 from ddmpi.io.store.part_store import PartStore, part_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from ddmpi.io.folder.layout import Layout
 
 IMAGE: Final = "image"
 _OBJECT_BYTES: Final = b"ddmpi.object_bytes"
@@ -76,7 +72,7 @@ class Publisher:
                 if os.fstat(file.fileno()).st_size != size_bytes:
                     raise StorageError(f"{path} is not the part that was written: another run has taken over")
                 self._store.put(part, file, size_bytes)
-            if part_has_images(part):
+            if part_of(part).kind == "successes":
                 self._make_thin(path, size_bytes)
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"cannot publish {path}: {error}") from error
@@ -108,7 +104,7 @@ class Publisher:
     def _settle(self, part: str) -> None:
         path = self._layout.root / part
         size_bytes = object_bytes(path)
-        if not part_has_images(part):
+        if part_of(part).kind == "errors":
             if self._store.size(part) != size_bytes:
                 self.publish(part, size_bytes)
         elif not is_thin(path):
@@ -225,9 +221,3 @@ def object_bytes(path: Path) -> int:
     """The size of the object that a part on disk has in the store, or is to have; raises what Arrow raises."""
     said = (pq.read_schema(path).metadata or {}).get(_OBJECT_BYTES)
     return path.stat().st_size if said is None else int(said)
-
-
-def part_has_images(part: str) -> bool:
-    """Whether it is one of successes, by its name."""
-    name = parse_part_name(part.rpartition("/")[2])
-    return name is not None and name.kind == "successes"

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import pyarrow as pa
 
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.io.results.images import DecodeError, header_size, make_shrink
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MAX_IMAGE_BYTES: Final = (1 << 31) - (32 << 20)
 """A Parquet page ends at 2 GiB, and one row group holds a body and up to 8 MiB of others."""

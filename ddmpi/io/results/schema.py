@@ -34,80 +34,70 @@ _FALSE: Final = pa.scalar(value=False)
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 _SIZE: Final = pa.list_(pa.int32())
 
-_SUCCESS_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
-    pa.field("uuid", pa.string()),
-    pa.field("source_id", pa.string()),
-    pa.field("identifier", pa.string()),
-    pa.field("is_license_full", pa.bool_()),
-    pa.field("license", pa.string()),
-    pa.field("source", pa.string()),
-    pa.field("title", pa.string()),
-    pa.field("hashsum_original", pa.string()),
-    pa.field("hashsum_resized", pa.string()),
-    pa.field("original_size", _SIZE),
-    pa.field("resized_size", _SIZE),
-    pa.field("image", pa.large_binary()),
-    pa.field("status", pa.int32()),
-    pa.field("final_url", pa.string()),
-    pa.field("content_type", pa.string()),
-    pa.field("bytes", pa.int64()),
-    pa.field("etag", pa.string()),
-    pa.field("last_modified", pa.string()),
-    pa.field("attempts", pa.int32()),
-    pa.field("fetched_at", _TIMESTAMP),
-    pa.field("total_ms", pa.float32()),
-    pa.field("ttfb_ms", pa.float32()),
-    pa.field("ip", pa.string()),
-    pa.field(ROW_NUMBER, pa.int64()),
-)
-
-_ERROR_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
-    pa.field("uuid", pa.string()),
-    pa.field("source_id", pa.string()),
-    pa.field("identifier", pa.string()),
-    pa.field("retry_count", pa.int32()),
-    pa.field("error_code", pa.int32()),
-    pa.field("error_kind", pa.string()),
-    pa.field("error_msg", pa.string()),
-    pa.field("final_url", pa.string()),
-    pa.field("fetched_at", _TIMESTAMP),
-    pa.field(ROW_NUMBER, pa.int64()),
-)
-
-
-def success_schema(keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
-    """The schema of all success parts.
-
-    Raises:
-        ConfigError: a kept column has the name of one of ours.
-    """
-    return _schema(_SUCCESS_FIELDS, keep_columns)
+_FIELDS: Final[dict[PartKind, tuple[pa.Field[Any], ...]]] = {
+    "successes": (
+        pa.field("uuid", pa.string()),
+        pa.field("source_id", pa.string()),
+        pa.field("identifier", pa.string()),
+        pa.field("is_license_full", pa.bool_()),
+        pa.field("license", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("hashsum_original", pa.string()),
+        pa.field("hashsum_resized", pa.string()),
+        pa.field("original_size", _SIZE),
+        pa.field("resized_size", _SIZE),
+        pa.field("image", pa.large_binary()),
+        pa.field("status", pa.int32()),
+        pa.field("final_url", pa.string()),
+        pa.field("content_type", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("last_modified", pa.string()),
+        pa.field("attempts", pa.int32()),
+        pa.field("fetched_at", _TIMESTAMP),
+        pa.field("total_ms", pa.float32()),
+        pa.field("ttfb_ms", pa.float32()),
+        pa.field("ip", pa.string()),
+        pa.field(ROW_NUMBER, pa.int64()),
+    ),
+    "errors": (
+        pa.field("uuid", pa.string()),
+        pa.field("source_id", pa.string()),
+        pa.field("identifier", pa.string()),
+        pa.field("retry_count", pa.int32()),
+        pa.field("error_code", pa.int32()),
+        pa.field("error_kind", pa.string()),
+        pa.field("error_msg", pa.string()),
+        pa.field("final_url", pa.string()),
+        pa.field("fetched_at", _TIMESTAMP),
+        pa.field(ROW_NUMBER, pa.int64()),
+    ),
+}
 
 
-def error_schema(keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
-    """The schema of all error parts.
+def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
+    """Return the schema of all parts of a kind.
 
     Raises:
         ConfigError: a kept column has the name of one of ours.
     """
-    return _schema(_ERROR_FIELDS, keep_columns)
+    schema = pa.schema([*_FIELDS[kind], *keep_columns])
+    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
+    return schema
 
 
 def input_columns(keep_columns: Sequence[str]) -> list[str]:
-    """What has to be read of a batch to complete its results."""
+    """Return the columns that have to be read of a batch to complete its results."""
     return [*_INPUT_COLUMNS, *keep_columns]
-
-
-def schema_of(kind: PartKind, inputs: pa.Schema, keep_columns: Sequence[str]) -> pa.Schema:
-    """The schema of a part whose kept columns have the types that they have in ``inputs``."""
-    keep = [pa.field(name, inputs.field(name).type) for name in keep_columns]
-    return success_schema(keep) if kind == "successes" else error_schema(keep)
 
 
 def result_table(
     kind: PartKind, rows: Sequence[ResultRow], inputs: pa.Table, keep_columns: Sequence[str], bodies: BodyColumn
 ) -> pa.Table:
-    """Results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``.
+    """Return results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``.
 
     The images are in the memory of ``bodies``, hence valid until it makes its next column.
     """
@@ -117,7 +107,7 @@ def result_table(
         columns["is_license_full"] = is_license_full(taken)
     else:
         columns = _error_columns(cast("Sequence[ErrorRow]", rows))
-    schema = schema_of(kind, inputs.schema, keep_columns)
+    schema = result_schema(kind, [pa.field(name, inputs.schema.field(name).type) for name in keep_columns])
     arrays = [
         columns[field.name] if field.name in columns else taken.column(field.name).cast(field.type) for field in schema
     ]
@@ -125,17 +115,9 @@ def result_table(
 
 
 def is_license_full(inputs: pa.Table) -> Column:
-    """True where license, source and title are all there and not empty."""
+    """Return true where license, source and title are all there and not empty."""
     licensed, sourced, titled = (_is_present(inputs.column(name)) for name in _LICENSE_COLUMNS)
     return pc.and_(pc.and_(licensed, sourced), titled)
-
-
-def _schema(fields: Sequence[pa.Field[Any]], keep_columns: Iterable[pa.Field[Any]]) -> pa.Schema:
-    schema = pa.schema([*fields, *keep_columns])
-    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if doubled:
-        raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
-    return schema
 
 
 def _success_columns(rows: Sequence[SuccessRow], bodies: BodyColumn) -> dict[str, Column]:

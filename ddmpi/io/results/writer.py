@@ -22,44 +22,26 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum, auto
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pyarrow as pa
 
-from ddmpi.core.records import ErrorKind
+from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
 from ddmpi.errors import DdmpiError, StorageError
+from ddmpi.io.folder.layout import Layout
 from ddmpi.io.process import give_back_freed
 from ddmpi.io.results.parts import PartCommitted, Parts, RowReader
+from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.rows import ErrorRow, IntegrityCheck, ResultRow, RowMaker, SuccessRow, error_row, refused
-from ddmpi.io.results.schema import error_schema, success_schema
 from ddmpi.io.store.uploads import Uploads
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from ddmpi.core.records import Answer, BatchRef, Failure
-    from ddmpi.io.folder.layout import Layout
-    from ddmpi.io.results.publishing import Publisher
-
-__all__ = [
-    "PartCommitted",
-    "PartsClosed",
-    "ResultWriter",
-    "RowReader",
-    "WriterEvent",
-    "WriterFailed",
-    "error_schema",
-    "success_schema",
-]
-
-
 INLINE_BYTES: Final = 128 << 10
-"""Larger bodies are hashed by another thread (sha256 of so much takes 80 us)."""
-
-
+"""Larger bodies are hashed by another thread (sha256 of that many bytes takes 80 us)."""
 GIVE_BACK_BYTES: Final = 128 << 20
 """Of bodies that were written, until freed memory is given back: 3 ms every half second at full speed."""
 
@@ -100,17 +82,12 @@ class _Close:
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class _LookAtUploads:
-    pass
+class _Plain(Enum):
+    LOOK_AT_UPLOADS = auto()
+    STOP = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-_Request = _Success | _Error | _Close | _LookAtUploads | _Stop
+_Request = _Success | _Error | _Close | _Plain
 
 
 class ResultWriter:
@@ -234,7 +211,7 @@ class ResultWriter:
         Raises:
             StorageError: the disk did not take the rest within ``timeout_s``.
         """
-        self._pending.append(_Stop())
+        self._pending.append(_Plain.STOP)
         self.flush()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
@@ -247,7 +224,7 @@ class ResultWriter:
             while requests:
                 # Not in a list that is walked through: it would keep bodies that have been written.
                 request = requests.popleft()
-                stopped = isinstance(request, _Stop)
+                stopped = request is _Plain.STOP
                 if failed:
                     self._drop(request)
                 else:
@@ -274,9 +251,9 @@ class ResultWriter:
             case _Close(batch_ids, ticket):
                 self._parts.close(batch_ids)
                 self._uploads.add(PartsClosed(ticket))
-            case _LookAtUploads():
+            case _Plain.LOOK_AT_UPLOADS:
                 return
-            case _Stop():
+            case _Plain.STOP:
                 self._parts.close(None)
                 self._uploads.finish()
             case _:
@@ -307,7 +284,7 @@ class ResultWriter:
 
     def _on_failed_upload(self) -> None:
         """Called from another thread: the writer's may have nothing to do, and would not see it."""
-        self._requests.put([_LookAtUploads()])
+        self._requests.put([_Plain.LOOK_AT_UPLOADS])
 
     def _emit(self, event: WriterEvent) -> None:
         self._events.append(event)

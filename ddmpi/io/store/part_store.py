@@ -16,18 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, Any, Final, cast
 
+import pyarrow as pa
 import pyarrow.fs
 
 from ddmpi.errors import StorageError
 from ddmpi.io.store.object_store import STORE_ERRORS, open_store, place_of, store_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pyarrow as pa
 
 _CHUNK_BYTES: Final = 4 << 20
 _OWNER_NAME: Final = "ddmpi-publication.json"

@@ -24,7 +24,7 @@ from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
 from ddmpi.io.folder.profiles import Profile
-from ddmpi.io.urls.index import read_index
+from ddmpi.io.urls.index import one_array, read_index
 
 _LONG_NAME_CHARS: Final = 80
 """Percent-encoded, a name grows to three times its length at most: a shorter one's folder is never shortened."""
@@ -47,7 +47,7 @@ class BatchTable:
         self._files, self._file_names = _encode(table.column("file"))
         self._servers, self._server_names = _encode(table.column("server_name"))
         self.groups, self.group_names = _encode(table.column("group"))
-        self.server_names = NameColumn(_one_chunk(servers.column("server_name")))
+        self.server_names = NameColumn(one_array(servers.column("server_name")))
         """One name per server, and a further one for each time that rows of it were added."""
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
@@ -179,12 +179,8 @@ def _ignored_patterns(layout: Layout) -> list[str]:
 
 def _encode(column: pa.ChunkedArray[Any]) -> tuple[IntArray, NameColumn]:
     """Codes and the distinct values."""
-    encoded: Any = _one_chunk(column).dictionary_encode()
+    encoded: Any = one_array(column).dictionary_encode()
     return np.asarray(encoded.indices).astype(np.int64), NameColumn(encoded.dictionary)
-
-
-def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def limits_by_group(config: Config, profiles: dict[str, Profile]) -> Callable[[str], Limits]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
@@ -25,7 +26,7 @@ from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.input.uuids import HASHED_BYTES, hash_texts, mix
-from ddmpi.io.urls.index import UrlsIndex
+from ddmpi.io.urls.index import UrlsIndex, one_array
 from ddmpi.io.urls.workers import Workers
 
 Words: TypeAlias = npt.NDArray[np.uint64]
@@ -51,7 +52,7 @@ def known_rows(table: InputTable, index: UrlsIndex, should_stop: Callable[[], bo
     if rows is None:
         raise OutputError(f"{index.folder} does not say how many rows of the input it holds")
     blocks = _Blocks(rows)
-    with Workers() as workers:
+    with closing(Workers()) as workers:
         compared = [name for name in table.schema.names if name not in _DERIVED]
         for number, (numbers, digests) in enumerate(workers.map(partial(digest_rows, columns=compared), _held(index))):
             blocks.add(numbers, digests)
@@ -137,7 +138,7 @@ def _as_text(values: Any) -> pa.Array[Any]:
     if pa.types.is_nested(values.type):
         return pa.array([None if value is None else repr(value) for value in values.to_pylist()], pa.string())
     if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+        values = one_array(values)
     return cast("pa.Array[Any]", values.cast(pa.large_string(), safe=False))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -91,12 +90,8 @@ class NumberFile:
         self._path = path
         self._file = path.open("x+b")
 
-    def __enter__(self) -> NumberFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Remove the file."""
         self._file.close()
         self._path.unlink()
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Final, TypeVar
 
 import pyarrow as pa
@@ -26,12 +25,8 @@ class Workers:
         self.threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="partition")
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Wait for the calls under way, drop the others and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self, work: Callable[[], _Done]) -> Future[_Done]:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,7 @@ def partition_input(
             if leftover.exists():
                 shutil.rmtree(leftover)
         make_folders(staging)
-        with recycled_memory(), Workers() as workers:
+        with recycled_memory(), closing(Workers()) as workers:
             groups_of = partial(_groups, group_of, grouped, by_address)
             cut = job.run(workers, batch_size, small_rows, groups_of, earlier)
         if by_address is not None:
@@ -167,7 +168,7 @@ class _Job:
         groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
         earlier: UrlsIndex | None,
     ) -> Cut:
-        with NumberFile(self.staging / ".numbers") as numbers:
+        with closing(NumberFile(self.staging / ".numbers")) as numbers:
             self._count_servers(workers, numbers)
             known = self.tally.names.slice(1)
             groups = groups_of(known) if earlier is None else earlier.groups_of(known, groups_of)

@@ -51,10 +51,10 @@ from ddmpi.core.rules.verdict import Verdict, classify
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.transfers import Transfers
-from ddmpi.io.results.parts import RowReader
+from ddmpi.io.results.parts import PartCommitted, RowReader
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.rows import IntegrityCheck
-from ddmpi.io.results.writer import PartCommitted, PartsClosed, ResultWriter, WriterFailed
+from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.urls.loader import Loaded, Loader
 from ddmpi.roles.downloader.capacity import Capacity, GroupConnections
 from ddmpi.roles.downloader.debug_log import make_frontier

@@ -33,7 +33,7 @@ from ddmpi.core.rules.verdict import Verdict
 from ddmpi.core.stats.audit import AskedNotes
 from ddmpi.core.stats.usage import UsageCounter
 from ddmpi.io.process import resident_bytes
-from ddmpi.io.results.writer import PartCommitted
+from ddmpi.io.results.parts import PartCommitted
 from ddmpi.roles.downloader.capacity import GroupConnections
 from ddmpi.roles.downloader.debug_log import PauseLog
 
