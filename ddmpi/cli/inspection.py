@@ -136,7 +136,7 @@ def _running(layout: Layout) -> str:
 
 
 def _print_servers(table: BatchTable, done: IntArray, errors: IntArray, out: RichConsole) -> None:
-    """The groups with the most rows left."""
+    """Print the groups with the most rows left."""
     groups = len(table.group_names)
     rows = np.bincount(table.groups, weights=table.rows, minlength=groups)
     final = np.bincount(table.groups, weights=done, minlength=groups)
@@ -177,7 +177,7 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
 
 
 def _objects(layout: Layout) -> tuple[dict[str, int] | None, list[str]]:
-    """What the store of a published dataset has, and what of it is no part of the folder; None where there is none."""
+    """Return what the store of a published dataset has (None: no store), and what of it is no part of the folder."""
     store = store_of(layout)
     if store is None:
         return None, []

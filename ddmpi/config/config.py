@@ -67,7 +67,7 @@ LEGACY_KEYS = (
 """Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
 _DIGITS: Final = 16
 _NO_KEYS: Final = frozenset({"notices", "contact_missing"})
-"""Fields of the loaded config that nobody writes."""
+"""Fields of the loaded config that are no keys of the file."""
 
 
 class Keys(Section):
@@ -167,7 +167,7 @@ class Config(Keys):
     _addresses: AddressGroups = PrivateAttr(default_factory=NoAddressGroups)
 
     def with_addresses(self, groups: AddressGroups) -> Config:
-        """The same, for an output folder where servers share addresses as ``groups`` has it."""
+        """Return this config for an output folder where servers share addresses as ``groups`` has it."""
         copy = self.model_copy()
         copy._addresses = groups  # noqa: SLF001  # a field would be part of the JSON, and they may be a million
         return copy
@@ -178,7 +178,7 @@ class Config(Keys):
         return self._addresses
 
     def limits_for(self, server: str) -> Limits:
-        """What the server group of a canonical server name, or of that name, allows, over all ranks."""
+        """Return what the server group of a canonical server name, or of that name, allows, over all ranks."""
         parameters, rule = self.downloader_parameters, self.rules.find(server)
         if self.rules.per_address and self._addresses.has(server):
             rule = self.rules.per_address[0]
@@ -194,14 +194,14 @@ class Config(Keys):
         )
 
     def group_of(self, server: str) -> str:
-        """The server group of a canonical server name: its rule's group, that of its address, or the server itself."""
+        """Return the group of a canonical server name: its rule's group, that of its address, or the server itself."""
         rule = self.rules.find(server)
         if rule is None or rule.shared_by is None:
             return server
         return rule.group or self._addresses.group_of(server) or server
 
     def obeys_robots(self, server: str) -> bool:
-        """Whether the server's robots.txt counts."""
+        """Return whether the server's robots.txt counts."""
         rule = self.rules.find(server)
         return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
 
@@ -211,7 +211,7 @@ class Config(Keys):
         return self.downloader_parameters.robots or any(rule.robots for rule in self.rules.root)
 
     def is_known_host(self, server: str) -> bool:
-        """Whether the server's limits come from a file of ``servers_from``."""
+        """Return whether the server's limits come from a file of ``servers_from``."""
         rule = self.rules.find(server)
         return any(rule is shared for shared in self.rules.root[len(self.servers.root) :])
 
@@ -221,12 +221,12 @@ class Config(Keys):
         return None if self.filter is None else parse_filter(self.filter)
 
     def max_lanes(self, batches: int) -> int:
-        """How many ranks may work at once on a server with so many batches (1 or more)."""
+        """Return how many ranks may work at once on a server with ``batches`` batches (1 or more)."""
         fitting = [threshold for threshold in self.schedule_rules if threshold <= batches]
         return self.schedule_rules[max(fitting)] if fitting else 1
 
     def header_list(self) -> list[str]:
-        """The request headers as ``Name: value`` lines; the User-Agent is always among them."""
+        """Return the request headers as ``Name: value`` lines; the User-Agent is always among them."""
         lines = list(self.downloader_parameters.header)
         if not any(_is_user_agent(line) for line in lines):
             lines.insert(0, f"User-Agent: ddmpi/{__version__}")
@@ -234,7 +234,7 @@ class Config(Keys):
 
     @property
     def contact_missing(self) -> bool:
-        """Whether the User-Agent names nobody whom a server's operator could ask."""
+        """Whether the User-Agent lacks a contact whom a server's operator could ask."""
         return not names_contact(self.user_agent)
 
     @property
@@ -248,7 +248,7 @@ class Config(Keys):
         return tuple(map(ipaddress.ip_network, self.downloader_parameters.allow_private_addresses))
 
     def semantic(self) -> dict[str, object]:
-        """The keys that decide what the output holds, by dotted name. They must not change between two runs.
+        """Return the keys that decide what the output holds, by dotted name. They must not change between two runs.
 
         ``servers.groups`` is there because servers of one group are packed into batches of their own; the files of
         ``servers_from`` take part in that.
@@ -267,20 +267,20 @@ class Config(Keys):
         }
 
     def identity_hash(self) -> str:
-        """SHA-256 over ``semantic()``, in hexadecimal."""
+        """Return the SHA-256 over ``semantic()``, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.semantic(), sort_keys=True).encode()).hexdigest()
 
     def with_debug(self) -> Config:
-        """The same, with logs that say everything."""
+        """Return this config with logs that say everything."""
         return self.model_copy(update={"logging": self.logging.model_copy(update={"level": "debug"})})
 
     def to_json(self) -> bytes:
-        """For other ranks, which get the config from rank 0 and read no file."""
+        """Return the bytes for other ranks, which get the config from rank 0 and read no file."""
         return self.model_dump_json().encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Config:
-        """The inverse of ``to_json``."""
+        """Read what ``to_json`` returned."""
         return cls.model_validate_json(data)
 
 
@@ -352,7 +352,7 @@ def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
 
 
 def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:
-    """The data without distributed-downloader's own keys and empty sections, and a notice about the former."""
+    """Return the data without distributed-downloader's own keys and empty sections, and a notice about the former."""
     kept, ignored = _split_legacy(data, "")
     for name in (name for name, field in Keys.model_fields.items() if section_of(field) is not None):
         content = kept.get(name)
@@ -370,7 +370,7 @@ def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object]
 
 
 def _split_legacy(mapping: Mapping[object, object], prefix: str) -> tuple[dict[object, object], list[str]]:
-    """A mapping without the legacy keys, and the dotted names of those."""
+    """Return a mapping without the legacy keys, and the dotted names of those."""
     legacy = {key: f"{prefix}{key}" for key in mapping if f"{prefix}{key}" in LEGACY_KEYS}
     return {key: value for key, value in mapping.items() if key not in legacy}, list(legacy.values())
 

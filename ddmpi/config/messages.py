@@ -75,7 +75,7 @@ def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
 
 
 def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequence[str]) -> str:
-    """One line for one of pydantic's errors: dotted path, value, what was expected.
+    """Return one line for one of pydantic's errors: dotted path, value, what was expected.
 
     ``legacy`` names dotted keys that are accepted elsewhere but must not be suggested.
     """
@@ -92,13 +92,13 @@ def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequen
 
 
 def dotted(path: Path) -> str:
-    """``("servers", 0, "match")`` as ``servers[0].match``."""
+    """Return ``("servers", 0, "match")`` as ``servers[0].match``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".") or "the config"
 
 
 def shown(path: Path, value: object) -> str:
-    """A value as it may appear in a message: short, on one line, without secrets."""
+    """Return a value as it may appear in a message: short, on one line, without secrets."""
     if "header" in path and isinstance(value, str):
         return repr(value.partition(":")[0] + ": ...") if ":" in value else "a text without a colon"
     if isinstance(value, str) and ("proxy" in path or "://" in value):
@@ -109,13 +109,13 @@ def shown(path: Path, value: object) -> str:
 
 
 def expected_values(field: FieldInfo) -> str:
-    """What a key may hold, from its type and bounds: ``a whole number from 1 to 100``."""
+    """Return what a key may hold, from its type and bounds: ``a whole number from 1 to 100``."""
     kind, null, _ = _kind(field.annotation).partition(" or null")
     return kind + _bounds([*field.metadata, *_bounds_beside_null(field.annotation)]) + null
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All dotted keys of a model and of the sections in it."""
+    """Yield all dotted keys of a model and of the sections in it."""
     for name, field in model.model_fields.items():
         yield prefix + name
         section = section_of(field)
@@ -124,7 +124,7 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a key that holds a section, None for all others."""
+    """Return the model of a key that holds a section, None for all others."""
     annotation = field.annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and "root" not in annotation.model_fields:
         return annotation
@@ -154,7 +154,7 @@ def _fields_under(path: Path, model: type[BaseModel]) -> Mapping[str, FieldInfo]
 
 
 def _item_model(annotation: object) -> type[BaseModel] | None:
-    """The model of a section, or of the items of a list of sections."""
+    """Return the model of a section, or of the items of a list of sections."""
     if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
         return next((m for m in map(_item_model, get_args(annotation)) if m is not None), None)
     root = annotation.model_fields.get("root")
@@ -187,7 +187,7 @@ def _kind(annotation: object) -> str:
 
 
 def _bounds_beside_null(annotation: object) -> list[object]:
-    """The bounds of ``X`` in ``X | None``, where X is an annotated type."""
+    """Return the bounds of ``X`` in ``X | None``, where X is an annotated type."""
     if get_origin(annotation) not in {Union, types.UnionType}:
         return []
     infos = [info for part in get_args(annotation) for info in getattr(part, "__metadata__", ())]

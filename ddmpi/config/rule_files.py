@@ -28,7 +28,7 @@ class RuleFile(Section):
 
 
 def rules_from(names: Iterable[str]) -> ServerRules:
-    """The rules of these files (paths, or ``KNOWN_HOSTS``), in order.
+    """Return the rules of these files (paths, or ``KNOWN_HOSTS``), in order.
 
     Raises:
         ConfigError: what is wrong with the first one that cannot be used.
@@ -56,7 +56,7 @@ def _rules_in(path: Path) -> ServerRules:
 
 
 def read_yaml_file(path: Path) -> tuple[object, list[str]]:
-    """The data of a YAML file, and the keys that stand twice in a mapping, as problems.
+    """Return the data of a YAML file, and the keys that stand twice in a mapping, as problems.
 
     Raises:
         ConfigError: the file cannot be read or is no YAML.

@@ -68,11 +68,11 @@ class Columns(Section):
     title: TextOrTexts = Field("title", description="Column with the title.")
 
     def as_lists(self) -> dict[str, list[str]]:
-        """The input's names by ours."""
+        """Return the input's names by ours."""
         return {name: [names] if isinstance(names, str) else list(names) for name, names in self}
 
     def plain(self) -> dict[str, str | list[str]]:
-        """The same as JSON keeps it; a list of one name means the same as the name."""
+        """Return the names as JSON keeps them; a list of one name means what the name means."""
         return {name: names[0] if len(names) == 1 else names for name, names in self.as_lists().items()}
 
 
@@ -210,12 +210,12 @@ class ServerRule(Section):
         return self
 
     def matches(self, server: str) -> bool:
-        """Whether the rule is about this canonical server name. Equal names match although '[' begins a glob's set."""
+        """Return whether the rule means this canonical name. Equal names match although '[' begins a glob's set."""
         return self.match == server or fnmatchcase(server, self.match)
 
     @property
     def shared_by(self) -> str | None:
-        """Who shares the limits: the group of that name, the servers of an address (PER_ADDRESS), or nobody."""
+        """Who shares the limits: the group of that name, the servers of an address (PER_ADDRESS), or None."""
         return PER_ADDRESS if self.per_address else self.group
 
     @property
@@ -240,7 +240,7 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return self
 
     def find(self, server: str) -> ServerRule | None:
-        """The rule for a canonical server name, or None.
+        """Return the rule for a canonical server name, or None.
 
         A server whose own name is the name of a group belongs to that group: it could not have limits of its own.
         """
@@ -256,8 +256,10 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return cache[server]
 
     def followed_by(self, others: ServerRules) -> ServerRules:
-        """These rules, then the others. A group of theirs that is named here has the limits that it has here, and so
-        have addresses."""
+        """Return these rules, then the others.
+
+        A group of the others that is named here has the limits that it has here, and so have addresses.
+        """
         own = {rule.shared_by: rule for rule in self.root if rule.shared_by is not None}
         adapted = (
             own[rule.shared_by].model_copy(update={"match": rule.match}) if rule.shared_by in own else rule
@@ -285,7 +287,7 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return list(dict.fromkeys(rule.group for rule in self.root if rule.group is not None))
 
     def grouping(self) -> list[list[str | None]]:
-        """``[match, group]`` of what decides who belongs together: the rules with a group or by address
+        """Return ``[match, group]`` of what decides who belongs together: the rules with a group or by address
         (PER_ADDRESS), and those without that may take a server away from such a rule that follows them."""
         pairs: list[list[str | None]] = []
         grouped_ends: list[str] = []
@@ -309,7 +311,7 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
 
 
 def _end_of(pattern: str) -> str:
-    """How all names end that a glob means: what follows its last special character."""
+    """Return how all names end that a glob means: what follows its last special character."""
     return re.split(r"[*?\]]", pattern)[-1]
 
 
@@ -382,7 +384,7 @@ class Expected(Section):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those that are named."""
+        """The columns that are named."""
         return tuple(name for name in (self.hash_column, self.bytes_column) if name is not None)
 
 
@@ -395,7 +397,7 @@ class Metrics(Section):
     )
 
     def prometheus_path(self, logs: Path) -> Path:
-        """Where the Prometheus file goes."""
+        """Return where the Prometheus file goes."""
         return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
 
 

@@ -34,7 +34,7 @@ _CONNECT_TO_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*")
 
 
 def _header_lines(value: object) -> object:
-    """One header as text is a list of one; an empty text is no header."""
+    """Take one header given as text for a list of one; an empty text is no header."""
     if isinstance(value, str):
         return [value] if value else []
     return value
@@ -94,7 +94,7 @@ def _checked_proxy(url: str) -> str:
 
 
 def _epoch_seconds(value: object) -> object:
-    """A date with time zone (YAML makes it a datetime, JSON a text) as seconds since 1970-01-01 UTC."""
+    """Turn a date with time zone (YAML makes it a datetime, JSON a text) into seconds since 1970-01-01 UTC."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.replace("Z", "+00:00"))
@@ -108,7 +108,7 @@ def _epoch_seconds(value: object) -> object:
 
 
 def _checked_uri(uri: str, schemes: frozenset[str]) -> str:
-    """Refuses other schemes, and whatever might be a secret: it would end up in logs and in the output folder."""
+    """Refuse other schemes, and whatever might be a secret: it would end up in logs and in the output folder."""
     scheme, _, rest = uri.partition("://")
     if scheme not in schemes:
         raise ValueError(f"a path of this machine, or a URI with one of {', '.join(sorted(schemes))}")

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ranks() -> Ranks:
-    """One process needs no MPI, not even an installed one."""
+    """Return the ranks to work with: one process needs no MPI, not even an installed one."""
     if not any(name in os.environ for name in LAUNCHED_BY):
         return Alone()
     return start_mpi(os.environ)

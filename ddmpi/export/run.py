@@ -86,7 +86,7 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
 
 
 def _on_all(ranks: Ranks, find: Callable[[], Any]) -> Any:
-    """What rank 0 finds, or its SetupError, on all ranks."""
+    """Return what rank 0 finds, or its SetupError, on all ranks."""
     found: Any = None
     if ranks.Get_rank() == 0:
         try:
@@ -100,14 +100,14 @@ def _on_all(ranks: Ranks, find: Callable[[], Any]) -> Any:
 
 
 def _on_rank_0(ranks: Ranks, own: Callable[[], OutputLock]) -> OutputLock | None:
-    """The lock on rank 0, None on the others; its SetupError on all."""
+    """Return the lock on rank 0, None on the others; its SetupError on all."""
     locks: list[OutputLock] = []
     _on_all(ranks, lambda: locks.append(own()))
     return locks[0] if locks else None
 
 
 def _all_groups(layout: Layout, parts: list[str], ranks: Ranks) -> list[RowGroup]:
-    """In the order of the parts; each rank opens its share of them."""
+    """Return the row groups in the order of the parts; each rank opens its share of these."""
     own = [row_groups(layout, part) for part in parts[ranks.Get_rank() :: ranks.Get_size()]]
     found = ranks.allgather(own)
     turns = (found[index % ranks.Get_size()][index // ranks.Get_size()] for index in range(len(parts)))
@@ -115,7 +115,7 @@ def _all_groups(layout: Layout, parts: list[str], ranks: Ranks) -> list[RowGroup
 
 
 def _algorithm(layout: Layout) -> str:
-    """The results' hash, as their checkpoint tells."""
+    """Return the results' hash, as their checkpoint tells."""
     saved, _ = checkpoint.load(layout)
     known = saved.config_semantic if saved is not None else {}
     return str(known.get("downloader_parameters.hash_algorithm", _FALLBACK_ALGORITHM))
@@ -161,7 +161,7 @@ def _check_same(places: Places, wanted: dict[str, Any]) -> None:
 
 
 def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
-    """``export.json``, and the same for the person."""
+    """Write ``export.json``, and say what is in it."""
     counts = [msgspec.json.decode(places.counts(number).read_bytes(), type=ShardCounts) for number in range(shards)]
     rows, exported = sum(each.rows for each in counts), sum(each.exported for each in counts)
     filled = sum(each.exported > 0 for each in counts)

@@ -56,7 +56,7 @@ def find_duplicates(layout: Layout, parts: Sequence[str], ranks: Ranks) -> npt.N
 
 
 def later_rows(entries: Entries) -> npt.NDArray[np.int64]:
-    """Row numbers of all entries but the first row of each digest."""
+    """Return row numbers of all entries but the first row of each digest."""
     order = np.lexsort((entries[:, 2], entries[:, 1], entries[:, 0]))
     first, second, rows = entries[order].T
     is_later = np.zeros(rows.size, np.bool_)
@@ -75,7 +75,7 @@ def _entries(layout: Layout, part: str) -> Entries:
 
 
 def choose(rows: pa.Table, options: Options, duplicates: npt.NDArray[np.int64]) -> tuple[Mask, dict[str, int]]:
-    """(n,) which rows to export as far as their columns tell, and how many are left out by reason.
+    """Return (n,) which rows to export as far as their columns tell, and how many are left out by reason.
 
     ``rows`` need not have the image; ``duplicates`` are sorted row numbers.
     """
@@ -107,7 +107,7 @@ def _objections(rows: pa.Table, options: Options, duplicates: npt.NDArray[np.int
 
 
 def _shortest_side(rows: pa.Table) -> npt.NDArray[np.int64]:
-    """(n,) pixels of the stored image, -1 where its header was not understood."""
+    """Return (n,) pixels of the stored image, -1 where its header was not understood."""
     sizes = pc.coalesce(rows.column("resized_size"), rows.column("original_size")).to_pylist()
     return np.array([min(size) if size else -1 for size in sizes], np.int64)
 
@@ -122,7 +122,7 @@ class Picture:
 
 
 def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Picture | str]:
-    """A function of a body and the digest that it must have: the image to export, or the reason to leave it out.
+    """Return a function of a body and the digest that it must have: the image to export, or the reason to leave it out.
 
     Raises:
         SetupError: images are to be decoded, and OpenCV is not installed.

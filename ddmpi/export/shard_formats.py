@@ -58,7 +58,7 @@ class ShardWriter(Protocol):
 
 
 def open_shard(to: Target, temporary: Path, target: Path, name: str) -> ShardWriter:
-    """A writer of the shard ``name`` below ``target``, built in the folder ``temporary``."""
+    """Return a writer of the shard ``name`` below ``target``, built in the folder ``temporary``."""
     if to == "webdataset":
         return _TarShard(temporary / f"{name}.tar", target / f"{name}.tar")
     if to == "files":
@@ -67,17 +67,17 @@ def open_shard(to: Target, temporary: Path, target: Path, name: str) -> ShardWri
 
 
 def sample_name(row_number: int) -> str:
-    """Twelve digits: a thousand billion rows."""
+    """Return twelve digits: enough for a thousand billion rows."""
     return f"{row_number:012d}"
 
 
 def suffix_of(body: bytes) -> str:
-    """The usual ending of such a file's name, by its first bytes; "bin" where they say nothing."""
+    """Return the usual ending of such a file's name, by its first bytes; "bin" where they say nothing."""
     return next((suffix for at, magic, suffix in _SUFFIXES if body.startswith(magic, at)), "bin")
 
 
 def described(rows: pa.Table, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """The rows as JSON takes them, with what a new image changes."""
+    """Return the rows as JSON takes them, with what a new image changes."""
     found = [{name: _plain(value) for name, value in row.items()} for row in rows.to_pylist()]
     for row, picture in zip(found, pictures, strict=True):
         if picture.digest is not None and picture.resized_size is not None:

@@ -94,7 +94,7 @@ class Report:
     """The server or group that sets the bound."""
     download_s: float
     servers: Sequence[ServerLine]
-    """Those that are listed, largest first."""
+    """The lines that are listed, largest first."""
     rest: ServerLine | None
     """All others together."""
     runs: Sequence[RunLine] = ()
@@ -146,7 +146,7 @@ class Summary:
 
 
 def joined(earlier: Sequence[Measurement], current: Sequence[Measurement], run: int) -> list[Measurement]:
-    """Earlier runs from the file, the current one as it was measured more often; few enough for a chart."""
+    """Join earlier runs from the file and the current one, which was measured more often; few enough for a chart."""
     before = [line for line in earlier if line.run != run]
     while len(before) > MOST_POINTS and len(smaller := thinned(before)) < len(before):
         before = smaller
@@ -154,7 +154,7 @@ def joined(earlier: Sequence[Measurement], current: Sequence[Measurement], run: 
 
 
 def points_of(lines: Sequence[Measurement]) -> tuple[list[Point], list[float]]:
-    """The points, and where in their time another run begins."""
+    """Return the points, and where in their time another run begins."""
     points = [Point(0.0, 0, 0)]
     breaks_s = []
     seconds = 0.0
@@ -170,7 +170,7 @@ def points_of(lines: Sequence[Measurement]) -> tuple[list[Point], list[float]]:
 
 
 def runs_of(lines: Sequence[Measurement], run: int) -> list[RunLine]:
-    """The runs, newest first; ``run`` is the one that ends now."""
+    """Return the runs, newest first; ``run`` is the one that ends now."""
     found = []
     rows = requests = size_bytes = 0
     for number, group in groupby(lines, key=attrgetter("run")):

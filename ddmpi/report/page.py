@@ -63,12 +63,12 @@ def _template() -> Template:
 
 
 def _breakable(name: str) -> Markup:
-    """A host's name, which a narrow column breaks after its dots where it can."""
+    """Return a host's name, which a narrow column breaks after its dots where it can."""
     return escape(name).replace(".", Markup(".<wbr>"))
 
 
 def render(report: Report) -> str:
-    """The page."""
+    """Return the report as HTML."""
     script = _source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     summary = report.summary
@@ -111,7 +111,7 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def _comparison(report: Report) -> str:
-    """The bound beside the time of the download: only a run that has fetched all can be measured by it."""
+    """Compare the bound with the time of the download: only a run that has fetched all can be measured by it."""
     bound_s, download_s, summary = report.bound_s, report.download_s, report.summary
     if bound_s is None:
         return "The run ended before the download was planned."
@@ -169,6 +169,6 @@ def _cells(line: ServerLine) -> list[_Cell]:
 
 
 def _cell(value: float, text: str | Callable[[float], str]) -> _Cell:
-    """What is 0 was not measured or did not happen: the cell stays empty."""
+    """Return the cell of a value; of 0 (not measured, or did not happen) it is empty."""
     shown = text.format(value) if isinstance(text, str) else text(value)
     return _Cell(round(value, 4), shown if value else "")

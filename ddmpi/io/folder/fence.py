@@ -24,9 +24,9 @@ _FENCED_PREFIX: Final = "fenced-"
 
 
 def highest_epoch(layout: Layout) -> int:
-    """The highest epoch that any run of this folder may have written under; 0 for a new folder.
+    """Return the highest epoch that any run of this folder may have written under; 0 for a new folder.
 
-    ``open_epoch`` leaves a folder that says so. Without one (somebody cleaned up) all part names are read.
+    ``open_epoch`` leaves a folder that says so. Without one (a user cleaned up) all part names are read.
 
     Raises:
         StorageError: a folder cannot be listed.

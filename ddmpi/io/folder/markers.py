@@ -36,7 +36,7 @@ _CHUNK: Final = 250
 class BatchCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A marker's content: the outcomes that count, hence ``rows == successes + errors``.
 
-    A field that nobody knows is damage: one flipped bit in ``ignored`` would hide that rows are missing.
+    An unknown field is damage: one flipped bit in ``ignored`` would hide that rows are missing.
     """
 
     rows: int
@@ -78,7 +78,7 @@ def write_completed(layout: Layout, batch: BatchRef, counts: BatchCounts) -> Non
 
 
 def read_completed(layout: Layout, batch: BatchRef) -> BatchCounts | None:
-    """The marker's counts; None where there is none, or none that can be read: the parts then decide.
+    """Return the marker's counts; None where there is none, or none that can be read: the parts then decide.
 
     Raises:
         StorageError: the disk fails.
@@ -100,7 +100,7 @@ def remove_completed(layout: Layout, batch: BatchRef) -> None:
 
 
 def parts_of(layout: Layout, batch: BatchRef) -> tuple[str, ...]:
-    """All parts of a batch, relative to the output folder, oldest epoch first within a kind.
+    """Return all parts of a batch, relative to the output folder, oldest epoch first within a kind.
 
     Raises:
         StorageError: the disk fails.
@@ -113,7 +113,7 @@ def parts_of(layout: Layout, batch: BatchRef) -> tuple[str, ...]:
 
 
 def scan(layout: Layout, batches: Iterable[BatchRef]) -> list[BatchState]:
-    """The state of all batches at start, in their order; opens markers, but no Parquet file.
+    """Return the state of all batches at start, in their order; opens markers, but no Parquet file.
 
     A folder is listed once, not asked for each of its batches: on network file systems a miss costs as much as a hit.
 
@@ -159,7 +159,7 @@ def published_parts(layout: Layout, kind: PartKind) -> Iterator[PublishedPart]:
 
 
 def servers_present(layout: Layout) -> set[str]:
-    """Names of servers that have a folder among markers or parts, as far as the folders' names tell them in full.
+    """Return the servers that have a folder among markers or parts, as far as the folders' names tell them in full.
 
     Raises:
         StorageError: the disk fails.
@@ -201,7 +201,7 @@ def _parts_in(layout: Layout, folder: Path) -> list[str]:
 
 
 def _read_markers(paths: Sequence[str]) -> Iterator[BatchCounts | None]:
-    """Several at once, in order: on a network file system nearly all of the time is waiting."""
+    """Read several at once and yield them in order: on a network file system nearly all of the time is waiting."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="markers") as pool:
         chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
         for counts in pool.map(lambda chunk: [_read_marker(path) for path in chunk], chunks):

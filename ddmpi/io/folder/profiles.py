@@ -79,7 +79,7 @@ def write_profiles(path: Path, profiles: Mapping[str, Profile], temporary: Path)
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:
-    """The profiles by server; columns that are missing have their defaults.
+    """Return the profiles by server; columns that are missing have their defaults.
 
     Raises:
         OutputError: the file is not what ``write_profiles`` wrote or a user may have made of it.

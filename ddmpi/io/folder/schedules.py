@@ -48,7 +48,7 @@ def write_verification(layout: Layout, number: int, rows: Iterable[VerificationR
 
 
 def last_number(layout: Layout) -> int:
-    """The highest number of a big batch so far, 0 if there is none."""
+    """Return the highest number of a big batch so far, 0 if there is none."""
     folder = layout.schedule(1).parent
     if not folder.is_dir():
         return 0
@@ -56,7 +56,7 @@ def last_number(layout: Layout) -> int:
 
 
 def verified_batches(layout: Layout) -> set[tuple[str, int]]:
-    """(server_name, partition_id) of every batch that an earlier run has found complete."""
+    """Return (server_name, partition_id) of every batch that an earlier run has found complete."""
     found = set()
     for number in range(1, last_number(layout) + 1):
         path = layout.schedule(number) / "verification.csv"

@@ -65,13 +65,13 @@ class MetricsFile:
         write_atomically(self.path, b"".join(map(encode_line, thinned(lines))))
 
     def _complain(self, error: Exception) -> None:
-        """Once: a full disk would be told every interval."""
+        """Log the error once: a full disk would be told every interval."""
         if not self._is_broken:
             self._is_broken = True
             log.warning("metrics are not kept: %s", error)
 
     def last(self) -> Measurement | None:
-        """The newest whole line, None without one."""
+        """Return the newest whole line, None without one."""
         try:
             with self.path.open("rb") as file:
                 size_bytes = file.seek(0, os.SEEK_END)
@@ -82,7 +82,7 @@ class MetricsFile:
         return tail[-1] if tail else None
 
     def read(self) -> list[Measurement]:
-        """All whole lines, oldest first; none where there is no file."""
+        """Return all whole lines, oldest first; none where there is no file."""
         try:
             return list(decode_lines(self.path.read_bytes().splitlines()))
         except OSError as error:
@@ -123,7 +123,7 @@ def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Lim
 
 
 def read_audit(path: Path) -> dict[str, Audited]:
-    """What earlier runs have left; nothing where there is no such file, or a damaged one."""
+    """Return what earlier runs have left; nothing where there is no such file, or a damaged one."""
     try:
         with path.open(newline="") as file:
             return {row["server_name"]: _parsed(row) for row in csv.DictReader(file)}
@@ -156,7 +156,7 @@ def write_usage(path: Path, table: UsageTable, now: float) -> None:
 
 
 def read_usage(path: Path) -> UsageTable:
-    """What earlier runs have left; an empty table where there is no such file, or a damaged one."""
+    """Return what earlier runs have left; an empty table where there is no such file, or a damaged one."""
     table = UsageTable()
     try:
         found = pq.read_table(path)

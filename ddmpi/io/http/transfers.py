@@ -34,8 +34,8 @@ class Transfers:
 
     Args:
         may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
-        objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None: nobody
-            is asked.
+        objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None:
+            nothing is asked.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Transfers:
     # ---- servers
 
     def _remember(self, answer: Answer) -> None:
-        """What later requests to the server have to know."""
+        """Remember what later requests to the server have to know."""
         server = answer.task.server
         if answer.http_version == "2":
             self._multiplexing.add(server)
@@ -141,7 +141,7 @@ class Transfers:
             self._unresolved.discard(server)
 
     def leave(self, servers: Collection[str]) -> None:
-        """Nothing is in flight to these servers: shut the connections, so that another rank may open its own."""
+        """Shut the connections to servers to which nothing is in flight, so that another rank may open its own."""
         for server in servers:
             self._multiplexing.discard(server)
             self._unresolved.discard(server)

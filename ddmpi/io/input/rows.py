@@ -41,7 +41,7 @@ BASE_COLUMNS: Final = tuple(name for name, _ in _BASE_FIELDS)
 
 
 def urls_schema(keep: Sequence[Field] = ()) -> pa.Schema:
-    """Columns of ``urls/*.parquet``; ``keep`` are the further input columns, with their own types.
+    """Return the columns of ``urls/*.parquet``; ``keep`` are the further input columns, with their own types.
 
     ``row_number`` is the position in the input (from 0, files in name order), ``identifier`` the URL as given,
     ``server_name`` is null where the URL is refused, and ``reject`` null where it is not.
@@ -57,7 +57,7 @@ class BareRows(NamedTuple):
 
 
 def url_servers(urls: Array) -> Servers:
-    """``servers_of`` for a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
+    """Call ``servers_of`` for a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
     return _servers_of(*as_text(urls))
 
 
@@ -70,12 +70,17 @@ def bare_rows(
     *,
     refused: Array | None = None,
 ) -> BareRows:
-    """Rows of one input batch. ``texts`` maps our names to those of columns in ``raw``; identifier must be there.
-    ``keep`` are further columns in ``raw``; strings among them may come as bytes. Columns with a dictionary (by the
-    name in ``raw``) come as dictionary arrays. Where it is known already which rows
-    are ``refused`` (booleans), only for those it is asked again why, and no servers come back but nulls.
+    """Return the bare rows of one input batch.
 
-    Raises pa.ArrowInvalid where a column has no text form.
+    Args:
+        texts: our names -> those of columns in ``raw``; identifier must be there.
+        keep: further columns in ``raw``; strings among them may come as bytes.
+        dictionaries: by the name in ``raw``, of the columns that come as dictionary arrays.
+        refused: which rows are refused, where that is known already: only for those it is asked again why, and no
+            servers come back but nulls.
+
+    Raises:
+        pa.ArrowInvalid: a column has no text form.
     """
     identifier, broken = as_text(raw.column(texts["identifier"]))
     servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
@@ -93,7 +98,7 @@ def bare_rows(
 
 
 def _without_credentials(urls: Array, rejects: Array) -> Array:
-    """URLs as they are kept: those that are refused lose what may be a password. Accepted ones have none."""
+    """Take what may be a password out of refused URLs. Accepted ones have none."""
     is_refused = pc.is_valid(rejects)
     if not pc.any(is_refused, min_count=0).as_py():
         return urls
@@ -126,8 +131,10 @@ def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers
 
 
 def complete(bare: pa.Table, servers: Array, schema: pa.Schema, dictionaries: Mapping[str, Dictionary]) -> pa.Table:
-    """Rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s; dictionaries go
-    by the names in it."""
+    """Return rows of the urls folder: bare ones, each with its server's name.
+
+    ``schema`` is ``urls_schema``'s; ``dictionaries`` go by the names in it.
+    """
     columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
     for name, dictionary in dictionaries.items():
         columns[name] = dictionary.texts(columns[name])
@@ -139,7 +146,7 @@ def complete(bare: pa.Table, servers: Array, schema: pa.Schema, dictionaries: Ma
 
 
 def as_text(values: Array) -> tuple[Array, Array | None]:
-    """Values as valid UTF-8 strings, and which of them were not (those have U+FFFD for what was broken), if any.
+    """Return values as valid UTF-8 strings, and which of them were not (those have U+FFFD for what was broken), if any.
 
     Raises pa.ArrowInvalid or pa.ArrowNotImplementedError for values without a text form (nested ones).
     """
@@ -162,7 +169,7 @@ def as_text(values: Array) -> tuple[Array, Array | None]:
 
 
 def is_text(type_: pa.DataType) -> bool:
-    """Whether values are strings or bytes, of whatever width, plain or in a dictionary."""
+    """Return whether values are strings or bytes, of whatever width, plain or in a dictionary."""
     if isinstance(type_, pa.DictionaryType):
         type_ = type_.value_type
     tests = (
@@ -198,7 +205,7 @@ class Dictionary:
         return f"<Dictionary: {len(self._texts)} texts>"
 
     def codes(self, values: pa.DictionaryArray[Any, Any], as_text: Callable[[Array], Array]) -> Array:
-        """One int32 per value, null for null. ``as_text`` makes strings of the array's dictionary, of whatever type."""
+        """Return an int32 per value, null for null. ``as_text`` makes strings of the values' own dictionary."""
         own = as_text(values.dictionary)
         with self._lock:
             known = pc.index_in(own, value_set=self._texts)
@@ -209,5 +216,5 @@ class Dictionary:
         return known.take(values.indices)
 
     def texts(self, codes: Array) -> Array:
-        """The values that these codes stand for."""
+        """Return the values that these codes stand for."""
         return self._texts.take(codes)

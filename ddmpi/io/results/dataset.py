@@ -39,7 +39,7 @@ _FOLDER_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
 
 
 def current_outcomes(layout: Layout) -> ds.Dataset:
-    """All rows with an outcome, by row number each once: columns of both tables, then outcome, server_name,
+    """Return all rows with an outcome, by row number each once: columns of both tables, then outcome, server_name,
     partition_id and epoch. Columns that only the other table has are null.
 
     Raises:
@@ -77,7 +77,7 @@ def _knowledge(part: PublishedPart) -> pc.Expression:
 
 
 def _schema(parts: Sequence[PublishedPart]) -> pa.Schema:
-    """Kept columns are the same in all parts of a kind: the first one tells."""
+    """Return the schema of both kinds; kept columns are alike in all parts of a kind: the first one tells."""
     schemas: dict[PartKind, pa.Schema] = {kind: result_schema(kind) for kind in PART_KINDS}
     for kind in PART_KINDS:
         # The part on disk may be without its images: the column is in the schema all the same.
@@ -95,7 +95,7 @@ def _schema_of(part: PublishedPart) -> pa.Schema:
 
 
 def _superseded(layout: Layout, parts: Sequence[PublishedPart]) -> pc.Expression | None:
-    """Which outcomes no longer count; None where all do. A run gives a row one outcome: row and epoch identify it."""
+    """Return which outcomes no longer count, None where all do. Row and epoch identify an outcome: a run gives one."""
     batches: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for part in parts:
         batches[part.server_name, part.partition_id].append(layout.relative(part.path))

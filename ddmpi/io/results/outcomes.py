@@ -39,7 +39,7 @@ class Outcomes:
     """(n,) the run that it is from."""
 
     def to_retry(self, retry: Sequence[str], epoch: int, rows: pa.Table | None = None) -> npt.NDArray[np.bool_]:
-        """(n,) which errors of runs before ``epoch`` these words mean (see ``retry_filter``); of none, none.
+        """Return (n,) which errors of runs before ``epoch`` these words mean (see ``retry_filter``); of none, none.
 
         ``rows`` (row_number, server_name) tells the servers, where the words name some.
         """
@@ -54,7 +54,7 @@ class Outcomes:
         return meant & (self.epochs < epoch)
 
     def count_kinds(self) -> dict[str, int]:
-        """Errors by kind."""
+        """Return errors by kind."""
         counts = Counter(self.kinds)
         del counts[""]
         return dict(counts)
@@ -71,7 +71,7 @@ class Outcomes:
 
 
 def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
-    """The outcomes in these parts (paths relative to the output folder).
+    """Return the outcomes in these parts (paths relative to the output folder).
 
     Raises:
         StorageError: a part is missing or cannot be read.
@@ -90,7 +90,7 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
 
 
 def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
-    """By epoch, the row numbers of one batch's outcomes that a later epoch has replaced; parts as for ``outcomes_of``.
+    """Return by epoch the rows of a batch whose outcomes a later epoch has replaced; parts as for ``outcomes_of``.
 
     Opens no part where all are of one epoch, since a run gives a row one outcome.
 
@@ -111,7 +111,7 @@ def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]
 
 
 def _read(layout: Layout, part: str) -> tuple[IntArray, list[str], IntArray]:
-    """Row numbers, kinds and codes of one part."""
+    """Return row numbers, kinds and codes of one part."""
     is_errors = part_of(part).kind == "errors"
     table = _read_columns(layout, part, [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER])
     rows: IntArray = table.column(ROW_NUMBER).to_numpy()
@@ -131,5 +131,5 @@ def _read_columns(layout: Layout, part: str, columns: list[str]) -> pa.Table:
 
 
 def is_on(servers: pa.ChunkedArray[pa.StringScalar], names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(n,) which of the rows are on one of these servers."""
+    """Return (n,) which of the rows are on one of these servers."""
     return np.asarray(pc.is_in(servers, value_set=pa.array(names, pa.string())))

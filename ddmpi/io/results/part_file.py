@@ -28,7 +28,7 @@ class PartFile:
         self._file = NewFile(path)
         try:
             self._parquet = _open_parquet(cast("IO[bytes]", self._file), schema)
-        except BaseException:  # it writes its magic bytes already; nobody else knows of the file yet
+        except BaseException:  # it writes its magic bytes already; no other code knows of the file yet
             self._file.discard()
             raise
 

@@ -131,7 +131,7 @@ class Parts:
             self._relieve_memory()
 
     def inputs(self, batch: BatchRef) -> pa.Table:
-        """The input rows of a batch of which results come in; raises what ``add`` raises."""
+        """Return the input rows of a batch of which results come in; raises what ``add`` raises."""
         return self._inputs.read(batch)
 
     def close(self, batch_ids: Iterable[int] | None) -> None:
@@ -163,7 +163,7 @@ class Parts:
         return part
 
     def _relieve_memory(self) -> None:
-        """Down to half of the limit in one go, or each further row would cost a row group."""
+        """Write buffers until half of the limit is left, or each further row would cost a row group."""
         for part in sorted(self._parts.values(), key=lambda part: part.held_bytes, reverse=True):
             if self._held_bytes <= self._held_limit_bytes // 2:
                 return

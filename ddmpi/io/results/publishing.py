@@ -121,7 +121,7 @@ class Publisher:
 
 
 def make_publisher(layout: Layout, to: str | None, epoch: int) -> Publisher | None:
-    """What brings parts to a store, if there is one.
+    """Return what brings parts to a store, if there is one.
 
     Raises:
         SetupError: the URI is wrong, or the store does not answer.
@@ -171,7 +171,7 @@ def _claim(layout: Layout, to: str | None) -> None:
 
 
 def read_publication(layout: Layout) -> Publication | None:
-    """Where the folder's parts go; None where they stay.
+    """Return where the folder's parts go; None where they stay.
 
     Raises:
         OutputError: the file is damaged.
@@ -187,13 +187,13 @@ def read_publication(layout: Layout) -> Publication | None:
 
 
 def store_of(layout: Layout) -> PartStore | None:
-    """The store that has the folder's parts, if there is one; raises as ``read_publication``, and SetupError."""
+    """Return the store that has the folder's parts, if there is one; raises as ``read_publication``, and SetupError."""
     publication = read_publication(layout)
     return None if publication is None else part_store(publication.to)
 
 
 def with_images(layout: Layout, part: str) -> Path | pa.NativeFile:
-    """A part where it has all of its columns: on disk, or in the store.
+    """Return a part where it has all of its columns: on disk, or in the store.
 
     Raises:
         OSError, pa.ArrowException: the part on disk cannot be read.
@@ -205,12 +205,12 @@ def with_images(layout: Layout, part: str) -> Path | pa.NativeFile:
 
 
 def is_thin(path: Path) -> bool:
-    """Whether a part's images are in the store alone; raises what Arrow raises."""
+    """Return whether a part's images are in the store alone; raises what Arrow raises."""
     return _OBJECT_BYTES in (pq.read_schema(path).metadata or {})
 
 
 def has_images(path: Path) -> bool:
-    """Whether a part on disk can be read and has its images there."""
+    """Return whether a part on disk can be read and has its images there."""
     try:
         return not is_thin(path)
     except (OSError, pa.ArrowException):
@@ -218,6 +218,6 @@ def has_images(path: Path) -> bool:
 
 
 def object_bytes(path: Path) -> int:
-    """The size of the object that a part on disk has in the store, or is to have; raises what Arrow raises."""
+    """Return the size of the object that a part on disk has in the store, or is to have; raises what Arrow raises."""
     said = (pq.read_schema(path).metadata or {}).get(_OBJECT_BYTES)
     return path.stat().st_size if said is None else int(said)

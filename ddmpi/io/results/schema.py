@@ -159,7 +159,7 @@ def _is_present(texts: pa.ChunkedArray[Any]) -> pa.BooleanArray:
 
 
 def _texts(values: list[str]) -> Column:
-    """Empty means absent. A server's bytes that were decoded with surrogates must not end the run: "?" instead."""
+    """Return texts as a column; empty means absent. Surrogates, of a server's odd bytes, become "?"."""
     try:
         return pa.array([value or None for value in values], pa.string())
     except UnicodeEncodeError:

@@ -57,7 +57,7 @@ class BatchCheck:
 
     @property
     def ok(self) -> bool:
-        """Nothing contradicts law 1; rows may still be pending."""
+        """Whether nothing contradicts law 1; rows may still be pending."""
         return not (self.doubled or self.unknown or self.unreadable or self.damaged or self.marker)
 
 
@@ -70,7 +70,7 @@ def check_batch(
     rehash: str | None = None,
     objects: Objects | None = None,
 ) -> BatchCheck:
-    """``verify_batch`` for a batch of the urls folder, of which so many rows are on ignored servers.
+    """Call ``verify_batch`` for a batch of the urls folder, of which ``ignored_rows`` rows are on ignored servers.
 
     Raises:
         StorageError: see there.
@@ -142,7 +142,7 @@ def _read_part(layout: Layout, path: str, outcomes: _Outcomes, damaged: list[str
 
 
 def _unpublished(layout: Layout, path: str, objects: Objects) -> str:
-    """Why a part that can be read is not the one in the store, or ""."""
+    """Return why a part that can be read is not the one in the store, or ""."""
     expected, found = object_bytes(layout.root / path), objects.get(path)
     if found is None:
         return "is not in the store" if is_thin(layout.root / path) else "is not in the store yet: start the job again"
@@ -172,7 +172,7 @@ class _Outcomes:
         self._are_successes.append(np.full(rows.size, part.kind == "successes", np.bool_))
 
     def count_missing(self, rows: npt.NDArray[np.int64]) -> int:
-        """How many of these rows have no outcome."""
+        """Return how many of these rows have no outcome."""
         return int(np.count_nonzero(~np.isin(rows, np.concatenate(self._rows))))
 
     def tally(self, expected_rows: npt.NDArray[np.int64]) -> _Tally:

@@ -168,7 +168,7 @@ class ResultWriter:
         return self._accepted_bytes - self._released_bytes
 
     def success(self, batch: BatchRef, row: int, answer: Answer) -> None:
-        """The row ``row`` of ``batch`` (index in the batch) was fetched, in ``answer.task.attempt`` attempts.
+        """Store the row ``row`` of ``batch`` (index in the batch), fetched in ``answer.task.attempt`` attempts.
 
         It still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events.
         """
@@ -182,7 +182,7 @@ class ResultWriter:
         self._pending.append(_Success(batch, made, size_bytes))
 
     def error(self, batch: BatchRef, row: int, failure: Failure, answer: Answer | None, attempts: int) -> None:
-        """The row ``row`` of ``batch`` is given up after ``attempts`` requests (0 where the URL was refused)."""
+        """Store that the row ``row`` of ``batch`` is given up after ``attempts`` requests (0: the URL was refused)."""
         self._pending.append(_Error(batch, error_row(row, failure, answer, attempts)))
 
     def close_parts(self, batch_ids: Iterable[int] | None = None) -> int:
@@ -199,7 +199,7 @@ class ResultWriter:
             self._pending = []
 
     def events(self) -> list[WriterEvent]:
-        """What happened since the last call, in order."""
+        """Return what happened since the last call, in order."""
         events = []
         while self._events:
             events.append(self._events.popleft())
@@ -283,7 +283,7 @@ class ResultWriter:
             self._uploads.add(event, lambda: publisher.publish(event.path, event.size_bytes))
 
     def _on_failed_upload(self) -> None:
-        """Called from another thread: the writer's may have nothing to do, and would not see it."""
+        """Wake the writer's thread, which may have nothing to do and would not see it; called from another one."""
         self._requests.put([_Plain.LOOK_AT_UPLOADS])
 
     def _emit(self, event: WriterEvent) -> None:
@@ -299,7 +299,7 @@ class ResultWriter:
 
 
 def _as_storage_error(error: Exception) -> Exception:
-    """What the disk or Parquet reports is no bug; everything else keeps its type and traceback."""
+    """Turn what the disk or Parquet reports into a StorageError; everything else is a bug and stays as it is."""
     if isinstance(error, DdmpiError):
         return error
     if isinstance(error, OSError | pa.ArrowException):

@@ -72,7 +72,7 @@ class PlacedRows(NamedTuple):
     positions: IntArray
 
     def split(self, bucket_starts: IntArray) -> list[tuple[int, pa.RecordBatch]]:
-        """The rows as pieces, each with the number of its bucket."""
+        """Return the rows as pieces, each with the number of its bucket."""
         bounds = np.append(np.searchsorted(self.positions, bucket_starts), len(self.positions))
         filled = np.flatnonzero(np.diff(bounds)).tolist()
         return [(bucket, self._piece(slice(bounds[bucket], bounds[bucket + 1]))) for bucket in filled]
@@ -158,7 +158,7 @@ class UrlsFiles:
             writer.write_table(self._complete(reordered.rows(start, end), names), row_group_size=end - start)
 
     def _complete(self, rows: pa.Table, names: pa.Array[Any]) -> pa.Table:
-        """Of rows that are very wide some at a time: one array of strings cannot hold more than 2 GB."""
+        """Complete rows, very wide ones some at a time: one array of strings cannot hold more than 2 GB."""
         step = -(-len(rows) // (1 + rows.nbytes // _COMBINED_BYTES))
         starts = range(0, len(rows), step)
         return pa.concat_tables([self._table.complete(rows.slice(at, step), names.slice(at, step)) for at in starts])
@@ -187,7 +187,7 @@ def _buckets_of(files: Sequence[Sequence[int]], bucket_rows: int) -> Iterator[li
 
 
 def file_name(file: int) -> str:
-    """Name of the n-th file of the urls folder."""
+    """Return the name of the n-th file of the urls folder."""
     return f"urls-{file:05d}.parquet"
 
 
@@ -237,7 +237,7 @@ def write_index(
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """A small table, whole or not at all."""
+    """Write a small table, whole or not at all."""
     new = NewFile(path.with_name(f".{path.name}.tmp"))
     try:
         pq.write_table(table, cast("IO[bytes]", new), compression="zstd")

@@ -34,14 +34,14 @@ Digests: TypeAlias = tuple[IntArray, Words]
 """Row numbers, and a digest of each row."""
 
 MOST_BLOCKS: Final = 1_000_000
-"""Up to so many rows the first one that differs is named, of larger tables a block."""
+"""Of up to this many rows the first one that differs is named, of larger tables a block."""
 _DERIVED: Final = frozenset({"row_number", "server_name", "reject"})
 """Columns that follow from the others."""
 _NULL: Final = np.uint64(0xD1B54A32D192ED03)
 
 
 def known_rows(table: InputTable, index: UrlsIndex, should_stop: Callable[[], bool] = lambda: False) -> int:
-    """How many of the input's rows the urls folder holds already: its first ones, unchanged.
+    """Return how many of the input's rows the urls folder holds already: its first ones, unchanged.
 
     Raises:
         InputError: the input is damaged.
@@ -115,7 +115,7 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
 
 
 def _digest_input(table: InputTable, columns: Sequence[str], rows: int, raw: RawRows) -> tuple[int, Digests]:
-    """Where the raw rows end in the input, and the digests of those before ``rows``."""
+    """Return where the raw rows end in the input, and the digests of those before ``rows``."""
     bare = table.bare(raw)
     complete = table.complete(pa.Table.from_batches([bare.rows]), bare.servers.cast(pa.string()))
     is_known = raw.row_numbers < rows
@@ -123,7 +123,7 @@ def _digest_input(table: InputTable, columns: Sequence[str], rows: int, raw: Raw
 
 
 def digest_rows(rows: pa.Table, columns: Sequence[str]) -> Digests:
-    """A digest of each row: of its number and the values of these columns, null and empty told apart."""
+    """Return a digest of each row: of its number and the values of these columns, null and empty told apart."""
     numbers = cast("IntArray", rows.column("row_number").to_numpy())
     digests = mix(numbers.astype(np.uint64) + np.uint64(1))
     for place, name in enumerate(columns, start=1):
@@ -143,7 +143,7 @@ def _as_text(values: Any) -> pa.Array[Any]:
 
 
 def _of_long_texts(texts: pa.Array[Any]) -> Words:
-    """Of texts that ``hash_texts`` does not look at to their end, a digest of the whole; of the others 0."""
+    """Return a digest of each text that ``hash_texts`` does not look at to its end; 0 for the others."""
     digests = np.zeros(len(texts), np.uint64)
     lengths: Any = pc.binary_length(texts)  # type: ignore[call-overload]
     for row in np.flatnonzero(np.asarray(lengths.fill_null(0)) > HASHED_BYTES).tolist():

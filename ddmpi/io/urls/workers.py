@@ -19,7 +19,7 @@ _Done = TypeVar("_Done")
 
 
 class Workers:
-    """As many threads as this process may use cores (an MPI launcher may have pinned it to one), up to a maximum."""
+    """Threads, as many as this process may use cores (an MPI launcher may have pinned it to one), up to a maximum."""
 
     def __init__(self) -> None:
         self.threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
@@ -34,7 +34,7 @@ class Workers:
         return self._pool.submit(work)
 
     def map(self, work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[_Done]:
-        """``map`` with results in order, which takes only a few items ahead: memory stays bounded."""
+        """Yield the results in order; only a few items are taken ahead, so that memory stays bounded."""
         under_way: deque[Future[_Done]] = deque()
         for item in items:
             under_way.append(self._pool.submit(work, item))

@@ -233,7 +233,7 @@ class _Job:
         return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), raw.dropped)
 
     def _rows_per_bucket(self, threads: int) -> int:
-        """Rows that are reordered at once: from scratch files as many as the budget has room for."""
+        """Return how many rows are reordered at once: from scratch files as many as the budget has room for."""
         row_bytes = max(1, self._expected_bytes // max(1, int(self.tally.rows.sum())))
         rows = BUCKET_ROWS
         if self.kept is None:
@@ -261,7 +261,7 @@ class _Job:
         return self.table.bare(raw, pa.array(numbers == REFUSED)).rows
 
     def _placed_rows(self, numbers: NumberFile, ranked: IntArray) -> Iterator[_Placed]:
-        """All rows: the kept ones, which are let go one by one, or read again."""
+        """Yield all rows: the kept ones, which are let go one by one, or read again."""
         ranks = np.empty(len(ranked), dtype=np.int32)
         ranks[ranked] = np.arange(len(ranked), dtype=np.int32)
         destinations = Destinations(self.tally.rows[ranked])
@@ -297,7 +297,7 @@ def _groups(
     by_address: AddressGrouping | None,
     names: pa.Array[Any],
 ) -> pa.Array[Any]:
-    """(n,) the groups of these servers, null for those on their own."""
+    """Return (n,) the groups of these servers, null for those on their own."""
     by_name = _groups_by_name(group_of, grouped, names)
     return by_name if by_address is None else by_address.groups_of(names, by_name)
 
@@ -329,7 +329,7 @@ def _summary(job: _Job, batches: int, seconds: float) -> PartitionSummary:
 
 
 def largest_servers(names: pa.Array[Any], rows: IntArray) -> list[tuple[str, int]]:
-    """The ten with the most rows, largest first; of equal ones the first by name."""
+    """Return the ten with the most rows, largest first; of equal ones the first by name."""
     table = pa.table({"name": names, "rows": rows})
     keys = [("rows", "descending"), ("name", "ascending")]
     chosen = pc.select_k_unstable(table, k=10, sort_keys=keys)  # type: ignore[call-overload]  # the stubs forget tables
