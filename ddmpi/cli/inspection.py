@@ -108,7 +108,8 @@ def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | No
     servers, batches = counted(table.server_count, "server"), counted(len(table), "batch")
     grid.add_row("input", f"{counted(rows, 'row')} on {servers} in {batches}")
     if left_out:
-        grid.add_row("ignored", f"{left_out:,} rows on {table.ignored_server_count:,} servers ({layout.ignored.name})")
+        ignored = counted(table.ignored_server_count, "server")
+        grid.add_row("ignored", f"{counted(left_out, 'row')} on {ignored} ({layout.ignored.name})")
     profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0
     grid.add_row("profiled", counted(profiled, "server"))
     grid.add_row("batches", f"{complete:,} complete, {begun:,} begun, {len(table) - complete - begun:,} untouched")
@@ -167,9 +168,10 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
         out.print(f"in the store, but no part of this job: {name}", markup=False)
     bad = sum(not check.ok for check in checks)
     pending = sum(check.pending for check in checks)
-    successes, errors = sum(c.successes for c in checks), sum(c.errors for c in checks)
+    successes = counted(sum(check.successes for check in checks), "success")
+    errors = counted(sum(check.errors for check in checks), "error")
     out.print(
-        f"{int(table.rows.sum()):,} rows: {successes:,} successes, {errors:,} errors, {pending:,} pending, "
+        f"{counted(int(table.rows.sum()), 'row')}: {successes}, {errors}, {pending:,} pending, "
         f"{sum(check.ignored for check in checks):,} ignored; "
         f"{bad:,} of {len(table):,} batches damaged" + (f"; digests ({algorithm}) recomputed" if rehash else "")
     )

@@ -23,6 +23,7 @@ from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import configured_layout
+from ddmpi.report.formats import counted
 
 MOST_FRUITLESS: Final = 3
 """Times in a row that a job goes back without a row more: servers that are parked get their time, a fault ends."""
@@ -96,7 +97,7 @@ def _put_back(config_path: str, code: int, job_id: str) -> str:
     if reason:
         return reason
     write_atomically(path, msgspec.json.encode(attempts), layout.temporary)
-    sys.stderr.write(f"ddmpi: {rows:,} rows are final; job {job_id} goes back into the queue\n")
+    sys.stderr.write(f"ddmpi: {counted(rows, 'row')} final; job {job_id} goes back into the queue\n")
     sys.stderr.flush()
     return slurm.requeue(job_id)
 

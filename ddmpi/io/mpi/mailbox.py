@@ -138,7 +138,7 @@ class Mailbox:
         if self._parting is None:
             self._parting = Parting(self._parting_comm, self._sent)
         for source, message in self.poll():
-            log.info("too late from rank %d: %s", source, line_of(message))
+            log.debug("too late from rank %d: %s", source, line_of(message))
         return self._parting.is_over(self._received, not (self._arrived or self._outbox))
 
     def close(self) -> None:

@@ -94,7 +94,9 @@ class ConsoleReporter:
             log.info("%s", text)
         if state.ignored_rows:
             servers, name = state.table.ignored_server_count, state.layout.ignored.name
-            self._console.say(f"Ignored: {state.ignored_rows:,} rows on {servers:,} servers, by {name}")
+            self._console.say(
+                f"Ignored: {counted(state.ignored_rows, 'row')} on {counted(servers, 'server')}, by {name}"
+            )
         if hosts := known_hosts(state):
             named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
             more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
