@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ddmpi.errors import EXIT_DONE, SetupError
 from ddmpi.export.options import Order, parse_order
-from ddmpi.io.mpi.launcher import Alone, refuse_start, run_together, start_mpi
+from ddmpi.io.mpi.launcher import Alone, Ranks, refuse_start, run_together, start_mpi
 from ddmpi.io.process import LAUNCHED_BY, die_with_launcher
-
-if TYPE_CHECKING:
-    from ddmpi.io.mpi.launcher import Ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:

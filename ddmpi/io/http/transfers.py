@@ -26,8 +26,6 @@ from ddmpi.io.http.connections import Connections
 from ddmpi.io.http.easy_handle import EasyHandle, Hooks, TransferOptions
 from ddmpi.io.http.socket_events import SocketEvents
 
-__all__ = ["TransferOptions", "Transfers"]
-
 
 class Transfers:
     """The requests of one rank.
