@@ -30,9 +30,9 @@ from typing import Final
 
 from ddmpi.core.records import Answer, Limits, Task
 from tests.laws.laws import Laws, run
+from tests.laws.worlds import table
 from tests.simulation.simulation import Cluster, RunReport, Simulation
 from tests.simulation.world import Disk, ServerModel, World
-from tests.laws.worlds import table
 
 SEED: Final = 20_261_125
 SHAPE: Final = 1.3
@@ -165,16 +165,15 @@ def main(argv: Sequence[str]) -> None:
 def live(world: World, cluster: Cluster, disk: Disk, before: RunReport | None, seen: Seen) -> RunReport:
     """One life of the job under the eyes of the laws. Raises AssertionError where one is broken."""
     laws = SampledLaws(world, disk)
-    paces = before.paces if before is not None else {}
     start_at_s = before.ended_at_s + 5.0 if before is not None else 0.0
-    report = run(Simulation(world, cluster, disk, laws, seed=SEED, paces=paces, start_at_s=start_at_s), laws)
+    report = run(Simulation(world, cluster, disk, laws, seed=SEED, before=before, start_at_s=start_at_s), laws)
     seen.requests += report.requests
     seen.throttled += laws.throttled
     seen.steals += report.steals
     seen.utilisations += laws.utilisations()
     print(
         f"{cluster.ranks} ranks, {report.ended_at_s - start_at_s:.0f} s: {report.requests} requests, "
-        f"{report.steals} steals, {report.events} events, {time.process_time():.0f} s of processor time",
+        f"{report.steals} steals, {time.process_time():.0f} s of processor time",
         flush=True,
     )
     return report

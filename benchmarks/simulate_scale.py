@@ -31,14 +31,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ddmpi.core.arrays import FloatArray, IntArray
+from ddmpi.core.arrays import FloatArray, IntArray, NameColumn
 from ddmpi.core.forecast.coarse_rank import CoarseModel
 from ddmpi.core.forecast.forecast import Forecast
 from ddmpi.core.ledger.actions import Action, Scatter, Send
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, lower_bound_s, row_time_s
 from ddmpi.core.protocol import ToCoordinator, decode, encode, report_interval_s
 from ddmpi.core.records import MANY_SERVERS, PACKED_PREFIX, BatchRef, Limits
-from ddmpi.io.urls.name_column import NameColumn
 
 SHAPE: Final = 1.3
 BATCH_ROWS: Final = 10_000

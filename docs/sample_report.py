@@ -15,9 +15,8 @@ from datetime import datetime, timezone
 from ddmpi.core.records import Picture
 from ddmpi.core.stats.metrics import Measurement
 from ddmpi.core.stats.usage import GroupUsage
-from ddmpi.report.data import Audit, Report, ServerLine, Summary
+from ddmpi.report.data import Audit, Report, ServerLine, Summary, points_of, runs_of
 from ddmpi.report.page import MOST_SERVERS, render
-from ddmpi.report.timeline import points_of, runs_of
 
 KINDS = {
     "http_status": 0.55,

@@ -74,7 +74,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Once on each node, as ``refuse_start``: every rank has the same command line."""
+        """Say it once on each node, as ``refuse_start`` does: every rank has the same command line."""
         if not speaks(os.environ):
             sys.exit(EXIT_DONE)
         super().error(message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -21,7 +20,7 @@ from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import UNDECODABLE, shown_group
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
-from ddmpi.io.folder.layout import PART_KINDS, Layout
+from ddmpi.io.folder.layout import PART_KINDS, Layout, configured_layout
 from ddmpi.io.folder.lock import Holder
 from ddmpi.io.folder.markers import scan
 from ddmpi.io.folder.profiles import read_profiles
@@ -43,7 +42,7 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
         DdmpiError: config, input or output folder cannot be read.
     """
     config = config_module.load(arguments.config)
-    layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+    layout = configured_layout(config)
     out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
     if arguments.plan:
         return show_plan(config, layout, environment, arguments.ranks, out)
@@ -109,7 +108,8 @@ def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | No
     servers, batches = counted(table.server_count, "server"), counted(len(table), "batch")
     grid.add_row("input", f"{counted(rows, 'row')} on {servers} in {batches}")
     if left_out:
-        grid.add_row("ignored", f"{left_out:,} rows on {table.ignored_server_count:,} servers ({layout.ignored.name})")
+        ignored = counted(table.ignored_server_count, "server")
+        grid.add_row("ignored", f"{counted(left_out, 'row')} on {ignored} ({layout.ignored.name})")
     profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0
     grid.add_row("profiled", counted(profiled, "server"))
     grid.add_row("batches", f"{complete:,} complete, {begun:,} begun, {len(table) - complete - begun:,} untouched")
@@ -137,7 +137,7 @@ def _running(layout: Layout) -> str:
 
 
 def _print_servers(table: BatchTable, done: IntArray, errors: IntArray, out: RichConsole) -> None:
-    """The groups with the most rows left."""
+    """Print the groups with the most rows left."""
     groups = len(table.group_names)
     rows = np.bincount(table.groups, weights=table.rows, minlength=groups)
     final = np.bincount(table.groups, weights=done, minlength=groups)
@@ -168,9 +168,10 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
         out.print(f"in the store, but no part of this job: {name}", markup=False)
     bad = sum(not check.ok for check in checks)
     pending = sum(check.pending for check in checks)
-    successes, errors = sum(c.successes for c in checks), sum(c.errors for c in checks)
+    successes = counted(sum(check.successes for check in checks), "success")
+    errors = counted(sum(check.errors for check in checks), "error")
     out.print(
-        f"{int(table.rows.sum()):,} rows: {successes:,} successes, {errors:,} errors, {pending:,} pending, "
+        f"{counted(int(table.rows.sum()), 'row')}: {successes}, {errors}, {pending:,} pending, "
         f"{sum(check.ignored for check in checks):,} ignored; "
         f"{bad:,} of {len(table):,} batches damaged" + (f"; digests ({algorithm}) recomputed" if rehash else "")
     )
@@ -178,7 +179,7 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
 
 
 def _objects(layout: Layout) -> tuple[dict[str, int] | None, list[str]]:
-    """What the store of a published dataset has, and what of it is no part of the folder; None where there is none."""
+    """Return what the store of a published dataset has (None: no store), and what of it is no part of the folder."""
     store = store_of(layout)
     if store is None:
         return None, []

@@ -66,7 +66,7 @@ def show_plan(
 
 
 def _input_has_changed(config: Config, layout: Layout) -> bool:
-    """Whether the next run will find another input than the one that the urls folder was made of."""
+    """Return whether the next run will find another input than the one that the urls folder was made of."""
     checkpoint = load(layout)[0]
     if checkpoint is None or not checkpoint.input_fingerprint:
         return False
@@ -76,8 +76,7 @@ def _input_has_changed(config: Config, layout: Layout) -> bool:
 def plan_beside_run(
     config: Config, layout: Layout, table: BatchTable, rows_left: IntArray, checkpoint: Checkpoint
 ) -> str:
-    """The least time of the last run as planned when it began, beside what it has taken and will take; "" if it has
-    not begun.
+    """Return the least time of the last run as planned, beside what it has taken and will take; "" if it has not begun.
 
     Args:
         rows_left: (B,) rows that are in no complete batch.
@@ -97,7 +96,7 @@ def plan_beside_run(
 def predict_run(
     config: Config, table: BatchTable, rows_left: IntArray, profiles: Mapping[str, Profile], workers: int | None
 ) -> Prediction:
-    """The prediction for rows of this table.
+    """Return the prediction for rows of this table.
 
     Args:
         rows_left: (B,) rows of each batch that are to be fetched.
@@ -133,7 +132,7 @@ def _page(
 
 
 def expected_bytes(table: BatchTable, rows: IntArray, profiles: Mapping[str, Profile]) -> float:
-    """Bytes of all files: a profiled server's median and its share of good samples, for others the mean of those."""
+    """Return bytes of all files: a profiled server's median times its share of good samples, for others the mean."""
     typical = [profile.bytes * _share_good(profile) for profile in profiles.values() if profile.bytes]
     mean = float(np.mean(typical)) if typical else TYPICAL_FILE_BYTES
     group_rows = np.bincount(table.groups, weights=rows, minlength=len(table.group_names))

@@ -1,7 +1,7 @@
 """Back into Slurm's queue: ``python -m ddmpi.cli.requeue CONFIG CODE``, which run.sh calls when a submitted run ended.
 
 A run that stopped before all rows were final (exit code 75), or that lost a rank, its launcher or a node, is to be
-started again with the same command. Slurm can do that with the job as it is. Not so if somebody cancelled the job,
+started again with the same command. Slurm can do that with the job as it is. Not so if a user cancelled the job,
 and not for ever: a job that is put back several times and gets nothing done has a reason that people must look at.
 """
 
@@ -22,12 +22,13 @@ from ddmpi.io import slurm
 from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import configured_layout
+from ddmpi.report.formats import counted
 
 MOST_FRUITLESS: Final = 3
-"""So many times in a row a job goes back without a row more: servers that are parked get their time, a fault ends."""
+"""Times in a row that a job goes back without a row more: servers that are parked get their time, a fault ends."""
 HOPELESS: Final = frozenset({EXIT_DONE, EXIT_BUG, EXIT_SETUP, 126, 127})
-"""Codes after which the same command does the same again; the last two are a shell's: it found no launcher."""
+"""Codes after which the command would end alike again; the last two are a shell's: it found no launcher."""
 
 
 class Attempts(msgspec.Struct, frozen=True):
@@ -41,14 +42,14 @@ class Attempts(msgspec.Struct, frozen=True):
 
 
 def next_attempts(before: Attempts | None, job_id: str, rows: int) -> Attempts:
-    """What is remembered of a run that has ended with so many final rows."""
+    """Return what is remembered of a run that has ended with ``rows`` final rows."""
     if before is None or before.job_id != job_id or rows > before.rows:
         return Attempts(job_id, rows)
     return Attempts(job_id, rows, before.fruitless + 1)
 
 
 def objection(code: int, job: slurm.JobFields | None, attempts: Attempts) -> str:
-    """Why the job does not go back; "" if it does.
+    """Return why the job does not go back; "" if it does.
 
     Args:
         code: what the launcher ended with.
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _put_back(config_path: str, code: int, job_id: str) -> str:
     config = config_module.load(Path(config_path))
-    layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+    layout = configured_layout(config)
     path = layout.logs / "requeues.json"
     checkpoint, _ = load(layout)
     counters = checkpoint.counters if checkpoint is not None else {}
@@ -96,7 +97,7 @@ def _put_back(config_path: str, code: int, job_id: str) -> str:
     if reason:
         return reason
     write_atomically(path, msgspec.json.encode(attempts), layout.temporary)
-    sys.stderr.write(f"ddmpi: {rows:,} rows are final; job {job_id} goes back into the queue\n")
+    sys.stderr.write(f"ddmpi: {counted(rows, 'row')} final; job {job_id} goes back into the queue\n")
     sys.stderr.flush()
     return slurm.requeue(job_id)
 

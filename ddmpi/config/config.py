@@ -1,16 +1,15 @@
 """The config: one frozen tree, loaded from YAML, checked as a whole before anything starts.
 
-Decides which config is acceptable, and what follows from it alone: the limits and the pace group of a server, how many
-lanes it may have, which keys must not change between two runs. It reads the config file and, through ``rule_files``,
-those that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is
-the caller's question.
+Decides which config is acceptable, and what follows from it alone: a server's limits and group, how many ranks may work
+on it at once, which keys must not change between two runs. It reads the config file and, through ``rule_files``, those
+that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is the
+caller's question.
 
 No config can say which servers share an IP address: that is found when the table is partitioned (``with_addresses``).
 
 Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``, apart from the addresses; keys
-that are not in ``semantic()`` may change between two runs over the same output folder.
-
-Which keys of a config differ from those of an earlier run, without keeping their values: one may hold a password.
+that are not in ``semantic()`` may change between two runs over the same output folder. What is remembered of the values
+is their ``digests``: one may hold a password.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import hashlib
 import ipaddress
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -66,6 +65,9 @@ LEGACY_KEYS = (
     "downloader_parameters.logger_level",
 )
 """Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
+_DIGITS: Final = 16
+_NO_KEYS: Final = frozenset({"notices", "contact_missing"})
+"""Fields of the loaded config that are no keys of the file."""
 
 
 class Keys(Section):
@@ -119,7 +121,8 @@ class Keys(Section):
         20.0,
         ge=0,
         le=86_400,
-        description="Seconds to wait at the end for parked servers before ending with rows pending (exit 75).",
+        description="Seconds to wait at the end for servers that are paused, parked or held, before ending with rows "
+        "pending (exit 75).",
     )
     publish: Publish = Field(Publish(), description="Results in an object store.")
     metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")
@@ -131,31 +134,27 @@ class Keys(Section):
     def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         taken = sorted(RESULT_COLUMNS.intersection(names))
         if taken:
-            msg = f"columns that the results do not have anyway (taken: {', '.join(taken)})"
-            raise ValueError(msg)
+            raise ValueError(f"columns that the results do not have anyway (taken: {', '.join(taken)})")
         return names
 
     @field_validator("schedule_rules")
     @classmethod
     def _not_empty(cls, rules: Mapping[int, int]) -> Mapping[int, int]:
         if not rules:
-            msg = "at least one rule, e.g. {1: 1}"
-            raise ValueError(msg)
+            raise ValueError("at least one rule, e.g. {1: 1}")
         return rules
 
     @model_validator(mode="after")
-    def _expectations_are_kept(self) -> Keys:
+    def _expected_are_kept(self) -> Keys:
         missing = [name for name in self.expected.columns if name not in self.keep_columns]
         if missing:
-            msg = f"columns of keep_columns in expected (missing there: {', '.join(missing)})"
-            raise ValueError(msg)
+            raise ValueError(f"columns of keep_columns in expected (missing there: {', '.join(missing)})")
         return self
 
     @model_validator(mode="after")
     def _input_is_not_output(self) -> Keys:
         if PurePosixPath(self.path_to_input) == PurePosixPath(self.path_to_output_folder):
-            msg = "path_to_output_folder to differ from path_to_input"
-            raise ValueError(msg)
+            raise ValueError("path_to_output_folder to differ from path_to_input")
         return self
 
 
@@ -168,18 +167,18 @@ class Config(Keys):
     _addresses: AddressGroups = PrivateAttr(default_factory=NoAddressGroups)
 
     def with_addresses(self, groups: AddressGroups) -> Config:
-        """The same, for an output folder where servers share addresses as ``groups`` has it."""
+        """Return this config for an output folder where servers share addresses as ``groups`` has it."""
         copy = self.model_copy()
         copy._addresses = groups  # noqa: SLF001  # a field would be part of the JSON, and they may be a million
         return copy
 
     @property
     def address_groups(self) -> AddressGroups:
-        """The pace groups of servers that share an address, as far as they are known."""
+        """The server groups of servers that share an address, as far as they are known."""
         return self._addresses
 
     def limits_for(self, server: str) -> Limits:
-        """What the pace group of a canonical server name, or of that name, allows, over all ranks."""
+        """Return what the server group of a canonical server name, or of that name, allows, over all ranks."""
         parameters, rule = self.downloader_parameters, self.rules.find(server)
         if self.rules.per_address and self._addresses.has(server):
             rule = self.rules.per_address[0]
@@ -195,14 +194,14 @@ class Config(Keys):
         )
 
     def group_of(self, server: str) -> str:
-        """The pace group of a canonical server name: its rule's group, that of its address, or the server itself."""
+        """Return the group of a canonical server name: its rule's group, that of its address, or the server itself."""
         rule = self.rules.find(server)
         if rule is None or rule.shared_by is None:
             return server
         return rule.group or self._addresses.group_of(server) or server
 
     def obeys_robots(self, server: str) -> bool:
-        """Whether the server's robots.txt counts."""
+        """Return whether the server's robots.txt counts."""
         rule = self.rules.find(server)
         return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
 
@@ -212,7 +211,7 @@ class Config(Keys):
         return self.downloader_parameters.robots or any(rule.robots for rule in self.rules.root)
 
     def is_known_host(self, server: str) -> bool:
-        """Whether the server's limits come from a file of ``servers_from``."""
+        """Return whether the server's limits come from a file of ``servers_from``."""
         rule = self.rules.find(server)
         return any(rule is shared for shared in self.rules.root[len(self.servers.root) :])
 
@@ -222,12 +221,12 @@ class Config(Keys):
         return None if self.filter is None else parse_filter(self.filter)
 
     def max_lanes(self, batches: int) -> int:
-        """How many ranks may work at once on a server with so many batches (1 or more)."""
+        """Return how many ranks may work at once on a server with ``batches`` batches (1 or more)."""
         fitting = [threshold for threshold in self.schedule_rules if threshold <= batches]
         return self.schedule_rules[max(fitting)] if fitting else 1
 
     def header_list(self) -> list[str]:
-        """The request headers as ``Name: value`` lines; the User-Agent is always among them."""
+        """Return the request headers as ``Name: value`` lines; the User-Agent is always among them."""
         lines = list(self.downloader_parameters.header)
         if not any(_is_user_agent(line) for line in lines):
             lines.insert(0, f"User-Agent: ddmpi/{__version__}")
@@ -235,7 +234,7 @@ class Config(Keys):
 
     @property
     def contact_missing(self) -> bool:
-        """Whether the User-Agent names nobody whom a server's operator could ask."""
+        """Whether the User-Agent lacks a contact whom a server's operator could ask."""
         return not names_contact(self.user_agent)
 
     @property
@@ -249,7 +248,7 @@ class Config(Keys):
         return tuple(map(ipaddress.ip_network, self.downloader_parameters.allow_private_addresses))
 
     def semantic(self) -> dict[str, object]:
-        """The keys that decide what the output holds, by dotted name. They must not change between two runs.
+        """Return the keys that decide what the output holds, by dotted name. They must not change between two runs.
 
         ``servers.groups`` is there because servers of one group are packed into batches of their own; the files of
         ``servers_from`` take part in that.
@@ -268,41 +267,47 @@ class Config(Keys):
         }
 
     def identity_hash(self) -> str:
-        """SHA-256 over ``semantic()``, in hexadecimal."""
+        """Return the SHA-256 over ``semantic()``, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.semantic(), sort_keys=True).encode()).hexdigest()
 
     def with_debug(self) -> Config:
-        """The same, with logs that say everything."""
+        """Return this config with logs that say everything."""
         return self.model_copy(update={"logging": self.logging.model_copy(update={"level": "debug"})})
 
     def to_json(self) -> bytes:
-        """For other ranks, which get the config from rank 0 and read no file."""
+        """Return the bytes for other ranks, which get the config from rank 0 and read no file."""
         return self.model_dump_json().encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Config:
-        """The inverse of ``to_json``."""
+        """Read what ``to_json`` returned."""
         return cls.model_validate_json(data)
 
 
-def load(path: Path) -> Config:
-    """The config in a YAML file.
+ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
+"""A config, its keys as plain data, or the path of its YAML file."""
 
-    Raises: ConfigError for a file that cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
+
+def load(path: Path) -> Config:
+    """Return the config in a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
     """
     data, doubled = read_yaml_file(path)
-    return _checked(data, str(path), doubled)
+    return parse(data, str(path), doubled)
 
 
-def parse(data: object, source: str) -> Config:
-    """The config in plain data, as a YAML or JSON reader returns it; ``source`` is named in messages.
+def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
+    """Return the config in plain data, as a YAML or JSON reader returns it.
 
-    Raises: ConfigError with all problems, one line each.
+    Args:
+        source: is named in messages.
+        problems: what is wrong with the text of the data.
+
+    Raises:
+        ConfigError: with all problems, one line each.
     """
-    return _checked(data, source, [])
-
-
-def _checked(data: object, source: str, problems: list[str]) -> Config:
     if not isinstance(data, Mapping):
         expected = "expected a mapping with at least path_to_input and path_to_output_folder"
         raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
@@ -322,8 +327,32 @@ def _checked(data: object, source: str, problems: list[str]) -> Config:
     return Config(**dict(keys), notices=tuple(notices), rules=rules)
 
 
+def reader_of(config: ConfigLike) -> Callable[[], Config]:
+    """Return a function that reads the config, wherever it is, and raises ConfigError for a wrong one."""
+    if isinstance(config, Config):
+        return lambda: config
+    if isinstance(config, Mapping):
+        return lambda: parse(config, "the config")
+    return lambda: load(Path(config))
+
+
+def digests(config: Config) -> dict[str, str]:
+    """Return a digest of each value, by dotted name."""
+    values = config.model_dump(mode="json")
+    return {
+        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+        for key, value in _flat(values, "")
+        if key not in _NO_KEYS
+    }
+
+
+def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the dotted names of the keys whose values have changed; none where ``before`` is empty."""
+    return [key for key in now if before and before.get(key) != now[key]]
+
+
 def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:
-    """The data without distributed-downloader's own keys and empty sections, and a notice about the former."""
+    """Return the data without distributed-downloader's own keys and empty sections, and a notice about the former."""
     kept, ignored = _split_legacy(data, "")
     for name in (name for name, field in Keys.model_fields.items() if section_of(field) is not None):
         content = kept.get(name)
@@ -341,7 +370,7 @@ def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object]
 
 
 def _split_legacy(mapping: Mapping[object, object], prefix: str) -> tuple[dict[object, object], list[str]]:
-    """A mapping without the legacy keys, and the dotted names of those."""
+    """Return a mapping without the legacy keys, and the dotted names of those."""
     legacy = {key: f"{prefix}{key}" for key in mapping if f"{prefix}{key}" in LEGACY_KEYS}
     return {key: value for key, value in mapping.items() if key not in legacy}, list(legacy.values())
 
@@ -350,45 +379,9 @@ def _is_user_agent(line: str) -> bool:
     return line.partition(":")[0].lower() == "user-agent"
 
 
-_DIGITS: Final = 16
-_NO_KEYS: Final = frozenset({"notices", "contact_missing"})
-"""Fields of the loaded config that nobody writes."""
-
-
-def digests(config: Config) -> dict[str, str]:
-    """A digest of each value, by dotted name."""
-    values = config.model_dump(mode="json")
-    return {
-        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
-        for key, value in _flat(values, "")
-        if key not in _NO_KEYS
-    }
-
-
-def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Dotted names of the keys whose values are others than before; none where nothing is known of before."""
-    return [key for key in now if before and before.get(key) != now[key]]
-
-
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
-"""A config, its keys as plain data, or the path of its YAML file."""
-
-
-def reader_of(config: ConfigLike) -> Callable[[], Config]:
-    """Return what reads the config, wherever it is.
-
-    It raises ConfigError if it is a wrong one.
-    """
-    if isinstance(config, Config):
-        return lambda: config
-    if isinstance(config, Mapping):
-        return lambda: parse(config, "the config")
-    return lambda: load(Path(config))

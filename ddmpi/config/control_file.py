@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
 from ddmpi.config.messages import describe_problem, read_yaml
@@ -28,7 +27,7 @@ class FileRule(Section):
     bytes_per_day: float | None = Field(None, ge=0, description="Bytes in 24 hours; 0 = no limit.")
 
     def rule(self) -> ControlOverride:
-        """The same as the core has it."""
+        """Return the rule as the core has it."""
         return ControlOverride(
             self.match, self.pause, self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_day
         )  # fmt: skip
@@ -43,20 +42,17 @@ class ControlFile(Section):
     stop: bool = Field(default=False, description="Stop softly; the same command goes on later.")
 
     def rules(self) -> tuple[ControlOverride, ...]:
-        """Its rules, in order."""
+        """Return its rules, in order."""
         return tuple(rule.rule() for rule in self.servers)
 
 
 def parse_control(text: str, source: str) -> ControlFile:
-    """The content of a control file; an empty one asks for nothing.
+    """Return the content of a control file; an empty one asks for nothing.
 
     Raises:
         ConfigError: with all problems, one line each; ``source`` is named.
     """
-    try:
-        data, problems = read_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
+    data, problems = read_yaml(text, source)
     try:
         parsed = ControlFile.model_validate({} if data is None else data)
     except ValidationError as error:

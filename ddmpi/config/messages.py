@@ -21,6 +21,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from ddmpi.errors import ConfigError
+
 Path = tuple[int | str, ...]
 """Where a value stands: the keys and list positions that lead to it."""
 
@@ -59,20 +61,21 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(text: str) -> tuple[object, list[str]]:
-    """The data of a YAML text, and the keys that stand twice in a mapping, as problems.
+def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
+    """Return the data of a YAML text, and the keys that stand twice in a mapping, as problems.
 
-    Raises: yaml.YAMLError where the text is not one YAML document.
+    Raises:
+        ConfigError: the text is not one YAML document; ``source`` is named.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)  # which reads the first characters at once
         return loader.get_single_data(), loader.doubled
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2030-02-31 is a ValueError
+        raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequence[str]) -> str:
-    """One line for one of pydantic's errors: dotted path, value, what was expected.
+    """Return one line for one of pydantic's errors: dotted path, value, what was expected.
 
     ``legacy`` names dotted keys that are accepted elsewhere but must not be suggested.
     """
@@ -89,13 +92,13 @@ def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequen
 
 
 def dotted(path: Path) -> str:
-    """``("servers", 0, "match")`` as ``servers[0].match``."""
+    """Return ``("servers", 0, "match")`` as ``servers[0].match``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".") or "the config"
 
 
 def shown(path: Path, value: object) -> str:
-    """A value as it may appear in a message: short, on one line, without secrets."""
+    """Return a value as it may appear in a message: short, on one line, without secrets."""
     if "header" in path and isinstance(value, str):
         return repr(value.partition(":")[0] + ": ...") if ":" in value else "a text without a colon"
     if isinstance(value, str) and ("proxy" in path or "://" in value):
@@ -106,13 +109,13 @@ def shown(path: Path, value: object) -> str:
 
 
 def expected_values(field: FieldInfo) -> str:
-    """What a key may hold, from its type and bounds: ``a whole number from 1 to 100``."""
+    """Return what a key may hold, from its type and bounds: ``a whole number from 1 to 100``."""
     kind, null, _ = _kind(field.annotation).partition(" or null")
     return kind + _bounds([*field.metadata, *_bounds_beside_null(field.annotation)]) + null
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All dotted keys of a model and of the sections in it."""
+    """Yield all dotted keys of a model and of the sections in it."""
     for name, field in model.model_fields.items():
         yield prefix + name
         section = section_of(field)
@@ -121,7 +124,7 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a key that holds a section, None for all others."""
+    """Return the model of a key that holds a section, None for all others."""
     annotation = field.annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and "root" not in annotation.model_fields:
         return annotation
@@ -132,7 +135,7 @@ def _expected_instead(error: ErrorDetails, path: Path, model: type[BaseModel]) -
     cause = error.get("ctx", {}).get("error")
     if error["type"] == "value_error" and isinstance(cause, ValueError):
         return str(cause)
-    field = _field_at(path, model)
+    field = _fields_under(path[:-1], model).get(str(path[-1])) if path else None
     if field is not None:
         return expected_values(field)
     if error["type"] == "model_type":
@@ -140,22 +143,18 @@ def _expected_instead(error: ErrorDetails, path: Path, model: type[BaseModel]) -
     return error["msg"].removeprefix("Input should be ")
 
 
-def _field_at(path: Path, model: type[BaseModel]) -> FieldInfo | None:
-    """The field that a path names, if it ends at one."""
+def _fields_under(path: Path, model: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """Return the fields of the section, or of the items of the list, at a path; none where there is neither."""
     fields: Mapping[str, FieldInfo] = model.model_fields
-    found: FieldInfo | None = None
     for part in path:
-        found = fields.get(part) if isinstance(part, str) else None
-        inner = _item_model(found.annotation) if found is not None else None
-        if inner is not None:
-            fields = inner.model_fields
-        elif found is not None:
-            fields = {}
-    return found
+        if isinstance(part, str) and part in fields:
+            inner = _item_model(fields[part].annotation)
+            fields = {} if inner is None else inner.model_fields
+    return fields
 
 
 def _item_model(annotation: object) -> type[BaseModel] | None:
-    """The model of a section, or of the items of a list of sections."""
+    """Return the model of a section, or of the items of a list of sections."""
     if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
         return next((m for m in map(_item_model, get_args(annotation)) if m is not None), None)
     root = annotation.model_fields.get("root")
@@ -164,7 +163,7 @@ def _item_model(annotation: object) -> type[BaseModel] | None:
 
 def _suggestion(path: Path, model: type[BaseModel], legacy: Sequence[str]) -> str:
     name = str(path[-1])
-    beside = _siblings(path, model)
+    beside = list(_fields_under(path[:-1], model))
     near = difflib.get_close_matches(name, beside, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {dotted((*path[:-1], near[0]))}?"
@@ -172,16 +171,6 @@ def _suggestion(path: Path, model: type[BaseModel], legacy: Sequence[str]) -> st
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"
     return f"; known here: {', '.join(beside)}" if beside else ""
-
-
-def _siblings(path: Path, model: type[BaseModel]) -> list[str]:
-    fields: Mapping[str, FieldInfo] = model.model_fields
-    for part in path[:-1]:
-        field = fields.get(part) if isinstance(part, str) else None
-        inner = _item_model(field.annotation) if field is not None else None
-        if inner is not None:
-            fields = inner.model_fields
-    return list(fields)
 
 
 def _kind(annotation: object) -> str:
@@ -198,7 +187,7 @@ def _kind(annotation: object) -> str:
 
 
 def _bounds_beside_null(annotation: object) -> list[object]:
-    """The bounds of ``X`` in ``X | None``, where X is an annotated type."""
+    """Return the bounds of ``X`` in ``X | None``, where X is an annotated type."""
     if get_origin(annotation) not in {Union, types.UnionType}:
         return []
     infos = [info for part in get_args(annotation) for info in getattr(part, "__metadata__", ())]

@@ -60,11 +60,11 @@ class RowFilter:
     columns: frozenset[str]
     """All columns that it looks at."""
     optional: frozenset[str]
-    """Those of them that need not be there."""
+    """Columns of these that need not be there."""
     _evaluate: _Evaluate
 
     def keeps(self, columns: Columns, rows: int) -> npt.NDArray[np.bool_]:
-        """(n,) which rows to keep. ``columns`` has those that are there, of ``rows`` values each.
+        """Return (n,) which rows to keep. ``columns`` has those that are there, of ``rows`` values each.
 
         Raises:
             pa.ArrowException: a column's type does not go with what it is compared with.

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-import yaml
 from pydantic import Field, ValidationError
 
 from ddmpi.config.messages import describe_problem, read_yaml
@@ -29,7 +28,7 @@ class RuleFile(Section):
 
 
 def rules_from(names: Iterable[str]) -> ServerRules:
-    """The rules of these files (paths, or ``KNOWN_HOSTS``), in order.
+    """Return the rules of these files (paths, or ``KNOWN_HOSTS``), in order.
 
     Raises:
         ConfigError: what is wrong with the first one that cannot be used.
@@ -57,16 +56,15 @@ def _rules_in(path: Path) -> ServerRules:
 
 
 def read_yaml_file(path: Path) -> tuple[object, list[str]]:
-    """The data of a YAML file, and the keys that stand twice in a mapping, as problems.
+    """Return the data of a YAML file, and the keys that stand twice in a mapping, as problems.
 
     Raises:
         ConfigError: the file cannot be read or is no YAML.
     """
     try:
-        return read_yaml(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2030-02-31 is a ValueError
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    return read_yaml(text, str(path))

@@ -69,11 +69,11 @@ class Columns(Section):
     title: TextOrTexts = Field("title", description="Column with the title.")
 
     def as_lists(self) -> dict[str, list[str]]:
-        """The input's names by ours."""
+        """Return the input's names by ours."""
         return {name: [names] if isinstance(names, str) else list(names) for name, names in self}
 
     def plain(self) -> dict[str, str | list[str]]:
-        """The same as JSON keeps it; a list of one name means the same as the name."""
+        """Return the names as JSON keeps them; a list of one name means what the name means."""
         return {name: names[0] if len(names) == 1 else names for name, names in self.as_lists().items()}
 
 
@@ -98,8 +98,7 @@ class OutputStructure(Section):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             used, taken = ", ".join(doubled), ", ".join(TAKEN_NAMES)
-            msg = f"different names for different things ({used} is used twice; {taken} are taken)"
-            raise ValueError(msg)
+            raise ValueError(f"different names for different things ({used} is used twice; {taken} are taken)")
         return self
 
 
@@ -173,8 +172,7 @@ class DownloaderParameters(Section):
     def _holds_one_file(cls, budget_bytes: int, info: ValidationInfo) -> int:
         file_bytes = info.data.get("max_file_bytes", 0)
         if budget_bytes < file_bytes:
-            msg = f"at least max_file_bytes ({file_bytes}), or such a file could never be fetched"
-            raise ValueError(msg)
+            raise ValueError(f"at least max_file_bytes ({file_bytes}), or such a file could never be fetched")
         return budget_bytes
 
 
@@ -212,17 +210,16 @@ class ServerRule(Section):
     @model_validator(mode="after")
     def _one_way_to_share(self) -> ServerRule:
         if self.per_address and self.group is not None:
-            msg = "group or per_address, not both"
-            raise ValueError(msg)
+            raise ValueError("group or per_address, not both")
         return self
 
     def matches(self, server: str) -> bool:
-        """Whether the rule is about this canonical server name. Equal names match although '[' begins a glob's set."""
+        """Return whether the rule means this canonical name. Equal names match although '[' begins a glob's set."""
         return self.match == server or fnmatchcase(server, self.match)
 
     @property
     def shared_by(self) -> str | None:
-        """Who shares the limits: the group of that name, the servers of an address (PER_ADDRESS), or nobody."""
+        """Who shares the limits: the group of that name, the servers of an address (PER_ADDRESS), or None."""
         return PER_ADDRESS if self.per_address else self.group
 
     @property
@@ -243,12 +240,11 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
             name = rule.shared_by
             if name is not None and first.setdefault(name, rule).limits != rule.limits:
                 which = "with per_address" if rule.per_address else f"of the group {name}"
-                msg = f"the same limits in all rules {which}"
-                raise ValueError(msg)
+                raise ValueError(f"the same limits in all rules {which}")
         return self
 
     def find(self, server: str) -> ServerRule | None:
-        """The rule for a canonical server name, or None.
+        """Return the rule for a canonical server name, or None.
 
         A server whose own name is the name of a group belongs to that group: it could not have limits of its own.
         """
@@ -264,8 +260,10 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return cache[server]
 
     def followed_by(self, others: ServerRules) -> ServerRules:
-        """These rules, then the others. A group of theirs that is named here has the limits that it has here, and so
-        have addresses."""
+        """Return these rules, then the others.
+
+        A group of the others that is named here has the limits that it has here, and so have addresses.
+        """
         own = {rule.shared_by: rule for rule in self.root if rule.shared_by is not None}
         adapted = (
             own[rule.shared_by].model_copy(update={"match": rule.match}) if rule.shared_by in own else rule
@@ -293,7 +291,7 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return list(dict.fromkeys(rule.group for rule in self.root if rule.group is not None))
 
     def grouping(self) -> list[list[str | None]]:
-        """``[match, group]`` of what decides who belongs together: the rules with a group or by address
+        """Return ``[match, group]`` of what decides who belongs together: the rules with a group or by address
         (PER_ADDRESS), and those without that may take a server away from such a rule that follows them."""
         pairs: list[list[str | None]] = []
         grouped_ends: list[str] = []
@@ -317,7 +315,7 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
 
 
 def _end_of(pattern: str) -> str:
-    """How all names end that a glob means: what follows its last special character."""
+    """Return how all names end that a glob means: what follows its last special character."""
     return re.split(r"[*?\]]", pattern)[-1]
 
 
@@ -343,13 +341,12 @@ class Backoff(Section):
     def _not_below_base(cls, cap_s: float, info: ValidationInfo) -> float:
         base_s = info.data.get("base_s", 0.0)
         if cap_s < base_s:
-            msg = f"at least base_s ({base_s})"
-            raise ValueError(msg)
+            raise ValueError(f"at least base_s ({base_s})")
         return cap_s
 
 
 class BreakerSection(Section):
-    """When a server that cannot be reached is left alone, and when it is given up."""
+    """When a server that does not answer is parked, and when it is given up."""
 
     failures: int = Field(5, ge=1, le=10_000, description="Connection failures in a row that park a server.")
     probes: int = Field(5, ge=1, le=10_000, description="Failed probes after which the server's rows become errors.")
@@ -391,7 +388,7 @@ class Expected(Section):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those that are named."""
+        """The columns that are named."""
         return tuple(name for name in (self.hash_column, self.bytes_column) if name is not None)
 
 
@@ -404,7 +401,7 @@ class Metrics(Section):
     )
 
     def prometheus_path(self, logs: Path) -> Path:
-        """Where the Prometheus file goes."""
+        """Return where the Prometheus file goes."""
         return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
 
 

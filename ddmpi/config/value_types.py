@@ -34,7 +34,7 @@ _CONNECT_TO_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*")
 
 
 def _header_lines(value: object) -> object:
-    """One header as text is a list of one; an empty text is no header."""
+    """Take one header given as text for a list of one; an empty text is no header."""
     if isinstance(value, str):
         return [value] if value else []
     return value
@@ -43,18 +43,17 @@ def _header_lines(value: object) -> object:
 def _checked_header(line: str) -> str:
     name, colon, content = line.partition(":")
     if not colon or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
-        msg = "a header 'Name: value' in ASCII on one line"
-        raise ValueError(msg)
+        raise ValueError("a header 'Name: value' in ASCII on one line")
     if name.lower() in FORBIDDEN_HEADERS:
-        msg = f"a header other than {name}, which ddmpi sets itself or which would spoil the answers"
-        raise ValueError(msg)
+        raise ValueError(f"a header other than {name}, which ddmpi sets itself or which would spoil the answers")
     return line
 
 
 def _checked_directive(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", text) or text.lower() == "none":
-        msg = "one directive such as noai, noimageai, noindex or noimageindex (none means noindex and nofollow)"
-        raise ValueError(msg)
+        raise ValueError(
+            "one directive such as noai, noimageai, noindex or noimageindex (none means noindex and nofollow)"
+        )
     return text.lower()
 
 
@@ -62,8 +61,7 @@ def _checked_network(text: str) -> str:
     try:
         ipaddress.ip_network(text)
     except ValueError as error:
-        msg = f"a network in CIDR notation such as 127.0.0.0/8 ({error})"
-        raise ValueError(msg) from None
+        raise ValueError(f"a network in CIDR notation such as 127.0.0.0/8 ({error})") from None
     return text
 
 
@@ -74,10 +72,9 @@ def _checked_connect_to(entry: str) -> str:
         or not all(_CONNECT_TO_HOST.fullmatch(host) for host in (parts[1], parts[3]))
         or not all(not port or 1 <= int(port) <= 65_535 for port in (parts[2], parts[4]))
     ):
-        msg = (
+        raise ValueError(
             "HOST:PORT:CONNECT-TO-HOST:CONNECT-TO-PORT as for curl --connect-to (IPv6 in brackets, parts may be empty)"
         )
-        raise ValueError(msg)
     return entry
 
 
@@ -97,7 +94,7 @@ def _checked_proxy(url: str) -> str:
 
 
 def _epoch_seconds(value: object) -> object:
-    """A date with time zone (YAML makes it a datetime, JSON a text) as seconds since 1970-01-01 UTC."""
+    """Turn a date with time zone (YAML makes it a datetime, JSON a text) into seconds since 1970-01-01 UTC."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.replace("Z", "+00:00"))
@@ -111,15 +108,13 @@ def _epoch_seconds(value: object) -> object:
 
 
 def _checked_uri(uri: str, schemes: frozenset[str]) -> str:
-    """Refuses other schemes, and whatever might be a secret: it would end up in logs and in the output folder."""
+    """Refuse other schemes, and whatever might be a secret: it would end up in logs and in the output folder."""
     scheme, _, rest = uri.partition("://")
     if scheme not in schemes:
-        msg = f"a path of this machine, or a URI with one of {', '.join(sorted(schemes))}"
-        raise ValueError(msg)
+        raise ValueError(f"a path of this machine, or a URI with one of {', '.join(sorted(schemes))}")
     user, at, _ = rest.partition("/")[0].rpartition("@")
     if ":" in user or (at and scheme == "s3"):
-        msg = "a URI without keys or passwords: credentials come from the environment"
-        raise ValueError(msg)
+        raise ValueError("a URI without keys or passwords: credentials come from the environment")
     return uri
 
 
@@ -129,35 +124,31 @@ def _checked_input(path: str) -> str:
 
 def _checked_output_folder(path: str) -> str:
     if "://" in path:
-        msg = (
+        raise ValueError(
             "a folder on a local or shared file system: the state of a run needs rename, fsync and a lock, which "
             "object stores do not have; to have the results in one, name it in publish.to"
         )
-        raise ValueError(msg)
     return path
 
 
 def _checked_store(uri: str) -> str:
     if "://" not in uri or uri.partition("://")[0] not in STORE_SCHEMES:
-        msg = (
+        raise ValueError(
             f"a URI of an object store, {' or '.join(f'{scheme}://bucket/prefix' for scheme in sorted(STORE_SCHEMES))}"
         )
-        raise ValueError(msg)
     return _checked_uri(uri, STORE_SCHEMES)
 
 
 def _plain_name(name: str) -> str:
     if name in {"", ".", ".."} or re.search(r"[/\\\x00-\x1f]", name):
-        msg = "a plain name without slashes: it is created inside path_to_output_folder"
-        raise ValueError(msg)
+        raise ValueError("a plain name without slashes: it is created inside path_to_output_folder")
     return name
 
 
 def _each_once(items: tuple[str, ...]) -> tuple[str, ...]:
     doubled = sorted({item for item in items if items.count(item) > 1})
     if doubled:
-        msg = f"each entry once (doubled: {', '.join(doubled)})"
-        raise ValueError(msg)
+        raise ValueError(f"each entry once (doubled: {', '.join(doubled)})")
     return items
 
 
@@ -165,8 +156,7 @@ def _checked_hash(name: str) -> str:
     # SHAKE needs a length from the caller, and other names exist only with some builds of OpenSSL.
     names = sorted(known for known in hashlib.algorithms_guaranteed if not known.startswith("shake"))
     if name not in names:
-        msg = f"one of {', '.join(names)}"
-        raise ValueError(msg)
+        raise ValueError(f"one of {', '.join(names)}")
     return name
 
 
@@ -174,8 +164,7 @@ def _text_or_texts(value: object) -> object:
     given = list(value) if isinstance(value, (list, tuple)) else [value]
     texts = tuple(text for text in given if isinstance(text, str) and text)
     if not texts or len(texts) < len(given):
-        msg = "text, not empty, or a list of such"
-        raise ValueError(msg)
+        raise ValueError("text, not empty, or a list of such")
     return value if isinstance(value, str) else _each_once(texts)
 
 
@@ -186,15 +175,13 @@ def _checked_filter(text: str) -> str:
 
 def _checked_pattern(pattern: str) -> str:
     if re.search(r"[/@\s]", pattern):
-        msg = "a server name or glob without scheme, path or spaces, e.g. '*.archive.org'"
-        raise ValueError(msg)
+        raise ValueError("a server name or glob without scheme, path or spaces, e.g. '*.archive.org'")
     return pattern.lower()  # canonical server names are lowercase
 
 
 def _checked_group(group: str) -> str:
     if group.startswith("__"):
-        msg = "a name that does not begin with '__', which is reserved"
-        raise ValueError(msg)
+        raise ValueError("a name that does not begin with '__', which is reserved")
     return group
 
 

@@ -1,4 +1,4 @@
-"""The messages between the coordinator and the downloaders, and their bytes.
+"""The messages between the coordinator and the downloaders, as bytes and as lines of a log.
 
 Every message is a frozen struct whose type is part of its encoding, so that a decoder can refuse what it does not
 know. Messages carry durations (``wait_s``), never times: the monotonic clocks of two nodes are not comparable.
@@ -10,7 +10,9 @@ Directions: a name that ends the sentence "the coordinator tells a downloader to
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from enum import Enum, IntEnum
+from itertools import islice
 
 import msgspec
 
@@ -20,7 +22,12 @@ REPORT_INTERVAL_S = 0.5
 """How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
 
 REPORTS_PER_S = 200.0
-"""With many ranks they report more rarely: rank 0 reads at most so many reports per second without urgent news."""
+"""With many ranks they report more rarely: rank 0 reads at most this many reports per second without urgent news."""
+
+MOST_CHARACTERS = 1_000
+"""Of a message in a log."""
+MOST_ITEMS = 4
+"""Of a list or mapping in such a line; all are counted."""
 
 
 class Tag(IntEnum):
@@ -53,7 +60,7 @@ class LaneState(str, Enum):
 
 
 class Handoff(msgspec.Struct, frozen=True):
-    """A row that was redirected into another server's pace group and has to be fetched under that group's limits."""
+    """A row that was redirected into another server's server group and has to be fetched under that group's limits."""
 
     batch: BatchRef
     row: int
@@ -65,7 +72,7 @@ class Handoff(msgspec.Struct, frozen=True):
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """Some batches of one pace group and a share of its limits, leased to one rank.
+    """Some batches of one server group and a share of its limits, leased to one rank.
 
     ``packed`` lanes hold batches of many small servers, each of which has its own limits and its own pace; for the
     others ``share`` is what all requests of the lane together may use. ``paces`` is what is known of the servers'
@@ -90,7 +97,7 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 class ControlOverride(msgspec.Struct, frozen=True):
-    """What holds for the pace groups (or the servers without a group) that match. None: as planned."""
+    """What holds for the server groups (or the servers without a group) that match. None: as planned."""
 
     match: str
     pause: bool = False
@@ -251,7 +258,7 @@ class StealResponse(msgspec.Struct, frozen=True, tag=True):
 
 
 class HandedOff(msgspec.Struct, frozen=True, tag=True):
-    """Rows that were redirected into pace groups of which this rank holds no lane."""
+    """Rows that were redirected into server groups of which this rank holds no lane."""
 
     handoffs: tuple[Handoff, ...]
 
@@ -277,7 +284,7 @@ class Samples(msgspec.Struct, frozen=True, tag=True):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """What a rank has asked of one pace group since it last said so. Times count back from the message."""
+    """What a rank has asked of one server group since it last said so. Times count back from the message."""
 
     group: str
     requests: int
@@ -293,7 +300,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
-    """What a rank has done to one pace group (of packed rows: to one server) since it last said so."""
+    """What a rank has done to one server group (of packed rows: to one server) since it last said so."""
 
     group: str
     first_at: float
@@ -362,3 +369,46 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
 def report_interval_s(workers: int) -> float:
     """How often each of so many ranks reports."""
     return max(REPORT_INTERVAL_S, workers / REPORTS_PER_S)
+
+
+def line_of(message: msgspec.Struct) -> str:
+    """Return the message as one line of a log, without control characters: ``StealRequest(request_id=3, time_s=12.5)``.
+
+    Fields that have their default are left out.
+    """
+    text = _text(message)
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
+
+
+def _text(value: object) -> str:
+    match value:
+        case msgspec.Struct():
+            text = f"{type(value).__name__}({', '.join(_fields(value))})"
+        case Enum():
+            text = str(value.value)
+        case bytes():
+            text = f"<{len(value)} bytes>"  # the config, which may hold passwords
+        case float():
+            text = f"{value:.6g}"
+        case str():
+            text = ascii(value)
+        case Mapping():
+            text = f"{{{_few((f'{_text(key)}: {_text(item)}' for key, item in value.items()), len(value))}}}"
+        case tuple():
+            text = f"[{_few(map(_text, value), len(value))}]"
+        case _:
+            text = str(value)
+    return text
+
+
+def _fields(struct: msgspec.Struct) -> Iterator[str]:
+    for field in msgspec.structs.fields(struct):
+        value = getattr(struct, field.name)
+        # What is empty or zero is nearly always the default.
+        if field.required or (value and value != field.default):
+            yield f"{field.name}={_text(value)}"
+
+
+def _few(texts: Iterator[str], count: int) -> str:
+    shown = ", ".join(islice(texts, MOST_ITEMS))
+    return f"{shown}, ... {count} in all" if count > MOST_ITEMS else shown

@@ -68,7 +68,7 @@ def error_code(kind: ErrorKind, http_status: int) -> int:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one pace group allows, or the share of it that one lane holds. 0 means no limit."""
+    """What one server group allows, or the share of it that one lane holds. 0 means no limit."""
 
     rate_per_s: float = 0.0
     connections: int = 8
@@ -125,7 +125,7 @@ class Limits(msgspec.Struct, frozen=True):
 class PaceState(msgspec.Struct, frozen=True):
     """What is worth keeping of a pace when its lane moves or the run ends. All durations count from the message.
 
-    ``spent_hour`` and ``spent_day`` are (seconds left, bytes) as in ``byte_budget``.
+    ``spent_hour`` and ``spent_day`` are (seconds left, bytes) as in ``byte_limits``.
     """
 
     rate_per_s: float = 0.0
@@ -142,7 +142,7 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
 
     ``file`` is relative to the urls folder; the rows are ``rows`` rows from ``offset`` of row group ``row_group``.
     ``sample_rows`` > 0 asks for only so many of the rows that are not final (profiling). ``retry`` says which
-    errors of earlier epochs do not count as final (see ``retry_choice``): those rows are fetched again. Rows on servers
+    errors of earlier epochs do not count as final (see ``retry_filter``): those rows are fetched again. Rows on servers
     that are ``ignored`` are left out, and so are the ``decided`` ones, by index: a rank that sampled them has outcomes
     of them which are in no part yet.
     """

@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ddmpi.errors import EXIT_DONE, SetupError
 from ddmpi.export.options import Order, parse_order
-from ddmpi.io.mpi.comm import Alone
-from ddmpi.io.mpi.launcher import refuse_start, run_together, start_mpi
+from ddmpi.io.mpi.launcher import Alone, Ranks, refuse_start, run_together, start_mpi
 from ddmpi.io.process import LAUNCHED_BY, die_with_launcher
-
-if TYPE_CHECKING:
-    from ddmpi.io.mpi.comm import Ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ranks() -> Ranks:
-    """One process needs no MPI, not even an installed one."""
+    """Return the ranks to work with: one process needs no MPI, not even an installed one."""
     if not any(name in os.environ for name in LAUNCHED_BY):
         return Alone()
     return start_mpi(os.environ)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
@@ -25,10 +25,6 @@ class Options:
     check: bool = False
     resize: int = 0
     shard_bytes: int = SHARD_BYTES
-
-    def stated(self) -> dict[str, object]:
-        """As plain data: what an export that goes on must have in common with the one that was begun."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""How results are cut into shards: pure.
+"""What is exported, and how it is cut into shards.
 
-Decides which row groups go into which shard. It must not know what is done with a shard, or by whom.
+Decides which row groups of which parts go into which shard. It must not know what is done with a shard, or by whom.
 
 Invariants: each row group is in exactly one shard, in order; the same groups and size give the same shards, on any
 number of ranks: that is what makes an export that was stopped go on exactly.
@@ -10,8 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.errors import OutputError, StorageError
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.markers import published_parts
+from ddmpi.io.results.publishing import with_images
 
 
 class RowGroup(NamedTuple):
@@ -26,8 +36,41 @@ class RowGroup(NamedTuple):
 Shard: TypeAlias = "list[RowGroup]"
 
 
+def success_parts(layout: Layout) -> list[str]:
+    """Return all parts with images, relative to the output folder, in the order of their paths.
+
+    Raises:
+        OutputError: there are none.
+        StorageError: a folder cannot be listed.
+    """
+    parts = [layout.relative(part.path) for part in published_parts(layout, "successes")]
+    if not parts:
+        raise OutputError(f"{layout.images}: no images of a ddmpi job are here")
+    return parts
+
+
+def row_groups(layout: Layout, part: str) -> list[RowGroup]:
+    """Return the row groups of one part, as its footer tells.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with reading(layout, part) as path, pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        return [
+            RowGroup(
+                part,
+                index,
+                group.num_rows,
+                sum(group.column(at).total_compressed_size for at in range(group.num_columns)),
+            )
+            for index, group in enumerate(groups)
+            if group.num_rows
+        ]
+
+
 def cut(groups: Iterable[RowGroup], shard_bytes: int) -> list[Shard]:
-    """Consecutive groups of at most ``shard_bytes`` together; a larger group is a shard of its own."""
+    """Cut into consecutive groups of at most ``shard_bytes`` together; a larger group is a shard of its own."""
     shards: list[Shard] = []
     filled = 0
     for group in groups:
@@ -40,27 +83,31 @@ def cut(groups: Iterable[RowGroup], shard_bytes: int) -> list[Shard]:
 
 
 def shard_name(number: int) -> str:
-    """Name of a shard's file or folder, without a suffix; in order as text up to a million shards."""
+    """Return the name of a shard's file or folder, without a suffix; in order as text up to a million shards."""
     return f"shard-{number:06d}"
 
 
-def share(todo: Sequence[int], rank: int, size: int) -> Sequence[int]:
-    """The shards of one rank: they are about equally large, so that taking turns is fair."""
-    return todo[rank::size]
-
-
 def fingerprint(groups: Iterable[RowGroup]) -> str:
-    """Of all that is exported: another run over the results, or a retry, changes it."""
+    """Return a digest of all that is exported: another run over the results, or a retry, changes it."""
     digest = hashlib.sha256()
     for group in groups:
         digest.update(json.dumps(group).encode())
     return digest.hexdigest()
 
 
-def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Sums by key, in the order in which keys come."""
-    sums: dict[str, int] = {}
-    for each in counts:
-        for name, count in each.items():
-            sums[name] = sums.get(name, 0) + count
-    return sums
+@contextmanager
+def reading(layout: Layout, part: str) -> Iterator[Path | pa.NativeFile]:
+    """Open a part with all of its columns, on disk or in an object store; errors in the block name it.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    path = layout.root / part
+    try:
+        yield with_images(layout, part)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise StorageError(f"cannot read part {path}: {error}") from error
+
+
+def _column_bytes(group: pq.RowGroupMetaData) -> Iterator[int]:
+    return (group.column(index).total_compressed_size for index in range(group.num_columns))

@@ -9,60 +9,44 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from ddmpi._version import __version__
 from ddmpi.errors import OutputError, SetupError, StorageError
-from ddmpi.export.duplicates import find_duplicates
-from ddmpi.export.parts import row_groups, success_parts
-from ddmpi.export.plan import RowGroup, cut, fingerprint, shard_name, share, total
-from ddmpi.export.selection import make_look
+from ddmpi.export.options import Options, Order
+from ddmpi.export.plan import RowGroup, cut, fingerprint, row_groups, shard_name, success_parts
+from ddmpi.export.selection import find_duplicates, make_look
 from ddmpi.export.shard_maker import ShardCounts, ShardMaker
 from ddmpi.io import slurm
 from ddmpi.io.folder import checkpoint
 from ddmpi.io.folder.durable import make_folders, write_atomically
-from ddmpi.io.folder.layout import layout_of
+from ddmpi.io.folder.layout import Layout, layout_of
 from ddmpi.io.folder.lock import OutputLock, acquire
+from ddmpi.io.mpi.launcher import Ranks
 from ddmpi.report.formats import counted
-
-if TYPE_CHECKING:
-    from ddmpi.export.options import Options, Order
-    from ddmpi.io.folder.layout import Layout
-    from ddmpi.io.mpi.comm import Ranks
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 _FALLBACK_ALGORITHM: Final = "sha256"
 
 
-@dataclass(frozen=True)
 class Places:
-    """The target folder."""
+    """The paths of the target folder."""
 
-    target: Path
-
-    @property
-    def state(self) -> Path:
-        return self.target / ".export"
-
-    @property
-    def order(self) -> Path:
-        return self.state / "order.json"
-
-    @property
-    def temporary(self) -> Path:
-        return self.state / "tmp"
-
-    @property
-    def summary(self) -> Path:
-        return self.target / "export.json"
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.state = target / ".export"
+        self.order = self.state / "order.json"
+        self.temporary = self.state / "tmp"
+        self.summary = target / "export.json"
 
     def counts(self, shard: int) -> Path:
         return self.state / f"{shard_name(shard)}.json"
@@ -86,7 +70,7 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
     shards = cut(groups, order.options.shard_bytes)
     # Rank 0 looks: on a network file system the others might not see yet what a run before has left.
     todo = ranks.bcast([number for number in range(len(shards)) if not places.counts(number).exists()])
-    own = share(todo, ranks.Get_rank(), ranks.Get_size())
+    own = todo[ranks.Get_rank() :: ranks.Get_size()]  # about equally large: taking turns is fair
     if ranks.Get_rank() == 0:
         say(f"{counted(len(shards), 'shard')}, {len(shards) - len(todo):,} of them done before")
     for done, number in enumerate(own, start=1):
@@ -102,7 +86,7 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
 
 
 def _on_all(ranks: Ranks, find: Callable[[], Any]) -> Any:
-    """What rank 0 finds, or its SetupError, on all ranks."""
+    """Return what rank 0 finds, or its SetupError, on all ranks."""
     found: Any = None
     if ranks.Get_rank() == 0:
         try:
@@ -116,14 +100,14 @@ def _on_all(ranks: Ranks, find: Callable[[], Any]) -> Any:
 
 
 def _on_rank_0(ranks: Ranks, own: Callable[[], OutputLock]) -> OutputLock | None:
-    """The lock on rank 0, None on the others; its SetupError on all."""
+    """Return the lock on rank 0, None on the others; its SetupError on all."""
     locks: list[OutputLock] = []
     _on_all(ranks, lambda: locks.append(own()))
     return locks[0] if locks else None
 
 
 def _all_groups(layout: Layout, parts: list[str], ranks: Ranks) -> list[RowGroup]:
-    """In the order of the parts; each rank opens its share of them."""
+    """Return the row groups in the order of the parts; each rank opens its share of these."""
     own = [row_groups(layout, part) for part in parts[ranks.Get_rank() :: ranks.Get_size()]]
     found = ranks.allgather(own)
     turns = (found[index % ranks.Get_size()][index // ranks.Get_size()] for index in range(len(parts)))
@@ -131,7 +115,7 @@ def _all_groups(layout: Layout, parts: list[str], ranks: Ranks) -> list[RowGroup
 
 
 def _algorithm(layout: Layout) -> str:
-    """The results' hash, as their checkpoint tells."""
+    """Return the results' hash, as their checkpoint tells."""
     saved, _ = checkpoint.load(layout)
     known = saved.config_semantic if saved is not None else {}
     return str(known.get("downloader_parameters.hash_algorithm", _FALLBACK_ALGORITHM))
@@ -143,7 +127,7 @@ def _own(places: Places, options: Options, source: str, environment: Mapping[str
     Raises:
         OutputError: it holds another export or other files, or another process exports into it.
     """
-    wanted = {"version": __version__, "options": options.stated(), "source": source}
+    wanted = {"version": __version__, "options": asdict(options), "source": source}
     if not places.state.exists() and places.target.exists() and any(places.target.iterdir()):
         raise OutputError(f"{places.target} is not empty; export into a new folder")
     make_folders(places.state)
@@ -177,11 +161,11 @@ def _check_same(places: Places, wanted: dict[str, Any]) -> None:
 
 
 def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
-    """``export.json``, and the same for the person."""
+    """Write ``export.json``, and say what is in it."""
     counts = [msgspec.json.decode(places.counts(number).read_bytes(), type=ShardCounts) for number in range(shards)]
     rows, exported = sum(each.rows for each in counts), sum(each.exported for each in counts)
     filled = sum(each.exported > 0 for each in counts)
-    left_out = total(each.left_out for each in counts)
+    left_out = dict(sum((Counter(each.left_out) for each in counts), Counter[str]()))
     if rows != exported + sum(left_out.values()):
         raise StorageError(f"{places.state}: the counts of the shards do not add up: {rows} rows, {exported} exported")
     summary = {
@@ -190,7 +174,7 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
         "left_out": left_out,
         "shards": filled,
         "damaged_rows": [number for each in counts for number in each.damaged],
-        "options": options.stated(),
+        "options": asdict(options),
     }
     write_atomically(places.summary, json.dumps(summary, indent=1).encode())
     shutil.rmtree(places.temporary)

@@ -14,17 +14,15 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import pyarrow as pa
 
+from ddmpi.export.options import Target
+from ddmpi.export.selection import Picture
 from ddmpi.io.folder.durable import NewFile, fsync_path, make_folders, publish
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.schema import ROW_NUMBER
-
-if TYPE_CHECKING:
-    from ddmpi.export.options import Target
-    from ddmpi.export.selection import Picture
 
 _SUFFIXES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\xff\xd8\xff", "jpg"),
@@ -60,7 +58,7 @@ class ShardWriter(Protocol):
 
 
 def open_shard(to: Target, temporary: Path, target: Path, name: str) -> ShardWriter:
-    """A writer of the shard ``name`` below ``target``, built in the folder ``temporary``."""
+    """Return a writer of the shard ``name`` below ``target``, built in the folder ``temporary``."""
     if to == "webdataset":
         return _TarShard(temporary / f"{name}.tar", target / f"{name}.tar")
     if to == "files":
@@ -69,17 +67,17 @@ def open_shard(to: Target, temporary: Path, target: Path, name: str) -> ShardWri
 
 
 def sample_name(row_number: int) -> str:
-    """Twelve digits: a thousand billion rows."""
+    """Return twelve digits: enough for a thousand billion rows."""
     return f"{row_number:012d}"
 
 
 def suffix_of(body: bytes) -> str:
-    """The usual ending of such a file's name, by its first bytes; "bin" where they say nothing."""
+    """Return the usual ending of such a file's name, by its first bytes; "bin" where they say nothing."""
     return next((suffix for at, magic, suffix in _SUFFIXES if body.startswith(magic, at)), "bin")
 
 
 def described(rows: pa.Table, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """The rows as JSON takes them, with what a new image changes."""
+    """Return the rows as JSON takes them, with what a new image changes."""
     found = [{name: _plain(value) for name, value in row.items()} for row in rows.to_pylist()]
     for row, picture in zip(found, pictures, strict=True):
         if picture.digest is not None and picture.resized_size is not None:

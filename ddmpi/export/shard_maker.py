@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,15 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import StorageError
-from ddmpi.export.parts import reading
-from ddmpi.export.plan import RowGroup, Shard
+from ddmpi.export.options import Options
+from ddmpi.export.plan import RowGroup, Shard, reading
 from ddmpi.export.selection import Picture, choose
 from ddmpi.export.shard_formats import ShardWriter, open_shard
+from ddmpi.io.folder.layout import Layout
 from ddmpi.io.results.schema import ROW_NUMBER
-
-if TYPE_CHECKING:
-    from ddmpi.export.options import Options
-    from ddmpi.io.folder.layout import Layout
 
 
 class ShardCounts(msgspec.Struct):
@@ -41,7 +37,7 @@ class ShardCounts(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ShardMaker:
-    """Makes the shards of one rank; ``look`` is that of ``selection.make_look``."""
+    """The shards of one rank; ``look`` is that of ``selection.make_look``."""
 
     layout: Layout
     target: Path
@@ -79,7 +75,7 @@ class ShardMaker:
             writer.discard()
 
     def _choose(self, group: RowGroup, counts: ShardCounts) -> tuple[pa.Table, list[Picture]]:
-        """The rows of a group that are exported, without their image, and their images; the others are counted."""
+        """Return the rows of a group to export, without their image, and their images; count the others."""
         rows, images = self._read(group, counts)
         original, resized = (rows.column(f"hashsum_{name}").to_pylist() for name in ("original", "resized"))
         is_good = np.ones(rows.num_rows, np.bool_)
@@ -96,7 +92,7 @@ class ShardMaker:
         return rows.filter(pa.array(is_good)), pictures
 
     def _read(self, group: RowGroup, counts: ShardCounts) -> tuple[pa.Table, pa.ChunkedArray[pa.LargeBinaryScalar]]:
-        """The rows that their columns let pass; images are read only where there are any."""
+        """Return the rows that their columns let pass; images are read only where there are any."""
         with reading(self.layout, group.part) as path, pq.ParquetFile(path) as file:
             rows = file.read_row_group(group.group, columns=[n for n in file.schema_arrow.names if n != "image"])
             counts.rows += rows.num_rows

@@ -18,7 +18,7 @@ _GONE = "Invalid job id specified"
 
 
 def end_time(environment: Mapping[str, str]) -> float | None:
-    """When this job's allocation ends (seconds since 1970), None outside Slurm or without a limit.
+    """Return when this job's allocation ends (seconds since 1970), None outside Slurm or without a limit.
 
     Slurm sets ``SLURM_JOB_END_TIME`` from 23.02 on; before, the controller has to be asked.
     """
@@ -37,7 +37,7 @@ def end_time(environment: Mapping[str, str]) -> float | None:
 
 
 def seconds_left(configured: float | None, margin_s: float, environment: Mapping[str, str]) -> float | None:
-    """Seconds until the run has to stop, None without a walltime; negative when it is too late.
+    """Return seconds until the run has to stop, None without a walltime; negative when it is too late.
 
     Args:
         configured: the end of the allocation from the config, seconds since 1970; None = ask Slurm.
@@ -48,7 +48,7 @@ def seconds_left(configured: float | None, margin_s: float, environment: Mapping
 
 
 def job_is_gone(job_id: str) -> bool | None:
-    """Whether a job has ended; None where that cannot be told."""
+    """Return whether a job has ended; None where that cannot be told."""
     answer = _squeue(job_id, "%T")
     if answer is None:
         return None
@@ -58,7 +58,7 @@ def job_is_gone(job_id: str) -> bool | None:
 
 
 def job_fields(job_id: str) -> JobFields | None:
-    """What ``scontrol show job`` says, by name; None where that cannot be told."""
+    """Return what ``scontrol show job`` says, by name; None where that cannot be told."""
     answer = _call("scontrol", "--oneliner", "show", "job", job_id)
     if answer is None or answer.returncode:
         return None
@@ -80,7 +80,7 @@ def _squeue(job_id: str, wanted: str) -> subprocess.CompletedProcess[str] | None
 
 
 def _call(name: str, *arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """The answer of one of Slurm's programs, None where there is none."""
+    """Return the answer of one of Slurm's programs, None where there is none."""
     program = shutil.which(name)
     if program is None:
         return None

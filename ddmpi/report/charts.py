@@ -55,7 +55,7 @@ class Chart:
 
 
 def charts(points: Sequence[Point], breaks_s: Sequence[float]) -> list[Chart]:
-    """Rows and bytes over time, throughput, and errors by kind over time."""
+    """Return charts of rows and bytes over time, throughput, and errors by kind over time."""
     seconds = [point.seconds for point in points]
     rows, received = [float(point.rows) for point in points], [float(point.bytes) for point in points]
     rate_seconds, rates = rates_of(seconds, rows)
@@ -76,7 +76,7 @@ def _rate(value: float) -> str:
 
 
 def rates_of(seconds: Sequence[float], totals: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Totals over time as mean rates in at most ``RATE_BINS`` equal spans: (seconds, per second), as a step line."""
+    """Turn totals into mean rates in at most ``RATE_BINS`` equal spans: (seconds, per second), as a step line."""
     span_s = seconds[-1] - seconds[0]
     if span_s < LEAST_SPAN_S:
         return [0.0, 0.0], [0.0, 0.0]
@@ -146,7 +146,7 @@ def _line_chart(
 
 
 def _stack_chart(name: str, points: Sequence[Point], breaks_s: Sequence[float]) -> Chart:
-    """The most frequent kinds upon each other, the others on top."""
+    """Return a chart of the most frequent kinds upon each other, the others on top."""
     last = points[-1].kinds
     kinds = sorted((kind for kind in last if last[kind]), key=lambda kind: (-last[kind], kind))
     shown, others = kinds[:MOST_KINDS], kinds[MOST_KINDS:]
@@ -174,6 +174,6 @@ def _stack_chart(name: str, points: Sequence[Point], breaks_s: Sequence[float]) 
 
 
 def tick_step(most: float, least: float = 1.0) -> float:
-    """The largest of 1, 2 or 5 times a power of ten that goes twice into ``most``; at least ``least``, such a power."""
+    """Return the largest of 1, 2 or 5 times a power of ten that goes twice into ``most``; at least ``least``."""
     power = 10.0 ** math.floor(math.log10(max(2 * least, most) / 2))
     return next((step for step in (5 * power, 2 * power) if step <= most / 2), power)

@@ -1,6 +1,6 @@
 """What a person sees on rank 0: a progress bar on a terminal, else a line every ten seconds; at the end a summary.
 
-Output is a courtesy: when nobody reads any more (closed pipe, full disk) the run goes on without it.
+Output is a courtesy: when the output takes no more (closed pipe, full disk) the run goes on without it.
 """
 
 from __future__ import annotations
@@ -52,12 +52,8 @@ class Console:
         self._history: deque[tuple[float, int, int]] = deque()
         self._broken = False
 
-    def say(self, text: str) -> None:
-        """One line."""
-        self._print(text)
-
     def is_due(self, now: float) -> bool:
-        """Whether ``show`` would show anything: the numbers for it cost something to add up."""
+        """Return whether ``show`` would show anything: the numbers for it cost something to add up."""
         return now >= self._next_at and not self._broken
 
     def show(self, snapshot: Snapshot, now: float) -> None:
@@ -78,7 +74,7 @@ class Console:
             self._update_bar(snapshot)
         elif now >= self._line_at and now - self._history[0][0] >= LEAST_WINDOW_S:
             self._line_at = now + LINE_INTERVAL_S
-            self._print(self._line(snapshot))
+            self.say(self._line(snapshot))
 
     def _line(self, snapshot: Snapshot) -> str:
         if not snapshot.rows:
@@ -116,7 +112,7 @@ class Console:
         return bar
 
     def _text(self, snapshot: Snapshot) -> str:
-        """What is known; rates and the end only where enough was seen for them."""
+        """Return what is known, as text; rates and the end only where enough was seen for them."""
         known = []
         (first, rows_before, bytes_before), (last, rows, size) = self._history[0], self._history[-1]
         if (seconds := last - first) >= LEAST_WINDOW_S:
@@ -134,17 +130,18 @@ class Console:
         return ", ".join(known)
 
     def finish(self, summary: Summary) -> None:
-        """The bar goes, the summary comes."""
+        """Replace the bar by the summary."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self._print(_summary_table(summary))
+        self.say(_summary_table(summary))
         if summary.slowest:
             names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
-            self._print(f"Servers with the most time left: {names}")
-        self._print(summary.ending)
+            self.say(f"Servers with the most time left: {names}")
+        self.say(summary.ending)
 
-    def _print(self, text: RenderableType) -> None:
+    def say(self, text: RenderableType) -> None:
+        """Print a line, or what rich makes of it, as long as the output takes it."""
         if self._broken:
             return
         try:
@@ -155,7 +152,7 @@ class Console:
 
 
 def _rate(per_s: float) -> str:
-    """A polite run over a few servers fetches less than one file per second."""
+    """Return the rate as text, with a decimal below 10: a polite run over few servers is slow."""
     return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.1f}"
 
 

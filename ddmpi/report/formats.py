@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def duration(seconds: float | None) -> str:
-    """Such as ``1 h 02 min``; ``?`` for None."""
+    """Return a text such as ``1 h 02 min``; ``?`` for None."""
     if seconds is None:
         return "?"
     if seconds < 60:
@@ -17,7 +17,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(size_bytes: float) -> str:
-    """Such as ``1.5 GB`` (powers of 1,000)."""
+    """Return a text such as ``1.5 GB`` (powers of 1,000)."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if size_bytes < 1000:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
@@ -26,11 +26,11 @@ def size(size_bytes: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Such as ``1 batch`` and ``2,000 batches``."""
-    plural = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    """Return a text such as ``1 batch`` and ``2,000 batches``."""
+    plural = "" if count == 1 else "es" if noun.endswith(("ch", "s")) else "s"
     return f"{count:,} {noun}{plural}"
 
 
 def share(part: float, whole: float) -> str:
-    """Such as ``12.50 %``; empty where there is no whole."""
+    """Return a text such as ``12.50 %``; empty where there is no whole."""
     return f"{100 * part / whole:.2f} %" if whole else ""

@@ -28,7 +28,7 @@ from markupsafe import Markup, escape
 from ddmpi.errors import EXIT_DONE
 from ddmpi.report.charts import charts
 from ddmpi.report.data import Report, ServerLine, Summary
-from ddmpi.report.formats import duration, share, size
+from ddmpi.report.formats import counted, duration, share, size
 
 MOST_SERVERS: Final = 1_000
 """Lines of the table of servers; the rest is one sentence."""
@@ -63,12 +63,12 @@ def _template() -> Template:
 
 
 def _breakable(name: str) -> Markup:
-    """A host's name, which a narrow column breaks after its dots where it can."""
+    """Return a host's name, which a narrow column breaks after its dots where it can."""
     return escape(name).replace(".", Markup(".<wbr>"))
 
 
 def render(report: Report) -> str:
-    """The page."""
+    """Return the report as HTML."""
     script = _source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     summary = report.summary
@@ -100,7 +100,7 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
         ("successes", f"{summary.successes:,}", share(summary.successes, summary.rows)),
         ("errors", f"{summary.errors:,}", share(summary.errors, summary.rows)),
         ("pending", f"{summary.pending:,}", share(summary.pending, summary.rows)),
-        ("fetched in this run", f"{summary.fetched_rows:,}", f"rows, by {summary.requests:,} requests"),
+        ("fetched in this run", f"{summary.fetched_rows:,}", f"rows, in {counted(summary.requests, 'request')}"),
         ("received", size(summary.fetched_bytes), f"{size(summary.fetched_bytes / seconds)}/s"),
         ("time", duration(summary.seconds), ""),
         ("throughput", f"{summary.fetched_rows / seconds:,.1f}", "rows/s"),
@@ -111,17 +111,18 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def _comparison(report: Report) -> str:
-    """The bound beside the time of the download: only a run that has fetched all can be measured by it."""
+    """Compare the bound with the time of the download: only a run that has fetched all can be measured by it."""
     bound_s, download_s, summary = report.bound_s, report.download_s, report.summary
     if bound_s is None:
         return "The run ended before the download was planned."
     if not bound_s:
         return "Nothing was left to fetch."
-    text = f"The least time is that of {report.bound_by}: its rows at its pace, as planned. "
+    text = f"The least time is what {report.bound_by} needs for its rows at the rate that was planned for it. "
     if summary.pending:
-        return text + f"{summary.pending:,} rows are pending: the download's time cannot be compared with it."
+        verb = "is" if summary.pending == 1 else "are"
+        return text + f"{counted(summary.pending, 'row')} {verb} pending, so the run says nothing about it yet."
     if download_s < bound_s:
-        return text + "The download took less: servers answered faster than the plan assumed."
+        return text + "The download took less: servers answered faster than planned."
     return text + f"The download took {download_s / bound_s:.2f} times as long."
 
 
@@ -168,6 +169,6 @@ def _cells(line: ServerLine) -> list[_Cell]:
 
 
 def _cell(value: float, text: str | Callable[[float], str]) -> _Cell:
-    """What is 0 was not measured or did not happen: the cell stays empty."""
+    """Return the cell of a value; of 0 (not measured, or did not happen) it is empty."""
     shown = text.format(value) if isinstance(text, str) else text(value)
     return _Cell(round(value, 4), shown if value else "")

@@ -1,6 +1,6 @@
 """A run under MPI: what each rank does between its start and its one exit code.
 
-Rank 0's part is in ``roles.conducting``: what that needs takes its time to load, and the other ranks do without.
+Rank 0's part is in ``roles.rank0``: what that needs takes its time to load, and the other ranks do without.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from PIL import Image
 from ddmpi.errors import StorageError
 from ddmpi.export import __main__ as program
 from ddmpi.export import shard_maker as maker
-from ddmpi.export.duplicates import find_duplicates, later_rows
-from ddmpi.export.plan import RowGroup, cut, fingerprint, share
+from ddmpi.export.plan import RowGroup, cut, fingerprint
+from ddmpi.export.selection import find_duplicates, later_rows
 from ddmpi.export.shard_formats import suffix_of
 from ddmpi.io.folder.checkpoint import Checkpoint, save
 from ddmpi.io.folder.layout import Layout
@@ -328,7 +328,6 @@ def test_row_groups_are_cut_in_order_by_size() -> None:
     assert [[g.group for g in shard] for shard in cut(groups, 10)] == [[0, 1], [2], [3], [4, 5], [6]]
     assert cut([], 10) == []
     assert fingerprint(groups) != fingerprint(groups[:-1])
-    assert sorted(n for rank in range(3) for n in share(range(8), rank, 3)) == list(range(8))
 
 
 def test_of_equal_digests_the_first_row_stays() -> None:

@@ -138,8 +138,8 @@ ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
         "tests/core/pace/test_outage.py::test_many_servers_that_answered_before_make_an_outage",
     ),
     88: (
-        "tests/io/results/test_expectations.py::test_files_that_are_not_what_the_table_says_are_errors",
-        "tests/io/results/test_expectations.py::test_what_is_compared",
+        "tests/io/results/test_rows.py::test_files_that_are_not_what_the_table_says_are_errors",
+        "tests/io/results/test_rows.py::test_what_is_compared",
     ),
     84: ("tests/hostile/test_guard.py::test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once",),
 }

@@ -33,7 +33,8 @@ from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
 from ddmpi.core.rules.addresses import address_rule
 from ddmpi.core.rules.verdict import Outcome, classify
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.http.transfers import TransferOptions, Transfers
+from ddmpi.io.http.easy_handle import TransferOptions
+from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.results.writer import ResultWriter
 from tests.hostile.mutations import answer_bytes, objection
 from tests.io.result_data import committed, make_batch, open_writer

@@ -1,8 +1,8 @@
 """Whatever reads bytes that a stranger sends or a disk may damage: no bytes raise what is not documented, and no
 damage is taken for what was written.
 
-Beside these: URLs in ``test_urls``, whole answers in ``test_outcome``, images in ``test_image_bytes``, rules of
-robots.txt in ``test_robots``, X-Robots-Tag in ``test_robots_tag``.
+Beside these: URLs in ``test_urls``, whole answers in ``test_verdict``, images in ``test_image_bytes``, rules of
+robots.txt in ``test_robots_txt``, X-Robots-Tag in ``test_x_robots_tag``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from ddmpi.core.records import Answer, ErrorKind, Task
 from ddmpi.core.rules.addresses import address_rule
 from ddmpi.core.rules.urls import Parsed, parse_url
 from ddmpi.core.rules.verdict import classify
-from ddmpi.io.http.transfers import TransferOptions, Transfers
+from ddmpi.io.http.easy_handle import TransferOptions
+from ddmpi.io.http.transfers import Transfers
 
 CLOSED = "127.40.255.254"
 """On port 9 of this address nothing listens."""

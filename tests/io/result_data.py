@@ -13,7 +13,8 @@ from PIL import Image
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
 from ddmpi.io.folder.fence import open_epoch
 from ddmpi.io.folder.layout import Layout, PartKind
-from ddmpi.io.results.writer import PartCommitted, PartsClosed, ResultWriter, WriterEvent, WriterFailed
+from ddmpi.io.results.parts import PartCommitted
+from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterEvent, WriterFailed
 
 FETCHED_AT = 1_700_000_000.25
 

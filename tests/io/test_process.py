@@ -1,4 +1,4 @@
-"""One allocator for all of a process, and freed memory that goes back: each in a process of its own."""
+"""The process of a rank: one allocator, memory that goes back, no life after its launcher, a share of the cores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+
+from ddmpi.io.process import share_of_cores
 
 ARROW = """
 import os
@@ -25,6 +27,16 @@ before = resident_bytes(os.getpid())
 give_back_freed()
 print((before - resident_bytes(os.getpid())) >> 20)
 """
+RANK = """
+import os, sys, time
+from ddmpi.io.process import die_with_launcher
+die_with_launcher(os.environ)
+os.write(1, b"ready\\n")
+sys.stdin.read()
+os.write(1, b"lives on")
+"""
+LAUNCHER = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {RANK!r}]))"
+ALL = frozenset(range(8))
 
 
 def printed(program: str, **environment: str) -> str:
@@ -42,3 +54,38 @@ def test_arrow_uses_malloc_unless_somebody_has_said_otherwise(chosen: dict[str, 
 
 def test_memory_between_what_is_kept_goes_back() -> None:
     assert int(printed(PIECES)) > 40, "of 62 MiB"
+
+
+@pytest.mark.parametrize(
+    ("variable", "lives"), [("PMI_RANK", False), ("OMPI_COMM_WORLD_RANK", False), ("SLURM_STEP_ID", False), ("A", True)]
+)
+def test_a_rank_dies_with_its_launcher_and_a_plain_program_does_not(variable: str, lives: bool) -> None:
+    environment = {**os.environ, variable: "0"}
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "ready\n"
+        launcher.kill()
+        launcher.wait()
+        # The rank holds the other ends of both pipes: its output ends with it, and its input only now.
+        if lives:
+            launcher.stdin.close()
+        assert launcher.stdout.read() == ("lives on" if lives else "")
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "share"),
+    [
+        pytest.param(ALL, [], 8, id="alone it has all"),
+        pytest.param(ALL, [ALL, ALL, ALL], 2, id="without pinning it has its part"),
+        pytest.param(ALL, [ALL, ALL], 2, id="a third of eight, in whole cores"),
+        pytest.param(frozenset({2}), [frozenset({0}), frozenset({1})], 1, id="pinned to one core each"),
+        pytest.param(frozenset({0, 1, 2, 3}), [frozenset({4, 5, 6, 7})], 4, id="pinned to sockets"),
+        pytest.param(frozenset({0, 1}), [frozenset({0, 1})] * 7, 1, id="never less than one"),
+        pytest.param(ALL, [frozenset()], 8, id="a rank that does not download counts for nothing"),
+    ],
+)
+def test_share_of_cores(own: frozenset[int], others: list[frozenset[int]], share: int) -> None:
+    assert share_of_cores(own, [own, *others]) == share

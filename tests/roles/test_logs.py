@@ -14,6 +14,7 @@ from mpi4py import MPI
 from ddmpi.cli import arguments
 from ddmpi.config.config import parse
 from ddmpi.core.protocol import (
+    MOST_CHARACTERS,
     Assign,
     Counters,
     Exit,
@@ -24,9 +25,9 @@ from ddmpi.core.protocol import (
     StealRequest,
     Stop,
     StopReason,
+    line_of,
 )
 from ddmpi.io.mpi.mailbox import Mailbox
-from ddmpi.io.mpi.message_text import MOST_CHARACTERS, line_of
 from tests.core.frontier.test_frontier import batch, lane
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet

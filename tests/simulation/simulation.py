@@ -149,7 +149,7 @@ class Simulation:
                 samples_per_server=cluster.samples, grace_s=cluster.grace_s,
             ),
             counts,
-            make_plan=lambda _: world.plan(workers, cluster.schedule_rules, counts.rows),
+            make_plan=lambda _: world.plan(workers, cluster.schedule_rules),
             targets=world.targets(counts) if cluster.samples else (),
             profiles={},
             paces=paces,

@@ -106,6 +106,10 @@ class World:
         """Rows of the table."""
         return sum(len(batch.rows) for batch in self.batches)
 
+    def batch_rows(self) -> IntArray:
+        """(B,) rows of each batch."""
+        return np.array([len(batch.rows) for batch in self.batches], np.int64)
+
     def ref(self, batch_id: int) -> BatchRef:
         """Where the batch's rows are, as far as the core is concerned."""
         batch = self.batches[batch_id]
@@ -123,7 +127,7 @@ class World:
     def _begun_ref(self, batch_id: int, counts: BatchCounts) -> BatchRef:
         return msgspec.structs.replace(self.ref(batch_id), parts=tuple(counts.parts.get(batch_id, ())))
 
-    def plan(self, workers: Sequence[int], max_lanes: Mapping[int, int], rows: IntArray) -> Plan:
+    def plan(self, workers: Sequence[int], max_lanes: Mapping[int, int]) -> Plan:
         """The plan of a run. ``max_lanes`` is ``schedule_rules``: batches -> ranks at once."""
         names = list(dict.fromkeys(batch.group for batch in self.batches))
         index_of = {name: index for index, name in enumerate(names)}
@@ -134,7 +138,7 @@ class World:
             return max_lanes[max(fitting)] if fitting else 1
 
         return Plan(
-            batch_rows=rows,
+            batch_rows=self.batch_rows(),
             batch_group=np.array([index_of[batch.group] for batch in self.batches], np.int64),
             group_names=names,
             limits=self.limits_for,
@@ -235,8 +239,7 @@ class Disk:
 
     def count(self, world: World) -> BatchCounts:
         """What is final, as rank 0 finds it in the output folder."""
-        rows = np.array([len(batch.rows) for batch in world.batches], np.int64)
-        counts = BatchCounts(rows)
+        counts = BatchCounts(world.batch_rows())
         contents: dict[int, BatchContent] = {}
         for path, part in self.parts.items():
             known = contents.get(part.batch_id, BatchContent(part.batch_id, 0, 0))

@@ -94,8 +94,8 @@ def test_limits_change_and_servers_pause_while_a_run_is_on(tmp_path: Path, new_j
         )
         code, printed = finish(process)
         assert code == 75, printed
-        assert f"Overrides: {paused}: paused" in printed
-        assert f"Overrides: {hastened}: now unlimited requests/s, 8 connections" in printed
+        assert f"Control: {paused}: held" in printed
+        assert f"Control: {hastened}: now unlimited requests/s, 8 connections" in printed
         final = rows_of(job.output / "images", ["server_name"]).column("server_name").to_pylist()
         assert final.count(hastened) == rows // 2
         assert final.count(paused) < rows // 2
@@ -155,7 +155,7 @@ def test_a_run_that_stops_early_says_so_in_its_report(tmp_path: Path, new_job: M
         job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, final_wait_s=1)
         assert job.run(1)[0] == 75
     report = (job.output / "report.html").read_text()
-    assert "50 rows are pending, because their servers are parked" in report
+    assert "50 rows are pending, because their servers are paused" in report
     assert "Servers with the most time left" in report
 
 

@@ -11,18 +11,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import yaml
 
 from ddmpi.cli.arguments import parse_arguments
 from ddmpi.config.config import load
-from ddmpi.io.results.schema import error_schema, success_schema
+from ddmpi.io.folder.layout import PART_KINDS, PartKind
+from ddmpi.io.results.schema import result_schema
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_address, plain_fleet
 from tests.whole.job import ROOT
@@ -117,11 +117,12 @@ def test_the_example_config_loads(tmp_path: Path) -> None:
     assert load(tmp_path / "birds.yaml").keep_columns == ("species",)
 
 
-@pytest.mark.parametrize(("title", "schema"), [("Successes", success_schema), ("Errors", error_schema)])
-def test_every_column_is_described_with_its_type(title: str, schema: Callable[[], pa.Schema]) -> None:
-    section = OUTPUT.partition(f"## {title}\n")[2].partition("\n## ")[0]
+@pytest.mark.parametrize("kind", PART_KINDS)
+def test_every_column_is_described_with_its_type(kind: PartKind) -> None:
+    section = OUTPUT.partition(f"## {kind.title()}\n")[2].partition("\n## ")[0]
     described = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)
-    expected = [(field.name, str(field.type).replace("item: ", "").replace("element: ", "")) for field in schema()]
+    schema = result_schema(kind)
+    expected = [(field.name, str(field.type).replace("item: ", "").replace("element: ", "")) for field in schema]
     assert described == expected
 
 

@@ -1,11 +1,8 @@
-"""When a server's bodies are paid for: its limits on bytes per second, per hour and per day. Pure.
+"""The limits of one holder on bytes: per second, per hour and per day. Pure.
 
-Decides from the bodies so far until when the next one has to wait. It must not know requests per second, or pauses that
-a server asks for. A body's size is known only at its end, so it is paid for afterwards.
-
-How many bytes a server may send in any window of an hour or a day, and when the next one may come. Pure.
-
-Decides from the bytes that came so far until when a server has to be left alone. It must not know requests or rates.
+Decides from the bodies so far until when the next request has to wait. It must not know requests per second, or pauses
+that a server asks for. A body's size is known only at its end, so it is paid for afterwards: at the limit per second by
+time (``paid_at``), and from the budgets of an hour and a day (``ByteBudget``).
 
 Invariant: once ``blocked_until`` is in the past, the bytes of the window that ends now are less than the budget. Bytes
 are counted by sixtieths of the window and forgotten when the whole sixtieth is outside: never too early, and at most
@@ -102,7 +99,7 @@ class ByteBudget:
         self._total_bytes = sum(size_bytes for _, size_bytes in self._slots)
 
     def charge(self, now: float, size_bytes: float) -> None:
-        """So many bytes have come."""
+        """Charge ``size_bytes`` to the current slot."""
         if not self.budget_bytes:
             return
         self._forget(now)

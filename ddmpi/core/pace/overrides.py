@@ -88,7 +88,7 @@ def describe_changes(before: Sequence[ControlOverride], after: Sequence[ControlO
 
 def _described(rule: ControlOverride) -> str:
     if rule.pause:
-        return "paused"
+        return "held"
     named = (
         ("requests/s", rule.rate_per_s),
         ("connections", rule.connections),

@@ -1,4 +1,4 @@
-"""Which servers share an IP address, and so one pace group. Pure.
+"""Which servers share an IP address, and so one server group. Pure.
 
 Decides the groups from the addresses of the servers, and which host's addresses are a server's. Must not know how names
 are looked up, or which rule asks for it.

@@ -148,7 +148,7 @@ class ServerTable(NamedTuple):
     """Strings, all different."""
     rows: IntArray
     groups: pa.Array[Any]
-    """Strings: the pace group that a rule puts the server into, null where the server is on its own."""
+    """Strings: the server group that a rule puts the server into, null where the server is on its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Cut:
 
     server_names: pa.Array[Any]
     groups: pa.Array[Any]
-    """The pace group of the batch; for packed servers without one a name of its own, ``__many__/N``."""
+    """The server group of the batch; for packed servers without one a name of its own, ``__many__/N``."""
     partition_ids: IntArray
     rows: IntArray
     order: IntArray

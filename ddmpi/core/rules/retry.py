@@ -1,7 +1,7 @@
 """Whether a row is tried again, and after how long.
 
 Decides: from how one try of a row ended, and how many there were, the delay until the next one. Must not know: what
-the server as a whole is going through (``pace``), why a try counts as failed (``outcome``), the clock.
+the server as a whole is going through (``pace``), why a try counts as failed (``verdict``), the clock.
 
 Why the kinds of failure have different bounds:
 
@@ -10,7 +10,7 @@ Why the kinds of failure have different bounds:
 - A *connection failure* says nothing about the row either. While the breaker parks the server the caller keeps the
   rows, and the pace's ``dead`` turns them into errors. A row that is alone on its server sees that after
   ``breaker_failures + breaker_probes`` tries; ``connect_attempts`` is above that sum, so that it decides only where
-  the breaker cannot: one dead host in a pace group whose other hosts answer.
+  the breaker cannot: one dead host in a server group whose other hosts answer.
 - A failed *name look-up* is confirmed once, later than libcurl forgets a failed look-up: an earlier try would be
   answered from its cache. Names that do not exist are too common for more (5 % of the rows of a web crawl).
 - All *other* transient failures are tried ``max_attempts`` times with doubling waits.

@@ -5,7 +5,7 @@ not know limits (the audit compares nothing, so that it cannot be wrong in the s
 where its figures are written.
 
 A rank sends the start of each request, four bytes each, by the wall clock: highest rates of single ranks would not add
-up. Rank 0 merges them per pace group and keeps the last minute and some; the clocks of two nodes differ by some
+up. Rank 0 merges them per server group and keeps the last minute and some; the clocks of two nodes differ by some
 milliseconds, which changes a highest rate over a second by at most as much of it.
 
 Invariants: every request is counted once; a window is counted as soon as all ranks have reported it, unless a rank is
@@ -35,7 +35,7 @@ MOST_GROUPS = 200_000
 
 @dataclass(frozen=True)
 class Audited:
-    """One row of the table: a pace group over all ranks."""
+    """One row of the table: a server group over all ranks."""
 
     group: str
     requests: int = 0

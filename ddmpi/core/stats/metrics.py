@@ -5,8 +5,6 @@ numbers come from, where the lines are kept, or what time it is.
 
 Invariants: totals (``fetched_rows``, ``requests``, ``bytes``) continue over all runs of an output folder; a thinned
 history keeps the first and the last line of each run, in order.
-
-The measurements of one run that a chart needs: a run of any length in at most so many points. Pure.
 """
 
 from __future__ import annotations
@@ -20,6 +18,9 @@ from ddmpi.core.protocol import Counters
 from ddmpi.core.records import UNDECODABLE
 from ddmpi.core.stats.audit import Audit
 from ddmpi.core.stats.usage import UsageTable
+
+MOST_POINTS = 600
+"""Points of a chart: more than a screen has columns for it."""
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -66,19 +67,19 @@ class Totals(msgspec.Struct, frozen=True):
     bytes: int = 0
 
     def plus(self, other: Totals) -> Totals:
-        """Both together."""
+        """Return both together."""
         return Totals(
             self.fetched_rows + other.fetched_rows, self.requests + other.requests, self.bytes + other.bytes
         )  # fmt: skip
 
 
 def totals_of(line: Measurement | None) -> Totals:
-    """What all runs up to this line have fetched."""
+    """Return what all runs up to this line have fetched."""
     return Totals() if line is None else Totals(line.fetched_rows, line.requests, line.bytes)
 
 
 def with_rates(line: Measurement, before: Measurement | None) -> Measurement:
-    """The line with its means since the one before, which is of the same run, if there is one."""
+    """Return the line with its means since the one before, which is of its run (None: it is the first)."""
     seconds = 0.0 if before is None else line.unix_s - before.unix_s
     if before is None or seconds <= 0:
         return line
@@ -91,7 +92,7 @@ def with_rates(line: Measurement, before: Measurement | None) -> Measurement:
 
 
 def encode_line(line: Measurement) -> bytes:
-    """The line as JSON, with its end."""
+    """Return the line as JSON, with its end."""
     return msgspec.json.encode(line) + b"\n"
 
 
@@ -99,7 +100,7 @@ _decoder = msgspec.json.Decoder(Measurement)
 
 
 def decode_lines(lines: Iterable[bytes]) -> Iterator[Measurement]:
-    """The lines that are whole: a kill may have cut one off, and a full disk may have damaged one."""
+    """Decode the lines that are whole: a kill may have cut one off, and a full disk may have damaged one."""
     return (line for line in map(_decoded, lines) if line is not None)
 
 
@@ -111,7 +112,7 @@ def _decoded(line: bytes) -> Measurement | None:
 
 
 def thinned(lines: Sequence[Measurement]) -> list[Measurement]:
-    """Every second line, and the first and last one of each run."""
+    """Return every second line, and the first and last one of each run."""
     kept = []
     for index, line in enumerate(lines):
         starts = index == 0 or lines[index - 1].run != line.run
@@ -119,6 +120,33 @@ def thinned(lines: Sequence[Measurement]) -> list[Measurement]:
         if index % 2 == 0 or starts or ends:
             kept.append(line)
     return kept
+
+
+class History:
+    """The measurements of one run for a chart: a run of any length in at most ``MOST_POINTS``.
+
+    When the points are too many, every second one goes, and the interval between two doubles.
+
+    Args:
+        now: when the run began; seconds, monotonic, as in all methods.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.lines: list[Measurement] = []
+        self.interval_s = 1.0
+        self._next_at = now
+
+    def is_due(self, now: float) -> bool:
+        """Return whether a point at this time is wanted."""
+        return now >= self._next_at
+
+    def add(self, now: float, line: Measurement) -> None:
+        """Keep a point; times must not go back."""
+        if len(self.lines) >= MOST_POINTS:
+            self.lines = self.lines[::2]
+            self.interval_s *= 2
+        self.lines.append(line)
+        self._next_at = now + self.interval_s
 
 
 # ---- Prometheus
@@ -142,7 +170,7 @@ _COUNTERS = (
 
 
 def prometheus_text(line: Measurement, output: str) -> str:
-    """The line in the text format 0.0.4; ``output`` labels every sample, so that two jobs of one node differ."""
+    """Return the line in the text format 0.0.4; ``output`` labels every sample, so that two jobs of one node differ."""
     label = f'output="{_escaped(output)}"'
     parts = [
         _family("rows_final", "gauge", "Rows with a durable outcome.", {
@@ -170,35 +198,6 @@ def _family(name: str, kind: str, text: str, samples: dict[str, float]) -> str:
 
 def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-MOST_POINTS = 600
-"""Points of a chart: more than a screen has columns for it."""
-
-
-class History:
-    """Whenever the points are too many, every second one goes, and the interval between two doubles.
-
-    Args:
-        now: when the run began; seconds, monotonic, as in all methods.
-    """
-
-    def __init__(self, now: float) -> None:
-        self.lines: list[Measurement] = []
-        self.interval_s = 1.0
-        self._next_at = now
-
-    def is_due(self, now: float) -> bool:
-        """Whether a point at this time is wanted."""
-        return now >= self._next_at
-
-    def add(self, now: float, line: Measurement) -> None:
-        """Keep a point; times must not go back."""
-        if len(self.lines) >= MOST_POINTS:
-            self.lines = self.lines[::2]
-            self.interval_s *= 2
-        self.lines.append(line)
-        self._next_at = now + self.interval_s
 
 
 @dataclass

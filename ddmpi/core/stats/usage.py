@@ -2,7 +2,7 @@
 
 Decides what is counted and in which form counts can be added: latencies are counts in buckets of a fixed width (a
 factor of sqrt(2)), so that the sum over ranks and runs has percentiles too, each right to within a fifth. It must not
-know where counts come from or go to. Memory is bounded by the number of pace groups; packed servers are one of them.
+know where counts come from or go to. Memory is bounded by the number of server groups; packed servers are one of them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class UsageCounter:
 
 @dataclass(frozen=True)
 class GroupUsage:
-    """What is known of one pace group, over all ranks and runs."""
+    """What is known of one server group, over all ranks and runs."""
 
     requests: int
     throttled: int
@@ -87,7 +87,7 @@ COLUMNS = ("requests", "throttled", "bytes", "span_s", "paused_s")
 
 
 class UsageTable:
-    """The sum over all ranks, by pace group."""
+    """The sum over all ranks, by server group."""
 
     def __init__(self) -> None:
         self.names: list[str] = []

@@ -24,7 +24,7 @@ VERSION: Final = 1
 
 
 class ServerState(msgspec.Struct, frozen=True):
-    """What was learned of a pace group. ``not_before`` is wall clock, seconds since 1970: it outlives the machine."""
+    """What was learned of a server group. ``not_before`` is wall clock, seconds since 1970: it outlives the machine."""
 
     rate_per_s: float = 0.0
     not_before: float = 0.0
@@ -33,7 +33,7 @@ class ServerState(msgspec.Struct, frozen=True):
     throttles: int = 0
     bytes_of_hour: tuple[tuple[float, float], ...] = ()
     bytes_of_day: tuple[tuple[float, float], ...] = ()
-    """Bytes that count against a budget until so many seconds since 1970: (time, bytes)."""
+    """Bytes that count against a budget until a time (seconds since 1970): (time, bytes)."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ def save(layout: Layout, checkpoint: Checkpoint) -> None:
 
 
 def load(layout: Layout) -> tuple[Checkpoint | None, list[str]]:
-    """The newest usable generation, and warnings for the person who runs the program.
+    """Return the newest usable generation, and warnings for the person who runs the program.
 
     None without warnings: the folder is new. None with warnings: no generation is usable; the caller rebuilds from
     the parts, and takes the epoch from ``fence.highest_epoch``.
@@ -96,7 +96,7 @@ def _encode(checkpoint: Checkpoint) -> bytes:
 
 
 def _read(path: Path) -> tuple[Checkpoint | None, str]:
-    """The checkpoint, or what is wrong with it ("" where there is none)."""
+    """Return the checkpoint, or what is wrong with it ("" where there is none)."""
     data = read_bytes(path)
     if data is None:
         return None, ""

@@ -1,10 +1,9 @@
-"""Which errors of the operating system are the machine's fault, and what the person who runs the program is told.
+"""Errors of the operating system: which are the machine's fault, and what the person who runs the program is told.
 
 A full disk, a failing one, or a lack of file descriptors may meet any call, also one that only reads. They end a run
 in order, with a message and the exit code of a run that is to be started again. All other errors of the operating
-system are bugs where nobody expects them, and keep their tracebacks.
-
-What a folder holds.
+system are bugs where no caller expects them, and keep their tracebacks. ``names_in`` and ``read_bytes`` tell what is
+not there from what cannot be read: a failing disk must never look like an empty folder.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ MACHINE_FAULTS: Final = frozenset(
 
 
 def storage_error(what: str, path: Path | str, error: OSError) -> StorageError:
-    """``what`` could not be done to ``path``: the text has the reason in words and as its errno's name."""
+    """Return the error of ``what`` done to ``path``; its text has the reason in words and as its errno's name."""
     error = _first(error)
     code = errno.errorcode.get(error.errno, "?") if error.errno is not None else "?"
     return StorageError(f"{what} {path}: {error.strerror or error} ({code})")
 
 
 def _first(error: OSError) -> OSError:
-    """shutil.rmtree (Python 3.11) closes a folder a second time where the first close failed, and hides its reason."""
+    """Return the reason that shutil.rmtree (Python 3.11) hides: it closes a folder again whose first close failed."""
     before = error.__context__
     return before if error.errno == errno.EBADF and isinstance(before, OSError) else error
 
 
 @contextmanager
 def named_disk_errors(what: str, path: Path) -> Iterator[None]:
-    """Whatever the operating system refuses in here becomes a StorageError that names ``path``."""
+    """Turn every error of the operating system in the block into a StorageError that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -52,7 +51,7 @@ def named_disk_errors(what: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def machine_faults() -> Iterator[None]:
-    """A fault of the machine, at a call that names no error of its own, becomes a StorageError; others pass.
+    """Turn faults of the machine, at calls that expect no error, into a StorageError; others pass.
 
     Raises:
         StorageError: with the path, where the operating system has named one.
@@ -66,17 +65,17 @@ def machine_faults() -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """An exception's text as part of a message: in one line, and not longer than a screen."""
+    """Return an exception's text as part of a message: in one line, and not longer than a screen."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return " ".join(str(error).split())[:500]
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, in no order; none where there is no folder.
+    """Return the names in a folder, in no order; none where there is no folder.
 
     Raises:
-        StorageError: the disk fails. That is no empty folder.
+        StorageError: the disk fails.
     """
     try:
         with os.scandir(folder) as entries:
@@ -88,7 +87,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def read_bytes(path: Path | str) -> bytes | None:
-    """What a file holds, None where there is none.
+    """Return the content of a file, None where there is none.
 
     Raises:
         StorageError: the disk fails.

@@ -23,10 +23,12 @@ All system calls go through the ``os_`` functions, so that tests can make the n-
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import io
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -87,7 +89,7 @@ class NewFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Bytes that were handed over; the last of them may still be in memory."""
+        """Return bytes that were handed over; the last of them may still be in memory."""
         return self._position
 
     def write(self, data: object, /) -> int:
@@ -160,13 +162,22 @@ def write_atomically(path: Path, data: bytes, temporary: Path | None = None) -> 
     new.commit(path)
 
 
+def csv_bytes(names: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a table as CSV with a header, for ``write_atomically``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
 def _made(folder: Path) -> Path:
     make_folders(folder)
     return folder
 
 
 def _beside(path: Path) -> Path:
-    """A name beside ``path``, the same each time, so that a killed run's file does not stay."""
+    """Return a name beside ``path``, one and the same each time, so that a killed run's file does not stay."""
     temporary = _made(path.parent) / f".{path.name}.tmp"
     try:
         os_unlink(temporary)
@@ -184,7 +195,7 @@ def _write_all(fd: int, data: memoryview) -> None:
 
 
 def publish(tmp: Path, final: Path) -> None:
-    """Give a file or folder that somebody else wrote and closed its final name: fsync, rename, fsync the folder.
+    """Give a file or folder that other code wrote and closed its final name: fsync, rename, fsync the folder.
 
     A folder's files must have been synced before. ``NewFile.commit`` is stricter: it syncs the writing descriptor.
 
@@ -211,7 +222,7 @@ def make_folders(folder: Path) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """fsync a closed file or a folder; ``OSError`` as it comes."""
+    """Call fsync on a closed file or a folder; ``OSError`` as it comes."""
     fd = os_open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os_fsync(fd)

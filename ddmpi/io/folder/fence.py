@@ -11,28 +11,29 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from ddmpi.io.folder import durable
 from ddmpi.io.folder.disk_errors import named_disk_errors, names_in
-from ddmpi.io.folder.layout import PART_KINDS, PARTITION_PREFIX, SERVER_PREFIX, Layout, parse_part_name
+from ddmpi.io.folder.layout import PART_KINDS, Layout
+from ddmpi.io.folder.markers import published_parts
 
 _EPOCH_FOLDER: Final = re.compile(r"e(\d{4,})", re.ASCII)
 _FENCED_PREFIX: Final = "fenced-"
 
 
 def highest_epoch(layout: Layout) -> int:
-    """The highest epoch that any run of this folder may have written under; 0 for a new folder.
+    """Return the highest epoch that any run of this folder may have written under; 0 for a new folder.
 
-    ``open_epoch`` leaves a folder that says so. Without one (somebody cleaned up) all part names are read.
+    ``open_epoch`` leaves a folder that says so. Without one (a user cleaned up) all part names are read.
 
     Raises:
         StorageError: a folder cannot be listed.
     """
     epochs = [int(match[1]) for name in names_in(layout.temporary) if (match := _EPOCH_FOLDER.fullmatch(name))]
-    return max(epochs) if epochs else max(_part_epochs(layout), default=0)
+    epochs = epochs or [part.name.epoch for kind in PART_KINDS for part in published_parts(layout, kind)]
+    return max(epochs, default=0)
 
 
 def open_epoch(layout: Layout, epoch: int) -> None:
@@ -59,14 +60,3 @@ def _remove_fenced(entry: Path) -> None:
         shutil.rmtree(entry)
     else:
         durable.os_unlink(entry)
-
-
-def _part_epochs(layout: Layout) -> Iterator[int]:
-    for kind in PART_KINDS:
-        tree = layout.parts_tree(kind)
-        for server in names_in(tree):
-            if not server.startswith(SERVER_PREFIX):
-                continue
-            for partition in names_in(tree / server):
-                names = names_in(tree / server / partition) if partition.startswith(PARTITION_PREFIX) else []
-                yield from (part.epoch for name in names if (part := parse_part_name(name)))

@@ -15,13 +15,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Literal, cast
 from urllib.parse import quote, unquote
 
-from ddmpi.config.config import ConfigLike, reader_of
+from ddmpi.config.config import Config, ConfigLike, reader_of
+from ddmpi.config.sections import OutputStructure
+from ddmpi.errors import StorageError
 
 PartKind = Literal["successes", "errors"]
 
@@ -34,45 +36,8 @@ COMPLETED_NAME: Final = "completed"
 _NAME_MAX_BYTES: Final = 255  # NAME_MAX of Linux file systems; ext4, XFS, Lustre and NFS agree
 _SHORTENED_BYTES: Final = 160  # what is kept of a longer name; prefix and digest fit beside it
 _HIVE_NULL: Final = "__HIVE_DEFAULT_PARTITION__"  # hive readers decode this value, however it is written, to null
+_DEFAULT_STRUCTURE: Final = OutputStructure()
 _PART_NAME: Final = re.compile(r"(successes|errors)-e(\d{4,})-r(\d{5,})-(\d{4,})\.parquet", re.ASCII)
-
-
-class Structure(Protocol):
-    """The names that the config's ``output_structure`` sets; read-only here."""
-
-    @property
-    def urls_folder(self) -> str: ...
-    @property
-    def images_folder(self) -> str: ...
-    @property
-    def errors_folder(self) -> str: ...
-    @property
-    def batches_folder(self) -> str: ...
-    @property
-    def logs_folder(self) -> str: ...
-    @property
-    def schedules_folder(self) -> str: ...
-    @property
-    def profiles_table(self) -> str: ...
-    @property
-    def ignored_table(self) -> str: ...
-    @property
-    def inner_checkpoint_file(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class DefaultStructure:
-    """The names of an output folder whose config does not set any."""
-
-    urls_folder: str = "urls"
-    images_folder: str = "images"
-    errors_folder: str = "errors"
-    batches_folder: str = "batches"
-    logs_folder: str = "logs"
-    schedules_folder: str = "schedules"
-    profiles_table: str = "profiles.csv"
-    ignored_table: str = "ignored.csv"
-    inner_checkpoint_file: str = "checkpoint.json"
 
 
 @dataclass(frozen=True, order=True)
@@ -85,123 +50,69 @@ class PartName:
     number: int
 
 
-@dataclass(frozen=True)
 class Layout:
-    """The output folder ``root``; every path below is absolute if ``root`` is."""
+    """The paths of the output folder ``root``, absolute if ``root`` is; ``structure`` names what the user may name."""
 
-    root: Path
-    structure: Structure = field(default_factory=DefaultStructure)
-
-    @property
-    def urls(self) -> Path:
-        return self.root / self.structure.urls_folder
-
-    @property
-    def batches_table(self) -> Path:
-        return self.urls / "batches.parquet"
-
-    @property
-    def images(self) -> Path:
-        return self.root / self.structure.images_folder
-
-    @property
-    def errors(self) -> Path:
-        return self.root / self.structure.errors_folder
-
-    @property
-    def batches(self) -> Path:
-        return self.root / self.structure.batches_folder
-
-    @property
-    def logs(self) -> Path:
-        return self.root / self.structure.logs_folder
-
-    @property
-    def profiles(self) -> Path:
-        return self.root / self.structure.profiles_table
-
-    @property
-    def ignored(self) -> Path:
-        return self.root / self.structure.ignored_table
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
-
-    @property
-    def control(self) -> Path:
+    def __init__(self, root: Path, structure: OutputStructure = _DEFAULT_STRUCTURE) -> None:
+        self.root = root
+        self.urls = root / structure.urls_folder
+        self.batches_table = self.urls / "batches.parquet"
+        self.images = root / structure.images_folder
+        self.errors = root / structure.errors_folder
+        self.batches = root / structure.batches_folder
+        self.logs = root / structure.logs_folder
+        self.schedules = root / structure.schedules_folder
+        self.profiles = root / structure.profiles_table
+        self.ignored = root / structure.ignored_table
+        self.report = root / "report.html"
+        self.control = root / "control.yaml"
         """What the person who watches a run asks for."""
-        return self.root / "control.yaml"
-
-    @property
-    def publication(self) -> Path:
+        self.publication = root / "publication.json"
         """Where the parts go beside this folder (see ``publishing``)."""
-        return self.root / "publication.json"
-
-    @property
-    def metrics(self) -> Path:
+        self.metrics = self.logs / "metrics.jsonl"
         """One line per interval, over all runs."""
-        return self.logs / "metrics.jsonl"
-
-    @property
-    def usage(self) -> Path:
+        self.usage = self.logs / "servers.parquet"
         """How each server was asked, over all runs."""
-        return self.logs / "servers.parquet"
-
-    @property
-    def audit(self) -> Path:
+        self.audit = self.logs / "politeness.csv"
         """What each server was really sent, over all runs."""
-        return self.logs / "politeness.csv"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.root / self.structure.inner_checkpoint_file
-
-    @property
-    def previous_checkpoint(self) -> Path:
+        self.checkpoint = root / structure.inner_checkpoint_file
+        self.previous_checkpoint = root / f"{structure.inner_checkpoint_file}.previous"
         """The generation before ``checkpoint``, for the day that one is damaged."""
-        return self.root / (self.structure.inner_checkpoint_file + ".previous")
-
-    @property
-    def lock(self) -> Path:
-        return self.root / ".lock"
-
-    @property
-    def temporary(self) -> Path:
+        self.lock = root / ".lock"
+        self.temporary = self.batches / ".tmp"
         """Holds one folder per epoch with parts that are being written; below ``batches`` to keep ``images`` clean."""
-        return self.batches / ".tmp"
 
     def epoch_temporary(self, epoch: int) -> Path:
-        """Where the ranks of one run write; it exists only while that run may commit (see ``durable``)."""
+        """Return where the ranks of one run write; it exists only while that run may commit (see ``durable``)."""
         return self.temporary / f"e{epoch:04d}"
 
     def schedule(self, number: int) -> Path:
-        """The folder of one big batch: ``schedule.csv`` and ``verification.csv``."""
-        return self.root / self.structure.schedules_folder / f"{number:04d}"
+        """Return the folder of one big batch: ``schedule.csv`` and ``verification.csv``."""
+        return self.schedules / f"{number:04d}"
 
     def parts_tree(self, kind: PartKind) -> Path:
         return self.images if kind == "successes" else self.errors
 
     def parts_folder(self, kind: PartKind, server_name: str, partition_id: int) -> Path:
-        """Where the parts of one batch lie."""
+        """Return where the parts of one batch lie."""
         return self.parts_tree(kind) / batch_folder(server_name, partition_id)
 
     def completed(self, server_name: str, partition_id: int) -> Path:
-        """The marker of a batch whose rows are all final."""
+        """Return the marker of a batch whose rows are all final."""
         return self.batches / batch_folder(server_name, partition_id) / COMPLETED_NAME
 
     def relative(self, path: Path) -> str:
-        """``path`` as it stands in messages and in ``BatchRef.parts``: relative to the root, with ``/``."""
+        """Return ``path`` as it stands in messages and in ``BatchRef.parts``: relative to the root, with ``/``."""
         return path.relative_to(self.root).as_posix()
 
 
 def batch_folder(server_name: str, partition_id: int) -> str:
-    """``server_name=S/partition_id=P``, S percent-encoded."""
+    """Return ``server_name=S/partition_id=P``, S percent-encoded."""
     return f"{server_folder(server_name)}/{PARTITION_PREFIX}{partition_id}"
 
 
 def server_folder(server_name: str) -> str:
-    """``server_name=S`` with everything but ``A-Za-z0-9._-`` percent-encoded as UTF-8.
+    """Return ``server_name=S`` with everything but ``A-Za-z0-9._-`` percent-encoded as UTF-8.
 
     A name that would exceed 255 bytes, or that hive readers take for null, keeps its beginning and ends in ``~``
     and a SHA-256: ``~`` is never left bare in other names, hence no two names meet. Readers get the short form back.
@@ -221,19 +132,31 @@ def _encoded(text: str) -> str:
 
 
 def server_of_folder(folder_name: str) -> str | None:
-    """The S of ``server_name=S`` as a hive reader decodes it; None where the folder is no server's."""
+    """Return the S of ``server_name=S`` as a hive reader decodes it; None where the folder is no server's."""
     if not folder_name.startswith(SERVER_PREFIX):
         return None
     return unquote(folder_name[len(SERVER_PREFIX) :])
 
 
 def part_name(kind: PartKind, epoch: int, rank: int, number: int) -> str:
-    """``successes-e0001-r00002-0003.parquet``; wider numbers are written in full."""
+    """Return ``successes-e0001-r00002-0003.parquet``; wider numbers are written in full."""
     return f"{kind}-e{epoch:04d}-r{rank:05d}-{number:04d}.parquet"
 
 
+def part_of(path: str) -> PartName:
+    """Return what a part's relative path says.
+
+    Raises:
+        StorageError: the path is no part's.
+    """
+    name = parse_part_name(path.rpartition("/")[2])
+    if name is None:
+        raise StorageError(f"{path} is not the name of a part")
+    return name
+
+
 def parse_part_name(name: str) -> PartName | None:
-    """The inverse of ``part_name``; None for any other file."""
+    """Read what ``part_name`` wrote; None for any other file."""
     match = _PART_NAME.fullmatch(name)
     if match is None:
         return None
@@ -242,12 +165,16 @@ def parse_part_name(name: str) -> PartName | None:
 
 
 def layout_of(results: ConfigLike) -> Layout:
-    """Where the results lie, for ``open_results`` and the export.
+    """Return where the results lie, for ``open_results`` and the export.
 
     Raises:
         ConfigError: ``results`` is a config, and a wrong one.
     """
     if isinstance(results, (str, os.PathLike)) and not Path(results).is_file():
         return Layout(Path(results))
-    config = reader_of(results)()
+    return configured_layout(reader_of(results)())
+
+
+def configured_layout(config: Config) -> Layout:
+    """Return the layout of the config's output folder."""
     return Layout(Path(config.path_to_output_folder), config.output_structure)

@@ -67,7 +67,7 @@ class OutputLock:
         self.holder = holder
 
     def touch(self) -> None:
-        """The heartbeat; to be called about once a minute.
+        """Renew the heartbeat; call it about once a minute.
 
         Raises:
             StorageError: the lock was taken over or removed: this run must end at once without committing more.
@@ -79,7 +79,7 @@ class OutputLock:
             raise StorageError(f"cannot refresh {self.path}: {error}") from error
 
     def release(self) -> None:
-        """Give the folder free. A lock that is somebody else's by now is left alone.
+        """Release the folder. A lock that another run holds by now stays.
 
         Raises:
             StorageError: the lock was lost, or cannot be removed.
@@ -109,7 +109,7 @@ def acquire(path: Path, *, job_id: str, since: str, job_is_gone: JobIsGone, rest
         restart: how often Slurm has requeued this job.
 
     Raises:
-        OutputError: somebody else holds the folder (the text names the holder), or it cannot be written.
+        OutputError: another run holds the folder (the text names the holder), or it cannot be written.
     """
     holder = _this_process(job_id, since, restart)
     try:
@@ -135,7 +135,7 @@ def _clean_up(path: Path) -> None:
 
 
 def _create(path: Path, data: bytes) -> bool:
-    """Whether there was no such lock, and now there is ours."""
+    """Return whether there was no such lock, and now there is ours."""
     own = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")
     try:
         _write(own, data)
@@ -196,7 +196,7 @@ def _remove_as_only_successor(path: Path, data: bytes, own: Holder, job_is_gone:
     """Remove the lock with the content ``data``, whose owner is gone.
 
     Two runs may find the same stale lock, and the slower one must not remove what the faster one has put there. So
-    there is a lock on the removal, named after the content to be removed: while it is held nobody else removes that
+    there is a lock on the removal, named after the content to be removed: while it is held no other run removes that
     content, and a look at the file tells whether it is still there. It is a lock like the first one: if its owner
     was killed, it is taken over in the same way.
     """
@@ -212,12 +212,12 @@ def _remove_as_only_successor(path: Path, data: bytes, own: Holder, job_is_gone:
 
 
 def _is_earlier_start(found: Holder | None, own: Holder) -> bool:
-    """Whether Slurm has requeued the holder's job since, as what this process is part of."""
+    """Return whether Slurm has requeued the holder's job since, as what this process is part of."""
     return found is not None and bool(own.job_id) and found.job_id == own.job_id and found.restart < own.restart
 
 
 def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobIsGone) -> str:
-    """Why the lock counts; "" if its owner is gone."""
+    """Return why the lock counts; "" if its owner is gone."""
     if found is not None and (found.boot_id, found.namespace) == (own.boot_id, own.namespace):
         return "its process is running" if _start_ticks(found.pid) == found.start_ticks else ""
     if age_s <= STALE_AFTER_S:
@@ -232,7 +232,7 @@ def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobI
 
 
 def _server_now(path: Path, token: str) -> float:
-    """The time as the file server sees it: clocks of two nodes may differ by more than a heartbeat."""
+    """Return the time as the file server sees it: clocks of two nodes may differ by more than a heartbeat."""
     probe = path.with_name(f"{path.name}.{token}.probe")
     probe.touch()
     try:
@@ -256,9 +256,9 @@ def _this_process(job_id: str, since: str, restart: int) -> Holder:
 
 
 def _start_ticks(pid: int) -> int:
-    """Field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process.
+    """Return field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process.
 
-    A killed process that nobody has waited for yet (state Z) is gone: it neither runs nor writes.
+    A killed process that its parent has not waited for yet (state Z) is gone: it neither runs nor writes.
     """
     stat = _read_text(Path(f"/proc/{pid}/stat"))
     # The command name is in parentheses and may hold anything, blanks and parentheses too; fields count from its end.

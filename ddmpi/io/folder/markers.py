@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from ddmpi.core.records import UNDECODABLE
+from ddmpi.core.records import UNDECODABLE, BatchRef
 from ddmpi.io.folder.disk_errors import names_in, read_bytes, storage_error
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import (
@@ -22,6 +22,8 @@ from ddmpi.io.folder.layout import (
     PART_KINDS,
     PARTITION_PREFIX,
     Layout,
+    PartKind,
+    PartName,
     parse_part_name,
     server_folder,
     server_of_folder,
@@ -34,7 +36,7 @@ _CHUNK: Final = 250
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A marker's content: the outcomes that count, hence ``rows == successes + errors``.
 
-    A field that nobody knows is damage: one flipped bit in ``ignored`` would hide that rows are missing.
+    An unknown field is damage: one flipped bit in ``ignored`` would hide that rows are missing.
     """
 
     rows: int
@@ -46,17 +48,6 @@ class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows beside these whose server was ignored: complete only as long as it is."""
 
 
-class BatchLike(Protocol):
-    """What the layout needs to know of a batch."""
-
-    @property
-    def batch_id(self) -> int: ...
-    @property
-    def server_name(self) -> str: ...
-    @property
-    def partition_id(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class BatchState:
     """What the disk says of a batch: completed with counts, or open with the parts it has (relative paths)."""
@@ -66,7 +57,17 @@ class BatchState:
     parts: tuple[str, ...] = ()
 
 
-def write_completed(layout: Layout, batch: BatchLike, counts: Marker) -> None:
+@dataclass(frozen=True, slots=True)
+class PublishedPart:
+    """A part under its final name, and what its path says."""
+
+    path: Path
+    server_name: str
+    partition_id: int
+    name: PartName
+
+
+def write_completed(layout: Layout, batch: BatchRef, counts: Marker) -> None:
     """Mark a batch whose rows are all final; its parts must have been committed before.
 
     Raises:
@@ -76,8 +77,8 @@ def write_completed(layout: Layout, batch: BatchLike, counts: Marker) -> None:
     write_atomically(marker, msgspec.json.encode(counts), layout.temporary)
 
 
-def read_completed(layout: Layout, batch: BatchLike) -> Marker | None:
-    """The marker's counts; None where there is none, or none that can be read: the parts then decide.
+def read_completed(layout: Layout, batch: BatchRef) -> Marker | None:
+    """Return the marker's counts; None where there is none, or none that can be read: the parts then decide.
 
     Raises:
         StorageError: the disk fails.
@@ -85,7 +86,7 @@ def read_completed(layout: Layout, batch: BatchLike) -> Marker | None:
     return _read_marker(layout.completed(batch.server_name, batch.partition_id))
 
 
-def remove_completed(layout: Layout, batch: BatchLike) -> None:
+def remove_completed(layout: Layout, batch: BatchRef) -> None:
     """Take the marker back, before rows of the batch are fetched again.
 
     Raises:
@@ -98,8 +99,8 @@ def remove_completed(layout: Layout, batch: BatchLike) -> None:
         raise storage_error("cannot remove", marker, error) from error
 
 
-def parts_of(layout: Layout, batch: BatchLike) -> tuple[str, ...]:
-    """All parts of a batch, relative to the output folder, oldest epoch first within a kind.
+def parts_of(layout: Layout, batch: BatchRef) -> tuple[str, ...]:
+    """Return all parts of a batch, relative to the output folder, oldest epoch first within a kind.
 
     Raises:
         StorageError: the disk fails.
@@ -111,8 +112,8 @@ def parts_of(layout: Layout, batch: BatchLike) -> tuple[str, ...]:
     )
 
 
-def scan(layout: Layout, batches: Iterable[BatchLike]) -> list[BatchState]:
-    """The state of all batches at start, in their order; opens markers, but no Parquet file.
+def scan(layout: Layout, batches: Iterable[BatchRef]) -> list[BatchState]:
+    """Return the state of all batches at start, in their order; opens markers, but no Parquet file.
 
     A folder is listed once, not asked for each of its batches: on network file systems a miss costs as much as a hit.
 
@@ -135,8 +136,30 @@ def scan(layout: Layout, batches: Iterable[BatchLike]) -> list[BatchState]:
     ]
 
 
+def published_parts(layout: Layout, kind: PartKind) -> Iterator[PublishedPart]:
+    """Yield the parts of one tree, in the order of their paths.
+
+    Raises:
+        StorageError: a folder cannot be listed.
+    """
+    tree = layout.parts_tree(kind)
+    for server in sorted(names_in(tree)):
+        server_name = server_of_folder(server)
+        if server_name is None:
+            continue
+        for partition in sorted(names_in(tree / server)):
+            number = partition.removeprefix(PARTITION_PREFIX)
+            if not number.isdigit() or number == partition:
+                continue
+            folder = tree / server / partition
+            for name in sorted(names_in(folder)):
+                part = parse_part_name(name)
+                if part is not None and part.kind == kind:
+                    yield PublishedPart(folder / name, server_name, int(number), part)
+
+
 def servers_present(layout: Layout) -> set[str]:
-    """Names of servers that have a folder among markers or parts, as far as the folders' names tell them in full.
+    """Return the servers that have a folder among markers or parts, as far as the folders' names tell them in full.
 
     Raises:
         StorageError: the disk fails.
@@ -178,7 +201,7 @@ def _parts_in(layout: Layout, folder: Path) -> list[str]:
 
 
 def _read_markers(paths: Sequence[str]) -> Iterator[Marker | None]:
-    """Several at once, in order: on a network file system nearly all of the time is waiting."""
+    """Read several at once and yield them in order: on a network file system nearly all of the time is waiting."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="markers") as pool:
         chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
         for counts in pool.map(lambda chunk: [_read_marker(path) for path in chunk], chunks):

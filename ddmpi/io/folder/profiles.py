@@ -7,14 +7,13 @@ this and the config's limit counts.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.errors import OutputError
-from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.folder.durable import csv_bytes, write_atomically
 
 
 def write_profiles(path: Path, profiles: Mapping[str, Profile], temporary: Path) -> None:
@@ -23,17 +22,12 @@ def write_profiles(path: Path, profiles: Mapping[str, Profile], temporary: Path)
     Raises:
         StorageError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Profile)]
-    writer.writerow(names)
-    for _, profile in sorted(profiles.items()):
-        writer.writerow([getattr(profile, name) for name in names])
-    write_atomically(path, text.getvalue().encode(), temporary)
+    rows = (astuple(profile) for _, profile in sorted(profiles.items()))
+    write_atomically(path, csv_bytes([field.name for field in fields(Profile)], rows), temporary)
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:
-    """The profiles by server; columns that are missing have their defaults.
+    """Return the profiles by server; columns that are missing have their defaults.
 
     Raises:
         OutputError: the file is not what ``write_profiles`` wrote or a user may have made of it.

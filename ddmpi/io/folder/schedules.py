@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
 from ddmpi.core.ledger.actions import ScheduleRow
-from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.folder.durable import csv_bytes, write_atomically
 from ddmpi.io.folder.layout import Layout
 
 _SCHEDULE = ("rank", "server_name", "partition_id_from", "partition_id_to", "rate_limit")
@@ -34,7 +33,8 @@ def write_schedule(layout: Layout, number: int, rows: Iterable[ScheduleRow]) -> 
     Raises:
         StorageError: the file cannot be written.
     """
-    write_atomically(layout.schedule(number) / "schedule.csv", _csv(_SCHEDULE, rows), layout.temporary)
+    data = csv_bytes(_SCHEDULE, map(astuple, rows))
+    write_atomically(layout.schedule(number) / "schedule.csv", data, layout.temporary)
 
 
 def write_verification(layout: Layout, number: int, rows: Iterable[VerificationRow]) -> None:
@@ -43,11 +43,12 @@ def write_verification(layout: Layout, number: int, rows: Iterable[VerificationR
     Raises:
         StorageError: the file cannot be written.
     """
-    write_atomically(layout.schedule(number) / "verification.csv", _csv(_VERIFICATION, rows), layout.temporary)
+    data = csv_bytes(_VERIFICATION, map(astuple, rows))
+    write_atomically(layout.schedule(number) / "verification.csv", data, layout.temporary)
 
 
 def last_number(layout: Layout) -> int:
-    """The highest number of a big batch so far, 0 if there is none."""
+    """Return the highest number of a big batch so far, 0 if there is none."""
     folder = layout.schedule(1).parent
     if not folder.is_dir():
         return 0
@@ -55,7 +56,7 @@ def last_number(layout: Layout) -> int:
 
 
 def verified_batches(layout: Layout) -> set[tuple[str, int]]:
-    """(server_name, partition_id) of every batch that an earlier run has found complete."""
+    """Return (server_name, partition_id) of every batch that an earlier run has found complete."""
     found = set()
     for number in range(1, last_number(layout) + 1):
         path = layout.schedule(number) / "verification.csv"
@@ -65,11 +66,3 @@ def verified_batches(layout: Layout) -> set[tuple[str, int]]:
                     if row["status"] == "completed":
                         found.add((row["server_name"], int(row["partition_id"])))
     return found
-
-
-def _csv(names: Sequence[str], rows: Iterable[ScheduleRow | VerificationRow]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(astuple(row) for row in rows)
-    return text.getvalue().encode()

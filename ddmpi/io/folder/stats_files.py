@@ -1,10 +1,9 @@
-"""Where metrics lie: logs/metrics.jsonl, which grows over all runs and stays small, and the Prometheus file.
+"""The files below logs/ that say what the runs did, over all runs of an output folder.
 
-Metrics are a courtesy: a disk that does not take them, or a damaged file, is told to the log and changes nothing.
-
-logs/politeness.csv: per pace group its limits, and what was really sent, over all runs. A courtesy to people.
-
-logs/servers.parquet: how each server was asked so far, over all runs. A courtesy, as the metrics are.
+``metrics.jsonl`` is the history, thinned so that it stays small, and the Prometheus file its newest line;
+``politeness.csv`` has for each group of servers its limits and what was really sent; ``servers.parquet`` how each
+server was asked. All of them are a courtesy: a disk that does not take them, or a damaged file, is told to the log and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -27,13 +26,15 @@ from ddmpi.core.stats.audit import Audited
 from ddmpi.core.stats.metrics import Measurement, decode_lines, encode_line, prometheus_text, thinned
 from ddmpi.core.stats.usage import BUCKETS, COLUMNS, UsageTable
 from ddmpi.errors import StorageError
-from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.folder.durable import csv_bytes, write_atomically
 
 log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 8 << 20
 """Where the history is thinned: two days at full resolution, then ever fewer lines of what is long ago."""
 _TAIL_BYTES: Final = 1 << 16
+_LIMITS = ("rate_limit", "max_connections", "bytes_per_second", "bytes_per_hour", "bytes_per_day")
+_FIGURES = tuple(field.name for field in fields(Audited))[1:]
 
 
 class MetricsFile:
@@ -64,13 +65,13 @@ class MetricsFile:
         write_atomically(self.path, b"".join(map(encode_line, thinned(lines))))
 
     def _complain(self, error: Exception) -> None:
-        """Once: a full disk would be told every interval."""
+        """Log the error once: a full disk would be told every interval."""
         if not self._is_broken:
             self._is_broken = True
             log.warning("metrics are not kept: %s", error)
 
     def last(self) -> Measurement | None:
-        """The newest whole line, None without one."""
+        """Return the newest whole line, None without one."""
         try:
             with self.path.open("rb") as file:
                 size_bytes = file.seek(0, os.SEEK_END)
@@ -81,7 +82,7 @@ class MetricsFile:
         return tail[-1] if tail else None
 
     def read(self) -> list[Measurement]:
-        """All whole lines, oldest first; none where there is no file."""
+        """Return all whole lines, oldest first; none where there is no file."""
         try:
             return list(decode_lines(self.path.read_bytes().splitlines()))
         except OSError as error:
@@ -107,33 +108,22 @@ class PrometheusFile:
                 log.warning("the Prometheus file is not kept: %s", error)
 
 
-log = logging.getLogger(__name__)
-
-_LIMITS = ("rate_limit", "max_connections", "bytes_per_second", "bytes_per_hour", "bytes_per_day")
-_FIGURES = tuple(field.name for field in fields(Audited))[1:]
-
-
 def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Limits]) -> None:
-    """Replace the file; ``limits`` are those of a pace group, 0 = none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["server_name", *_LIMITS, *_FIGURES])
-    for row in rows:
+    """Replace the file; ``limits`` are those of a server group, 0 = none."""
+
+    def line(row: Audited) -> list[object]:
         it = limits(row.group)
         allowed = (it.rate_per_s, it.connections, it.bytes_per_s, it.bytes_per_hour, it.bytes_per_day)
-        writer.writerow([row.group, *allowed, *(_shown(getattr(row, name)) for name in _FIGURES)])
+        return [row.group, *allowed, *(round(getattr(row, name), 3) for name in _FIGURES)]
+
     try:
-        write_atomically(path, text.getvalue().encode())
+        write_atomically(path, csv_bytes(["server_name", *_LIMITS, *_FIGURES], map(line, rows)))
     except StorageError as error:
         log.warning("what servers were sent is not kept: %s", error)
 
 
-def _shown(figure: float) -> float:
-    return round(figure, 3)
-
-
 def read_audit(path: Path) -> dict[str, Audited]:
-    """What earlier runs have left; nothing where there is no such file, or a damaged one."""
+    """Return what earlier runs have left; nothing where there is no such file, or a damaged one."""
     try:
         with path.open(newline="") as file:
             return {row["server_name"]: _parsed(row) for row in csv.DictReader(file)}
@@ -148,9 +138,6 @@ def _parsed(row: dict[str, str]) -> Audited:
     *counts, paused_s = (row[name] for name in _FIGURES)
     parsed = Audited(row["server_name"], *map(int, counts))
     return replace(parsed, paused_s=float(paused_s))
-
-
-log = logging.getLogger(__name__)
 
 
 def write_usage(path: Path, table: UsageTable, now: float) -> None:
@@ -169,7 +156,7 @@ def write_usage(path: Path, table: UsageTable, now: float) -> None:
 
 
 def read_usage(path: Path) -> UsageTable:
-    """What earlier runs have left; an empty table where there is no such file, or a damaged one."""
+    """Return what earlier runs have left; an empty table where there is no such file, or a damaged one."""
     table = UsageTable()
     try:
         found = pq.read_table(path)

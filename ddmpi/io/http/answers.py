@@ -1,4 +1,4 @@
-"""What libcurl says of a request that has ended, as an ``Answer``. What it means is ``outcome``'s business.
+"""What libcurl says of a request that has ended, as an ``Answer``. What it means is ``verdict``'s business.
 
 libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``RETRY_AFTER`` is capped and turns garbage into 0: the header's text is handed on as it came.
@@ -28,7 +28,7 @@ _HTTP_VERSIONS = {1: "1.0", 2: "1.1", 3: "2", 4: "2", 5: "2", 30: "3"}
 
 
 def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
-    """The answer to the handle's request, which ended with this code of libcurl's.
+    """Return the answer to the handle's request, which ended with this code of libcurl's.
 
     Raises:
         RuntimeError: the handle has no request.
@@ -60,7 +60,7 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
 
 
 def _read_headers(answer: Answer, head: bytes) -> None:
-    """The headers that become columns, of the last response."""
+    """Read the headers of the last response that become columns."""
     is_encoded = False
     for name, value in _HEADERS.findall(head):
         kept = _text(value)

@@ -21,7 +21,7 @@ class Connections:
         self._opened: set[str] = set()
 
     def note(self, server: str, fd: int) -> None:
-        """A connection to the server is being opened."""
+        """Note that a connection to the server is being opened."""
         self._inodes.setdefault(server, {})[fd] = os.fstat(fd).st_ino
         self._opened.add(server)
 
@@ -36,14 +36,14 @@ class Connections:
         return len(known)
 
     def take_opened(self) -> Collection[str]:
-        """Servers to which connections were opened since the last call."""
+        """Return servers to which connections were opened since the last call."""
         if not self._opened:
             return frozenset()
         opened, self._opened = self._opened, set()
         return opened
 
     def has_more(self, server: str, limit: int) -> bool:
-        """Whether more than ``limit`` connections to the server are open.
+        """Return whether more than ``limit`` connections to the server are open.
 
         Asked before each request, so the kernel is asked only where more than that were ever opened (an fstat per
         connection and request took a sixth of the time).
@@ -51,7 +51,7 @@ class Connections:
         return len(self._inodes.get(server, ())) > limit and self.count(server) > limit
 
     def descriptors(self, servers: Iterable[str]) -> Iterator[tuple[str, int]]:
-        """Server and descriptor of all connections that are open, or were lately: the kernel is not asked."""
+        """Return server and descriptor of all connections that are open, or were lately: the kernel is not asked."""
         return ((server, fd) for server in servers for fd in self._inodes.get(server, ()))
 
     def close(self, servers: Iterable[str]) -> None:

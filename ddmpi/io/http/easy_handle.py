@@ -28,7 +28,7 @@ STALL_BYTES_PER_S = 100
 DNS_CACHE_S = 86_400
 """A name is looked up once a day: often enough for a server that moves, and once in nearly all runs."""
 DNS_RETRY_CACHE_S = 60
-"""The same for a name whose last look-up failed: libcurl (8.23) keeps "no such name" for half of this time."""
+"""After a look-up that failed: libcurl (8.23) keeps "no such name" for half of this time."""
 BUFFER_BYTES = 64 * 1024
 """Read from a socket at once; libcurl hands it on in pieces of 16 kB at most. 256 kB measured the same."""
 PIECES_BYTES = 512 * 1024
@@ -68,27 +68,6 @@ class Hooks:
 
 class EasyHandle:
     """One handle: ``begin`` before libcurl gets it, ``end`` after it came back."""
-
-    __slots__ = (
-        "_asks_anew",
-        "_fresh",
-        "_hooks",
-        "_is_impatient",
-        "_is_last",
-        "_large",
-        "_options",
-        "_paused",
-        "_pieces",
-        "_waits",
-        "blocked",
-        "curl",
-        "head",
-        "opened",
-        "refused",
-        "size_bytes",
-        "task",
-        "too_large",
-    )
 
     def __init__(self, options: TransferOptions, hooks: Hooks) -> None:
         self.curl = pycurl.Curl()
@@ -212,7 +191,7 @@ class EasyHandle:
         return None
 
     def _take_head(self, line: bytes) -> int:
-        """Another count than the line's makes libcurl cut the transfer off."""
+        """Take a line of the head; any other count than its length makes libcurl cut the transfer off."""
         self.head.append(line)
         objection = self._hooks.objection
         if objection is not None and not line.strip() and self.task is not None and not self.task.robots_of:

@@ -1,7 +1,7 @@
 """Many host names to their addresses, by the resolver of this machine, in bounded time.
 
 The resolver blocks, and nothing can take a call back. So the calls are made by threads that end with the process: one
-that answers too late is left alone, and another takes its place. What is not answered in time counts as unknown.
+that answers too late is given up, and another takes its place. What is not answered in time counts as unknown.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Bounds:
     name_s: float = 20.0
     """Seconds for one name; a resolver that gives up by itself mostly needs less."""
     least_s: float = 60.0
-    """Seconds for all names, and so many more for each of them:"""
+    """Seconds for all names, beside these for each of them:"""
     per_name_s: float = 0.001
 
 
 def system_lookup(host: str) -> list[str]:
-    """By getaddrinfo, as libcurl does it: /etc/hosts and what else this machine knows count.
+    """Ask getaddrinfo, as libcurl does: /etc/hosts and what else this machine knows count.
 
     Raises:
-        OSError: there is no such host, or nobody says so.
+        OSError: there is no such host, or no name server answers.
         UnicodeError: it cannot be asked for.
     """
     return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
@@ -55,7 +55,7 @@ def resolve(
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Sequence[str]]:
-    """The addresses of the hosts that have some; the others are missing.
+    """Return the addresses of the hosts that have some; the others are missing.
 
     ``on_progress`` is told often how many of how many names are done.
 
@@ -136,7 +136,7 @@ class _Callers:
             caller.call = None
 
     def take(self, timeout_s: float) -> list[tuple[str, Sequence[str]]]:
-        """What has been answered since the last call, after a wait of ``timeout_s`` at most."""
+        """Return what has been answered since the last call, after a wait of ``timeout_s`` at most."""
         taken: list[tuple[str, Sequence[str]]] = []
         try:
             host, answer = self._answers.get(timeout=timeout_s)

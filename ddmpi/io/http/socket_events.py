@@ -59,7 +59,7 @@ class SocketEvents:
         self._epoll.close()
 
     def on_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """libcurl wants to hear of a descriptor, or no longer.
+        """Note that libcurl wants to hear of a descriptor, or no longer.
 
         It takes a kept connection away and brings it back with each request, so the descriptor stays in the epoll set
         meanwhile: one system call per request instead of two. A descriptor that was closed has left the set by itself,
@@ -81,11 +81,11 @@ class SocketEvents:
         self._registered.add(fd)
 
     def is_let_go(self, fd: int) -> bool:
-        """Whether libcurl does not want to hear of the descriptor: it is kept for later, or its body stands still."""
+        """Return whether libcurl ignores a descriptor for now: it is kept for later, or its body stands still."""
         return fd in self._let_go
 
     def _forget_socket(self, fd: int) -> None:
-        """The server closed a kept connection: libcurl will see that when it wants to use it again.
+        """Forget a kept connection that the server closed: libcurl sees that when it wants to use it again.
 
         Where an earlier event of the same poll made libcurl close the descriptor, it has left the set by itself, and
         its number is free (EBADF), another socket's (ENOENT) or that of a part, which epoll does not take (EPERM).

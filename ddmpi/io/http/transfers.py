@@ -1,7 +1,7 @@
 """The engine: tasks in, answers out, over libcurl's multi interface.
 
 The only file that starts requests. It decides nothing: when a request may start is the frontier's business, what an
-answer means is ``outcome``'s. One thread; ``poll`` is where a downloader waits, also for the descriptors of others
+answer means is ``verdict``'s. One thread; ``poll`` is where a downloader waits, also for the descriptors of others
 (``watch``).
 
 Its parts: ``easy_handle`` (one request's options, limits and bytes, and the guard of addresses), ``answers`` (what is
@@ -26,16 +26,14 @@ from ddmpi.io.http.connections import Connections
 from ddmpi.io.http.easy_handle import EasyHandle, Hooks, TransferOptions
 from ddmpi.io.http.socket_events import SocketEvents
 
-__all__ = ["TransferOptions", "Transfers"]
-
 
 class Transfers:
     """The requests of one rank.
 
     Args:
         may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
-        objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None: nobody
-            is asked.
+        objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None:
+            nothing is asked.
     """
 
     def __init__(
@@ -129,7 +127,7 @@ class Transfers:
     # ---- servers
 
     def _remember(self, answer: Answer) -> None:
-        """What later requests to the server have to know."""
+        """Remember what later requests to the server have to know."""
         server = answer.task.server
         if answer.http_version == "2":
             self._multiplexing.add(server)
@@ -141,7 +139,7 @@ class Transfers:
             self._unresolved.discard(server)
 
     def leave(self, servers: Collection[str]) -> None:
-        """Nothing is in flight to these servers: shut the connections, so that another rank may open its own."""
+        """Shut the connections to servers to which nothing is in flight, so that another rank may open its own."""
         for server in servers:
             self._multiplexing.discard(server)
             self._unresolved.discard(server)

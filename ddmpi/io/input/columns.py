@@ -28,7 +28,7 @@ class Shaped(NamedTuple):
 
 
 def joined_name(columns: Sequence[str]) -> str:
-    """The name of the column that is made of these."""
+    """Return the name of the column that is made of these."""
     return "|".join(columns)
 
 
@@ -52,12 +52,12 @@ class Shaping:
             _check(row_filter, schema)
 
     def sources_of(self, columns: Sequence[str]) -> list[str]:
-        """The columns of a file that these are made from, and those that the filter looks at."""
+        """Return the columns of a file that these are made from, and those that the filter looks at."""
         parts = [part for column in columns for part in self._joined.get(column, [column])]
         return list(dict.fromkeys([*parts, *self._filter_columns]))
 
     def shape(self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str]) -> Shaped:
-        """``columns`` of some rows of the input, which begin with row ``first_row``.
+        """Return ``columns`` of some rows of the input, which begin with row ``first_row``.
 
         Raises:
             pa.ArrowException: a column has no text form.
@@ -79,7 +79,7 @@ class Shaping:
 
 
 def _as_bytes(values: pa.Array[Any]) -> pa.Array[Any]:
-    """What all columns with a text form have in common; broken characters are still to be found in them."""
+    """Return values of any column with a text form as bytes; broken characters are still to be found in them."""
     if isinstance(values, pa.DictionaryArray):
         values = values.dictionary_decode()
     return (values if is_text(values.type) else as_text(values)[0]).cast(pa.binary())

@@ -41,18 +41,18 @@ class StoredFile:
         return self.path.rpartition("/")[2]
 
     def size_and_time(self) -> tuple[int, int]:
-        """Bytes, and nanoseconds since 1970 of the last change. Raises OSError."""
+        """Return bytes, and nanoseconds since 1970 of the last change. Raises OSError."""
         found = self.files.get_file_info(self.path)
         if found.type is not pyarrow.fs.FileType.File:
             raise FileNotFoundError(f"no such object: {self}")
         return int(found.size), int(found.mtime_ns or 0)
 
     def open(self) -> pa.NativeFile:
-        """For reading at any place. Raises OSError."""
+        """Open the object for reading at any place. Raises OSError."""
         return self.files.open_input_file(self.path)
 
     def stream(self, compression: str | None) -> pa.NativeFile:
-        """From the beginning, decompressed. Raises OSError."""
+        """Open the object for reading from its beginning, decompressed. Raises OSError."""
         return self.files.open_input_stream(self.path, compression=compression)
 
 
@@ -68,7 +68,7 @@ class InputFile:
 
 
 def size_and_time(path: InputPath) -> tuple[int, int]:
-    """Bytes, and nanoseconds since 1970 of the last change. Raises OSError."""
+    """Return bytes, and nanoseconds since 1970 of the last change. Raises OSError."""
     if isinstance(path, StoredFile):
         return path.size_and_time()
     status = path.stat()
@@ -76,7 +76,7 @@ def size_and_time(path: InputPath) -> tuple[int, int]:
 
 
 def list_files(path: str, is_known_kind: Callable[[PurePath], bool]) -> list[InputFile]:
-    """The input files behind a file name, a folder (searched through) or a glob, in name order, or behind a URI.
+    """Return the input files behind a file name, a folder (searched through) or a glob, in name order, or behind a URI.
 
     In folders, names that begin with ``.`` or ``_`` and files of unknown kinds are passed over, as dataset readers do.
     Folders' names count from the given folder on, or from the first folder of a glob that is not written out.
@@ -126,14 +126,14 @@ def _stored_files(uri: str, is_known_kind: Callable[[PurePath], bool]) -> list[I
 
 
 def _objects(files: pyarrow.fs.FileSystem, root: str) -> Iterator[PurePosixPath]:
-    """All objects below ``root``, relative to it."""
+    """Yield all objects below ``root``, relative to it."""
     for info in files.get_file_info(pyarrow.fs.FileSelector(root, recursive=True)):
         if info.type is pyarrow.fs.FileType.File:
             yield PurePosixPath(info.path).relative_to(root)
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """What ``glob`` finds: a wildcard stays within a name, ``**`` means folders, and neither finds hidden names."""
+    """Match as ``glob`` does: a wildcard stays within a name, ``**`` means folders, and neither finds hidden names."""
     if not pattern:
         return not names
     if pattern[0] == "**":
@@ -154,7 +154,7 @@ def _is_data(inner: PurePath, is_known_kind: Callable[[PurePath], bool]) -> bool
 
 
 def _written_out(pattern: Path) -> Path:
-    """The folders of a glob up to the first one with a wildcard."""
+    """Return the folders of a glob up to the first one with a wildcard."""
     for number, part in enumerate(pattern.parts):
         if glob.has_magic(part):
             return Path(*pattern.parts[:number])

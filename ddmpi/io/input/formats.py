@@ -64,7 +64,7 @@ class SourceFile(ABC):
             raise InputError(f"{path}: more than one column is named {', '.join(repeated)}")
 
     def batches(self, columns: Sequence[str], as_dictionary: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
-        """All rows with these columns; those ``as_dictionary``, which must be ``repeated``, as dictionary arrays.
+        """Yield all rows with these columns; those ``as_dictionary``, which must be ``repeated``, as dictionary arrays.
 
         Raises InputError where the file is damaged or is no longer the one opened.
         """
@@ -78,7 +78,7 @@ class SourceFile(ABC):
             raise InputError(f"{self.path}: changed while it was read")
 
     def expected_bytes(self, columns: Sequence[str]) -> int:
-        """About how much memory these columns take."""
+        """Return about how much memory these columns take."""
         return self.size_bytes * (1 if self.compression is None else 8) if columns else 0
 
     def _with_folder_columns(self, rows: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
@@ -96,11 +96,11 @@ class SourceFile(ABC):
 
     @abstractmethod
     def _read_schema(self) -> pa.Schema:
-        """Names and types of the columns."""
+        """Return names and types of the columns."""
 
     @abstractmethod
     def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:
-        """All rows with these columns."""
+        """Return all rows with these columns."""
 
 
 class ParquetSource(SourceFile):
@@ -146,7 +146,7 @@ def _batch_rows(group: pq.RowGroupMetaData, columns: Collection[str]) -> int:
 
 
 def _repeated_columns(metadata: pq.FileMetaData) -> set[str]:
-    """Columns whose values take next to nothing in every row group: numbers into a small dictionary."""
+    """Return the columns whose values take next to nothing in every row group: numbers into a small dictionary."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
     large = {
@@ -176,7 +176,7 @@ class CsvSource(SourceFile):
         )
 
     def _header_alone(self) -> io.BytesIO | None:
-        """The file, if it is one line without an end: arrow 26 reads a header only up to its line feed."""
+        """Return the file if it is one line without an end: arrow 26 reads a header only up to its line feed."""
         with open_bytes(self.path, self.compression) as stream:
             first = stream.read(_HEADER_MAX_BYTES)
         is_line = 0 < len(first) < _HEADER_MAX_BYTES and b"\n" not in first and b"\r" not in first
@@ -279,7 +279,7 @@ def open_source(file: InputFile, text_column: str, text_columns: Sequence[str]) 
 
 
 def is_known_kind(path: PurePath) -> bool:
-    """Whether the name ends like one of the kinds of files that are read."""
+    """Return whether the name ends like one of the kinds of files that are read."""
     return _kind_of(path)[0] in _KINDS
 
 

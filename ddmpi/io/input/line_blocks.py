@@ -35,7 +35,7 @@ class LineBlock:
 
 
 def open_bytes(path: InputPath, compression: Compression | None) -> IO[bytes]:
-    """The file's bytes, decompressed while they are read."""
+    """Return the file's bytes, decompressed while they are read."""
     if isinstance(path, StoredFile):
         return cast("IO[bytes]", path.stream(compression))
     stream = pa.input_stream(str(path), compression=compression)  # type: ignore[arg-type]  # the stubs forget None
@@ -54,7 +54,7 @@ def check_encoding(path: InputPath, compression: Compression | None) -> None:
 
 
 def line_blocks(path: InputPath, compression: Compression | None) -> Iterator[LineBlock]:
-    """The whole file in blocks of about ``BLOCK_BYTES``. Raises InputError on an endless line, OSError as it comes."""
+    """Yield the file in blocks of about ``BLOCK_BYTES``. Raises InputError on an endless line, OSError as it comes."""
     first_line = 0
     with open_bytes(path, compression) as stream:
         rest = stream.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
@@ -71,7 +71,7 @@ def line_blocks(path: InputPath, compression: Compression | None) -> Iterator[Li
 
 
 def parse_json_block(path: InputPath, block: LineBlock, schema: pa.Schema | None) -> pa.Table:
-    """One JSON object per line; with a schema exactly its columns, null where absent. Raises InputError."""
+    """Parse one JSON object per line; with a schema exactly its columns, null where absent. Raises InputError."""
     options = pyarrow.json.ParseOptions(
         explicit_schema=schema,
         unexpected_field_behavior="infer" if schema is None else "ignore",

@@ -1,13 +1,12 @@
 """The columns of the urls folder, and how a record batch of any input becomes rows of it.
 
 Rows travel in two forms. *Bare* rows hold what the input gave (row number, the columns that it has, the reason for
-refusal; for columns with a vocabulary codes instead of texts): they are what is kept in memory or spilled. ``complete``
+refusal; for columns with a dictionary codes instead of texts): they are what is kept in memory or spilled. ``complete``
 adds what follows from them: texts, servers' names, derived UUIDs, and nulls for absent columns.
 
-The values of a column that repeats a few of them: rows then carry four bytes each instead of a text.
-
-Licenses, sources and the like are half of a table's text and say little. A vocabulary only grows, so that codes stay
-what they are; it is for columns of which the file itself says that there are few values (``SourceFile.repeated``).
+Licenses, sources and the like are half of a table's text and say little: where the file itself says that a column has
+few values (``SourceFile.repeated``), a ``Dictionary`` lets rows carry four bytes each instead of a text. A dictionary
+only grows, so that codes stay what they are.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ BASE_COLUMNS: Final = tuple(name for name, _ in _BASE_FIELDS)
 
 
 def urls_schema(keep: Sequence[Field] = ()) -> pa.Schema:
-    """Columns of ``urls/*.parquet``; ``keep`` are the further input columns, with their own types.
+    """Return the columns of ``urls/*.parquet``; ``keep`` are the further input columns, with their own types.
 
     ``row_number`` is the position in the input (from 0, files in name order), ``identifier`` the URL as given,
     ``server_name`` is null where the URL is refused, and ``reject`` null where it is not.
@@ -58,7 +57,7 @@ class BareRows(NamedTuple):
 
 
 def url_servers(urls: Array) -> Servers:
-    """``servers_of`` for a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
+    """Call ``servers_of`` for a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
     return _servers_of(*as_text(urls))
 
 
@@ -67,16 +66,21 @@ def bare_rows(
     row_numbers: IntArray,
     texts: Mapping[str, str],
     keep: Sequence[Field],
-    vocabularies: Mapping[str, Vocabulary],
+    dictionaries: Mapping[str, Dictionary],
     *,
     refused: Array | None = None,
 ) -> BareRows:
-    """Rows of one input batch. ``texts`` maps our names to those of columns in ``raw``; identifier must be there.
-    ``keep`` are further columns in ``raw``; strings among them may come as bytes. Columns with a vocabulary (by the
-    name in ``raw``) come as dictionary arrays. Where it is known already which rows
-    are ``refused`` (booleans), only for those it is asked again why, and no servers come back but nulls.
+    """Return the bare rows of one input batch.
 
-    Raises pa.ArrowInvalid where a column has no text form.
+    Args:
+        texts: our names -> those of columns in ``raw``; identifier must be there.
+        keep: further columns in ``raw``; strings among them may come as bytes.
+        dictionaries: by the name in ``raw``, of the columns that come as dictionary arrays.
+        refused: which rows are refused, where that is known already: only for those it is asked again why, and no
+            servers come back but nulls.
+
+    Raises:
+        pa.ArrowInvalid: a column has no text form.
     """
     identifier, broken = as_text(raw.column(texts["identifier"]))
     servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
@@ -85,16 +89,16 @@ def bare_rows(
     for name in TEXT_COLUMNS:
         if name in texts:
             column = texts[name]
-            columns[name] = identifier if name == "identifier" else _text_or_codes(raw, column, vocabularies)
+            columns[name] = identifier if name == "identifier" else _text_or_codes(raw, column, dictionaries)
     columns["reject"] = rejects
     for field in keep:
         is_string = pa.types.is_string(field.type)
-        columns[field.name] = _text_or_codes(raw, field.name, vocabularies) if is_string else raw.column(field.name)
+        columns[field.name] = _text_or_codes(raw, field.name, dictionaries) if is_string else raw.column(field.name)
     return BareRows(pa.RecordBatch.from_pydict(columns), servers)
 
 
 def _without_credentials(urls: Array, rejects: Array) -> Array:
-    """URLs as they are kept: those that are refused lose what may be a password. Accepted ones have none."""
+    """Take what may be a password out of refused URLs. Accepted ones have none."""
     is_refused = pc.is_valid(rejects)
     if not pc.any(is_refused, min_count=0).as_py():
         return urls
@@ -102,10 +106,10 @@ def _without_credentials(urls: Array, rejects: Array) -> Array:
     return cast("Array", pc.replace_with_mask(urls, is_refused, cleaned))
 
 
-def _text_or_codes(raw: pa.RecordBatch, column: str, vocabularies: Mapping[str, Vocabulary]) -> Array:
+def _text_or_codes(raw: pa.RecordBatch, column: str, dictionaries: Mapping[str, Dictionary]) -> Array:
     values = raw.column(column)
-    if column in vocabularies:
-        return vocabularies[column].codes(cast("pa.DictionaryArray[Any, Any]", values), lambda own: as_text(own)[0])
+    if column in dictionaries:
+        return dictionaries[column].codes(cast("pa.DictionaryArray[Any, Any]", values), lambda own: as_text(own)[0])
     return as_text(values)[0]
 
 
@@ -126,12 +130,14 @@ def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers
     return Servers(servers, rejects)
 
 
-def complete(bare: pa.Table, servers: Array, schema: pa.Schema, vocabularies: Mapping[str, Vocabulary]) -> pa.Table:
-    """Rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s; vocabularies go
-    by the names in it."""
+def complete(bare: pa.Table, servers: Array, schema: pa.Schema, dictionaries: Mapping[str, Dictionary]) -> pa.Table:
+    """Return rows of the urls folder: bare ones, each with its server's name.
+
+    ``schema`` is ``urls_schema``'s; ``dictionaries`` go by the names in it.
+    """
     columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
-    for name, vocabulary in vocabularies.items():
-        columns[name] = vocabulary.texts(columns[name])
+    for name, dictionary in dictionaries.items():
+        columns[name] = dictionary.texts(columns[name])
     columns["server_name"] = servers
     for name in TEXT_COLUMNS:
         columns.setdefault(name, pa.nulls(bare.num_rows, pa.string()))
@@ -140,7 +146,7 @@ def complete(bare: pa.Table, servers: Array, schema: pa.Schema, vocabularies: Ma
 
 
 def as_text(values: Array) -> tuple[Array, Array | None]:
-    """Values as valid UTF-8 strings, and which of them were not (those have U+FFFD for what was broken), if any.
+    """Return values as valid UTF-8 strings, and which of them were not (those have U+FFFD for what was broken), if any.
 
     Raises pa.ArrowInvalid or pa.ArrowNotImplementedError for values without a text form (nested ones).
     """
@@ -163,7 +169,7 @@ def as_text(values: Array) -> tuple[Array, Array | None]:
 
 
 def is_text(type_: pa.DataType) -> bool:
-    """Whether values are strings or bytes, of whatever width, plain or in a dictionary."""
+    """Return whether values are strings or bytes, of whatever width, plain or in a dictionary."""
     if isinstance(type_, pa.DictionaryType):
         type_ = type_.value_type
     tests = (
@@ -188,7 +194,7 @@ def _repair(values: Array) -> tuple[Array, Array]:
     return pa.array(texts, pa.string()), pa.array(broken, pa.bool_())
 
 
-class Vocabulary:
+class Dictionary:
     """The texts of one column. May be used from several threads; which code a text gets depends on who comes first."""
 
     def __init__(self) -> None:
@@ -196,10 +202,10 @@ class Vocabulary:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Vocabulary: {len(self._texts)} texts>"
+        return f"<Dictionary: {len(self._texts)} texts>"
 
     def codes(self, values: pa.DictionaryArray[Any, Any], as_text: Callable[[Array], Array]) -> Array:
-        """One int32 per value, null for null. ``as_text`` makes strings of the array's dictionary, of whatever type."""
+        """Return an int32 per value, null for null. ``as_text`` makes strings of the values' own dictionary."""
         own = as_text(values.dictionary)
         with self._lock:
             known = pc.index_in(own, value_set=self._texts)
@@ -210,5 +216,5 @@ class Vocabulary:
         return known.take(values.indices)
 
     def texts(self, codes: Array) -> Array:
-        """The values that these codes stand for."""
+        """Return the values that these codes stand for."""
         return self._texts.take(codes)

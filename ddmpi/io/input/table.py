@@ -21,7 +21,7 @@ from ddmpi.io.input.rows import (
     BASE_COLUMNS,
     TEXT_COLUMNS,
     BareRows,
-    Vocabulary,
+    Dictionary,
     bare_rows,
     complete,
     is_text,
@@ -67,7 +67,7 @@ class InputTable:
         self._kept_fields = [sources[0].schema.field(column) for column in keep]
         self.schema = urls_schema(self._kept_fields)
         repeated = frozenset.intersection(*(source.repeated for source in sources)) - {self._texts["identifier"]}
-        self._vocabularies = {column: Vocabulary() for column in sorted(repeated.intersection(self._columns()))}
+        self._dictionaries = {column: Dictionary() for column in sorted(repeated.intersection(self._columns()))}
 
     def __repr__(self) -> str:
         return f"<InputTable {self.name}: {len(self._sources)} files, {self.rows or 'unknown'} rows>"
@@ -80,18 +80,18 @@ class InputTable:
         return None if None in counts else max(0, known - self._first_row)
 
     def after(self, rows: int) -> InputTable:
-        """The same table without its first rows; the others keep their numbers."""
+        """Return this table without its first rows; the others keep their numbers."""
         return InputTable(
             self.name, self._sources, texts=self._texts, keep=self._keep, shaping=self._shaping, first_row=rows
         )
 
     def sample(self) -> pa.RecordBatch | None:
-        """The first rows, normalized; None if there are none. Raises InputError."""
+        """Return the first rows, normalized; None if there are none. Raises InputError."""
         first = next(self.raw(), None)
         return None if first is None else self.bare(first).rows
 
     def expected_bytes(self, sample: pa.RecordBatch | None) -> int:
-        """About how much memory all rows take, given the first of them. Raises InputError.
+        """Return about how much memory all rows take, given the first of them. Raises InputError.
 
         What a file says of itself is no more than a hint: values that repeat take next to nothing there.
         """
@@ -102,7 +102,7 @@ class InputTable:
         return max(hint, self.rows * sample.nbytes // sample.num_rows)
 
     def fingerprint(self) -> str:
-        """A digest of the files' names, sizes, modification times, columns and (Parquet) numbers of rows."""
+        """Return a digest of the files' names, sizes, modification times, columns and (Parquet) numbers of rows."""
         facts = [
             [
                 source.path.name,
@@ -117,12 +117,12 @@ class InputTable:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def raw(self, *, urls_only: bool = False, up_to: int | None = None) -> Iterator[RawRows]:
-        """All rows that are taken, in order; with all columns that matter, or only with the URLs. Raises InputError.
+        """Yield all rows that are taken, in order, with all columns that matter or only the URLs. Raises InputError.
 
         Ends with the rows among which is that before row ``up_to``, if it is given.
         """
         columns = [self._texts["identifier"]] if urls_only else self._columns()
-        as_dictionary = [] if urls_only else list(self._vocabularies)
+        as_dictionary = [] if urls_only else list(self._dictionaries)
         first_row = 0
         for source in self._sources:
             if source.row_count is not None and first_row + source.row_count <= self._first_row:
@@ -140,25 +140,25 @@ class InputTable:
                 first_row = end
 
     def servers(self, raw: RawRows) -> Servers:
-        """The server of each row, or why it is refused. Raises InputError; may be called from any thread."""
+        """Return the server of each row, or why it is refused. Raises InputError; may be called from any thread."""
         with naming(raw.path):
             return url_servers(raw.rows.column(self._texts["identifier"]))
 
     def bare(self, raw: RawRows, refused: pa.Array[Any] | None = None) -> BareRows:
-        """What ``raw`` gave, normalized (see ``url_rows``). Raises InputError; may be called from any thread."""
+        """Return what ``raw`` gave, normalized (see ``rows``). Raises InputError; may be called from any thread."""
         with naming(raw.path):
             return bare_rows(
-                raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._vocabularies, refused=refused
+                raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._dictionaries, refused=refused
             )
 
     def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
-        """Rows of ``schema``, from bare ones and the name of each one's server. May be called from any thread."""
+        """Return rows of ``schema``, from bare ones and the names of their servers. May be called from any thread."""
         named = {**self._texts, **{column: column for column in self._keep}}
-        vocabularies = {ours: self._vocabularies[name] for ours, name in named.items() if name in self._vocabularies}
-        return complete(bare, servers, self.schema, vocabularies)
+        dictionaries = {ours: self._dictionaries[name] for ours, name in named.items() if name in self._dictionaries}
+        return complete(bare, servers, self.schema, dictionaries)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows, in order, with the columns of ``schema``. Raises InputError."""
+        """Yield all rows, in order, with the columns of ``schema``. Raises InputError."""
         for raw in self.raw():
             bare = self.bare(raw)
             servers = bare.servers.cast(pa.string())
@@ -209,7 +209,7 @@ def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _present(source: SourceFile, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the columns that the file has, or that may turn up later in it."""
+    """Return the columns that the file has, or that may turn up later in it."""
     return tuple(name for name in names if source.schema_is_guessed or name in source.schema.names)
 
 
@@ -218,7 +218,7 @@ def _joined(present: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
 
 
 def _full_schema(source: SourceFile, looked_at: Sequence[str]) -> pa.Schema:
-    """The file's columns, and those of the filter that may turn up later in it: they are text."""
+    """Return the file's columns, and those of the filter that may turn up later in it: they are text."""
     late = [name for name in looked_at if source.schema_is_guessed and name not in source.schema.names]
     return pa.schema([*source.schema, *(pa.field(name, pa.string()) for name in late)])
 

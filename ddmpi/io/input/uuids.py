@@ -27,14 +27,14 @@ _BLOCK_ROWS: Final = 1 << 13
 HASHED_BYTES: Final = 1 << 13
 """Of a longer text only so much counts, and its length. No URL that is fetched is longer."""
 _TAIL_MASKS: Final = np.array([(1 << (8 * size)) - 1 for size in range(8)], dtype=np.uint64)
-"""What is left of a word of which only so many bytes belong to the text."""
+"""By the number of its bytes that belong to the text, what is left of a word."""
 _HEX: Final = np.frombuffer(bytes(range(256)).hex().encode(), dtype=np.uint16)
 """The two hexadecimal digits of every byte, read as one word."""
 _HYPHENS: Final = (8, 13, 18, 23)
 
 
 def mix(words: _Words) -> _Words:
-    """One word for each: of neighbors quite different ones (splitmix64)."""
+    """Return a word for each, quite different ones for neighbors (splitmix64)."""
     words = (words ^ (words >> np.uint64(30))) * _MIX_1
     words = (words ^ (words >> np.uint64(27))) * _MIX_2
     mixed: _Words = words ^ (words >> np.uint64(31))
@@ -44,7 +44,7 @@ def mix(words: _Words) -> _Words:
 def fill_uuids(
     uuids: pa.Array[Any], source_ids: pa.Array[Any], identifiers: pa.Array[Any], row_numbers: pa.Array[Any]
 ) -> pa.Array[Any]:
-    """``uuids`` with nulls replaced by derived ones. All of equal length; strings, and int64 row numbers."""
+    """Return ``uuids`` with nulls replaced by derived ones. All of equal length; strings, and int64 row numbers."""
     if not uuids.null_count:
         return uuids
     missing = pc.is_null(uuids)
@@ -56,7 +56,7 @@ def fill_uuids(
 
 
 def format_uuids(packed: pa.Array[Any]) -> pa.Array[Any]:
-    """The text form of UUIDs given as 16 bytes each (fixed_size_binary(16))."""
+    """Return the text form of UUIDs given as 16 bytes each (fixed_size_binary(16))."""
     octets = b"".join(value or b"" for value in packed.to_pylist())
     pairs = np.frombuffer(octets, dtype=">u8").astype(np.uint64).reshape(-1, 2)
     texts = _text(pairs[:, 0], pairs[:, 1])
@@ -84,7 +84,7 @@ def _text(high: _Words, low: _Words) -> pa.Array[Any]:
 
 
 def hash_texts(texts: pa.Array[Any]) -> _Words:
-    """One word per text; null counts as empty."""
+    """Return one word per text; null counts as empty."""
     flat = texts.fill_null("").cast(pa.large_string())
     _, offset_buffer, data_buffer = flat.buffers()
     offsets = _as_numpy(offset_buffer, np.int64)[flat.offset : flat.offset + len(flat) + 1]

@@ -1,6 +1,6 @@
 """Messages between ranks over MPI: send, poll, scatter. Apart from ``__main__`` the only file that imports mpi4py.
 
-Nothing here blocks: a rank that is slow, or stopped, holds up nobody. Sends are ``isend``s that are kept until they
+Nothing here blocks: a rank that is slow, or stopped, holds up no other. Sends are ``isend``s that are kept until they
 complete; receives are ``improbe``s (``irecv`` fails for large messages, and a blocking receive spins a whole core);
 the scatter is an ``Iscatterv`` whose requests are tested in ``poll`` like everything else, and what comes after it
 waits for it: an extension must not overtake its lane. A message to the own rank goes through a queue, so that one
@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from ddmpi.core.protocol import Message, Tag, decode, encode
-from ddmpi.io.mpi.message_text import line_of
+from ddmpi.core.protocol import Message, Tag, decode, encode, line_of
 
 log = logging.getLogger(__name__)
 Bytes = npt.NDArray[np.uint8]
@@ -90,7 +89,7 @@ class Mailbox:
         self._arrived.append((source, share, request))
 
     def poll(self) -> list[tuple[int, Message]]:
-        """The messages that have arrived, as (source rank, message). Never waits."""
+        """Return the messages that have arrived, as (source rank, message). Never waits."""
         arrived = list(self._local)
         self._local.clear()
         if self.size > 1:
@@ -110,7 +109,7 @@ class Mailbox:
         return arrived
 
     def _whole_messages(self) -> Iterator[tuple[int, Message]]:
-        """Those that have arrived, up to the first share of a scatter that has not."""
+        """Yield the messages that have arrived, up to the first share of a scatter that has not."""
         while self._arrived:
             source, data, request = self._arrived[0]
             if request is not None and not request.Test():
@@ -132,14 +131,14 @@ class Mailbox:
         return len(self._outbox)
 
     def parted(self) -> bool:
-        """Whether all ranks want to part and have received whatever was sent to them. Never waits: ask until it is so.
+        """Return whether all ranks want to part and have received whatever was sent to them. Never waits: ask again.
 
         Collective; this rank sends nothing any more. What arrives meanwhile comes too late to matter: it is dropped.
         """
         if self._parting is None:
             self._parting = Parting(self._parting_comm, self._sent)
         for source, message in self.poll():
-            log.info("too late from rank %d: %s", source, line_of(message))
+            log.debug("too late from rank %d: %s", source, line_of(message))
         return self._parting.is_over(self._received, not (self._arrived or self._outbox))
 
     def close(self) -> None:
@@ -151,7 +150,7 @@ class Mailbox:
 class Parting:
     """How all ranks leave together: each learns how many messages were sent to it, and waits until the others know too.
 
-    A rank that ends with a failure does not listen to the end, so that somebody's last words may still be on their way.
+    A rank that ends with a failure does not listen to the end, so that its peers' last words may still be on their way.
     """
 
     def __init__(self, comm: MPI.Intracomm, sent: npt.NDArray[np.int64]) -> None:
@@ -161,7 +160,12 @@ class Parting:
         self._barrier: MPI.Request | None = None
 
     def is_over(self, received: int, idle: bool) -> bool:
-        """``received`` messages so far; ``idle``: none is on its way from or to this rank, as far as it knows."""
+        """Return whether all may leave.
+
+        Args:
+            received: messages so far.
+            idle: no message is on its way from or to this rank, as far as it knows.
+        """
         if self._barrier is None:
             if not self._sums.Test() or received < self._due[0] or not idle:
                 return False
@@ -175,7 +179,7 @@ def _log(way: str, rank: int, tag: Tag, message: Message, size_bytes: int = 0) -
 
 
 def cores_of_downloaders(comm: MPI.Intracomm) -> list[frozenset[int]]:
-    """The cores that each downloading rank on this node may use. Collective: all ranks call it together."""
+    """Return the cores that each downloading rank on this node may use. Collective: all ranks call it together."""
     downloads = comm.Get_rank() > 0 or comm.Get_size() == 1
     cores = frozenset(os.sched_getaffinity(0) if downloads else ())
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)

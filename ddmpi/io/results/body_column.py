@@ -18,14 +18,14 @@ _TYPE: Final = pa.large_binary()
 
 
 class BodyColumn:
-    """Makes columns of bodies; the memory of one column is that of the next, which must not be made before the first
+    """Columns of bodies; the memory of one column is that of the next, which must not be made before the first
     has been written."""
 
     def __init__(self) -> None:
         self._memory = bytearray()
 
     def make(self, bodies: Sequence[bytes]) -> pa.ChunkedArray[Any]:
-        """The bodies in their order, as ``large_binary``."""
+        """Return the bodies in their order, as ``large_binary``."""
         self._reserve(sum(len(body) for body in bodies if len(body) < WHOLE_BYTES))
         return pa.chunked_array(self._chunks(bodies), _TYPE)
 

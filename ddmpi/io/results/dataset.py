@@ -9,10 +9,8 @@ no file that it excludes.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,18 +22,11 @@ import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import OutputError, StorageError
-from ddmpi.io.folder.layout import (
-    PART_KINDS,
-    PARTITION_PREFIX,
-    Layout,
-    PartKind,
-    PartName,
-    parse_part_name,
-    server_of_folder,
-)
+from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind
+from ddmpi.io.folder.markers import PublishedPart, published_parts
 from ddmpi.io.results.outcomes import superseded_rows
 from ddmpi.io.results.publishing import store_of
-from ddmpi.io.results.schema import ROW_NUMBER, error_schema, success_schema
+from ddmpi.io.results.schema import ROW_NUMBER, result_schema
 
 OUTCOMES: Final[dict[PartKind, str]] = {"successes": "success", "errors": "error"}
 """Values of the column ``outcome``."""
@@ -47,28 +38,8 @@ _FOLDER_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
 )
 
 
-class Part:
-    """A published part, and what its path says."""
-
-    def __init__(self, path: Path, server_name: str, partition_id: int, name: PartName) -> None:
-        self.path = path
-        self.server_name = server_name
-        self.partition_id = partition_id
-        self.name = name
-
-    @property
-    def knowledge(self) -> pc.Expression:
-        """What is true of all rows of the part; the columns that are in no file get their values from it."""
-        return (
-            (pc.field("outcome") == OUTCOMES[self.name.kind])
-            & (pc.field("server_name") == self.server_name)
-            & (pc.field("partition_id") == self.partition_id)
-            & (pc.field("epoch") == pa.scalar(self.name.epoch, pa.int32()))
-        )
-
-
 def current_outcomes(layout: Layout) -> ds.Dataset:
-    """All rows with an outcome, by row number each once: columns of both tables, then outcome, server_name,
+    """Return all rows with an outcome, by row number each once: columns of both tables, then outcome, server_name,
     partition_id and epoch. Columns that only the other table has are null.
 
     Raises:
@@ -87,51 +58,27 @@ def current_outcomes(layout: Layout) -> ds.Dataset:
     for part in parts:
         name = layout.relative(part.path)
         if store is not None and name in objects:
-            fragments.append(file_format.make_fragment(store.path(name), store.files, part.knowledge))
+            fragments.append(file_format.make_fragment(store.path(name), store.files, _knowledge(part)))
         else:
-            fragments.append(file_format.make_fragment(str(part.path), files, part.knowledge))
+            fragments.append(file_format.make_fragment(str(part.path), files, _knowledge(part)))
     dataset: ds.Dataset = ds.FileSystemDataset(fragments, schema, file_format, files)
     superseded = _superseded(layout, parts)
     return dataset if superseded is None else dataset.filter(~superseded)
 
 
-def published_parts(layout: Layout, kind: PartKind) -> Iterator[Part]:
-    """The parts of one tree, in the order of their paths.
-
-    Raises:
-        StorageError: a folder cannot be listed.
-    """
-    for server in _folders(layout.parts_tree(kind)):
-        server_name = server_of_folder(server.name)
-        if server_name is None:
-            continue
-        for partition in _folders(Path(server.path)):
-            number = partition.name.removeprefix(PARTITION_PREFIX)
-            if not number.isdigit() or number == partition.name:
-                continue
-            for entry in _entries(Path(partition.path)):
-                name = parse_part_name(entry.name)
-                if name is not None and name.kind == kind:
-                    yield Part(Path(entry.path), server_name, int(number), name)
+def _knowledge(part: PublishedPart) -> pc.Expression:
+    """Return what is true of all rows of the part; the columns that are in no file get their values from it."""
+    return (
+        (pc.field("outcome") == OUTCOMES[part.name.kind])
+        & (pc.field("server_name") == part.server_name)
+        & (pc.field("partition_id") == part.partition_id)
+        & (pc.field("epoch") == pa.scalar(part.name.epoch, pa.int32()))
+    )
 
 
-def _folders(folder: Path) -> list[os.DirEntry[str]]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError(f"cannot list {folder}: {error.strerror}") from error
-
-
-def _schema(parts: Sequence[Part]) -> pa.Schema:
-    """Kept columns are the same in all parts of a kind: the first one tells."""
-    schemas: dict[PartKind, pa.Schema] = {"successes": success_schema(), "errors": error_schema()}
+def _schema(parts: Sequence[PublishedPart]) -> pa.Schema:
+    """Return the schema of both kinds; kept columns are alike in all parts of a kind: the first one tells."""
+    schemas: dict[PartKind, pa.Schema] = {kind: result_schema(kind) for kind in PART_KINDS}
     for kind in PART_KINDS:
         # The part on disk may be without its images: the column is in the schema all the same.
         first = next((part for part in parts if part.name.kind == kind), None)
@@ -140,15 +87,15 @@ def _schema(parts: Sequence[Part]) -> pa.Schema:
     return pa.unify_schemas([*schemas.values(), pa.schema(_FOLDER_FIELDS)])
 
 
-def _schema_of(part: Part) -> pa.Schema:
+def _schema_of(part: PublishedPart) -> pa.Schema:
     try:
         return pq.read_schema(part.path)
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read part {part.path}: {error}") from error
 
 
-def _superseded(layout: Layout, parts: Sequence[Part]) -> pc.Expression | None:
-    """Which outcomes no longer count; None where all do. A run gives a row one outcome: row and epoch identify it."""
+def _superseded(layout: Layout, parts: Sequence[PublishedPart]) -> pc.Expression | None:
+    """Return which outcomes no longer count, None where all do. Row and epoch identify an outcome: a run gives one."""
     batches: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for part in parts:
         batches[part.server_name, part.partition_id].append(layout.relative(part.path))

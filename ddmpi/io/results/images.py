@@ -67,7 +67,7 @@ class Shrunk:
 
 
 def header_size(body: bytes) -> tuple[int, int] | None:
-    """(height, width) as the header states it, without decoding; None where format or header is not understood."""
+    """Return (height, width) as the header states it, without decoding; None where it is not understood."""
     if not (body.startswith(_MAGIC) or body[4:8] == b"ftyp" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")):
         return None
     if body.startswith(_SOI):
@@ -78,7 +78,7 @@ def header_size(body: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(body: bytes) -> tuple[int, int] | None:
-    """Nearly all images are JPEG: this takes 2 us where imagesize takes 20, and a long header cannot hold it up."""
+    """Return the size of a JPEG, in 2 us where imagesize takes 20; a long header cannot hold it up."""
     at = len(_SOI)
     for _ in range(_MAX_JPEG_SEGMENTS):
         if at + 9 > len(body) or body[at] != 0xFF:
@@ -95,7 +95,7 @@ def _jpeg_size(body: bytes) -> tuple[int, int] | None:
 
 
 def make_shrink(longest_side: int) -> Callable[[bytes], Shrunk]:
-    """A function that decodes a body, shrinks it to ``longest_side`` pixels by area, and encodes it again.
+    """Return a function that decodes a body, shrinks it to ``longest_side`` pixels by area, and encodes it again.
 
     Nothing is enlarged. JPEG of quality 95, or PNG where there is an alpha channel. The function raises
     ``DecodeError`` and may be called from any thread.
@@ -139,7 +139,7 @@ class _Codec:
         self._cv2.utils.logging.setLogLevel(0)  # a damaged image is an error row, not lines on stderr
 
     def decode(self, body: bytes) -> Pixels:
-        """Upright 8-bit pixels: BGR, or BGRA where the image has transparency."""
+        """Return upright 8-bit pixels: BGR, or BGRA where the image has transparency."""
         data = np.frombuffer(body, np.uint8)
         if data.size == 0:
             raise DecodeError("no bytes")
@@ -188,7 +188,7 @@ _ORIENTATIONS: Final[tuple[Callable[[Pixels], Pixels], ...]] = (
 
 
 def _oriented_like(stored: Pixels, upright: Pixels) -> Pixels:
-    """``stored`` (BGRA) turned as ``upright`` (BGR) was.
+    """Return ``stored`` (BGRA) turned as ``upright`` (BGR) was.
 
     OpenCV gives transparency only together with the stored orientation: which of the eight it is, is found by trying,
     so that no EXIF of four file formats has to be parsed here.

@@ -19,7 +19,7 @@ from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.rules.retry_filter import choice_of
 from ddmpi.errors import StorageError
-from ddmpi.io.folder.layout import Layout, PartName, parse_part_name
+from ddmpi.io.folder.layout import Layout, part_of
 from ddmpi.io.results.schema import ROW_NUMBER
 
 
@@ -39,7 +39,7 @@ class Outcomes:
     """(n,) the run that it is from."""
 
     def to_retry(self, retry: Sequence[str], epoch: int, rows: pa.Table | None = None) -> npt.NDArray[np.bool_]:
-        """(n,) which errors of runs before ``epoch`` these words mean (see ``retry_choice``); of none, none.
+        """Return (n,) which errors of runs before ``epoch`` these words mean (see ``retry_filter``); of none, none.
 
         ``rows`` (row_number, server_name) tells the servers, where the words name some.
         """
@@ -54,7 +54,7 @@ class Outcomes:
         return meant & (self.epochs < epoch)
 
     def count_kinds(self) -> dict[str, int]:
-        """Errors by kind."""
+        """Return errors by kind."""
         counts = Counter(self.kinds)
         del counts[""]
         return dict(counts)
@@ -71,14 +71,14 @@ class Outcomes:
 
 
 def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
-    """The outcomes in these parts (paths relative to the output folder).
+    """Return the outcomes in these parts (paths relative to the output folder).
 
     Raises:
         StorageError: a part is missing or cannot be read.
     """
     tables = [_read(layout, part) for part in parts]
     rows = np.concatenate([table[0] for table in tables] or [np.empty(0, np.int64)])
-    epochs = np.repeat([_epoch(part) for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
+    epochs = np.repeat([part_of(part).epoch for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
     kinds = [kind for table in tables for kind in table[1]]
     codes = np.concatenate([table[2] for table in tables] or [np.empty(0, np.int64)])
     order = np.lexsort((epochs, rows))
@@ -90,14 +90,14 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
 
 
 def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
-    """By epoch, the row numbers of one batch's outcomes that a later epoch has replaced; parts as for ``outcomes_of``.
+    """Return by epoch the rows of a batch whose outcomes a later epoch has replaced; parts as for ``outcomes_of``.
 
     Opens no part where all are of one epoch, since a run gives a row one outcome.
 
     Raises:
         StorageError: a part is missing or cannot be read.
     """
-    of_parts = [_epoch(part) for part in parts]
+    of_parts = [part_of(part).epoch for part in parts]
     if len(set(of_parts)) < 2:
         return {}
     numbers = [_read_columns(layout, part, [ROW_NUMBER]).column(ROW_NUMBER).to_numpy() for part in parts]
@@ -111,8 +111,8 @@ def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]
 
 
 def _read(layout: Layout, part: str) -> tuple[IntArray, list[str], IntArray]:
-    """Row numbers, kinds and codes of one part."""
-    is_errors = _name(part).kind == "errors"
+    """Return row numbers, kinds and codes of one part."""
+    is_errors = part_of(part).kind == "errors"
     table = _read_columns(layout, part, [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER])
     rows: IntArray = table.column(ROW_NUMBER).to_numpy()
     if not is_errors:
@@ -130,17 +130,6 @@ def _read_columns(layout: Layout, part: str, columns: list[str]) -> pa.Table:
         raise StorageError(f"cannot read part {path}: {error}") from error
 
 
-def _name(part: str) -> PartName:
-    name = parse_part_name(part.rpartition("/")[2])
-    if name is None:
-        raise StorageError(f"{part} is not the name of a part")
-    return name
-
-
-def _epoch(part: str) -> int:
-    return _name(part).epoch
-
-
 def is_on(servers: pa.ChunkedArray[pa.StringScalar], names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(n,) which of the rows are on one of these servers."""
+    """Return (n,) which of the rows are on one of these servers."""
     return np.asarray(pc.is_in(servers, value_set=pa.array(names, pa.string())))

@@ -1,6 +1,6 @@
 """The parts that a rank has open: when their rows go to disk, and when they get their final names.
 
-Used by one thread, the writer's (see ``results``). A part is a buffer first; it gets a file when a row group is full
+Used by one thread, the writer's (see ``writer``). A part is a buffer first; it gets a file when a row group is full
 or memory is short, so a part that closes early costs one open, one fsync of the file and one of the folder.
 
 Invariants:
@@ -14,20 +14,18 @@ Invariants:
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
+import pyarrow as pa
+
+from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
 from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
-from ddmpi.io.results.schema import ResultRow, SuccessRow, input_columns, result_table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    import pyarrow as pa
-
-    from ddmpi.core.records import BatchRef
+from ddmpi.io.results.rows import ResultRow, SuccessRow
+from ddmpi.io.results.schema import input_columns, result_table
 
 ROW_GROUP_BYTES: Final = 8 << 20
 """Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""
@@ -133,7 +131,7 @@ class Parts:
             self._relieve_memory()
 
     def inputs(self, batch: BatchRef) -> pa.Table:
-        """The input rows of a batch of which results come in; raises what ``add`` raises."""
+        """Return the input rows of a batch of which results come in; raises what ``add`` raises."""
         return self._inputs.read(batch)
 
     def close(self, batch_ids: Iterable[int] | None) -> None:
@@ -165,7 +163,7 @@ class Parts:
         return part
 
     def _relieve_memory(self) -> None:
-        """Down to half of the limit in one go, or each further row would cost a row group."""
+        """Write buffers until half of the limit is left, or each further row would cost a row group."""
         for part in sorted(self._parts.values(), key=lambda part: part.held_bytes, reverse=True):
             if self._held_bytes <= self._held_limit_bytes // 2:
                 return

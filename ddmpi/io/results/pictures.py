@@ -32,7 +32,7 @@ _TYPES: Final = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (
 
 
 def sample_pictures(parts: Iterable[Path], rows_each: int, budget_s: float) -> list[Picture]:
-    """Up to ``rows_each`` pictures of each part, in order, as far as they can be had in time."""
+    """Return up to ``rows_each`` pictures of each part, in order, as far as they can be had in time."""
     end_at = time.monotonic() + budget_s
     shrink = _shrinker()
     found = []
@@ -47,7 +47,7 @@ def sample_pictures(parts: Iterable[Path], rows_each: int, budget_s: float) -> l
 
 
 def _rows(part: Path, most: int) -> Iterator[tuple[bytes, str]]:
-    """The first rows of a part: row by row, or one large row group would be read as a whole."""
+    """Yield the first rows of a part: row by row, or one large row group would be read as a whole."""
     try:
         with pq.ParquetFile(part, buffer_size=1 << 16) as file:
             batches = file.iter_batches(batch_size=1, row_groups=[0], columns=["image", "final_url"])
@@ -59,7 +59,7 @@ def _rows(part: Path, most: int) -> Iterator[tuple[bytes, str]]:
 
 
 def _shrinker() -> Callable[[bytes], bytes]:
-    """Makes a body small where OpenCV is installed, else gives it as it is."""
+    """Return a function that makes a body small where OpenCV is installed, else returns it as it is."""
     try:
         shrink = make_shrink(SIDE_PIXELS)
     except SetupError:
@@ -68,7 +68,7 @@ def _shrinker() -> Callable[[bytes], bytes]:
 
 
 def _picture(body: bytes | None, shrink: Callable[[bytes], bytes]) -> str | None:
-    """The body as a small image's data URI, None where it is none that can be shown."""
+    """Return the body as a small image's data URI, None where it is none that can be shown."""
     if not body or len(body) > MOST_BODY_BYTES:
         return None
     size = header_size(body)

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -31,16 +33,10 @@ from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
-from ddmpi.io.folder.layout import PART_KINDS, parse_part_name
+from ddmpi.io.folder.layout import PART_KINDS, Layout, part_of
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.store.object_store import place_of
 from ddmpi.io.store.part_store import PartStore, part_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from ddmpi.io.folder.layout import Layout
 
 IMAGE: Final = "image"
 _OBJECT_BYTES: Final = b"ddmpi.object_bytes"
@@ -76,7 +72,7 @@ class Publisher:
                 if os.fstat(file.fileno()).st_size != size_bytes:
                     raise StorageError(f"{path} is not the part that was written: another run has taken over")
                 self._store.put(part, file, size_bytes)
-            if part_has_images(part):
+            if part_of(part).kind == "successes":
                 self._make_thin(path, size_bytes)
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"cannot publish {path}: {error}") from error
@@ -108,7 +104,7 @@ class Publisher:
     def _settle(self, part: str) -> None:
         path = self._layout.root / part
         size_bytes = object_bytes(path)
-        if not part_has_images(part):
+        if part_of(part).kind == "errors":
             if self._store.size(part) != size_bytes:
                 self.publish(part, size_bytes)
         elif not is_thin(path):
@@ -125,7 +121,7 @@ class Publisher:
 
 
 def make_publisher(layout: Layout, to: str | None, epoch: int) -> Publisher | None:
-    """What brings parts to a store, if there is one.
+    """Return what brings parts to a store, if there is one.
 
     Raises:
         SetupError: the URI is wrong, or the store does not answer.
@@ -175,7 +171,7 @@ def _claim(layout: Layout, to: str | None) -> None:
 
 
 def read_publication(layout: Layout) -> Publication | None:
-    """Where the folder's parts go; None where they stay.
+    """Return where the folder's parts go; None where they stay.
 
     Raises:
         OutputError: the file is damaged.
@@ -191,13 +187,13 @@ def read_publication(layout: Layout) -> Publication | None:
 
 
 def store_of(layout: Layout) -> PartStore | None:
-    """The store that has the folder's parts, if there is one; raises as ``read_publication``, and SetupError."""
+    """Return the store that has the folder's parts, if there is one; raises as ``read_publication``, and SetupError."""
     publication = read_publication(layout)
     return None if publication is None else part_store(publication.to)
 
 
 def with_images(layout: Layout, part: str) -> Path | pa.NativeFile:
-    """A part where it has all of its columns: on disk, or in the store.
+    """Return a part where it has all of its columns: on disk, or in the store.
 
     Raises:
         OSError, pa.ArrowException: the part on disk cannot be read.
@@ -209,12 +205,12 @@ def with_images(layout: Layout, part: str) -> Path | pa.NativeFile:
 
 
 def is_thin(path: Path) -> bool:
-    """Whether a part's images are in the store alone; raises what Arrow raises."""
+    """Return whether a part's images are in the store alone; raises what Arrow raises."""
     return _OBJECT_BYTES in (pq.read_schema(path).metadata or {})
 
 
 def has_images(path: Path) -> bool:
-    """Whether a part on disk can be read and has its images there."""
+    """Return whether a part on disk can be read and has its images there."""
     try:
         return not is_thin(path)
     except (OSError, pa.ArrowException):
@@ -222,12 +218,6 @@ def has_images(path: Path) -> bool:
 
 
 def object_bytes(path: Path) -> int:
-    """The size of the object that a part on disk has in the store, or is to have; raises what Arrow raises."""
+    """Return the size of the object that a part on disk has in the store, or is to have; raises what Arrow raises."""
     said = (pq.read_schema(path).metadata or {}).get(_OBJECT_BYTES)
     return path.stat().st_size if said is None else int(said)
-
-
-def part_has_images(part: str) -> bool:
-    """Whether it is one of successes, by its name."""
-    name = parse_part_name(part.rpartition("/")[2])
-    return name is not None and name.kind == "successes"

@@ -1,21 +1,57 @@
-"""From an answer to the row that will be stored: digests, sizes, and the smaller image where one is wanted."""
+"""From an answer to the row that will be stored: digests, sizes, the smaller image where one is wanted.
+
+Decides which bodies cannot be stored, and whether a file is the one that the table promised. It must not know Parquet
+(see ``schema``), or when a row is written (see ``parts``).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
+
+import pyarrow as pa
 
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.io.results.images import DecodeError, header_size, make_shrink
-from ddmpi.io.results.schema import ErrorRow, ResultRow, SuccessRow, error_row
 
 MAX_IMAGE_BYTES: Final = (1 << 31) - (32 << 20)
 """A Parquet page ends at 2 GiB, and one row group holds a body and up to 8 MiB of others."""
 
 
+@dataclass(slots=True, eq=False)
+class SuccessRow:
+    """A success that waits for its row group. Sizes are (height, width) in pixels.
+
+    ``image`` is what will be stored; ``answer.body`` is the same object, or empty.
+    """
+
+    row: int
+    answer: Answer
+    image: bytes
+    hashsum_original: str
+    hashsum_resized: str | None
+    original_bytes: int
+    original_size: tuple[int, int] | None
+    resized_size: tuple[int, int] | None
+
+
+@dataclass(slots=True, eq=False)
+class ErrorRow:
+    """An error that waits for its row group. It holds no answer, since that would hold its body."""
+
+    row: int
+    failure: Failure
+    attempts: int
+    final_url: str = ""
+    fetched_at: float = 0.0
+
+
+ResultRow = SuccessRow | ErrorRow
+
+
 class RowMaker:
-    """Called from the writer's thread: hashing and decoding let go of the interpreter's lock.
+    """Make rows from answers, in any thread: hashing and decoding let go of the interpreter's lock.
 
     Raises:
         SetupError: image_size > 0 without OpenCV.
@@ -28,7 +64,7 @@ class RowMaker:
         self._digest(b"")
 
     def row(self, row: int, answer: Answer) -> ResultRow:
-        """A success, or an error where the body cannot be stored or decoded."""
+        """Return a success, or an error where the body cannot be stored or decoded."""
         body = answer.body
         if len(body) > MAX_IMAGE_BYTES:
             return refused(row, answer, ErrorKind.TOO_LARGE, f"{len(body)} bytes do not fit into a Parquet page")
@@ -54,6 +90,47 @@ class RowMaker:
 
 
 def refused(row: int, answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:
-    """The error that becomes of a body which cannot be kept."""
+    """Return the error row of an answer whose body cannot be kept."""
     failure = Failure(kind, error_code(kind, answer.status), message)
     return error_row(row, failure, answer, answer.task.attempt)
+
+
+def error_row(row: int, failure: Failure, answer: Answer | None, attempts: int) -> ErrorRow:
+    """Return the row of a failure; ``answer`` is None where nothing was fetched (a refused URL)."""
+    if answer is None:
+        return ErrorRow(row, failure, attempts)
+    return ErrorRow(row, failure, attempts, answer.final_url, answer.fetched_at)
+
+
+@dataclass(frozen=True)
+class IntegrityCheck:
+    """Compare files with the hash and the size that the table promises for them.
+
+    Both are kept columns, named here (None: the table has none); a row without a value promises nothing. The hash is
+    hexadecimal text.
+    """
+
+    hash_column: str | None = None
+    bytes_column: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.hash_column or self.bytes_column)
+
+    def objection(self, inputs: pa.Table, made: SuccessRow) -> str:
+        """Say what is not as promised; "" if all is.
+
+        Args:
+            inputs: the batch's input rows, with the kept columns.
+        """
+        size = self._promised(inputs, self.bytes_column, made.row)
+        if size and size != str(made.original_bytes):
+            return f"{made.original_bytes} bytes, the table says {size[:20]}"
+        digest = self._promised(inputs, self.hash_column, made.row)
+        if digest and digest.lower() != made.hashsum_original:
+            return f"the hash is {made.hashsum_original}, the table says {digest[:128]}"
+        return ""
+
+    @staticmethod
+    def _promised(inputs: pa.Table, column: str | None, row: int) -> str:
+        value = None if column is None else inputs.column(column)[row].as_py()
+        return "" if value is None else str(value).strip()

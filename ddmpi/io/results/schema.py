@@ -10,18 +10,15 @@ the row's position in the input: it alone identifies the row, since a table may 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import IO, Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ddmpi.core.records import Answer, Failure
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import PartKind
 from ddmpi.io.results.body_column import BodyColumn
+from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
 
 Column: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any]"
 
@@ -29,8 +26,6 @@ ROW_NUMBER: Final = "row_number"
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENSE_COLUMNS)
 
-_WRITE_BATCH_ROWS: Final = 32
-"""Arrow looks at the page size (1 MB) after so many values: with its default of 1,024 images are pages of 30 MB."""
 
 # Made once: without pandas, pyarrow 26 searches the whole path for it at each call of pa.scalar.
 _NO_TEXT: Final = pa.scalar("")
@@ -39,111 +34,70 @@ _FALSE: Final = pa.scalar(value=False)
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 _SIZE: Final = pa.list_(pa.int32())
 
-_SUCCESS_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
-    pa.field("uuid", pa.string()),
-    pa.field("source_id", pa.string()),
-    pa.field("identifier", pa.string()),
-    pa.field("is_license_full", pa.bool_()),
-    pa.field("license", pa.string()),
-    pa.field("source", pa.string()),
-    pa.field("title", pa.string()),
-    pa.field("hashsum_original", pa.string()),
-    pa.field("hashsum_resized", pa.string()),
-    pa.field("original_size", _SIZE),
-    pa.field("resized_size", _SIZE),
-    pa.field("image", pa.large_binary()),
-    pa.field("status", pa.int32()),
-    pa.field("final_url", pa.string()),
-    pa.field("content_type", pa.string()),
-    pa.field("bytes", pa.int64()),
-    pa.field("etag", pa.string()),
-    pa.field("last_modified", pa.string()),
-    pa.field("attempts", pa.int32()),
-    pa.field("fetched_at", _TIMESTAMP),
-    pa.field("total_ms", pa.float32()),
-    pa.field("ttfb_ms", pa.float32()),
-    pa.field("ip", pa.string()),
-    pa.field(ROW_NUMBER, pa.int64()),
-)
-
-_ERROR_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
-    pa.field("uuid", pa.string()),
-    pa.field("source_id", pa.string()),
-    pa.field("identifier", pa.string()),
-    pa.field("retry_count", pa.int32()),
-    pa.field("error_code", pa.int32()),
-    pa.field("error_kind", pa.string()),
-    pa.field("error_msg", pa.string()),
-    pa.field("final_url", pa.string()),
-    pa.field("fetched_at", _TIMESTAMP),
-    pa.field(ROW_NUMBER, pa.int64()),
-)
-
-
-@dataclass(slots=True, eq=False)
-class SuccessRow:
-    """A success that waits for its row group. Sizes are (height, width) in pixels.
-
-    ``image`` is what will be stored; ``answer.body`` is the same object, or empty.
-    """
-
-    row: int
-    answer: Answer
-    image: bytes
-    hashsum_original: str
-    hashsum_resized: str | None
-    original_bytes: int
-    original_size: tuple[int, int] | None
-    resized_size: tuple[int, int] | None
+_FIELDS: Final[dict[PartKind, tuple[pa.Field[Any], ...]]] = {
+    "successes": (
+        pa.field("uuid", pa.string()),
+        pa.field("source_id", pa.string()),
+        pa.field("identifier", pa.string()),
+        pa.field("is_license_full", pa.bool_()),
+        pa.field("license", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("hashsum_original", pa.string()),
+        pa.field("hashsum_resized", pa.string()),
+        pa.field("original_size", _SIZE),
+        pa.field("resized_size", _SIZE),
+        pa.field("image", pa.large_binary()),
+        pa.field("status", pa.int32()),
+        pa.field("final_url", pa.string()),
+        pa.field("content_type", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("last_modified", pa.string()),
+        pa.field("attempts", pa.int32()),
+        pa.field("fetched_at", _TIMESTAMP),
+        pa.field("total_ms", pa.float32()),
+        pa.field("ttfb_ms", pa.float32()),
+        pa.field("ip", pa.string()),
+        pa.field(ROW_NUMBER, pa.int64()),
+    ),
+    "errors": (
+        pa.field("uuid", pa.string()),
+        pa.field("source_id", pa.string()),
+        pa.field("identifier", pa.string()),
+        pa.field("retry_count", pa.int32()),
+        pa.field("error_code", pa.int32()),
+        pa.field("error_kind", pa.string()),
+        pa.field("error_msg", pa.string()),
+        pa.field("final_url", pa.string()),
+        pa.field("fetched_at", _TIMESTAMP),
+        pa.field(ROW_NUMBER, pa.int64()),
+    ),
+}
 
 
-@dataclass(slots=True, eq=False)
-class ErrorRow:
-    """An error that waits for its row group. It holds no answer, since that would hold its body."""
-
-    row: int
-    failure: Failure
-    attempts: int
-    final_url: str = ""
-    fetched_at: float = 0.0
-
-
-ResultRow = SuccessRow | ErrorRow
-
-
-def success_schema(keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
-    """The schema of all success parts.
+def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
+    """Return the schema of all parts of a kind.
 
     Raises:
         ConfigError: a kept column has the name of one of ours.
     """
-    return _schema(_SUCCESS_FIELDS, keep_columns)
-
-
-def error_schema(keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
-    """The schema of all error parts.
-
-    Raises:
-        ConfigError: a kept column has the name of one of ours.
-    """
-    return _schema(_ERROR_FIELDS, keep_columns)
+    schema = pa.schema([*_FIELDS[kind], *keep_columns])
+    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
+    return schema
 
 
 def input_columns(keep_columns: Sequence[str]) -> list[str]:
-    """What has to be read of a batch to complete its results."""
+    """Return the columns that have to be read of a batch to complete its results."""
     return [*_INPUT_COLUMNS, *keep_columns]
-
-
-def schema_of(kind: PartKind, inputs: pa.Schema, keep_columns: Sequence[str]) -> pa.Schema:
-    """The schema of a part whose kept columns have the types that they have in ``inputs``."""
-    keep = [pa.field(name, inputs.field(name).type) for name in keep_columns]
-    return success_schema(keep) if kind == "successes" else error_schema(keep)
 
 
 def result_table(
     kind: PartKind, rows: Sequence[ResultRow], inputs: pa.Table, keep_columns: Sequence[str], bodies: BodyColumn
 ) -> pa.Table:
-    """Results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``.
+    """Return results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``.
 
     The images are in the memory of ``bodies``, hence valid until it makes its next column.
     """
@@ -153,7 +107,7 @@ def result_table(
         columns["is_license_full"] = is_license_full(taken)
     else:
         columns = _error_columns(cast("Sequence[ErrorRow]", rows))
-    schema = schema_of(kind, inputs.schema, keep_columns)
+    schema = result_schema(kind, [pa.field(name, inputs.schema.field(name).type) for name in keep_columns])
     arrays = [
         columns[field.name] if field.name in columns else taken.column(field.name).cast(field.type) for field in schema
     ]
@@ -161,43 +115,9 @@ def result_table(
 
 
 def is_license_full(inputs: pa.Table) -> Column:
-    """True where license, source and title are all there and not empty."""
+    """Return true where license, source and title are all there and not empty."""
     licensed, sourced, titled = (_is_present(inputs.column(name)) for name in _LICENSE_COLUMNS)
     return pc.and_(pc.and_(licensed, sourced), titled)
-
-
-def open_parquet(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer for one part. Bodies are compressed already: they are stored plainly, without dictionary or statistics.
-
-    Pages carry a CRC32, so that a flipped byte is found in any column and not only in the images.
-    """
-    others = [path for path in _leaf_paths(schema) if path != "image"]
-    return pq.ParquetWriter(
-        sink,
-        schema,
-        compression=dict.fromkeys(others, "zstd"),
-        use_dictionary=others,  # type: ignore[arg-type]  # the stubs know only bool
-        write_statistics=others,
-        write_batch_size=_WRITE_BATCH_ROWS,
-        write_page_checksum=True,
-    )
-
-
-@lru_cache(maxsize=8)
-def _leaf_paths(schema: pa.Schema) -> tuple[str, ...]:
-    """Parquet's own names of the columns: lists and structs among the kept ones have several or longer ones."""
-    sink = pa.BufferOutputStream()
-    pq.ParquetWriter(sink, schema).close()
-    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return tuple(leaves.column(i).path for i in range(len(leaves)))
-
-
-def _schema(fields: Sequence[pa.Field[Any]], keep_columns: Iterable[pa.Field[Any]]) -> pa.Schema:
-    schema = pa.schema([*fields, *keep_columns])
-    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if doubled:
-        raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
-    return schema
 
 
 def _success_columns(rows: Sequence[SuccessRow], bodies: BodyColumn) -> dict[str, Column]:
@@ -239,7 +159,7 @@ def _is_present(texts: pa.ChunkedArray[Any]) -> pa.BooleanArray:
 
 
 def _texts(values: list[str]) -> Column:
-    """Empty means absent. A server's bytes that were decoded with surrogates must not end the run: "?" instead."""
+    """Return texts as a column; empty means absent. Surrogates, of a server's odd bytes, become "?"."""
     try:
         return pa.array([value or None for value in values], pa.string())
     except UnicodeEncodeError:
@@ -248,10 +168,3 @@ def _texts(values: list[str]) -> Column:
 
 def _timestamps(seconds: list[float]) -> Column:
     return pa.array([round(value * 1e6) if value else None for value in seconds], pa.int64()).cast(_TIMESTAMP)
-
-
-def error_row(row: int, failure: Failure, answer: Answer | None, attempts: int) -> ErrorRow:
-    """What is kept of a failure; ``answer`` is None where nothing was fetched (a refused URL)."""
-    if answer is None:
-        return ErrorRow(row, failure, attempts)
-    return ErrorRow(row, failure, attempts, answer.final_url, answer.fetched_at)

@@ -7,29 +7,23 @@ of earlier epochs: such a row was fetched again. Anything else is a fault and is
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddmpi.core.records import BatchRef
 from ddmpi.errors import StorageError
-from ddmpi.io.folder.layout import PartName, parse_part_name
+from ddmpi.io.folder.layout import Layout, PartName, part_of
 from ddmpi.io.folder.markers import parts_of, read_completed
 from ddmpi.io.results.outcomes import is_on
+from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import is_thin, object_bytes, with_images
 from ddmpi.io.results.schema import ROW_NUMBER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from ddmpi.core.records import BatchRef
-    from ddmpi.io.folder.layout import Layout
-    from ddmpi.io.folder.markers import BatchLike
-    from ddmpi.io.results.parts import RowReader
-
 
 Objects: TypeAlias = "Mapping[str, int]"
 """Objects of a store and their bytes, by the paths of the parts that they are."""
@@ -63,7 +57,7 @@ class BatchCheck:
 
     @property
     def ok(self) -> bool:
-        """Nothing contradicts law 1; rows may still be pending."""
+        """Whether nothing contradicts law 1; rows may still be pending."""
         return not (self.doubled or self.unknown or self.unreadable or self.damaged or self.marker)
 
 
@@ -76,7 +70,7 @@ def check_batch(
     rehash: str | None = None,
     objects: Objects | None = None,
 ) -> BatchCheck:
-    """``verify_batch`` for a batch of the urls folder, of which so many rows are on ignored servers.
+    """Call ``verify_batch`` for a batch of the urls folder, of which ``ignored_rows`` rows are on ignored servers.
 
     Raises:
         StorageError: see there.
@@ -92,7 +86,7 @@ def check_batch(
 
 def verify_batch(
     layout: Layout,
-    batch: BatchLike,
+    batch: BatchRef,
     row_numbers: npt.NDArray[np.int64],
     *,
     ignored: npt.NDArray[np.int64] | None = None,
@@ -139,7 +133,7 @@ def verify_batch(
 def _read_part(layout: Layout, path: str, outcomes: _Outcomes, damaged: list[str], rehash: str | None) -> str:
     """Add what a part says; returns why it cannot be read, or ""."""
     try:
-        outcomes.add(_parse_part(path), _row_numbers(layout, path))
+        outcomes.add(part_of(path), _row_numbers(layout, path))
         if rehash is not None:
             damaged.extend(_damaged_rows(layout, path, rehash))
     except (OSError, pa.ArrowException, KeyError, StorageError) as error:
@@ -148,7 +142,7 @@ def _read_part(layout: Layout, path: str, outcomes: _Outcomes, damaged: list[str
 
 
 def _unpublished(layout: Layout, path: str, objects: Objects) -> str:
-    """Why a part that can be read is not the one in the store, or ""."""
+    """Return why a part that can be read is not the one in the store, or ""."""
     expected, found = object_bytes(layout.root / path), objects.get(path)
     if found is None:
         return "is not in the store" if is_thin(layout.root / path) else "is not in the store yet: start the job again"
@@ -178,7 +172,7 @@ class _Outcomes:
         self._are_successes.append(np.full(rows.size, part.kind == "successes", np.bool_))
 
     def count_missing(self, rows: npt.NDArray[np.int64]) -> int:
-        """How many of these rows have no outcome."""
+        """Return how many of these rows have no outcome."""
         return int(np.count_nonzero(~np.isin(rows, np.concatenate(self._rows))))
 
     def tally(self, expected_rows: npt.NDArray[np.int64]) -> _Tally:
@@ -203,18 +197,6 @@ class _Outcomes:
         )
 
 
-def _parse_part(path: str) -> PartName:
-    """The part's name in a relative path that ``parts_of`` gave.
-
-    Raises:
-        KeyError: the path is no part's.
-    """
-    name = parse_part_name(path.rpartition("/")[2])
-    if name is None:
-        raise KeyError(f"{path} is not the name of a part")
-    return name
-
-
 def _row_numbers(layout: Layout, path: str) -> npt.NDArray[np.int64]:
     with pq.ParquetFile(layout.root / path) as file:
         return file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy()
@@ -237,7 +219,7 @@ def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
             yield row.as_py()
 
 
-def _marker_problem(layout: Layout, batch: BatchLike, tally: _Tally, rows: int) -> str:
+def _marker_problem(layout: Layout, batch: BatchRef, tally: _Tally, rows: int) -> str:
     marked = read_completed(layout, batch)
     if marked is None:
         path = layout.completed(batch.server_name, batch.partition_id)

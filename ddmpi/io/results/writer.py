@@ -22,45 +22,26 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum, auto
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pyarrow as pa
 
-from ddmpi.core.records import ErrorKind
+from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
 from ddmpi.errors import DdmpiError, StorageError
+from ddmpi.io.folder.layout import Layout
 from ddmpi.io.process import give_back_freed
-from ddmpi.io.results.expectations import Expectations
 from ddmpi.io.results.parts import PartCommitted, Parts, RowReader
-from ddmpi.io.results.rows import RowMaker, refused
-from ddmpi.io.results.schema import ErrorRow, ResultRow, SuccessRow, error_row, error_schema, success_schema
+from ddmpi.io.results.publishing import Publisher
+from ddmpi.io.results.rows import ErrorRow, IntegrityCheck, ResultRow, RowMaker, SuccessRow, error_row, refused
 from ddmpi.io.store.uploads import Uploads
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from ddmpi.core.records import Answer, BatchRef, Failure
-    from ddmpi.io.folder.layout import Layout
-    from ddmpi.io.results.publishing import Publisher
-
-__all__ = [
-    "PartCommitted",
-    "PartsClosed",
-    "ResultWriter",
-    "RowReader",
-    "WriterEvent",
-    "WriterFailed",
-    "error_schema",
-    "success_schema",
-]
-
-
 INLINE_BYTES: Final = 128 << 10
-"""Larger bodies are hashed by another thread (sha256 of so much takes 80 us)."""
-
-
+"""Larger bodies are hashed by another thread (sha256 of that many bytes takes 80 us)."""
 GIVE_BACK_BYTES: Final = 128 << 20
 """Of bodies that were written, until freed memory is given back: 3 ms every half second at full speed."""
 
@@ -101,17 +82,12 @@ class _Close:
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class _LookAtUploads:
-    pass
+class _Plain(Enum):
+    LOOK_AT_UPLOADS = auto()
+    STOP = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    pass
-
-
-_Request = _Success | _Error | _Close | _LookAtUploads | _Stop
+_Request = _Success | _Error | _Close | _Plain
 
 
 class ResultWriter:
@@ -130,7 +106,7 @@ class ResultWriter:
         part_bytes: a part closes at this size.
         buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
         on_event: called from other threads when there is an event or memory was freed: wakes the loop.
-        expectations: what the input says of each file.
+        integrity: what the input says of each file.
         publisher: brings each part to an object store, too.
 
     Raises:
@@ -152,10 +128,10 @@ class ResultWriter:
         part_bytes: int,
         buffer_bytes: int,
         on_event: Callable[[], None],
-        expectations: Expectations = Expectations(),  # noqa: B008  # it is frozen
+        integrity: IntegrityCheck = IntegrityCheck(),  # noqa: B008  # it is frozen
         publisher: Publisher | None = None,
     ) -> None:
-        self._expectations = expectations
+        self._integrity = integrity
         self._maker = RowMaker(hash_algorithm, image_size)
         self._inline_bytes = 0 if image_size else INLINE_BYTES
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
@@ -191,7 +167,7 @@ class ResultWriter:
         return self._accepted_bytes - self._released_bytes
 
     def success(self, batch: BatchRef, row: int, answer: Answer) -> None:
-        """The row ``row`` of ``batch`` (index in the batch) was fetched, in ``answer.task.attempt`` attempts.
+        """Store the row ``row`` of ``batch`` (index in the batch), fetched in ``answer.task.attempt`` attempts.
 
         It still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events.
         """
@@ -205,7 +181,7 @@ class ResultWriter:
         self._pending.append(_Success(batch, made, size_bytes))
 
     def error(self, batch: BatchRef, row: int, failure: Failure, answer: Answer | None, attempts: int) -> None:
-        """The row ``row`` of ``batch`` is given up after ``attempts`` requests (0 where the URL was refused)."""
+        """Store that the row ``row`` of ``batch`` is given up after ``attempts`` requests (0: the URL was refused)."""
         self._pending.append(_Error(batch, error_row(row, failure, answer, attempts)))
 
     def close_parts(self, ticket: int, batch_ids: Iterable[int] | None = None) -> None:
@@ -220,7 +196,7 @@ class ResultWriter:
             self._pending = []
 
     def events(self) -> list[WriterEvent]:
-        """What happened since the last call, in order."""
+        """Return what happened since the last call, in order."""
         events = []
         while self._events:
             events.append(self._events.popleft())
@@ -232,7 +208,7 @@ class ResultWriter:
         Raises:
             StorageError: the disk did not take the rest within ``timeout_s``.
         """
-        self._pending.append(_Stop())
+        self._pending.append(_Plain.STOP)
         self.flush()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
@@ -245,7 +221,7 @@ class ResultWriter:
             while requests:
                 # Not in a list that is walked through: it would keep bodies that have been written.
                 request = requests.popleft()
-                stopped = isinstance(request, _Stop)
+                stopped = request is _Plain.STOP
                 if failed:
                     self._drop(request)
                 else:
@@ -272,17 +248,17 @@ class ResultWriter:
             case _Close(batch_ids, ticket):
                 self._parts.close(batch_ids)
                 self._uploads.add(PartsClosed(ticket))
-            case _LookAtUploads():
+            case _Plain.LOOK_AT_UPLOADS:
                 return
-            case _Stop():
+            case _Plain.STOP:
                 self._parts.close(None)
                 self._uploads.finish()
             case _:
                 raise TypeError(f"unknown request {request!r}")
 
     def _add_success(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
-        if self._expectations and isinstance(made, SuccessRow):
-            objection = self._expectations.objection(self._parts.inputs(batch), made)
+        if self._integrity and isinstance(made, SuccessRow):
+            objection = self._integrity.objection(self._parts.inputs(batch), made)
             if objection:
                 made = refused(made.row, made.answer, ErrorKind.HASH_MISMATCH, objection)
         kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0
@@ -304,8 +280,8 @@ class ResultWriter:
             self._uploads.add(event, lambda: publisher.publish(event.path, event.size_bytes))
 
     def _on_failed_upload(self) -> None:
-        """Called from another thread: the writer's may have nothing to do, and would not see it."""
-        self._requests.put([_LookAtUploads()])
+        """Wake the writer's thread, which may have nothing to do and would not see it; called from another one."""
+        self._requests.put([_Plain.LOOK_AT_UPLOADS])
 
     def _emit(self, event: WriterEvent) -> None:
         self._events.append(event)
@@ -320,7 +296,7 @@ class ResultWriter:
 
 
 def _as_storage_error(error: Exception) -> Exception:
-    """What the disk or Parquet reports is no bug; everything else keeps its type and traceback."""
+    """Turn what the disk or Parquet reports into a StorageError; everything else is a bug and stays as it is."""
     if isinstance(error, DdmpiError):
         return error
     if isinstance(error, OSError | pa.ArrowException):

@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 30.0
 """Without any progress; arrow's own 3 s are short for a store that is busy."""
 GCS_RETRY_S: Final = 30
-"""Arrow's own 15 minutes are longer than anybody waits for the word that a store is out of reach."""
+"""Arrow's own 15 minutes are too long to wait for the word that a store is out of reach."""
 ATTEMPTS: Final = 4
 _S3_OPTIONS: Final = ("endpoint_override", "region", "scheme")
 _DEFAULT_REGION: Final = "us-east-1"
@@ -37,12 +37,12 @@ _HINTS: Final = (
 
 
 def is_uri(path: str) -> bool:
-    """Whether it names more than a file of this machine."""
+    """Return whether it names more than a file of this machine."""
     return "://" in path
 
 
 def open_store(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The file system of a URI, and the path in it (``bucket/prefix``).
+    """Return the file system of a URI, and the path in it (``bucket/prefix``).
 
     Raises:
         SetupError: the URI is wrong, or the store does not answer.
@@ -58,19 +58,19 @@ def open_store(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 def place_of(uri: str) -> str:
-    """The URI without its options, for messages and comparisons."""
+    """Return the URI without its options, for messages and comparisons."""
     return uri.partition("?")[0].rstrip("/")
 
 
 def store_reason(error: Exception) -> str:
-    """What a store's error means, in one line."""
+    """Return what a store's error means, in one line."""
     text = " ".join(str(error).split())[:300]
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
     return f"{hint} ({text})" if hint else text
 
 
 def _open_s3(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """As ``from_uri``, which knows neither timeouts nor how to keep one upload's memory to one piece."""
+    """Do what ``from_uri`` does, which knows neither timeouts nor how to keep one upload's memory to one piece."""
     place, _, query = uri.partition("?")
     # Arrow parses and decodes the path; a region keeps it from asking AWS for one.
     _, path = pyarrow.fs.FileSystem.from_uri(f"{place}?region={_DEFAULT_REGION}")

@@ -16,18 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, Any, Final, cast
 
+import pyarrow as pa
 import pyarrow.fs
 
 from ddmpi.errors import StorageError
 from ddmpi.io.store.object_store import STORE_ERRORS, open_store, place_of, store_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pyarrow as pa
 
 _CHUNK_BYTES: Final = 4 << 20
 _OWNER_NAME: Final = "ddmpi-publication.json"
@@ -52,7 +49,7 @@ class PartStore:
         return self._files
 
     def path(self, name: str) -> str:
-        """``name`` as the file system calls it."""
+        """Return ``name`` as the file system calls it."""
         return f"{self._base}/{name}"
 
     def put(self, name: str, file: IO[bytes], size_bytes: int) -> None:
@@ -73,9 +70,10 @@ class PartStore:
         stream.close()
 
     def _give_up(self, name: str, stream: pa.NativeFile, size_bytes: int) -> None:
-        """Arrow has no way to abort an upload: it completes what it closes or collects, so that half a part may appear.
+        """Remove what came of a failed upload.
 
-        One that is whole is somebody else's: an earlier upload of the same part, which is as good.
+        Arrow has no way to abort one: it completes what it closes or collects, so that half a part may appear. A part
+        that is whole comes from an earlier upload, and is as good.
         """
         with contextlib.suppress(*STORE_ERRORS):
             stream.close()
@@ -84,18 +82,18 @@ class PartStore:
                 self._files.delete_file(self.path(name))
 
     def open(self, name: str) -> pa.NativeFile:
-        """For reading at any place."""
+        """Open the object for reading at any place."""
         with self._named("cannot read", name):
             return self._files.open_input_file(self.path(name))
 
     def size(self, name: str) -> int | None:
-        """Bytes of an object; None where there is none."""
+        """Return bytes of an object; None where there is none."""
         with self._named("cannot ask for", name):
             found = self._files.get_file_info(self.path(name))
             return int(found.size) if found.type is pyarrow.fs.FileType.File else None
 
     def sizes(self, tree: str) -> dict[str, int]:
-        """All objects below ``tree`` and their bytes."""
+        """Return all objects below ``tree`` and their bytes."""
         with self._named("cannot list", tree):
             selector = pyarrow.fs.FileSelector(self.path(tree), recursive=True, allow_not_found=True)
             found: list[Any] = self._files.get_file_info(selector)
@@ -109,7 +107,7 @@ class PartStore:
                 self._files.delete_dir(self.path(tree))
 
     def owner(self) -> str | None:
-        """Whose the prefix is; None where nobody has said so."""
+        """Return whose the prefix is; None where no run has said so."""
         if self.size(_OWNER_NAME) is None:
             return None
         with self._named("cannot read", _OWNER_NAME), self._files.open_input_stream(self.path(_OWNER_NAME)) as stream:
@@ -130,7 +128,7 @@ class PartStore:
 
 @lru_cache(maxsize=8)
 def part_store(uri: str) -> PartStore:
-    """The store behind a URI; the same one, with its connections, at each call.
+    """Return the store behind a URI; at each call the one object, with its connections.
 
     Raises:
         SetupError: the URI is wrong, or the store does not answer.

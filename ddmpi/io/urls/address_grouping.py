@@ -26,7 +26,7 @@ from ddmpi.io.urls.address_table import read_rows, write_addresses
 from ddmpi.io.urls.index import UrlsIndex, one_array
 
 MANY_NAMES: Final = 10
-"""So many servers are not all gone: where none of them has an address, nobody answers here."""
+"""From this many servers on not all are gone: where none of them has an address, no name server answers here."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AddressSummary:
     unknown: int
     """Of these, those without an address that may be contacted."""
     shared: int
-    """Those that share one."""
+    """Servers that share an address."""
     groups: int
     """How many groups these are in."""
 
@@ -73,7 +73,7 @@ class AddressGrouping:
         self._groups: dict[str, str] = {}
 
     def groups_of(self, names: pa.Array[Any], groups: pa.Array[Any]) -> pa.Array[Any]:
-        """(n,) the groups of these new servers, where ``groups`` are those by name.
+        """Return (n,) the groups of these new servers, where ``groups`` are those by name.
 
         Raises:
             Interrupted: ``should_stop`` turned true.
@@ -111,13 +111,13 @@ class AddressGrouping:
         )
 
     def _asked(self, names: pa.Array[Any]) -> list[str]:
-        """The servers whose first rule is about addresses."""
+        """Return the servers whose first rule is about addresses."""
         may_be = matching_servers(names, [rule.match for rule in self._rules.per_address])
         candidates = (str(name) for name in names.filter(pa.array(may_be)))
         return [name for name in candidates if (rule := self._rules.find(name)) is not None and rule.per_address]
 
     def _addresses(self, hosts: set[str]) -> dict[str, tuple[str, ...]]:
-        """Of those hosts that have some. A literal address is its own."""
+        """Return the addresses of the hosts that have some. A literal address is its own."""
         texts: dict[str, Sequence[str]] = {host: [host] for host in hosts if _is_address(host)}
         names = hosts - texts.keys()
         found = resolve(names, self._lookup, on_progress=self._on_progress, should_stop=self._should_stop)
@@ -130,7 +130,7 @@ class AddressGrouping:
         return {host: usable_addresses(found, self._may_connect) for host, found in texts.items()}
 
     def _entered(self, names: pa.Array[Any], groups: pa.Array[Any], taken: Mapping[str, str]) -> pa.Array[Any]:
-        """The groups by name, and those by address beside them."""
+        """Return the groups by name, and those by address beside them."""
         members = pa.array(list(self._groups), pa.string())
         places = pc.index_in(names, value_set=members)
         by_address = pa.array(list(self._groups.values()), pa.string()).take(places)
@@ -143,12 +143,12 @@ class AddressGrouping:
 
 
 def _taken(index: UrlsIndex) -> dict[str, str]:
-    """The group that serves each address of the urls folder."""
+    """Return the group that serves each address of the urls folder."""
     rows = read_rows(index.folder)
     names, own_groups = one_array(rows.column("server_name")), one_array(rows.column("group"))
     served_by = index.groups_of(names, lambda unknown: pa.nulls(len(unknown), pa.string()))
     groups = pc.coalesce(own_groups, served_by)
-    # A packed server is asked under its own limits: nobody can join it.
+    # A packed server is asked under its own limits: no server can join it.
     can_be_joined = pc.or_(pc.is_valid(own_groups), pc.equal(groups, names))
     addresses = rows.column("addresses").filter(can_be_joined).to_pylist()
     taken: dict[str, str] = {}

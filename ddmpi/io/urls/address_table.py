@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
+from ddmpi.core.arrays import NameColumn
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.urls.files import write_table
 from ddmpi.io.urls.index import index_folders, one_array, read_table
-from ddmpi.io.urls.name_column import NameColumn
 
 ADDRESSES_NAME: Final = "addresses.parquet"
 _SCHEMA: Final = pa.schema(
@@ -46,11 +46,11 @@ class AddressTable:
         return NameColumn(self._groups.unique())
 
     def has(self, name: str) -> bool:
-        """Whether there is a group of that name."""
+        """Return whether there is a group of that name."""
         return self.names.find(name) is not None
 
     def group_of(self, server: str) -> str | None:
-        """The group of a server; None where it is on its own, or was not in the table."""
+        """Return the group of a server; None where it is on its own, or was not in the table."""
         place = self._servers.find(server)
         return None if place is None else str(self._groups[place])
 
@@ -68,7 +68,7 @@ def write_addresses(folder: Path, names: pa.Array[Any], groups: pa.Array[Any], a
 
 
 def read_rows(urls: Path) -> pa.Table:
-    """The table of a urls folder, with those of rows that were added.
+    """Return the table of a urls folder, with those of rows that were added.
 
     Raises:
         OutputError: it is damaged or missing: who shares an address cannot be told.
@@ -83,7 +83,7 @@ def read_rows(urls: Path) -> pa.Table:
 
 
 def read_addresses(urls: Path) -> AddressTable:
-    """The groups of a urls folder.
+    """Return the groups of a urls folder.
 
     Raises:
         OutputError: see ``read_rows``.
@@ -92,7 +92,7 @@ def read_addresses(urls: Path) -> AddressTable:
 
 
 def located(config: Config, layout: Layout) -> Config:
-    """The config, with what the output folder says of addresses if a rule asks for it.
+    """Return the config, with what the output folder says of addresses if a rule asks for it.
 
     Raises:
         OutputError: see ``read_rows``.

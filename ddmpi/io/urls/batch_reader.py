@@ -34,7 +34,7 @@ class BatchReader:
         self._lock = threading.Lock()  # a ParquetFile has one file position: two reads at once would mix
 
     def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
-        """The batch's rows, in input order, with these columns (None: all), in this order.
+        """Return the batch's rows, in input order, with these columns (None: all), in this order.
 
         Raises:
             OutputError: the file is missing or damaged, or does not have these rows or columns.
@@ -65,7 +65,7 @@ class BatchReader:
             file = self._open(batch.file)
             group = file.read_row_group(batch.row_group, columns=None if columns is None else list(columns))
             if group.num_rows == batch.rows:
-                return group  # nobody else has rows in it
+                return group  # no other batch has rows in it
             self._groups[key] = group
             if len(self._groups) > _ROW_GROUPS:
                 self._groups.popitem(last=False)

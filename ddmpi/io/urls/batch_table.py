@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
-from ddmpi.core.arrays import IntArray
+from ddmpi.core.arrays import IntArray, NameColumn
 from ddmpi.core.ledger.profile import Profile, server_row_time_s
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
@@ -24,8 +24,7 @@ from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, i
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
-from ddmpi.io.urls.index import read_index
-from ddmpi.io.urls.name_column import NameColumn
+from ddmpi.io.urls.index import one_array, read_index
 
 _LONG_NAME_CHARS: Final = 80
 """Percent-encoded, a name grows to three times its length at most: a shorter one's folder is never shortened."""
@@ -48,7 +47,7 @@ class BatchTable:
         self._files, self._file_names = _encode(table.column("file"))
         self._servers, self._server_names = _encode(table.column("server_name"))
         self.groups, self.group_names = _encode(table.column("group"))
-        self.server_names = NameColumn(_one_chunk(servers.column("server_name")))
+        self.server_names = NameColumn(one_array(servers.column("server_name")))
         """One name per server, and a further one for each time that rows of it were added."""
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
@@ -77,7 +76,7 @@ class BatchTable:
         return int(np.count_nonzero(self.is_server))
 
     def ref(self, batch_id: int) -> BatchRef:
-        """Where the batch's rows are."""
+        """Return where the batch's rows are."""
         return BatchRef(
             batch_id,
             self.server_of(batch_id),
@@ -90,11 +89,11 @@ class BatchTable:
         )
 
     def server_of(self, batch_id: int) -> str:
-        """``server_name`` of the batch."""
+        """Return ``server_name`` of the batch."""
         return self._server_names[int(self._servers[batch_id])]
 
     def group_of_server(self, server: str, pace_group: str) -> int | None:
-        """Index of the group whose lane serves this server, None if no input row is on it."""
+        """Return the index of the group that this server is asked with, None if no input row is on it."""
         index = self.group_names.find(pace_group)
         if index is not None:
             return index
@@ -102,20 +101,20 @@ class BatchTable:
         return None if place is None else int(self.groups[self.server_first_batch[place]])
 
     def servers_with(self, min_rows: int) -> list[tuple[str, int, int]]:
-        """(server, its first batch, its number of batches) of the servers with at least so many rows."""
+        """Return (server, its first batch, its number of batches) of the servers with at least ``min_rows`` rows."""
         places = np.flatnonzero(self.server_rows >= min_rows)
         names = self.server_names.values.take(places).to_pylist()
         first, counts = self.server_first_batch[places].tolist(), self._server_batches[places].tolist()
         return [(str(name), batch_id, count) for name, batch_id, count in zip(names, first, counts, strict=True)]
 
     def largest_server_rows(self) -> IntArray:
-        """(B,) rows of the largest server in each batch that is a server's first one, 0 elsewhere."""
+        """Return (B,) rows of the largest server in each batch that is a server's first one, 0 elsewhere."""
         largest = np.zeros(len(self.rows), np.int64)
         np.maximum.at(largest, self.server_first_batch, self.server_rows)
         return largest
 
     def begun(self, layout: Layout) -> IntArray:
-        """Batches of servers that have a folder among markers or parts: only those can have any.
+        """Return the batches of servers that have a folder among markers or parts: only those can have any.
 
         Raises:
             StorageError: a folder cannot be listed.
@@ -128,7 +127,7 @@ class BatchTable:
         return np.flatnonzero(may_be[self._servers]).astype(np.int64)
 
     def may_have(self, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """(B,) which batches may have rows on servers with these names or globs; all where there are none."""
+        """Return (B,) which batches may have rows on servers with these names or globs; all where there are none."""
         if not patterns:
             return np.ones(len(self), np.bool_)
         values = self._server_names.values
@@ -179,17 +178,13 @@ def _ignored_patterns(layout: Layout) -> list[str]:
 
 
 def _encode(column: pa.ChunkedArray[Any]) -> tuple[IntArray, NameColumn]:
-    """Codes and the distinct values."""
-    encoded: Any = _one_chunk(column).dictionary_encode()
+    """Return codes and the distinct values."""
+    encoded: Any = one_array(column).dictionary_encode()
     return np.asarray(encoded.indices).astype(np.int64), NameColumn(encoded.dictionary)
 
 
-def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
 def limits_by_group(config: Config, profiles: Mapping[str, Profile]) -> Callable[[str], Limits]:
-    """The limits of a pace group: the config's, lowered by what profiles.csv says (a user may have edited it)."""
+    """Return the limits of server groups: the config's, lowered by what profiles.csv (or a user there) says."""
     known: dict[str, tuple[Profile | None, Limits]] = {}
 
     def limits(group: str) -> Limits:
@@ -222,7 +217,7 @@ def make_plan(
     ref: Callable[[int], BatchRef],
     workers: Sequence[int],
 ) -> Plan:
-    """The plan of a run, for the ledger.
+    """Return the plan of a run, for the ledger.
 
     Args:
         rows: (B,) rows of each batch that are to become final.
@@ -262,7 +257,7 @@ def _limits_of_packed(
 
 
 def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, Profile]) -> Iterator[tuple[int, str]]:
-    """The groups that may differ from a server without rule and profile: of a million servers most do not."""
+    """Yield the groups that may differ from a server without rule and profile: of a million servers most do not."""
     special = pc.starts_with(names.values, "__")
     known = pc.is_in(names.values, value_set=pa.array(list(profiles), pa.string()))
     ruled = matching_servers(names.values, config.rules.patterns)

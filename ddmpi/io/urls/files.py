@@ -1,4 +1,4 @@
-"""Writes the files of the urls folder, each part of the output from its shelf, and the two index tables.
+"""Writes the files of the urls folder, each part of the output from its bucket, and the two index tables.
 
 ``batches.parquet`` says where each batch is; ``servers.parquet`` in which batches each server is.
 """
@@ -20,7 +20,7 @@ from ddmpi.core.partition.partition import Cut, ServerTable
 from ddmpi.core.partition.placement import ROW_GROUP_ROWS, Placement
 from ddmpi.io.folder.durable import NewFile
 from ddmpi.io.input.table import InputTable
-from ddmpi.io.urls.spill import POSITION, Arranged, Shelves
+from ddmpi.io.urls.spill import POSITION, Reordered, Spill
 
 BATCHES_NAME: Final = "batches.parquet"
 SERVERS_NAME: Final = "servers.parquet"
@@ -71,11 +71,11 @@ class PlacedRows(NamedTuple):
     rows: IntArray
     positions: IntArray
 
-    def split(self, shelf_starts: IntArray) -> list[tuple[int, pa.RecordBatch]]:
-        """The rows as pieces, each with the number of its shelf."""
-        bounds = np.append(np.searchsorted(self.positions, shelf_starts), len(self.positions))
+    def split(self, bucket_starts: IntArray) -> list[tuple[int, pa.RecordBatch]]:
+        """Return the rows as pieces, each with the number of its bucket."""
+        bounds = np.append(np.searchsorted(self.positions, bucket_starts), len(self.positions))
         filled = np.flatnonzero(np.diff(bounds)).tolist()
-        return [(shelf, self._piece(slice(bounds[shelf], bounds[shelf + 1]))) for shelf in filled]
+        return [(bucket, self._piece(slice(bounds[bucket], bounds[bucket + 1]))) for bucket in filled]
 
     def _piece(self, part: slice) -> pa.RecordBatch:
         rows = self.rows[part]
@@ -85,7 +85,7 @@ class PlacedRows(NamedTuple):
         return piece.append_column(POSITION, pa.array(self.positions[part]))
 
 
-class _Shelf(NamedTuple):
+class _Bucket(NamedTuple):
     number: int
     start: int
     groups: list[int]
@@ -95,7 +95,7 @@ class UrlsFiles:
     """The files of one layout. ``names`` and ``rows`` are the servers' in output order, with a null name at the end for
     refused rows.
 
-    A shelf holds whole row groups of one file, about ``shelf_rows`` rows if the file has them. ``sample`` shows which
+    A bucket holds whole row groups of one file, about ``bucket_rows`` rows if the file has them. ``sample`` shows which
     columns repeat their values.
     """
 
@@ -107,7 +107,7 @@ class UrlsFiles:
         table: InputTable,
         names: pa.Array[Any],
         rows: IntArray,
-        shelf_rows: int,
+        bucket_rows: int,
         sample: pa.RecordBatch | None,
     ) -> None:
         self._folder = folder
@@ -123,11 +123,11 @@ class UrlsFiles:
         self._names = names
         self._ends: IntArray = np.cumsum(rows, dtype=np.int64)
         # No rows at all still make a file: readers of the folder see the columns.
-        self._shelves = list(_shelve([file.tolist() for file in layout.files] or [[]], shelf_rows))
-        self.count = len(self._shelves)
-        self.shelf_starts: IntArray = np.array([s.start for file in self._shelves for s in file], dtype=np.int64)
+        self._buckets = list(_buckets_of([file.tolist() for file in layout.files] or [[]], bucket_rows))
+        self.count = len(self._buckets)
+        self.bucket_starts: IntArray = np.array([s.start for file in self._buckets for s in file], dtype=np.int64)
 
-    def write(self, file: int, shelves: Shelves) -> int:
+    def write(self, file: int, spill: Spill) -> int:
         """Write one file, durably; returns its rows. Raises StorageError or OSError; may be called from any thread."""
         name = file_name(file)
         new = NewFile(self._folder / f".{name}.tmp")
@@ -142,23 +142,23 @@ class UrlsFiles:
                 write_statistics=list(_COUNTED_COLUMNS),
                 write_page_checksum=True,
             ) as writer:
-                for shelf in self._shelves[file]:
-                    self._write_shelf(writer, shelf, shelves.take(shelf.number))
+                for bucket in self._buckets[file]:
+                    self._write_bucket(writer, bucket, spill.take(bucket.number))
             new.commit(self._folder / name)
         finally:
             new.discard()
-        return sum(sum(shelf.groups) for shelf in self._shelves[file])
+        return sum(sum(bucket.groups) for bucket in self._buckets[file])
 
-    def _write_shelf(self, writer: pq.ParquetWriter, shelf: _Shelf, pieces: list[pa.RecordBatch]) -> None:
-        arranged = Arranged(pieces, shelf.start)
+    def _write_bucket(self, writer: pq.ParquetWriter, bucket: _Bucket, pieces: list[pa.RecordBatch]) -> None:
+        reordered = Reordered(pieces, bucket.start)
         pieces.clear()
-        for start, end in pairwise(np.cumsum([0, *shelf.groups]).tolist()):
-            positions = np.arange(shelf.start + start, shelf.start + end)
+        for start, end in pairwise(np.cumsum([0, *bucket.groups]).tolist()):
+            positions = np.arange(bucket.start + start, bucket.start + end)
             names = self._names.take(np.searchsorted(self._ends, positions, side="right"))
-            writer.write_table(self._complete(arranged.rows(start, end), names), row_group_size=end - start)
+            writer.write_table(self._complete(reordered.rows(start, end), names), row_group_size=end - start)
 
     def _complete(self, rows: pa.Table, names: pa.Array[Any]) -> pa.Table:
-        """Of rows that are very wide some at a time: one array of strings cannot hold more than 2 GB."""
+        """Complete rows, very wide ones some at a time: one array of strings cannot hold more than 2 GB."""
         step = -(-len(rows) // (1 + rows.nbytes // _COMBINED_BYTES))
         starts = range(0, len(rows), step)
         return pa.concat_tables([self._table.complete(rows.slice(at, step), names.slice(at, step)) for at in starts])
@@ -171,23 +171,23 @@ def _repeats(sample: pa.RecordBatch | None, name: str) -> bool:
     return bool(pc.count_distinct(values, mode="all").as_py() * _REPEATED <= len(values))
 
 
-def _shelve(files: Sequence[Sequence[int]], shelf_rows: int) -> Iterator[list[_Shelf]]:
+def _buckets_of(files: Sequence[Sequence[int]], bucket_rows: int) -> Iterator[list[_Bucket]]:
     number = start = 0
     for groups in files:
         # Of about equal size: a small one at the end would cost as many scratch files as a large one.
-        rows_each = -(-sum(groups) // max(1, round(sum(groups) / shelf_rows)))
-        shelves: list[_Shelf] = []
+        rows_each = -(-sum(groups) // max(1, round(sum(groups) / bucket_rows)))
+        buckets: list[_Bucket] = []
         for rows in groups:
-            if not shelves or sum(shelves[-1].groups) >= rows_each:
-                shelves.append(_Shelf(number + len(shelves), start, []))
-            shelves[-1].groups.append(rows)
+            if not buckets or sum(buckets[-1].groups) >= rows_each:
+                buckets.append(_Bucket(number + len(buckets), start, []))
+            buckets[-1].groups.append(rows)
             start += rows
-        number += len(shelves)
-        yield shelves
+        number += len(buckets)
+        yield buckets
 
 
 def file_name(file: int) -> str:
-    """Name of the n-th file of the urls folder."""
+    """Return the name of the n-th file of the urls folder."""
     return f"urls-{file:05d}.parquet"
 
 
@@ -237,7 +237,7 @@ def write_index(
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """A small table, whole or not at all."""
+    """Write a small table, whole or not at all."""
     new = NewFile(path.with_name(f".{path.name}.tmp"))
     try:
         pq.write_table(table, cast("IO[bytes]", new), compression="zstd")

@@ -43,7 +43,7 @@ class UrlsIndex:
         return self.batches.group_by("server_name").aggregate([("partition_id", "max")])
 
     def partitions_of(self, server_names: pa.Array[Any]) -> IntArray:
-        """(n,) how many partitions there are under each ``server_name``."""
+        """Return (n,) how many partitions there are under each ``server_name``."""
         known = self._partitions
         places = pc.index_in(server_names, value_set=one_array(known.column("server_name")))
         last = one_array(known.column("partition_id_max")).take(places)
@@ -52,8 +52,11 @@ class UrlsIndex:
     def groups_of(
         self, servers: pa.Array[Any], groups_of_new: Callable[[pa.Array[Any]], pa.Array[Any]]
     ) -> pa.Array[Any]:
-        """(n,) the pace group of each server. Known ones keep theirs, also where it is a packed batch: one server
-        in two groups would be asked by two ranks at once. ``groups_of_new`` is asked of the others."""
+        """Return (n,) the server group of each server.
+
+        Known ones keep theirs, also where it is a packed batch: one server in two groups would be asked by two ranks at
+        once. ``groups_of_new`` is asked of the others.
+        """
         places = pc.index_in(servers, value_set=one_array(self.servers.column("server_name")))
         # Not its group in the table of servers, which does not tell the packed batch.
         first_batches = one_array(self.servers.column("first_batch_id")).take(places)
@@ -74,7 +77,7 @@ class UrlsIndex:
 
 
 def read_index(folder: Path) -> UrlsIndex:
-    """The index of a urls folder.
+    """Return the index of a urls folder.
 
     Raises:
         OutputError: a table is missing or cannot be read.
@@ -88,12 +91,12 @@ def read_index(folder: Path) -> UrlsIndex:
 
 
 def index_folders(folder: Path) -> list[Path]:
-    """The urls folder itself, and those of the rows that were added to it later, in order."""
+    """Return the urls folder itself, and those of the rows that were added to it later, in order."""
     return [folder, *sorted(folder.glob(f"{_ADDED}*"))]
 
 
 def read_table(path: Path) -> pa.Table:
-    """One table of the index.
+    """Return one table of the index.
 
     Raises:
         OutputError: it is missing or cannot be read.
@@ -109,5 +112,5 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
 
 
 def one_array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    """The column in one piece."""
+    """Return the column in one piece."""
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

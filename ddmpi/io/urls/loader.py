@@ -39,7 +39,7 @@ class BatchRows:
         return len(self._rows) - self._next
 
     def take(self, n: int) -> list[tuple[int, str, str]]:
-        """Up to ``n`` rows as (index in the batch, URL to fetch, server)."""
+        """Return up to ``n`` rows as (index in the batch, URL to fetch, server)."""
         start, stop = self._next, min(len(self._rows), self._next + n)
         self._next = stop
         urls = self._urls.slice(start, stop - start).to_pylist()
@@ -87,7 +87,7 @@ class Loader:
         self._on_loaded()
 
     def take_loaded(self) -> list[Loaded]:
-        """Batches that are ready.
+        """Return the batches that are ready.
 
         Raises:
             StorageError: the batch or one of its parts cannot be read.
@@ -111,7 +111,7 @@ class Loader:
         return Loaded(lane_id, batch, BatchRows(open_rows, table.column("identifier"), table.column("server_name")), ())
 
     def _open_rows(self, batch: BatchRef, table: pa.Table) -> npt.NDArray[np.int64]:
-        """Indexes of the rows without an outcome in the batch's parts, the first few of them for sampling."""
+        """Return the indexes of the rows without an outcome in the batch's parts, or a few of them for sampling."""
         rows = np.arange(len(table), dtype=np.int64)
         if batch.parts:
             numbers = table.column("row_number").to_numpy()
@@ -132,7 +132,7 @@ class Loader:
 
 
 def _spread(rows: npt.NDArray[np.int64], samples: int) -> npt.NDArray[np.int64]:
-    """So many of the rows, evenly spread: neighbors in a table are often alike."""
+    """Return ``samples`` of the rows, evenly spread: neighbors in a table are often alike."""
     if len(rows) <= samples:
         return rows
     return rows[np.linspace(0, len(rows) - 1, samples).astype(np.int64)]

@@ -1,10 +1,8 @@
-"""Servers seen so far, with a number and their rows each. Number 0 stands for refused rows.
+"""The servers of a table while it is counted, with a number and their rows each. Number 0 stands for refused rows.
 
-A million servers are an arrow column here, not a million objects: the names of some record batches are gathered, then
-made one with those known (``fold``), which costs a look at every known name. Hence the numbers of a batch's rows come
-some batches later.
-
-The server's number of every row, on disk between the two passes over an input that does not fit into memory.
+A million servers are an Arrow column here, not a million objects: the names of some record batches are gathered, then
+joined with the known ones (``fold``), which costs a look at every known name. Hence the numbers of a batch's rows come
+some batches later; they wait on disk (``NumberFile``) for the second step, which may be a second pass over the input.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -28,6 +25,7 @@ FOLD_BATCHES: Final = 32
 """Batches that are gathered at most: some 4 million rows, whose codes take 16 MB."""
 FOLD_NAMES: Final = 1 << 18
 """Names that are gathered about: more than most tables have servers."""
+_NUMBER_BYTES: Final = 4
 
 Numbers: TypeAlias = npt.NDArray[np.int32]
 
@@ -61,11 +59,11 @@ class ServerTally:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to fold."""
+        """Return whether it is time to fold."""
         return len(self._gathered) >= FOLD_BATCHES or self._gathered_names >= max(FOLD_NAMES, len(self.names))
 
     def fold(self) -> list[Numbers]:
-        """Count what was gathered; the number of each row's server, batch by batch."""
+        """Count what was gathered; returns the number of each row's server, batch by batch."""
         if not self._gathered:
             return []
         unified = pa.chunked_array(self._gathered).unify_dictionaries()
@@ -85,22 +83,15 @@ class ServerTally:
         return folded
 
 
-_BYTES_EACH: Final = 4
-
-
 class NumberFile:
-    """Four bytes per row: written from the first row to the last, then read in the same order."""
+    """The number of each row's server on disk: written from the first row to the last, then read in that order."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("x+b")
 
-    def __enter__(self) -> NumberFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Remove the file."""
         self._file.close()
         self._path.unlink()
 
@@ -114,5 +105,5 @@ class NumberFile:
         self._file.seek(0)
 
     def take(self, rows: int) -> Numbers:
-        """The numbers of the next rows; fewer where there are no more."""
-        return np.frombuffer(self._file.read(rows * _BYTES_EACH), dtype=np.int32)
+        """Return the numbers of the next rows; fewer where there are no more."""
+        return np.frombuffer(self._file.read(rows * _NUMBER_BYTES), dtype=np.int32)

@@ -1,11 +1,9 @@
-"""Where bare rows wait, once their position in the output is known, for the part of the output that they belong to.
+"""Where bare rows wait, once their position in the output is known, until the file that they belong to is written.
 
-A shelf is a range of output positions. Pieces may come in any order; those of one shelf are taken away together.
-
-Rows that lie about in pieces, given out in the order of their positions in the output.
-
-A piece is made of batches whose rows have that order already, those of one server side by side. Where such runs are
-long they are copied run by run; where they are short (many servers, a row here and there), row by row.
+A bucket is a range of output positions. Pieces come in any order (``put``); those of one bucket are taken away together
+(``take``), and ``Reordered`` gives their rows out in the order of their positions. A piece is made of batches whose
+rows have that order already, those of one server side by side: where such runs are long they are copied run by run,
+where they are short (many servers, a row here and there) row by row.
 """
 
 from __future__ import annotations
@@ -22,44 +20,48 @@ import pyarrow as pa
 
 from ddmpi.core.arrays import IntArray
 
+POSITION: Final = "__position__"
+"""The column that says where in the output a row of a piece belongs."""
+LONG_RUN_ROWS: Final = 64
+"""A run costs some 10 us to copy, whatever its length, a row taken by its index 0.15 us."""
 _SMALL_PIECE_ROWS: Final = 4096
-"""Smaller pieces are made one before they are written: each buffer of each piece costs a call to the compressor."""
+"""Smaller pieces are joined before they are written: each buffer of each piece costs a call to the compressor."""
 
 
-class Shelves(Protocol):
-    """What both kinds can do. ``put`` is called from one thread, ``take`` afterwards from any."""
+class Spill(Protocol):
+    """Rows in buckets. ``put`` is called from one thread, ``take`` afterwards from any."""
 
-    def put(self, shelf: int, piece: pa.RecordBatch) -> None:
-        """Add rows to a shelf."""
+    def put(self, bucket: int, piece: pa.RecordBatch) -> None:
+        """Add rows to a bucket."""
 
     def finish(self) -> None:
         """Call between the last ``put`` and the first ``take``."""
 
-    def take(self, shelf: int) -> list[pa.RecordBatch]:
-        """All pieces of a shelf, which is empty afterwards."""
+    def take(self, bucket: int) -> list[pa.RecordBatch]:
+        """Return all pieces of a bucket, which is empty afterwards."""
 
 
-class MemoryShelves:
-    """For tables that fit."""
+class MemorySpill:
+    """A spill that needs no disk, for tables that fit into memory."""
 
     def __init__(self) -> None:
         self._pieces: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
 
-    def put(self, shelf: int, piece: pa.RecordBatch) -> None:
-        self._pieces[shelf].append(piece)
+    def put(self, bucket: int, piece: pa.RecordBatch) -> None:
+        self._pieces[bucket].append(piece)
 
     def finish(self) -> None:
-        """Nothing is pending here."""
+        """Do nothing: no write is pending here."""
 
-    def take(self, shelf: int) -> list[pa.RecordBatch]:
-        return self._pieces.pop(shelf, [])
+    def take(self, bucket: int) -> list[pa.RecordBatch]:
+        return self._pieces.pop(bucket, [])
 
 
-class DiskShelves:
-    """For tables that do not: a scratch file per shelf, appended to whenever ``memory_bytes`` are pending.
+class DiskSpill:
+    """A scratch file per bucket, appended to whenever ``memory_bytes`` are pending.
 
     ``start`` begins a call in another thread: while that one compresses and writes, as much again may become pending.
-    A file is a row of complete IPC streams, one per append: no file stays open, however many shelves there are.
+    A file is a row of complete IPC streams, one per append: no file stays open, however many spill there are.
     """
 
     def __init__(self, folder: Path, memory_bytes: int, start: Callable[[Callable[[], None]], Future[None]]) -> None:
@@ -70,8 +72,8 @@ class DiskShelves:
         self._pending_bytes = 0
         self._appending: list[Future[None]] = []
 
-    def put(self, shelf: int, piece: pa.RecordBatch) -> None:
-        self._pending[shelf].append(piece)
+    def put(self, bucket: int, piece: pa.RecordBatch) -> None:
+        self._pending[bucket].append(piece)
         self._pending_bytes += piece.nbytes
         if self._pending_bytes > self._memory_bytes:
             self.finish()
@@ -80,13 +82,13 @@ class DiskShelves:
             self._pending_bytes = 0
 
     def finish(self) -> None:
-        """Wait for what is being written; what is pending may stay so."""
+        """Wait until the writes under way are done; pending rows stay in memory."""
         for append in self._appending:
             append.result()
         self._appending = []
 
-    def take(self, shelf: int) -> list[pa.RecordBatch]:
-        path = self._path(shelf)
+    def take(self, bucket: int) -> list[pa.RecordBatch]:
+        path = self._path(bucket)
         pieces: list[pa.RecordBatch] = []
         if path.exists():
             with pa.OSFile(str(path), "r") as file:
@@ -94,24 +96,18 @@ class DiskShelves:
                     with pa.ipc.open_stream(file) as stream:
                         pieces.extend(stream)
             path.unlink()
-        return pieces + self._pending.pop(shelf, [])
+        return pieces + self._pending.pop(bucket, [])
 
-    def _append(self, shelf: int, pieces: list[pa.RecordBatch]) -> None:
+    def _append(self, bucket: int, pieces: list[pa.RecordBatch]) -> None:
         options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
         whole = pa.Table.from_batches(pieces)
         if len(whole) < _SMALL_PIECE_ROWS * len(pieces):
             whole = whole.combine_chunks()
-        with self._path(shelf).open("ab") as file, pa.ipc.new_stream(file, whole.schema, options=options) as stream:
+        with self._path(bucket).open("ab") as file, pa.ipc.new_stream(file, whole.schema, options=options) as stream:
             stream.write_table(whole)
 
-    def _path(self, shelf: int) -> Path:
-        return self._folder / f"{shelf:06d}.arrows"
-
-
-POSITION: Final = "__position__"
-"""The column that says where in the output a row of a piece belongs."""
-LONG_RUN_ROWS: Final = 64
-"""A run costs some 10 us to copy, whatever its length, a row taken by its index 0.15 us."""
+    def _path(self, bucket: int) -> Path:
+        return self._folder / f"{bucket:06d}.arrows"
 
 
 class _Runs(NamedTuple):
@@ -123,8 +119,8 @@ class _Runs(NamedTuple):
     lengths: IntArray
 
 
-class Arranged:
-    """``pieces`` (at least one) together hold every position from ``first`` on, once, in any order."""
+class Reordered:
+    """Rows of a bucket by position: ``pieces`` (one or more) hold each position from ``first`` on, in any order."""
 
     def __init__(self, pieces: Sequence[pa.RecordBatch], first: int) -> None:
         self._positions = [np.asarray(piece.column(POSITION)) - first for piece in pieces]
@@ -132,7 +128,7 @@ class Arranged:
         self._runs = _find_runs(self._positions)
 
     def rows(self, start: int, end: int) -> pa.Table:
-        """The rows from ``start`` on and before ``end``, counted from the first, without their positions."""
+        """Return the rows from ``start`` on and before ``end``, counted from the first, without their positions."""
         runs = self._runs
         some = slice(int(np.searchsorted(runs.starts, start, "right")) - 1, int(np.searchsorted(runs.starts, end)))
         if (some.stop - some.start) * LONG_RUN_ROWS > end - start:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Final, TypeVar
 
 import pyarrow as pa
@@ -20,18 +19,14 @@ _Done = TypeVar("_Done")
 
 
 class Workers:
-    """As many threads as this process may use cores (an MPI launcher may have pinned it to one), up to a maximum."""
+    """Threads, as many as this process may use cores (an MPI launcher may have pinned it to one), up to a maximum."""
 
     def __init__(self) -> None:
         self.threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="partition")
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Wait for the calls under way, drop the others and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self, work: Callable[[], _Done]) -> Future[_Done]:
@@ -39,7 +34,7 @@ class Workers:
         return self._pool.submit(work)
 
     def map(self, work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[_Done]:
-        """``map`` with results in order, which takes only a few items ahead: memory stays bounded."""
+        """Yield the results in order; only a few items are taken ahead, so that memory stays bounded."""
         under_way: deque[Future[_Done]] = deque()
         for item in items:
             under_way.append(self._pool.submit(work, item))

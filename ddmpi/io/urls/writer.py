@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,13 +35,13 @@ from ddmpi.io.urls.address_grouping import AddressGrouping
 from ddmpi.io.urls.files import Place, PlacedRows, UrlsFiles, write_index
 from ddmpi.io.urls.index import UrlsIndex
 from ddmpi.io.urls.server_tally import REFUSED, NumberFile, Numbers, ServerTally
-from ddmpi.io.urls.spill import DiskShelves, MemoryShelves, Shelves
+from ddmpi.io.urls.spill import DiskSpill, MemorySpill, Spill
 from ddmpi.io.urls.workers import Workers, recycled_memory
 
 DEFAULT_MEMORY_BYTES: Final = 1 << 30
-SHELF_ROWS: Final = 128 * 1024
+BUCKET_ROWS: Final = 128 * 1024
 """Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
-SHELF_BYTES: Final = 1 << 28
+BUCKET_BYTES: Final = 1 << 28
 """Wide rows are fewer: one array of strings cannot hold more than 2 GB."""
 
 
@@ -78,7 +79,7 @@ def partition_input(
 
     ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
     About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
-    ``group_of`` says which pace group a server is in, its own name if it is on its own (None: they all are); it is
+    ``group_of`` says which server group a server is in, its own name if it is on its own (None: they all are); it is
     asked once per server of those that the patterns ``grouped`` mean, the others are on their own, unless
     ``by_address`` says otherwise. With ``earlier`` the table's rows come after those of that index, and ``folder`` is
     its ``next_addition``.
@@ -97,7 +98,7 @@ def partition_input(
             if leftover.exists():
                 shutil.rmtree(leftover)
         make_folders(staging)
-        with recycled_memory(), Workers() as workers:
+        with recycled_memory(), closing(Workers()) as workers:
             groups_of = partial(_groups, group_of, grouped, by_address)
             cut = job.run(workers, batch_size, small_rows, groups_of, earlier)
         if by_address is not None:
@@ -167,7 +168,7 @@ class _Job:
         groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
         earlier: UrlsIndex | None,
     ) -> Cut:
-        with NumberFile(self.staging / ".numbers") as numbers:
+        with closing(NumberFile(self.staging / ".numbers")) as numbers:
             self._count_servers(workers, numbers)
             known = self.tally.names.slice(1)
             groups = groups_of(known) if earlier is None else earlier.groups_of(known, groups_of)
@@ -187,11 +188,11 @@ class _Job:
                 table=self.table,
                 names=names,
                 rows=self.tally.rows[ranked],
-                shelf_rows=self._rows_per_shelf(workers.threads),
+                bucket_rows=self._rows_per_bucket(workers.threads),
                 sample=self._sample,
             )
-            shelves = self._fill_shelves(workers, numbers, ranked, files.shelf_starts)
-        self._write_files(workers, files, shelves)
+            spill = self._fill_spill(workers, numbers, ranked, files.bucket_starts)
+        self._write_files(workers, files, spill)
         place = Place()
         if earlier is not None:
             folder = earlier.next_addition.name + "/"
@@ -231,36 +232,36 @@ class _Job:
         bare = self.table.bare(raw)
         return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), raw.dropped)
 
-    def _rows_per_shelf(self, threads: int) -> int:
-        """Rows that are arranged at once: from scratch files as many as the budget has room for."""
+    def _rows_per_bucket(self, threads: int) -> int:
+        """Return how many rows are reordered at once: from scratch files as many as the budget has room for."""
         row_bytes = max(1, self._expected_bytes // max(1, int(self.tally.rows.sum())))
-        rows = SHELF_ROWS
+        rows = BUCKET_ROWS
         if self.kept is None:
             rows = max(rows, self.memory_bytes // threads // 4 // row_bytes)
-        return max(1, min(rows, SHELF_BYTES // row_bytes))
+        return max(1, min(rows, BUCKET_BYTES // row_bytes))
 
-    def _fill_shelves(self, workers: Workers, numbers: NumberFile, ranked: IntArray, shelf_starts: IntArray) -> Shelves:
-        shelves: Shelves = MemoryShelves()
+    def _fill_spill(self, workers: Workers, numbers: NumberFile, ranked: IntArray, bucket_starts: IntArray) -> Spill:
+        spill: Spill = MemorySpill()
         if self.kept is None:
-            shelves = DiskShelves(self.staging, self.memory_bytes // 3, workers.start)
+            spill = DiskSpill(self.staging, self.memory_bytes // 3, workers.start)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
             batch = placed.batch
             rows = batch if isinstance(batch, pa.RecordBatch) else self._normalized(batch, placed.numbers)
-            return PlacedRows(rows, placed.rows, placed.positions).split(shelf_starts)
+            return PlacedRows(rows, placed.rows, placed.positions).split(bucket_starts)
 
         for pieces in workers.map(split, self._placed_rows(numbers, ranked)):
-            for shelf, piece in pieces:
-                shelves.put(shelf, piece)
+            for bucket, piece in pieces:
+                spill.put(bucket, piece)
             self._advance(0)
-        shelves.finish()
-        return shelves
+        spill.finish()
+        return spill
 
     def _normalized(self, raw: RawRows, numbers: Numbers) -> pa.RecordBatch:
         return self.table.bare(raw, pa.array(numbers == REFUSED)).rows
 
     def _placed_rows(self, numbers: NumberFile, ranked: IntArray) -> Iterator[_Placed]:
-        """All rows: the kept ones, which are let go one by one, or read again."""
+        """Yield all rows: the kept ones, which are let go one by one, or read again."""
         ranks = np.empty(len(ranked), dtype=np.int32)
         ranks[ranked] = np.arange(len(ranked), dtype=np.int32)
         destinations = Destinations(self.tally.rows[ranked])
@@ -274,8 +275,8 @@ class _Job:
         if not destinations.complete:
             raise InputError(f"{self.table.name}: changed while it was read: other rows the second time")
 
-    def _write_files(self, workers: Workers, files: UrlsFiles, shelves: Shelves) -> None:
-        for rows in workers.map(lambda file: files.write(file, shelves), range(files.count)):
+    def _write_files(self, workers: Workers, files: UrlsFiles, spill: Spill) -> None:
+        for rows in workers.map(lambda file: files.write(file, spill), range(files.count)):
             self._advance(rows)
 
     def _advance(self, rows: int) -> None:
@@ -296,7 +297,7 @@ def _groups(
     by_address: AddressGrouping | None,
     names: pa.Array[Any],
 ) -> pa.Array[Any]:
-    """(n,) the groups of these servers, null for those on their own."""
+    """Return (n,) the groups of these servers, null for those on their own."""
     by_name = _groups_by_name(group_of, grouped, names)
     return by_name if by_address is None else by_address.groups_of(names, by_name)
 
@@ -328,7 +329,7 @@ def _summary(job: _Job, batches: int, seconds: float) -> PartitionSummary:
 
 
 def largest_servers(names: pa.Array[Any], rows: IntArray) -> list[tuple[str, int]]:
-    """The ten with the most rows, largest first; of equal ones the first by name."""
+    """Return the ten with the most rows, largest first; of equal ones the first by name."""
     table = pa.table({"name": names, "rows": rows})
     keys = [("rows", "descending"), ("name", "ascending")]
     chosen = pc.select_k_unstable(table, k=10, sort_keys=keys)  # type: ignore[call-overload]  # the stubs forget tables

@@ -31,8 +31,8 @@ from ddmpi.io.urls.address_grouping import AddressGrouping, AddressSummary
 from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable
-from ddmpi.io.urls.growth import known_rows
 from ddmpi.io.urls.index import UrlsIndex, read_index
+from ddmpi.io.urls.input_growth import known_rows
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary, partition_input
 from ddmpi.roles.coordinator.run_state import RunState
 

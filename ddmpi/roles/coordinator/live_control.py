@@ -92,7 +92,7 @@ class Controller:
     def _tell(self, change: str) -> None:
         log.info("control: %s", change)
         self.changes.append(change)
-        self._say(f"Overrides: {change}")
+        self._say(f"Control: {change}")
 
 
 class _Watched:

@@ -21,10 +21,9 @@ from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
-from ddmpi.report.data import Report, Snapshot, Summary
+from ddmpi.report.data import Report, Snapshot, Summary, joined, points_of, runs_of
 from ddmpi.report.formats import counted, duration
 from ddmpi.report.page import render
-from ddmpi.report.timeline import joined, points_of, runs_of
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
 from ddmpi.roles.coordinator.report_data import audit, pictures, places, server_lines
@@ -98,7 +97,9 @@ class ConsoleReporter:
             log.info("%s", text)
         if state.ignored_rows:
             servers, name = state.table.ignored_server_count, state.layout.ignored.name
-            self._console.say(f"Ignored: {state.ignored_rows:,} rows on {servers:,} servers, by {name}")
+            self._console.say(
+                f"Ignored: {counted(state.ignored_rows, 'row')} on {counted(servers, 'server')}, by {name}"
+            )
         if hosts := known_hosts(state):
             named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
             more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
@@ -204,10 +205,10 @@ def _ending_text(ending: Exit, pending: int, errors: int, reason: StopReason | N
         return f"Stopped: {ending.message}. What is committed is kept; run the same command again."
     if ending.code == EXIT_DONE:
         done = "Done: every row is final."
-        return f"{done} --retry-failed fetches those again that are errors." if errors else done
+        return f"{done} --retry-failed fetches the errors again." if errors else done
     why = ""
     if reason is StopReason.DONE:
-        why = ", because their servers are parked (out of reach, or asked for a pause, or paused by you)"
+        why = ", because their servers are paused (they asked for it), parked (they do not answer) or held (by you)"
     verb = "is" if pending == 1 else "are"
     return f"{counted(pending, 'row')} {verb} pending{why}; run the same command again to go on."
 

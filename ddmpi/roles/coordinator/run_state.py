@@ -102,7 +102,7 @@ class RunState:
         return int(np.count_nonzero(is_on(rows.column("server_name"), ref.ignored) & ~is_final))
 
     def retry_failed(self, retry: tuple[str, ...]) -> int:
-        """Open the errors that these words mean (see ``retry_choice``) again; the number of rows.
+        """Open the errors that these words mean (see ``retry_filter``) again; the number of rows.
 
         The markers of their batches are taken back first; a kill in between leaves batches that are complete as they
         were and get their marker back.

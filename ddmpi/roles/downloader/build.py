@@ -20,7 +20,8 @@ from ddmpi.core.rules.user_agent import product_token
 from ddmpi.core.rules.x_robots_tag import TagRule
 from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.http.transfers import TransferOptions, Transfers
+from ddmpi.io.http.easy_handle import TransferOptions
+from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.results.publishing import make_publisher
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.roles.downloader.downloader import Downloader, Tools

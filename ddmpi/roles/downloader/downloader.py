@@ -36,9 +36,9 @@ from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.connections import GroupConnections
 from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.process import resident_bytes
-from ddmpi.io.results.expectations import Expectations
 from ddmpi.io.results.parts import PartCommitted, RowReader
 from ddmpi.io.results.publishing import Publisher
+from ddmpi.io.results.rows import IntegrityCheck
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.urls.loader import Loaded, Loader
 from ddmpi.roles.downloader.notes import DebugLog, ServerNotes
@@ -106,7 +106,7 @@ class Downloader:
             part_bytes=parameters.part_bytes,
             buffer_bytes=parameters.memory_budget_bytes,
             on_event=self._wake,
-            expectations=Expectations(tools.config.expected.hash_column, tools.config.expected.bytes_column),
+            integrity=IntegrityCheck(tools.config.expected.hash_column, tools.config.expected.bytes_column),
             publisher=tools.publisher,
         )
         self._notes = ServerNotes(now)

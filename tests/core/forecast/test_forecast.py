@@ -14,10 +14,10 @@ from ddmpi.core.forecast.prediction import MOST_BATCHES, START_AND_END_S, predic
 from ddmpi.core.ledger.schedule import Plan, row_time_s
 from ddmpi.core.protocol import Assign, Extend, Lane, Progress, StealRequest, StealResponse, ToCoordinator
 from ddmpi.core.records import BatchRef, Limits
+from tests.laws.worlds import table
 from tests.simulation.rank import RankModel, Witness
 from tests.simulation.simulation import Cluster, Simulation
 from tests.simulation.world import Disk, ServerModel, World
-from tests.simulation.worlds import table
 
 LATENCY_S = 0.13
 """Simulated answers take half as long again, on average: the 0.2 s that a plan assumes of an unknown server."""

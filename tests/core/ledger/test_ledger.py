@@ -30,8 +30,8 @@ from ddmpi.core.protocol import (
 )
 from ddmpi.core.records import Limits, PaceState
 from ddmpi.errors import TransitionError
+from tests.laws.worlds import table
 from tests.simulation.world import BatchModel, ServerModel, World
-from tests.simulation.worlds import table
 
 FAST = Limits(0.0, 8)
 

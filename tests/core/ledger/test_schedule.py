@@ -21,8 +21,8 @@ from ddmpi.core.ledger.schedule import (
 )
 from ddmpi.core.protocol import report_interval_s
 from ddmpi.core.records import Limits, is_packed
+from tests.laws.worlds import table
 from tests.simulation.world import World
-from tests.simulation.worlds import table
 
 
 def plan(sizes: Mapping[str, int], limits: Mapping[str, Limits] | None = None, ranks: int = 4, most: int = 1) -> Plan:

@@ -1,4 +1,4 @@
-"""When a server that does not answer is parked, probed and given up; for what follows from it: ``test_pace``."""
+"""When a server that does not answer is parked, probed and given up; what follows: ``test_rate_limiter``."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import Limits
 from ddmpi.core.rules.retry import RetryPolicy
-from tests.simulation.laws import Laws, run
+from tests.laws.laws import Laws, run
+from tests.laws.worlds import table
 from tests.simulation.simulation import Cluster, Simulation
 from tests.simulation.world import Disk, ServerModel, World
-from tests.simulation.worlds import table
 
 NAMES = [f"s{number}" for number in range(WITNESSES)]
 

@@ -19,10 +19,10 @@ from ddmpi.core.records import Limits
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.roles.coordinator.live_control import LOOK_INTERVAL_S, Controller
-from tests.simulation.laws import Laws, run
+from tests.laws.laws import Laws, run
+from tests.laws.worlds import random_cluster, random_world, table
 from tests.simulation.simulation import Cluster, Simulation
 from tests.simulation.world import Disk, ServerModel, World
-from tests.simulation.worlds import random_cluster, random_world, table
 
 PLANNED = Limits(10.0, 8, 1000.0, 5000.0)
 
@@ -73,7 +73,7 @@ def test_changes_are_told_in_words() -> None:
         ControlOverride("d", pause=True),
     ]
     assert describe_changes(before, after) == [
-        "a: now unlimited requests/s, 2 connections", "d: paused", "b: limits as configured again",
+        "a: now unlimited requests/s, 2 connections", "d: held", "b: limits as configured again",
     ]  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
     at = now
     look()
     assert calls.stops == [(StopReason.CONTROL, at)]
-    assert controller.changes[-3:] == ["*.new.org: paused", "a.org: limits as configured again", "stop"]
+    assert controller.changes[-3:] == ["*.new.org: held", "a.org: limits as configured again", "stop"]
 
 
 # ---- whole runs

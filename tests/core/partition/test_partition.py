@@ -83,7 +83,7 @@ def batches(made: Cut) -> list[Batch]:
 
 
 class ServerRows(NamedTuple):
-    """A server, its rows, and its pace group (its own name if no rule joins it with others)."""
+    """A server, its rows, and its server group (its own name if no rule joins it with others)."""
 
     name: str
     rows: int

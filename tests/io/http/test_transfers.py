@@ -18,8 +18,8 @@ import trustme
 from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Answer, Task
 from ddmpi.core.rules.urls import Parsed, parse_url
-from ddmpi.io.http.easy_handle import PIECES_BYTES
-from ddmpi.io.http.transfers import TransferOptions, Transfers
+from ddmpi.io.http.easy_handle import PIECES_BYTES, TransferOptions
+from ddmpi.io.http.transfers import Transfers
 
 BODY_BYTES = 30_000_000
 """More than fits into the buffers of two sockets."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.errors import OutputError, StorageError
-from ddmpi.export.parts import reading
+from ddmpi.export.plan import reading
 from ddmpi.io.folder.fence import open_epoch
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import parts_of

@@ -23,13 +23,12 @@ from ddmpi.io.folder import durable
 from ddmpi.io.folder.layout import Layout, parse_part_name
 from ddmpi.io.results import parts
 from ddmpi.io.results.outcomes import outcomes_of
+from ddmpi.io.results.parts import PartCommitted
+from ddmpi.io.results.schema import result_schema
 from ddmpi.io.results.writer import (
-    PartCommitted,
     PartsClosed,
     ResultWriter,
     WriterFailed,
-    error_schema,
-    success_schema,
 )
 from tests.io.result_data import (
     FETCHED_AT,
@@ -95,14 +94,14 @@ def wait_for_close(
 
 def test_schemas_have_the_columns_of_the_contract_in_their_order() -> None:
     kept = pa.field("taxon", pa.int16())
-    assert success_schema([kept]).names == [*SUCCESS_COLUMNS, "row_number", "taxon"]
-    assert error_schema([kept]).names == [*ERROR_COLUMNS, "row_number", "taxon"]
+    assert result_schema("successes", [kept]).names == [*SUCCESS_COLUMNS, "row_number", "taxon"]
+    assert result_schema("errors", [kept]).names == [*ERROR_COLUMNS, "row_number", "taxon"]
 
 
 @pytest.mark.parametrize("name", ["status", "row_number", "image"])
 def test_a_kept_column_must_not_hide_one_of_ours(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        success_schema([pa.field(name, pa.string())])
+        result_schema("successes", [pa.field(name, pa.string())])
 
 
 def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
@@ -148,7 +147,7 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
         "taxon": 6,
     }
     table = pq.read_schema(layout.root / part.path)
-    assert table == success_schema([pa.field("taxon", pa.int16())])
+    assert table == result_schema("successes", [pa.field("taxon", pa.int16())])
 
 
 def test_is_license_full_wants_all_three_and_not_empty(layout: Layout) -> None:

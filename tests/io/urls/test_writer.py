@@ -32,11 +32,11 @@ REFUSED = ["", "x", "ftp://a.org/", "http://u:p@a.org/", None]
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes at which a few thousand rows make many files, row groups, shelves and record batches."""
+    """Sizes at which a few thousand rows make many files, row groups, spill and record batches."""
     monkeypatch.setattr(placement, "ROW_GROUP_ROWS", 100)
     monkeypatch.setattr(placement, "FILE_ROWS", 500)
     monkeypatch.setattr(formats, "BATCH_ROWS", 400)
-    monkeypatch.setattr("ddmpi.io.urls.writer.SHELF_ROWS", 200)
+    monkeypatch.setattr("ddmpi.io.urls.writer.BUCKET_ROWS", 200)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_wide_rows_are_read_and_written_some_at_a_time(tmp_path: Path, monkeypat
     # What happens beyond 2 GB in one column, with thousandths of that.
     monkeypatch.setattr("ddmpi.io.input.formats.BATCH_BYTES", 100_000)
     monkeypatch.setattr("ddmpi.io.urls.files._COMBINED_BYTES", 200_000)
-    monkeypatch.setattr("ddmpi.io.urls.writer.SHELF_BYTES", 300_000)
+    monkeypatch.setattr("ddmpi.io.urls.writer.BUCKET_BYTES", 300_000)
     titles = [f"{row}{'x' * 1000}" for row in range(3000)]
     urls = [f"http://s{row % 2}.org/{row}" for row in range(3000)]
     pq.write_table(pa.table({"identifier": urls, "title": titles}), tmp_path / "in.parquet", use_dictionary=False)

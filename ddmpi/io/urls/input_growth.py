@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
@@ -25,7 +26,7 @@ from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.input.uuids import HASHED_BYTES, hash_texts, mix
-from ddmpi.io.urls.index import UrlsIndex
+from ddmpi.io.urls.index import UrlsIndex, one_array
 from ddmpi.io.urls.workers import Workers
 
 Words: TypeAlias = npt.NDArray[np.uint64]
@@ -33,14 +34,14 @@ Digests: TypeAlias = tuple[IntArray, Words]
 """Row numbers, and a digest of each row."""
 
 MOST_BLOCKS: Final = 1_000_000
-"""Up to so many rows the first one that differs is named, of larger tables a block."""
+"""Of up to this many rows the first one that differs is named, of larger tables a block."""
 _DERIVED: Final = frozenset({"row_number", "server_name", "reject"})
 """Columns that follow from the others."""
 _NULL: Final = np.uint64(0xD1B54A32D192ED03)
 
 
 def known_rows(table: InputTable, index: UrlsIndex, should_stop: Callable[[], bool] = lambda: False) -> int:
-    """How many of the input's rows the urls folder holds already: its first ones, unchanged.
+    """Return how many of the input's rows the urls folder holds already: its first ones, unchanged.
 
     Raises:
         InputError: the input is damaged.
@@ -51,7 +52,7 @@ def known_rows(table: InputTable, index: UrlsIndex, should_stop: Callable[[], bo
     if rows is None:
         raise OutputError(f"{index.folder} does not say how many rows of the input it holds")
     blocks = _Blocks(rows)
-    with Workers() as workers:
+    with closing(Workers()) as workers:
         compared = [name for name in table.schema.names if name not in _DERIVED]
         for number, (numbers, digests) in enumerate(workers.map(partial(digest_rows, columns=compared), _held(index))):
             blocks.add(numbers, digests)
@@ -114,7 +115,7 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
 
 
 def _digest_input(table: InputTable, columns: Sequence[str], rows: int, raw: RawRows) -> tuple[int, Digests]:
-    """Where the raw rows end in the input, and the digests of those before ``rows``."""
+    """Return where the raw rows end in the input, and the digests of those before ``rows``."""
     bare = table.bare(raw)
     complete = table.complete(pa.Table.from_batches([bare.rows]), bare.servers.cast(pa.string()))
     is_known = raw.row_numbers < rows
@@ -122,7 +123,7 @@ def _digest_input(table: InputTable, columns: Sequence[str], rows: int, raw: Raw
 
 
 def digest_rows(rows: pa.Table, columns: Sequence[str]) -> Digests:
-    """A digest of each row: of its number and the values of these columns, null and empty told apart."""
+    """Return a digest of each row: of its number and the values of these columns, null and empty told apart."""
     numbers = cast("IntArray", rows.column("row_number").to_numpy())
     digests = mix(numbers.astype(np.uint64) + np.uint64(1))
     for place, name in enumerate(columns, start=1):
@@ -137,12 +138,12 @@ def _as_text(values: Any) -> pa.Array[Any]:
     if pa.types.is_nested(values.type):
         return pa.array([None if value is None else repr(value) for value in values.to_pylist()], pa.string())
     if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+        values = one_array(values)
     return cast("pa.Array[Any]", values.cast(pa.large_string(), safe=False))
 
 
 def _of_long_texts(texts: pa.Array[Any]) -> Words:
-    """Of texts that ``hash_texts`` does not look at to their end, a digest of the whole; of the others 0."""
+    """Return a digest of each text that ``hash_texts`` does not look at to its end; 0 for the others."""
     digests = np.zeros(len(texts), np.uint64)
     lengths: Any = pc.binary_length(texts)  # type: ignore[call-overload]
     for row in np.flatnonzero(np.asarray(lengths.fill_null(0)) > HASHED_BYTES).tolist():

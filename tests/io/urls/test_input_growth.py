@@ -12,8 +12,8 @@ import pytest
 
 from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.input.table import InputTable, open_input
-from ddmpi.io.urls.growth import digest_rows, known_rows
 from ddmpi.io.urls.index import UrlsIndex, read_index
+from ddmpi.io.urls.input_growth import digest_rows, known_rows
 from ddmpi.io.urls.writer import partition_input
 
 COLUMNS = {"identifier": "identifier", "title": "title"}
