@@ -39,7 +39,7 @@ python=$venv/bin/python
 
 find_python() {
   local name
-  for name in python3 python3.13 python3.12 python3.11 python3.10; do
+  for name in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
     if "$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
       echo "$name"
       return
@@ -225,27 +225,40 @@ run_job() {
 }
 
 run_tests() {
-  local ranks
+  local ranks all=${1:-} run_module=(-m)
   # SeaweedFS is 150 MB, and only slow tests need it.
-  if [[ ${1:-} == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
+  if [[ $all == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
   find_launcher
   cd "$root"
   ruff check .
   ruff format --check .
   mypy ddmpi tests benchmarks docs
   shellcheck run.sh .ci/run
-  [[ ${1:-} != all ]] || "$python" -m tests.whole.dependency_audit
+  if [[ $all == all ]]; then
+    "$python" -m tests.whole.dependency_audit
+    "$python" -m coverage erase
+    run_module=(-m coverage run -m)
+  fi
   # Most of these tests wait for a job of their own: beside each other they take half the time.
-  "$python" -m pytest -n 3 --dist worksteal -m "not mpi and not slow"
+  "$python" "${run_module[@]}" pytest -n 3 --dist worksteal -m "not mpi and not slow"
   for ranks in 1 2 4; do
     # Two hard stops: MPICH's own names the cause, the other one works with any MPI.
     MPIEXEC_TIMEOUT=280 timeout --kill-after=10 300 \
-      "${launcher[@]}" "$ranks" "$python" -m pytest --with-mpi -m mpi tests/mpi
+      "${launcher[@]}" "$ranks" "$python" "${run_module[@]}" pytest --with-mpi -m mpi tests/mpi
   done
-  if [[ ${1:-} == all ]]; then
-    # The log holds the figures that these tests measure: shown of those that pass too.
+  if [[ $all == all ]]; then
+    report_coverage
+    # Without coverage, which costs memory and time: the log holds the figures that these tests measure, shown of those
+    # that pass too.
     "$python" -m pytest -m slow -rP --log-level=INFO --durations=0
   fi
+}
+
+# Branches that the fast tests take, of all processes that they start; one that is killed leaves no data.
+report_coverage() {
+  "$python" -m coverage combine --quiet
+  "$python" -m coverage report --include='ddmpi/core/*' --fail-under=90
+  "$python" -m coverage report --fail-under=85
 }
 
 case ${1:-} in

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ddmpi.core import protocol
-from ddmpi.core.protocol import Asked, ControlOverride, Message, Tag, Usage, decode, encode
+from ddmpi.core.protocol import Asked, ControlOverride, Message, Tag, Usage, decode, encode, report_interval_s
 from ddmpi.core.records import BatchRef, Limits, PaceState
 
 BATCH = BatchRef(3, "s", 1, "urls/0.parquet", 2, 100, 10, ("images/a.parquet",), 0)
@@ -86,3 +86,8 @@ def test_tags_are_what_mpi_guarantees() -> None:
 def test_a_progress_report_without_news_is_small() -> None:
     quiet = protocol.Progress((), (), 0.0, 0, protocol.Counters())
     assert len(encode(quiet)) < 200
+
+
+@pytest.mark.parametrize(("workers", "interval_s"), [(1, 0.5), (100, 0.5), (1_000, 5.0), (10_000, 50.0)])
+def test_all_ranks_together_report_at_most_two_hundred_times_a_second(workers: int, interval_s: float) -> None:
+    assert report_interval_s(workers) == interval_s

@@ -54,7 +54,7 @@ def test_every_row_is_final_once(run: Run) -> None:
     assert run.code == 0, run.printed
     assert set(run.endings) == set(range(len(run.rows)))
     assert "Traceback" not in run.printed
-    assert run.job.run(1, "--verify")[0] == 0
+    assert run.job.inspect("--verify")[0] == 0
 
 
 @pytest.mark.parametrize("case", ANSWERS, ids=[f"{case.number}: {case.name}" for case in ANSWERS])

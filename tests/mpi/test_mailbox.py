@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mpi4py import MPI
@@ -44,14 +45,19 @@ def part(box: Mailbox) -> None:
             raise AssertionError(f"rank {box.rank} waits for the others")
 
 
+def poll_until(box: Mailbox, condition: Callable[[], bool]) -> None:
+    """Poll until ``condition`` holds; until then no message comes out."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert box.poll() == []
+        if time.monotonic() > deadline:
+            raise AssertionError(f"rank {box.rank} has waited in vain; {box.unsent} messages were not taken")
+
+
 def settle(box: Mailbox) -> None:
     """All ranks have sent and received everything."""
     barrier = MPI.COMM_WORLD.Ibarrier()
-    deadline = time.monotonic() + TIMEOUT_S
-    while not barrier.Test() or box.unsent:
-        assert box.poll() == []
-        if time.monotonic() > deadline:
-            raise AssertionError(f"rank {box.rank}: {box.unsent} messages were not taken")
+    poll_until(box, lambda: barrier.Test() and not box.unsent)
 
 
 def lane_of(rank: int, batches: int) -> Lane:
@@ -93,6 +99,57 @@ def test_a_message_does_not_overtake_the_scatter_before_it(mailbox: Mailbox) -> 
         pass
     expected = [message for number in range(1, rounds + 1) for message in (shares[mailbox.rank], NoWork(number, 1.0))]
     assert [message for _, message in receive(mailbox, 2 * rounds)] == expected
+    settle(mailbox)
+
+
+class LateComm:
+    """A communicator whose scatters begin when they are told to: a message can be there before the share it follows."""
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self._comm = comm
+        self._begin: list[Callable[[], None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._comm, name)
+
+    def Iscatterv(self, sent: Any, received: Any, root: int) -> LateRequest:  # noqa: N802  # mpi4py's name
+        request = LateRequest()
+        self._begin.append(lambda: request.begin(self._comm.Iscatterv(sent, received, root)))
+        return request
+
+    def begin(self) -> None:
+        """Start the scatters so far, in order."""
+        while self._begin:
+            self._begin.pop(0)()
+
+
+class LateRequest:
+    def __init__(self) -> None:
+        self._request: MPI.Request | None = None
+
+    def begin(self, request: MPI.Request) -> None:
+        self._request = request
+
+    def Test(self) -> bool:  # noqa: N802  # mpi4py's name
+        return self._request is not None and self._request.Test()
+
+
+def test_a_message_that_is_there_before_the_share_it_follows_waits_for_it(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = LateComm(mailbox._comm)
+    if mailbox.rank == 0:
+        monkeypatch.setattr(mailbox, "_comm", late)
+        mailbox.scatter({rank: Assign((lane_of(rank, 200),), 1) for rank in range(1, mailbox.size)})
+        for rank in range(1, mailbox.size):
+            mailbox.send(rank, NoWork(2, 1.0))
+    else:
+        poll_until(mailbox, lambda: mailbox._received == 2)
+    everybody_has_the_message = MPI.COMM_WORLD.Ibarrier()
+    poll_until(mailbox, everybody_has_the_message.Test)
+    late.begin()
+    if mailbox.rank:
+        assert receive(mailbox, 2) == [(0, Assign((lane_of(mailbox.rank, 200),), 1)), (0, NoWork(2, 1.0))]
     settle(mailbox)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import yaml
 
+from ddmpi.cli import inspection
+from ddmpi.cli.arguments import parse_arguments
 from tests.fleet.images import body_of
 from tests.fleet.log import Event, EventKind, highest_rate, most_connections
 from tests.fleet.process import RunningFleet
@@ -41,11 +45,19 @@ class Job:
         """The output folder."""
         return Path(self.config["path_to_output_folder"])
 
+    def inspect(self, *options: str) -> tuple[int, str]:
+        """``--status`` or ``--verify``, within this process: exit code and what was printed. Raises DdmpiError.
+
+        A process of its own takes a second to load what is loaded here.
+        """
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            code = inspection.run(parse_arguments([str(self._written_config()), *options]), {})
+        return code, printed.getvalue()
+
     def start(self, ranks: int, *options: str, program: Sequence[str] = ("-m", "ddmpi")) -> subprocess.Popen[str]:
         """Start the program under mpiexec (as one plain process for one rank)."""
-        path = self.folder / "config.yaml"
-        path.write_text(yaml.safe_dump(self.config))
-        command = [sys.executable, *program, str(path), *options]
+        command = [sys.executable, *program, str(self._written_config()), *options]
         if ranks > 1:
             mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
             if mpiexec is None:
@@ -54,6 +66,11 @@ class Job:
         process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.runs.append(process)
         return process
+
+    def _written_config(self) -> Path:
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(self.config))
+        return path
 
     def run(self, ranks: int, *options: str, program: Sequence[str] = ("-m", "ddmpi")) -> tuple[int, str]:
         """Run to the end: exit code and what was printed."""

@@ -19,8 +19,7 @@ from ddmpi.core.ledger.schedule import (
     lower_bound_s,
     row_time_s,
 )
-from ddmpi.core.protocol import report_interval_s
-from ddmpi.core.records import Limits, is_packed
+from ddmpi.core.records import Limits
 from tests.laws.worlds import table
 from tests.simulation.world import World
 
@@ -110,39 +109,6 @@ def test_lanes(group: str, limits: Limits, batches: int, most: int, expected: in
     assert lanes_for(plan({"s": 10}, {group: limits}, most=most), group, batches, batches) == expected
 
 
-shares = st.builds(Limits, st.floats(0, 1e6), st.integers(1, 1000), st.floats(0, 1e9), st.floats(0, 1e12))
-
-
-@given(shares, st.integers(1, 1000))
-def test_shares_add_up_to_the_limits(limits: Limits, parts: int) -> None:
-    if parts > limits.connections:
-        with pytest.raises(ValueError, match="cannot share"):
-            limits.divided(parts)
-        return
-    divided = limits.divided(parts)
-    assert len(divided) == parts
-    assert sum(share.connections for share in divided) == limits.connections
-    assert min(share.connections for share in divided) >= 1
-    assert sum(share.rate_per_s for share in divided) == pytest.approx(limits.rate_per_s)
-    assert sum(share.bytes_per_s for share in divided) == pytest.approx(limits.bytes_per_s)
-    assert sum(share.bytes_per_day for share in divided) == pytest.approx(limits.bytes_per_day)
-
-
-@given(shares, shares)
-def test_what_is_joined_can_be_taken_away_again(share: Limits, other: Limits) -> None:
-    back = share.plus(other).minus(other)
-    assert back.connections == share.connections
-    assert back.rate_per_s == pytest.approx(share.rate_per_s, abs=1e-9)
-    assert back.bytes_per_s == pytest.approx(share.bytes_per_s, abs=1e-6)
-    assert back.bytes_per_day == pytest.approx(share.bytes_per_day, abs=1e-3)
-
-
-def test_packs_are_told_by_their_name() -> None:
-    assert is_packed("__many__/3")
-    assert not is_packed("__many__")
-    assert not is_packed("many.example.org")
-
-
 def test_a_lane_without_a_rate_costs_its_connections_and_one_with_a_rate_only_those_that_it_keeps_busy() -> None:
     free = lane_cost_s(1000, 10.0, Limits(0.0, 64), 0.01, 256)
     limited = lane_cost_s(1000, 10.0, Limits(1.0, 64), 1.0, 256)
@@ -160,8 +126,3 @@ def test_the_least_loaded_rank_is_taken_and_charged() -> None:
 def test_no_rank_is_left() -> None:
     with pytest.raises(IndexError):
         LeastLoaded({1: 0.0}).take(1.0, but_not={1})
-
-
-@pytest.mark.parametrize(("workers", "interval_s"), [(1, 0.5), (100, 0.5), (1_000, 5.0), (10_000, 50.0)])
-def test_all_ranks_together_report_at_most_two_hundred_times_a_second(workers: int, interval_s: float) -> None:
-    assert report_interval_s(workers) == interval_s

@@ -1,10 +1,8 @@
-"""Servers of URLs, batches of servers, places of batches."""
+"""Servers of URLs, and batches of servers."""
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddmpi.core.partition.partition import Cut, ServerTable, cut_batches, servers_of
-from ddmpi.core.partition.placement import FILE_ROWS, ROW_GROUP_ROWS, Destinations, lay_out
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS
 from ddmpi.core.rules.urls import Parsed, parse_url
 from tests.core.rules.test_urls import ACCEPTED, REJECTED, url_like
@@ -150,7 +147,6 @@ def test_refused_rows_come_last() -> None:
 
 def test_nothing_makes_no_batches() -> None:
     assert batches(cut([])) == []
-    assert lay_out(np.array([], np.int64)).files == []
 
 
 def test_a_batch_has_room_for_a_row() -> None:
@@ -188,52 +184,3 @@ def test_batches_cover_all_rows_and_packs_keep_servers_whole(
         groups = {server.group if server.group != server.name else None for server in members}
         assert len(groups) == 1
         assert cut_into[number].group in {*groups, f"{MANY_SERVERS}/{cut_into[number].partition_id}"}
-
-
-@settings(derandomize=True)
-@given(st.lists(st.integers(1, 3 * ROW_GROUP_ROWS), max_size=60))
-def test_a_batch_lies_within_one_row_group(rows: list[int]) -> None:
-    layout = lay_out(np.array(rows, np.int64))
-    files = [file.tolist() for file in layout.files]
-    assert sum(map(sum, files)) == sum(rows)
-    places = zip(layout.file.tolist(), layout.row_group.tolist(), layout.offset, layout.first_row, rows, strict=True)
-    ends: dict[tuple[int, int], int] = {}
-    for file, row_group, offset, first_row, count in places:
-        assert offset == ends.get((file, row_group), 0)
-        ends[file, row_group] = offset + count
-        assert first_row == sum(files[file][:row_group]) + offset
-    assert [list(ends.values())] == [list(chain.from_iterable(files))]
-    for groups in files:
-        assert all(group >= ROW_GROUP_ROWS for group in groups[:-1])
-
-
-@pytest.mark.parametrize(
-    ("total", "files"),
-    [(1, 1), (FILE_ROWS, 1), (2 * FILE_ROWS - 1, 1), (2 * FILE_ROWS, 2), (5 * FILE_ROWS, 4), (8 * FILE_ROWS, 8)],
-)
-def test_files_are_few_and_alike(total: int, files: int) -> None:
-    layout = lay_out(cut([("a", total, "a")], size=999, small=1).rows)
-    assert len(layout.files) == files <= max(1, total / FILE_ROWS)
-    assert all(abs(sum(groups) - total / files) <= ROW_GROUP_ROWS * files for groups in layout.files)
-
-
-@pytest.mark.parametrize("servers", [3, 70_000], ids=["16-bit ranks", "wide ranks"])
-def test_destinations_are_in_server_order_and_input_order_within(servers: int) -> None:
-    rng = random.Random(1)
-    ranks = np.array([rng.choice([0, 1, servers - 1]) for _ in range(1000)], dtype=np.int32)
-    counts = np.bincount(ranks, minlength=servers)
-    destinations = Destinations(counts)
-    output = np.full(int(counts.sum()), -1, dtype=np.int64)
-    for start in range(0, 1000, 170):
-        rows, positions = destinations.take(ranks[start : start + 170])
-        assert (np.diff(positions) > 0).all()
-        output[positions] = rows + start
-    assert destinations.complete
-    assert output.tolist() == [row for rank in (0, 1, servers - 1) for row in np.flatnonzero(ranks == rank).tolist()]
-
-
-def test_destinations_notice_missing_rows() -> None:
-    destinations = Destinations([2])
-    assert destinations.take(np.array([], dtype=np.int32))[0].size == 0
-    destinations.take(np.array([0], dtype=np.int32))
-    assert not destinations.complete

@@ -129,22 +129,22 @@ def test_a_run_ends_complete_without_them_and_a_later_one_fetches_them(
         assert "Ignored: 80 rows on 2 servers, by ignored.csv" in printed
         assert sum(outcomes(job).values()) == 120
         for option in ("--verify", "--status"):
-            code, printed = job.run(1, option)
+            code, printed = job.inspect(option)
             assert code == 0, printed
             assert "80" in printed.partition("ignored")[2 if option == "--status" else 0], printed
 
         # One comes back, one that is fetched already is ignored: what there is of it stays.
         servers_of(job, f"{names[1]}\n{names[2]}\n")
-        assert job.run(1, "--status")[0] == 75
-        code, printed = job.run(2)
+        assert job.inspect("--status")[0] == 75
+        code, printed = job.run(1)
         assert code == 0, printed
         assert sum(outcomes(job).values()) == 160
         (job.output / "ignored.csv").unlink()
-        code, printed = job.run(3)
+        code, printed = job.run(2)
         log = fleet.finished_log()
     assert code == 0, printed
     assert outcomes(job) == Counter(range(rows))
-    assert job.run(1, "--verify")[0] == 0
+    assert job.inspect("--verify")[0] == 0
     assert repeated_fetches(log) == 0
 
 

@@ -67,6 +67,25 @@ def test_delays_until_a_row_is_given_up(verdict: Verdict, max_attempts: int, exp
     assert delays_s(RetryPolicy(max_attempts), verdict) == expected_s
 
 
+@pytest.mark.parametrize(
+    ("verdict", "attempt", "delay_s"),
+    [
+        pytest.param(RESET, 1, 1, id="a failed robots.txt waits as a row does"),
+        pytest.param(RESET, CONNECT_TRIES - 1, LONGEST_WAIT_S, id="and has as many tries as a connection"),
+        pytest.param(RESET, CONNECT_TRIES, None, id="but no more"),
+        pytest.param(UNKNOWN_HOST, 1, DNS_WAIT_S, id="a name that does not exist is confirmed once"),
+        pytest.param(UNKNOWN_HOST, 2, None, id="and then all rows of it fail"),
+        pytest.param(THROTTLED, 7, 0, id="a throttled one waits for its server's pace"),
+        pytest.param(MISSING, 1, None, id="what will not change is not asked again"),
+        pytest.param(SUCCESS, 1, None, id="nor is an answer"),
+    ],
+)
+def test_tries_of_a_request_on_which_all_rows_of_a_server_depend(
+    verdict: Verdict, attempt: int, delay_s: float | None
+) -> None:
+    assert RetryPolicy(1).decide_for_server(verdict, attempt, NoJitter()) == delay_s
+
+
 def test_the_breaker_gives_up_a_server_before_its_last_row_is_given_up() -> None:
     policy = PacePolicy()
     assert policy.breaker_failures + policy.breaker_probes < CONNECT_TRIES

@@ -1,0 +1,105 @@
+"""How long a server is left alone."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddmpi.core.pace.policy import PacePolicy
+
+RNG = random.Random(1)
+PLAIN = PacePolicy(jitter=0.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "pauses_s"),
+    [
+        pytest.param(PLAIN, [60, 120, 240, 480, 960], id="each pause is twice the one before"),
+        pytest.param(PacePolicy(1, 10, 25, 0.0), [10, 20, 25, 25, 25], id="the cap ends the doubling"),
+        pytest.param(PacePolicy(1, 10, 10, 0.0), [10, 10, 10, 10, 10], id="a base at the cap stays there"),
+    ],
+)
+def test_pauses_of_a_server_that_cannot_be_reached(policy: PacePolicy, pauses_s: list[float]) -> None:
+    assert [policy.backoff_s(count, RNG) for count in range(1, 6)] == pauses_s
+
+
+@pytest.mark.parametrize(
+    ("policy", "pauses_s"),
+    [
+        pytest.param(PLAIN, [1, 4, 16, 60, 120, 240], id="four times as long until it is the base, then doubled"),
+        pytest.param(PacePolicy(1, 64, 100, 0.0), [1, 4, 16, 64, 100, 100], id="a power of four is no pause too many"),
+        pytest.param(PacePolicy(5, 5, 15, 0.0), [5, 10, 15, 15, 15, 15], id="brief as the base: doubled at once"),
+        pytest.param(PacePolicy(90, 60, 100, 0.0), [60, 100, 100, 100, 100, 100], id="never brief above the base"),
+    ],
+)
+def test_pauses_of_a_server_that_throttles(policy: PacePolicy, pauses_s: list[float]) -> None:
+    assert [policy.throttle_pause_s(count, RNG) for count in range(1, 7)] == pauses_s
+
+
+def test_an_incident_without_end_does_not_outgrow_a_float() -> None:
+    assert PLAIN.backoff_s(1_000_000, RNG) == PLAIN.throttle_pause_s(1_000_000, RNG) == PLAIN.backoff_cap_s
+
+
+seconds = st.floats(0.01, 1e4)
+policies = st.builds(
+    lambda brief_s, base_s, longer, jitter: PacePolicy(brief_s, base_s, base_s * longer, jitter),
+    seconds,
+    seconds,
+    st.floats(1, 1e4),
+    st.floats(0, 1),
+)
+
+
+@given(policies, st.integers(1, 100), st.integers(0, 1000))
+def test_jitter_lengthens_a_pause_by_its_share_at_most(policy: PacePolicy, count: int, seed: int) -> None:
+    bare = PacePolicy(policy.backoff_brief_s, policy.backoff_base_s, policy.backoff_cap_s, 0.0)
+    for pause_s, bare_s in [
+        (policy.backoff_s(count, random.Random(seed)), bare.backoff_s(count, RNG)),
+        (policy.throttle_pause_s(count, random.Random(seed)), bare.throttle_pause_s(count, RNG)),
+    ]:
+        assert bare_s <= pause_s <= bare_s * (1 + policy.jitter)
+
+
+@given(policies, st.integers(1, 100))
+def test_the_next_pause_is_never_shorter(policy: PacePolicy, count: int) -> None:
+    bare = PacePolicy(policy.backoff_brief_s, policy.backoff_base_s, policy.backoff_cap_s, 0.0)
+    assert bare.backoff_s(count, RNG) <= bare.backoff_s(count + 1, RNG) <= bare.backoff_cap_s
+    now_s, next_s = bare.throttle_pause_s(count, RNG), bare.throttle_pause_s(count + 1, RNG)
+    assert now_s <= next_s * (1 + 1e-9)
+    assert next_s <= bare.backoff_cap_s * (1 + 1e-9)
+
+
+def test_pauses_of_many_servers_do_not_end_together() -> None:
+    rng = random.Random(1)
+    policy = PacePolicy(jitter=0.1)
+    assert len({policy.backoff_s(1, rng) for _ in range(50)}) == 50
+    assert len({policy.throttle_pause_s(1, rng) for _ in range(50)}) == 50
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"backoff_brief_s": 0.0},
+        {"backoff_brief_s": math.inf},
+        {"backoff_base_s": 0.0},
+        {"backoff_base_s": 10.0, "backoff_cap_s": 5.0},
+        {"backoff_cap_s": math.inf},
+        {"backoff_cap_s": math.nan},
+        {"jitter": -0.1},
+        {"jitter": 1.1},
+        {"reset_after_s": -1.0},
+    ],
+)
+def test_a_policy_that_would_pause_for_no_time_or_for_ever_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="need"):
+        PacePolicy(**wrong)  # type: ignore[arg-type]  # mypy cannot see that the counts are not among the keys
+
+
+@pytest.mark.parametrize("wrong", [{"breaker_failures": 0}, {"breaker_probes": 0}])
+def test_a_breaker_that_counts_to_nothing_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="need"):
+        PacePolicy(**wrong)

@@ -1,0 +1,106 @@
+"""Limits and their shares, error codes, and the names of groups."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddmpi.core.records import (
+    INVALID_SERVER,
+    MANY_SERVERS,
+    UNDECODABLE,
+    ErrorKind,
+    Limits,
+    error_code,
+    is_packed,
+    shown_group,
+)
+
+NETWORK = {"dns", "connect", "tls", "timeout", "stalled", "network", "protocol"}
+LOCAL = {
+    "too_large", "wrong_type", "empty_body", "redirect", "blocked_address", "bad_url", "decode", "hash_mismatch",
+    "robots",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(ErrorKind), ids=lambda kind: kind.value)
+def test_the_code_of_an_error_tells_network_content_and_status_apart(kind: ErrorKind) -> None:
+    expected = {**dict.fromkeys(NETWORK, -1), **dict.fromkeys(LOCAL, -2), "http_status": 404}
+    assert error_code(kind, 404) == expected[kind.value]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        pytest.param(b"{", id="cut off"),
+        pytest.param(b'"\xff"', id="not UTF-8"),
+        pytest.param(b"[" * 100_000, id="too many open brackets"),
+        pytest.param(b'{"rate_per_s": "fast"}', id="a field of another type"),
+    ],
+)
+def test_whatever_is_wrong_with_an_input_it_is_undecodable(damaged: bytes) -> None:
+    with pytest.raises(UNDECODABLE):
+        msgspec.json.decode(damaged, type=Limits if b"rate" in damaged else object)
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        pytest.param("a.org", "a.org", id="a server"),
+        pytest.param(f"{MANY_SERVERS}/3", "small servers (__many__/3)", id="a packed batch"),
+        pytest.param(INVALID_SERVER, "__invalid__", id="refused rows"),
+    ],
+)
+def test_how_a_group_is_shown(group: str, text: str) -> None:
+    assert shown_group(group) == text
+
+
+@pytest.mark.parametrize(
+    ("limits", "has_budget"),
+    [
+        pytest.param(Limits(1.0, 1, 1.0), False, id="rates alone"),
+        pytest.param(Limits(bytes_per_day=1.0), True, id="bytes of a day"),
+        pytest.param(Limits(bytes_per_hour=1.0), True, id="bytes of an hour"),
+    ],
+)
+def test_a_group_whose_bytes_are_counted(limits: Limits, has_budget: bool) -> None:
+    assert limits.has_byte_budget is has_budget
+
+
+shares = st.builds(
+    Limits, st.floats(0, 1e6), st.integers(1, 1000), st.floats(0, 1e9), st.floats(0, 1e12), st.floats(0, 1e11)
+)
+
+
+@given(shares, st.integers(1, 1000))
+def test_shares_add_up_to_the_limits(limits: Limits, parts: int) -> None:
+    if parts > limits.connections:
+        with pytest.raises(ValueError, match="cannot share"):
+            limits.divided(parts)
+        return
+    divided = limits.divided(parts)
+    assert len(divided) == parts
+    assert sum(share.connections for share in divided) == limits.connections
+    assert min(share.connections for share in divided) >= 1
+    assert sum(share.rate_per_s for share in divided) == pytest.approx(limits.rate_per_s)
+    assert sum(share.bytes_per_s for share in divided) == pytest.approx(limits.bytes_per_s)
+    assert sum(share.bytes_per_day for share in divided) == pytest.approx(limits.bytes_per_day)
+    assert sum(share.bytes_per_hour for share in divided) == pytest.approx(limits.bytes_per_hour)
+
+
+@given(shares, shares)
+def test_what_is_joined_can_be_taken_away_again(share: Limits, other: Limits) -> None:
+    back = share.plus(other).minus(other)
+    assert back.connections == share.connections
+    assert back.rate_per_s == pytest.approx(share.rate_per_s, abs=1e-9)
+    assert back.bytes_per_s == pytest.approx(share.bytes_per_s, abs=1e-6)
+    assert back.bytes_per_day == pytest.approx(share.bytes_per_day, abs=1e-3)
+    assert back.bytes_per_hour == pytest.approx(share.bytes_per_hour, abs=1e-3)
+
+
+def test_packs_are_told_by_their_name() -> None:
+    assert is_packed("__many__/3")
+    assert not is_packed("__many__")
+    assert not is_packed("many.example.org")
