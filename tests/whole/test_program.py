@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -77,6 +79,20 @@ def test_every_row_is_fetched_once_and_no_limit_is_exceeded(tmp_path: Path, new_
     assert assert_bodies_as_served(job, fleet) == rows
     assert repeated_fetches(log) == 0
     assert_polite(log, {spec.name(fleet.port): rate for spec in fleet.specs}, connections=8)
+
+
+def test_a_rate_that_was_lowered_by_hand_counts_for_a_small_server_too(tmp_path: Path, new_job: MakeJob) -> None:
+    with running_fleet(tmp_path / "fleet", plain_fleet(3, latency_s=0.002), 45) as fleet:
+        job = new_job(fleet.table_path)
+        slow = fleet.specs[1].name(fleet.port)
+        job.output.mkdir()
+        columns = "server_name,total_batches,success_count,error_count,rate_limit"
+        (job.output / "profiles.csv").write_text(f"{columns}\n{slow},1,0,0,5\n")
+        code, printed = job.run(2)
+        log = fleet.finished_log()
+    assert code == 0, printed
+    assert set(rows_of(job.output / "images", ["server_name"]).column("server_name").to_pylist()) == {"__many__"}
+    assert_polite(log, {slow: 5.0}, connections=8)
 
 
 def test_limits_change_and_servers_pause_while_a_run_is_on(tmp_path: Path, new_job: MakeJob) -> None:
@@ -326,6 +342,43 @@ def test_failed_rows_can_be_fetched_again(tmp_path: Path, new_job: MakeJob) -> N
     assert set(rows_of(job.output / "images", ["row_number"]).column("row_number").to_pylist()) == set(range(100))
     assert rows_of(job.output / "images", ["row_number"]).num_rows == 100
     assert job.inspect("--verify")[0] == 0
+
+
+def test_two_kinds_of_errors_are_fetched_again_one_after_the_other(tmp_path: Path, new_job: MakeJob) -> None:
+    """All rows are in one packed batch, so that each retry leaves errors of the other kind in it."""
+    good = plain_fleet(3)
+    bad = [good[0], ServerSpec(good[1].address, not_found_share=1.0), ServerSpec(good[2].address, mode=Mode.HTML)]
+    both = {"http_status": 5, "wrong_type": 5}
+    with running_fleet(tmp_path / "fleet", bad, 15) as fleet:
+        job = new_job(fleet.table_path)
+        port = fleet.port
+        for options in ((), ("--retry-failed", "404"), ("--retry-failed", "wrong_type")):
+            assert job.run(2, *options)[0] == 0
+            assert kinds_everywhere(job) == [both] * 4
+    with running_fleet(tmp_path / "half", [*good[:2], bad[2]], port=port):
+        assert job.run(2, "--retry-failed", "404")[0] == 0
+        assert kinds_everywhere(job) == [{"wrong_type": 5}] * 4
+    with running_fleet(tmp_path / "mended", good, port=port):
+        code, printed = job.run(1, "--retry-failed", "wrong_type")
+    assert code == 0, printed
+    assert kinds_everywhere(job) == [{}] * 4
+    assert rows_of(job.output / "images", ["row_number"]).num_rows == 15
+    assert job.run(1, "--verify")[0] == 0
+
+
+def kinds_everywhere(job: Job) -> list[dict[str, int]]:
+    """Errors by kind in the marker of the only batch, the checkpoint, the metrics and --status; the report agrees."""
+    (marker,) = (json.loads(path.read_text()) for path in (job.output / "batches").rglob("completed"))
+    saved = json.loads((job.output / "checkpoint.json").read_text())["checkpoint"]["counters"]
+    counters = {name[7:]: count for name, count in saved.items() if name.startswith("errors.")}
+    measured = json.loads((job.output / "logs/metrics.jsonl").read_text().splitlines()[-1])["error_kinds"]
+    _, status = job.run(1, "--status")
+    line = next(line for line in status.splitlines() if line.startswith("errors"))
+    listed = {kind: int(count) for kind, count in re.findall(r"([a-z_]+) (\d+)", line.partition(":")[2])}
+    report = (job.output / "report.html").read_text()
+    assert all((kind in report) == (kind in marker["kinds"]) for kind in ("http_status", "wrong_type"))
+    assert marker["errors"] == saved["errors"] == sum(marker["kinds"].values())
+    return [marker["kinds"], counters, measured, listed]
 
 
 @pytest.mark.parametrize("min_rows", [1, 20], ids=["alone", "packed"])

@@ -51,13 +51,10 @@ class BatchCounts:
         self.rows = rows
         self.successes = np.zeros_like(rows) if successes is None else successes.copy()
         self.errors = np.zeros_like(rows) if errors is None else errors.copy()
-        self.parts = {batch_id: list(paths) for batch_id, paths in (parts or {}).items()}
-        """Published parts of the batches that are begun and not complete."""
         self._is_complete = self.successes + self.errors >= rows
-        self._is_complete[list(self.parts)] = False
-        self._kinds: dict[
-            str, IntArray
-        ] = {}  # (B,) by kind; pages of a kind's column that are not touched cost nothing
+        self.parts = {batch: list(paths) for batch, paths in (parts or {}).items() if not self._is_complete[batch]}
+        """Published parts of the batches that are begun and not complete."""
+        self._kinds: dict[str, IntArray] = {}  # (B,) errors of each kind
         self.incomplete = int(np.count_nonzero(~self._is_complete))
         """Batches that are not complete."""
 

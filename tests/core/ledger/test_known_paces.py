@@ -1,0 +1,47 @@
+"""What is kept of servers' paces: scaled to the whole group, and aging."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddmpi.core.ledger.known_paces import PAUSE_NEWS_S, KnownPaces
+from ddmpi.core.records import PaceState
+
+
+def make(**paces: PaceState) -> KnownPaces:
+    """Servers a1 and a2 are in one group, learned of at 100 s."""
+    known = KnownPaces(lambda server: server[0])
+    known.learn(paces, 100.0)
+    return known
+
+
+def test_waits_run_down_and_bytes_that_count_no_longer_are_left_out() -> None:
+    known = make(a1=PaceState(wait_s=30.0, spent_hour=((10.0, 5.0), (40.0, 7.0)), spent_day=((40.0, 7.0),)))
+    assert known.all(120.0)["a1"] == PaceState(wait_s=10.0, spent_hour=((20.0, 7.0),), spent_day=((20.0, 7.0),))
+    assert known.all(500.0)["a1"] == PaceState()
+
+
+def test_a_lane_knows_all_servers_of_its_group_and_its_part_of_their_rates() -> None:
+    known = make(a1=PaceState(8.0), a2=PaceState(2.0), b1=PaceState(1.0))
+    assert known.share("a", 0.5, 100.0) == {"a1": PaceState(4.0), "a2": PaceState(1.0)}
+
+
+def test_what_a_lane_has_learned_is_kept_as_of_the_whole_group() -> None:
+    known = make()
+    assert known.report("a", 0.25, {"a1": PaceState(2.0, incidents=1)}, 100.0) == 0.0
+    assert known.all(100.0) == {"a1": PaceState(8.0, incidents=1)}
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "news_s"),
+    [
+        pytest.param(60.0, 60.0, id="a longer pause is news"),
+        pytest.param(20.0, 0.0, id="what is left of the known one is none"),
+        pytest.param(20.0 + PAUSE_NEWS_S / 2, 0.0, id="nor what differs by less than clocks do"),
+        pytest.param(0.0, 0.0, id="a lane that has not heard of it does not end it"),
+    ],
+)
+def test_pauses(wait_s: float, news_s: float) -> None:
+    known = make(a1=PaceState(wait_s=30.0))
+    assert known.report("a", 1.0, {"a1": PaceState(wait_s=wait_s)}, 110.0) == news_s
+    assert known.all(110.0)["a1"].wait_s == max(20.0, wait_s)
