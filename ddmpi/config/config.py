@@ -200,6 +200,10 @@ class Config(Keys):
             return server
         return rule.group or self._addresses.group_of(server) or server
 
+    def max_redirects(self, server: str) -> int:  # noqa: ARG002  # the same for all servers so far
+        """Return how many redirects are followed for a row on this server."""
+        return self.downloader_parameters.max_redirects
+
     def obeys_robots(self, server: str) -> bool:
         """Return whether the server's robots.txt counts."""
         rule = self.rules.find(server)

@@ -112,12 +112,12 @@ ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
         "tests/core/partition/test_partition.py::test_small_servers_are_packed_in_name_order_after_the_large_ones",
     ),
     37: (
-        "tests/simulation/test_simulation.py::test_a_dead_server_costs_its_probes_and_all_its_rows_become_errors",
+        "tests/laws/test_scenarios.py::test_a_dead_server_costs_its_probes_and_all_its_rows_become_errors",
         "tests/whole/test_program.py::test_an_unreachable_server_leaves_its_rows_pending",
     ),
     38: (
         "tests/core/ledger/test_schedule.py::test_flow_order",
-        "tests/simulation/test_simulation.py::test_many_servers_run_side_by_side",
+        "tests/laws/test_scenarios.py::test_many_servers_run_side_by_side",
     ),
     39: (
         "tests/io/input/test_table.py::test_types_of_the_url_column",

@@ -41,7 +41,8 @@ class FrontierConfig:
     obeys_robots: Callable[[str], bool] | None = None
     """Whether a server's robots.txt counts; None: no server's does."""
     accept: str = "image"
-    max_redirects: int = 5
+    max_redirects: Callable[[str], int] = lambda _: 5
+    """How often a row on this server may be redirected."""
     crawler: str = "ddmpi"
     """The name by which a robots.txt may address us, lower case."""
     checkpoint_interval_s: float = 60.0

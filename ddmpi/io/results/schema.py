@@ -1,6 +1,6 @@
 """The two tables of results: their schemas, defined once, and the way from buffered rows to Arrow.
 
-Both hold the columns that docs/architecture.md lists, then ``row_number`` and the kept input columns. ``row_number`` is
+Both hold the columns that docs/output.md lists, then ``row_number`` and the kept input columns. ``row_number`` is
 the row's position in the input: it alone identifies the row, since a table may bring uuids of its own that repeat.
 
 ``image`` is ``large_binary``: an Arrow ``binary`` array ends at 2 GB, and readers that join the chunks of a column

@@ -124,7 +124,7 @@ def _frontier_config(config: Config, connections: int) -> FrontierConfig:
         connections=connections,
         obeys_robots=config.obeys_robots if config.uses_robots else None,
         accept=config.downloader_parameters.accept,
-        max_redirects=config.downloader_parameters.max_redirects,
+        max_redirects=config.max_redirects,
         crawler=product_token(config.user_agent),
         checkpoint_interval_s=config.checkpoint_interval_s,
     )
