@@ -29,7 +29,6 @@ from ddmpi.config.messages import describe_problem, section_of, shown
 from ddmpi.config.row_filter import RowFilter, parse_filter
 from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
 from ddmpi.config.sections import (
-    RESULT_COLUMNS,
     Backoff,
     BreakerSection,
     Columns,
@@ -48,7 +47,7 @@ from ddmpi.config.sections import (
 )
 from ddmpi.config.value_types import InputPlace, OutputFolder, RowFilterText, Texts
 from ddmpi.core.partition.address_groups import AddressGroups, NoAddressGroups
-from ddmpi.core.records import Limits
+from ddmpi.core.records import RESULT_COLUMNS, Limits
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
 

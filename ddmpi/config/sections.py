@@ -43,13 +43,6 @@ TAKEN_NAMES = ("report.html", "control.yaml", "publication.json")
 """Files of the output folder whose names cannot be changed."""
 PER_ADDRESS = "__per_address__"
 """What the servers of ``per_address`` rules share, among the names of groups: none of these begins so."""
-RESULT_COLUMNS = frozenset(
-    {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
-    | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
-    | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
-    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id"}
-)
-"""Columns that ddmpi itself writes, or needs in ``urls``: a kept column of the same name would be lost."""
 
 
 class Section(BaseModel):

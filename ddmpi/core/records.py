@@ -67,6 +67,15 @@ def error_code(kind: ErrorKind, http_status: int) -> int:
     return ERROR_CODE_LOCAL if kind in _LOCAL_KINDS else ERROR_CODE_NETWORK
 
 
+RESULT_COLUMNS = frozenset(
+    {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
+    | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
+    | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
+    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id"}
+)
+"""Columns that ddmpi itself writes, or needs in ``urls``: a kept column of the same name would be lost."""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What one server group allows, or the share of it that one lane holds. 0 means no limit."""
 
