@@ -22,10 +22,6 @@ MOST_CALLS = {"row": 45, "limit": 12, "steal": 14}
 MOST_FILES_OF_A_ROW = 25
 
 
-def steps() -> list[tuple[int, str, str]]:
-    return [(int(number), function, path) for number, function, path in STEP.findall(PAGE)]
-
-
 def ways() -> dict[str, list[tuple[str, str]]]:
     """Function and file of each step, in order of the numbers."""
     row, _, others = PAGE.partition("| a limit | a steal |")
