@@ -30,9 +30,10 @@ from typing import Final
 
 from ddmpi.core.records import Answer, Limits, Task
 from tests.laws.laws import Laws, run
-from tests.laws.worlds import table
-from tests.simulation.simulation import Cluster, RunReport, Simulation
-from tests.simulation.world import Disk, ServerModel, World
+from tests.simulation.disk import Disk
+from tests.simulation.simulation import RunReport, Simulation
+from tests.worlds.at_random import table
+from tests.worlds.model import Cluster, ServerModel, World
 
 SEED: Final = 20_261_125
 SHAPE: Final = 1.3

@@ -19,9 +19,10 @@ from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.pace.rate_limiter import BURST_S
 from ddmpi.core.protocol import Handoff
 from ddmpi.core.records import Answer, Limits, Task, is_packed
-from tests.simulation.rank import COORDINATOR, Witness
+from tests.laws.witness import COORDINATOR, Witness
+from tests.simulation.disk import Disk
 from tests.simulation.simulation import CHECKPOINT_S, RunReport, Simulation
-from tests.simulation.world import Disk, World
+from tests.worlds.model import World
 
 CRAWLER = "ddmpi"
 UNDERWAY = -2

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from ddmpi.core.protocol import ControlOverride
 from tests.laws.laws import Laws, run
-from tests.laws.worlds import random_cluster, random_world, with_robots
-from tests.simulation.simulation import Cluster, RunReport, Simulation
-from tests.simulation.world import Disk, World
+from tests.simulation.disk import Disk
+from tests.simulation.simulation import RunReport, Simulation
+from tests.worlds.at_random import random_cluster, random_world, with_robots
+from tests.worlds.model import Cluster, World
 
 RANKS = (1, 2, 3, 5, 8, 16)
 SOON_S = 5.0

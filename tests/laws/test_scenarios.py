@@ -9,10 +9,10 @@ import pytest
 
 from ddmpi.core.records import Answer, Limits
 from tests.laws.laws import Laws, run
-from tests.laws.worlds import table
-from tests.simulation.rank import RankModel
-from tests.simulation.simulation import Cluster, RunReport, Simulation
-from tests.simulation.world import BatchModel, Disk, ServerModel, World
+from tests.simulation.disk import Disk
+from tests.simulation.simulation import RunReport, Simulation
+from tests.worlds.at_random import table
+from tests.worlds.model import BatchModel, Cluster, RankModel, ServerModel, World
 
 RESTART_S = 5.0
 

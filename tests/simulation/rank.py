@@ -27,54 +27,14 @@ from ddmpi.core.frontier.interface import (
 )
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
-from ddmpi.core.protocol import HandedOff, Handoff, PartReport, ToCoordinator, ToDownloader
+from ddmpi.core.protocol import HandedOff, PartReport, ToCoordinator, ToDownloader
 from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Task
-from tests.simulation.world import Disk, Network, Part, World
+from tests.laws.witness import Witness
+from tests.simulation.disk import Disk, Part
+from tests.worlds.model import RankModel, World
+from tests.worlds.network import Network
 
-COORDINATOR = -1
-"""In place of a rank."""
 BUDGET_BYTES = 1 << 40
-
-
-@dataclass(frozen=True, slots=True)
-class RankModel:
-    """How fast a rank and its disk are, in seconds."""
-
-    cpu_per_answer_s: float = 0.0003
-    load_s: float = 0.02
-    commit_s: float = 0.05
-    checkpoint_interval_s: float = 20.0
-    stall_at_s: float = math.inf
-    stall_s: float = 0.0
-    """From ``stall_at_s`` on the rank gets no turn for so long."""
-
-
-class Witness:
-    """Whoever watches a simulation: the tests check the laws in a subclass. This one looks away."""
-
-    def stepped(self, rank: int) -> None:
-        """A rank (or ``COORDINATOR``) has had its turn: its state machine may have changed, and no other one."""
-
-    def loaded(self, rank: int, batch_id: int, rows: Sequence[int]) -> None:
-        """The open rows of a batch have come to a rank."""
-
-    def started(self, now: float, rank: int, task: Task, lane_id: int) -> None:
-        """A request starts under the share of this lane."""
-
-    def opened(self, now: float, server: str) -> None:
-        """A request opens a connection, in place of one that was kept."""
-
-    def answered(self, now: float, rank: int, answer: Answer) -> None:
-        """A request has ended."""
-
-    def withdrawn(self, batch_id: int) -> None:
-        """Nobody works on the batch any more: samples of it that have no outcome are fetched again with the others."""
-
-    def decided(self, rank: int, batch_id: int, row: int) -> None:
-        """A row has its outcome, which is not durable yet."""
-
-    def handed_off(self, rank: int, handoff: Handoff) -> None:
-        """A row leaves the rank."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
-from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS, FrontierConfig
+from ddmpi.core.frontier.interface import FrontierConfig
 from ddmpi.core.ledger.actions import (
     Action,
     BatchCompleted,
@@ -29,11 +29,9 @@ from ddmpi.core.ledger.actions import (
     StopBegan,
 )
 from ddmpi.core.ledger.known_paces import aged
-from ddmpi.core.ledger.rank0_core import GRACE_S, Rank0Config, Rank0Core
-from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.ledger.rank0_core import Rank0Config, Rank0Core
 from ddmpi.core.protocol import (
     Assign,
-    ControlOverride,
     LaneState,
     Progress,
     StopReason,
@@ -44,11 +42,13 @@ from ddmpi.core.protocol import (
     report_interval_s,
 )
 from ddmpi.core.records import PaceState
-from ddmpi.core.rules.retry import RetryPolicy
-from tests.simulation.rank import COORDINATOR, RankModel, SimulatedRank, Surroundings, Witness
-from tests.simulation.world import Disk, Network, World
+from tests.laws.witness import COORDINATOR, Witness
+from tests.simulation.disk import Disk
+from tests.simulation.rank import SimulatedRank, Surroundings
+from tests.worlds.model import Cluster, World
+from tests.worlds.network import Network
 
-TICK_S = 0.5
+TICK_S = 0.25
 """How often rank 0 has its turn when no message comes."""
 CHECKPOINT_S = 10.0
 SOON_S = 1.0
@@ -60,38 +60,6 @@ EVENTS_PER_RANK = 400_000
 
 class SimulationError(Exception):
     """The simulated run does not come to an end."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The ranks of a run and what lies between them."""
-
-    ranks: int
-    """Ranks that download."""
-    models: Mapping[int, RankModel] = field(default_factory=dict)
-    """By rank (from 0); ``model`` for all others."""
-    model: RankModel = field(default_factory=RankModel)
-    least_latency_s: float = 0.0001
-    most_latency_s: float = 0.02
-    """Bounds on how long a message takes."""
-    schedule_rules: Mapping[int, int] = field(default_factory=lambda: {1: 1})
-    connections_per_rank: int = 256
-    chunk_rows: int = CHUNK_ROWS
-    low_water_rows: int = LOW_WATER_ROWS
-    """These two as in ``frontier``; smaller ones make small tables as eventful as large ones."""
-    pace: PacePolicy = field(default_factory=PacePolicy)
-    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(5))
-    final_wait_s: float = 1800.0
-    stop_at_s: float = math.inf
-    """A soft stop at this time."""
-    grace_s: float = GRACE_S
-    """What requests in flight get then."""
-    controls: Sequence[tuple[float, Sequence[ControlOverride]]] = ()
-    """(time in s, the rules that hold from then on)."""
-    samples: int = 0
-    """Rows of each server that are fetched to profile it, before its batches flow."""
-    kill_at_s: float = math.inf
-    """SIGKILL for all ranks at this time."""
 
 
 @dataclass

@@ -12,10 +12,11 @@ from ddmpi.core.forecast.coarse_rank import CoarseModel
 from ddmpi.core.forecast.forecast import Forecast, ForecastError, ForecastReport
 from ddmpi.core.protocol import ToCoordinator
 from ddmpi.core.records import Limits
-from tests.laws.worlds import table
-from tests.simulation.rank import RankModel, Witness
-from tests.simulation.simulation import Cluster, Simulation
-from tests.simulation.world import Disk, ServerModel, World
+from tests.laws.witness import Witness
+from tests.simulation.disk import Disk
+from tests.simulation.simulation import Simulation
+from tests.worlds.at_random import table
+from tests.worlds.model import Cluster, RankModel, ServerModel, World
 
 LATENCY_S = 0.13
 """Simulated answers take half as long again, on average: the 0.2 s that a plan assumes of an unknown server."""

@@ -9,7 +9,7 @@ import pytest
 from ddmpi.core.ledger.batch_counts import BatchCounts
 from ddmpi.core.ledger.ledger import Ledger
 from tests.core.ledger.ledgers import Make
-from tests.simulation.world import World
+from tests.worlds.model import World
 
 
 @pytest.fixture

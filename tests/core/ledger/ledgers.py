@@ -19,8 +19,8 @@ from ddmpi.core.protocol import (
     WorkRequest,
 )
 from ddmpi.core.records import Limits, PaceState
-from tests.laws.worlds import table
-from tests.simulation.world import ServerModel, World
+from tests.worlds.at_random import table
+from tests.worlds.model import ServerModel, World
 
 FAST = Limits(0.0, 8)
 

@@ -34,7 +34,7 @@ from tests.core.ledger.ledgers import (
     steal,
     world,
 )
-from tests.simulation.world import BatchModel, World
+from tests.worlds.model import BatchModel, World
 
 # ---- work flows out
 

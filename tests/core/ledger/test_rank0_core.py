@@ -55,8 +55,8 @@ from ddmpi.core.protocol import (
 )
 from ddmpi.core.records import Limits, PaceState
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING
-from tests.laws.worlds import table
-from tests.simulation.world import ServerModel, World
+from tests.worlds.at_random import table
+from tests.worlds.model import ServerModel, World
 
 T = TypeVar("T", bound=Action)
 

@@ -6,8 +6,8 @@ from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.sampling import HEAD_START_S, Sampling, Target, is_sampling
 from ddmpi.core.protocol import Counters, Lane, LaneReport, LaneState, Progress, Sample
 from ddmpi.core.records import Limits, PaceState
-from tests.laws.worlds import table
-from tests.simulation.world import ServerModel, World
+from tests.worlds.at_random import table
+from tests.worlds.model import ServerModel, World
 
 WORLD = World(
     table({"a": 30, "b": 30}, {}, batch_size=20, small_rows=0), {"a": ServerModel(), "b": ServerModel()}, {},

@@ -20,8 +20,8 @@ from ddmpi.core.ledger.schedule import (
     row_time_s,
 )
 from ddmpi.core.records import Limits
-from tests.laws.worlds import table
-from tests.simulation.world import World
+from tests.worlds.at_random import table
+from tests.worlds.model import World
 
 
 def plan(sizes: Mapping[str, int], limits: Mapping[str, Limits] | None = None, ranks: int = 4, most: int = 1) -> Plan:

@@ -20,9 +20,10 @@ from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.roles.coordinator.live_control import LOOK_INTERVAL_S, Controller
 from tests.laws.laws import Laws, run
-from tests.laws.worlds import random_cluster, random_world, table
-from tests.simulation.simulation import Cluster, Simulation
-from tests.simulation.world import Disk, ServerModel, World
+from tests.simulation.disk import Disk
+from tests.simulation.simulation import Simulation
+from tests.worlds.at_random import random_cluster, random_world, table
+from tests.worlds.model import Cluster, ServerModel, World
 
 PLANNED = Limits(10.0, 8, 1000.0, 5000.0)
 

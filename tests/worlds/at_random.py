@@ -11,9 +11,7 @@ from operator import itemgetter
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, Limits
 from ddmpi.core.rules.retry import RetryPolicy
-from tests.simulation.rank import RankModel
-from tests.simulation.simulation import Cluster
-from tests.simulation.world import BatchModel, ServerModel, World
+from tests.worlds.model import BatchModel, Cluster, RankModel, ServerModel, World
 
 Row = tuple[str, str]
 """URL and server."""

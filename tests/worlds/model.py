@@ -1,33 +1,25 @@
-"""What a simulated run works on: a table of rows, the servers behind it, and a disk. Pure.
-
-Decides how a simulated server answers and what a simulated disk keeps. It must not know ranks, lanes or messages.
-
-Invariants: an answer depends only on the requests so far and the ``random.Random``; a part on the disk is whole and is
-never changed.
-"""
+"""What a simulated run works on: a table of rows, the servers behind it, and the ranks. Descriptions only."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import msgspec
 import numpy as np
 
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
+from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS
+from ddmpi.core.ledger.batch_counts import BatchCounts
+from ddmpi.core.ledger.rank0_core import GRACE_S
 from ddmpi.core.ledger.sampling import Target
 from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, Plan, row_time_s
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, Answer, BatchRef, Limits, Task, is_packed
-
-RELAXED_SHARE = 0.1
-"""Latencies are spread by up to this share of themselves, and now and then (1 in 20) are ten times as long."""
-
-OFFLINE_FAILS_AFTER_S = 3.0
-"""A look-up that nobody answers takes up to so long."""
+from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.protocol import ControlOverride
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, is_packed
+from ddmpi.core.rules.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,103 +146,46 @@ class World:
         return row_time_s(limits, DEFAULT_LATENCY_S)
 
 
-class Network:
-    """The servers of a world, as a run sees them."""
-
-    def __init__(self, world: World, rng: random.Random) -> None:
-        self._world = world
-        self._rng = rng
-        self._levels: dict[str, tuple[float, float]] = {}
-
-    def request(self, task: Task, now: float) -> tuple[float, Answer]:
-        """A request starts: (seconds until it ends, the answer that comes then)."""
-        server = self._world.servers[task.server]
-        failure = self._failure_to_connect(task, server, now)
-        if failure is not None:
-            return failure
-        latency_s = server.latency_s * (1 + RELAXED_SHARE * self._rng.random())
-        if self._rng.random() < 0.05:
-            latency_s *= 10
-        is_refused = random.Random(f"refused {task.url}").random() < server.refused_share
-        if self._is_above_limit(task.server, server, now) or is_refused:
-            retry_after = "" if server.retry_after_s is None else str(server.retry_after_s)
-            return latency_s, Answer(task, status=429, retry_after=retry_after)
-        location = self._world.redirects.get(task.url)
-        if location is not None:
-            return latency_s, Answer(task, status=302, location=location)
-        if self._rng.random() < server.error_share:
-            return latency_s, Answer(task, status=500)
-        return latency_s, self._found(task, server)
-
-    def _found(self, task: Task, server: ServerModel) -> Answer:
-        """What is there, or that nothing is."""
-        body: bytes | None = bytes(server.body_bytes)
-        if task.robots_of:
-            text = (self._world.robots or {}).get(task.server)
-            body = None if text is None else text.encode()
-        elif random.Random(task.url).random() < server.missing_share:
-            body = None
-        if body is None:
-            return Answer(task, status=404)
-        return Answer(task, status=200, body=body, content_type="image/jpeg")
-
-    def _failure_to_connect(self, task: Task, server: ServerModel, now: float) -> tuple[float, Answer] | None:
-        if 0 <= now - self._world.offline_from_s < self._world.offline_s:
-            took_s = OFFLINE_FAILS_AFTER_S * self._rng.random()
-            return took_s, Answer(task, curl_code=6, error="Could not resolve host")
-        if not server.up_from_s <= now < server.down_from_s:
-            return server.latency_s, Answer(task, curl_code=7, error="Failed to connect: refused")
-        return None
-
-    def _is_above_limit(self, name: str, server: ServerModel, now: float) -> bool:
-        if server.rate_per_s <= 0:
-            return False
-        level, at = self._levels.get(name, (0.0, now))
-        level = max(0.0, level - (now - at) * server.rate_per_s)
-        above = level + 1 > server.burst
-        self._levels[name] = (level if above else level + 1, now)
-        return above
-
-
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A published part: which rows of which batch it holds."""
+class RankModel:
+    """How fast a rank and its disk are, in seconds."""
 
-    batch_id: int
-    is_errors: bool
-    rows: tuple[int, ...]
+    cpu_per_answer_s: float = 0.0003
+    load_s: float = 0.02
+    commit_s: float = 0.05
+    checkpoint_interval_s: float = 20.0
+    stall_at_s: float = math.inf
+    stall_s: float = 0.0
+    """From ``stall_at_s`` on the rank gets no turn for so long."""
 
 
-class Disk:
-    """The published parts of an output folder; it outlives the runs."""
+@dataclass(frozen=True)
+class Cluster:
+    """The ranks of a run and what lies between them."""
 
-    def __init__(self) -> None:
-        self.parts: dict[str, Part] = {}
-
-    def publish(self, part: Part) -> str:
-        """The part gets its final name, which is returned."""
-        path = f"part-{len(self.parts):04}"
-        self.parts[path] = part
-        return path
-
-    def final_rows(self, paths: Iterable[str]) -> set[int]:
-        """Rows with an outcome in these parts."""
-        return {row for path in paths for row in self.parts[path].rows}
-
-    def count(self, world: World) -> BatchCounts:
-        """What is final, as rank 0 finds it in the output folder."""
-        counts = BatchCounts(world.batch_rows())
-        contents: dict[int, BatchContent] = {}
-        for path, part in self.parts.items():
-            known = contents.get(part.batch_id, BatchContent(part.batch_id, 0, 0))
-            contents[part.batch_id] = replace(
-                known,
-                successes=known.successes + len(part.rows) * (not part.is_errors),
-                errors=known.errors + len(part.rows) * part.is_errors,
-                parts=(*known.parts, path),
-            )
-        for content in contents.values():
-            counts.set(content)
-        for batch_id in counts.due():
-            counts.complete(batch_id)
-        return counts
+    ranks: int
+    """Ranks that download."""
+    models: Mapping[int, RankModel] = field(default_factory=dict)
+    """By rank (from 0); ``model`` for all others."""
+    model: RankModel = field(default_factory=RankModel)
+    least_latency_s: float = 0.0001
+    most_latency_s: float = 0.02
+    """Bounds on how long a message takes."""
+    schedule_rules: Mapping[int, int] = field(default_factory=lambda: {1: 1})
+    connections_per_rank: int = 256
+    chunk_rows: int = CHUNK_ROWS
+    low_water_rows: int = LOW_WATER_ROWS
+    """These two as in ``frontier``; smaller ones make small tables as eventful as large ones."""
+    pace: PacePolicy = field(default_factory=PacePolicy)
+    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(5))
+    final_wait_s: float = 1800.0
+    stop_at_s: float = math.inf
+    """A soft stop at this time."""
+    grace_s: float = GRACE_S
+    """What requests in flight get then."""
+    controls: Sequence[tuple[float, Sequence[ControlOverride]]] = ()
+    """(time in s, the rules that hold from then on)."""
+    samples: int = 0
+    """Rows of each server that are fetched to profile it, before its batches flow."""
+    kill_at_s: float = math.inf
+    """SIGKILL for all ranks at this time."""

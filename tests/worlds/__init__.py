@@ -1,0 +1,1 @@
+"""What is simulated: tables, servers, ranks. Descriptions only; what happens in them is ``tests.simulation``."""
