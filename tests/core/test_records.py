@@ -74,6 +74,12 @@ shares = st.builds(
 )
 
 
+def test_there_are_as_many_shares_as_connections_at_most() -> None:
+    assert [share.connections for share in Limits(connections=3).divided(3)] == [1, 1, 1]
+    with pytest.raises(ValueError, match="4 lanes cannot share 3 connections"):
+        Limits(connections=3).divided(4)
+
+
 @given(shares, st.integers(1, 1000))
 def test_shares_add_up_to_the_limits(limits: Limits, parts: int) -> None:
     if parts > limits.connections:

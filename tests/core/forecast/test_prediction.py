@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddmpi.core.forecast.prediction import MOST_BATCHES, MOST_GROUPS, START_AND_END_S, predict
-from ddmpi.core.ledger.schedule import Plan, row_time_s
+from ddmpi.core.forecast import prediction
+from ddmpi.core.forecast.prediction import MOST_BATCHES, START_AND_END_S, predict
+from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, Plan, row_time_s
 from ddmpi.core.records import BatchRef, Limits
 
 
@@ -50,11 +51,11 @@ def test_rows_that_are_final_take_no_time() -> None:
 
 def test_as_many_ranks_are_advised_as_shorten_the_run() -> None:
     plan = replace(large_plan(40, 5, Limits(0.0, 200)), connections_per_rank=4000)
-    prediction = predict(plan, plan.batch_rows, None)
+    found = predict(plan, plan.batch_rows, None)
     alone = predict(plan, plan.batch_rows, 1)
-    assert alone.makespan_s > 10 * prediction.makespan_s
-    assert prediction.advised_workers == prediction.workers
-    assert 10 <= prediction.workers <= 40
+    assert alone.makespan_s > 10 * found.makespan_s
+    assert found.advised_workers == found.workers
+    assert 10 <= found.workers <= 40
     limited = large_plan(40, 5, Limits(1.0, 8))
     assert predict(limited, limited.batch_rows, None).advised_workers == 1
 
@@ -62,19 +63,38 @@ def test_as_many_ranks_are_advised_as_shorten_the_run() -> None:
 def test_a_large_plan_is_simulated_in_pieces_with_the_same_end() -> None:
     plan = large_plan(100, 300, Limits(10.0, 8))
     assert len(plan.batch_rows) > MOST_BATCHES
-    prediction = predict(plan, plan.batch_rows, 3)
-    assert not prediction.is_whole
-    assert prediction.makespan_s == pytest.approx(prediction.bound_s, rel=0.01)
+    found = predict(plan, plan.batch_rows, 3)
+    assert not found.is_whole
+    assert found.makespan_s == pytest.approx(found.bound_s, rel=0.01)
 
 
-def test_of_very_many_servers_those_that_take_longest_are_simulated() -> None:
-    plan = large_plan(MOST_GROUPS + 50, 1, Limits(100.0, 8))
+def test_no_row_is_left_out_where_batches_are_joined() -> None:
+    plan = large_plan(1, 3, Limits(1.0, 8))
+    found = predict(plan, np.array([10, 10, 12], np.int64), 1)
+    assert found.makespan_s == pytest.approx(32 + START_AND_END_S, abs=0.1)
+
+
+@pytest.fixture
+def few_groups(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many servers are simulated, as if they were very many."""
+    monkeypatch.setattr(prediction, "MOST_GROUPS", 5)
+    return 5
+
+
+def test_of_very_many_servers_those_that_take_longest_are_simulated(few_groups: int) -> None:
+    plan = large_plan(10 * few_groups, 1, Limits(100.0, 8))
     plan.batch_rows[:] = 100
     plan.batch_rows[-1] = 100_000
-    prediction = predict(plan, plan.batch_rows, 4)
-    assert not prediction.is_whole
-    assert prediction.bound_group == MOST_GROUPS + 49
-    assert prediction.makespan_s == pytest.approx(2500 + START_AND_END_S, abs=0.1)
+    found = predict(plan, plan.batch_rows, 4)
+    assert not found.is_whole
+    assert found.bound_group == 10 * few_groups - 1
+    assert found.makespan_s == pytest.approx(2500 + START_AND_END_S, abs=0.1)
+
+
+def test_rows_that_are_not_simulated_keep_the_ranks_busy(few_groups: int) -> None:
+    plan = large_plan(10 * few_groups, 1, Limits(0.0, 200))
+    found = predict(plan, plan.batch_rows, 1)
+    assert found.makespan_s == pytest.approx(10 * few_groups * 10_000 * CPU_PER_ROW_S, rel=0.05)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -91,7 +111,7 @@ def test_no_prediction_is_below_its_bound(
 ) -> None:
     plan = large_plan(servers, batches, Limits(rate_per_s, 8))
     left = np.array(data.draw(st.lists(st.integers(0, 500), min_size=servers * batches, max_size=servers * batches)))
-    prediction = predict(plan, left, workers, samples_per_server=samples)
-    assert prediction.makespan_s >= prediction.bound_s
-    assert prediction.workers == workers
-    assert prediction.is_whole
+    found = predict(plan, left, workers, samples_per_server=samples)
+    assert found.makespan_s >= found.bound_s
+    assert found.workers == workers
+    assert found.is_whole
