@@ -19,7 +19,7 @@ _NOTHING_LEARNED = PaceState()
 
 
 class KnownPaces:
-    """Paces by server, kept by the group that serves it. ``group_of`` gives that group for a server."""
+    """Paces by server, kept by the group that serves it. ``group_of``: server -> that group."""
 
     def __init__(self, group_of: Callable[[str], str]) -> None:
         self._group_of = group_of
@@ -60,7 +60,7 @@ class KnownPaces:
 
 
 def _aged(state: PaceState, age_s: float) -> PaceState:
-    """The same ``age_s`` later: less to wait for, and bytes that count no longer."""
+    """Return the state ``age_s`` later: less to wait for, and without bytes that count no longer."""
     return msgspec.structs.replace(
         state,
         wait_s=max(0.0, state.wait_s - age_s),
