@@ -16,20 +16,6 @@ EXEMPT = {
     "core/ledger/actions.py": "data that its users' tests make and compare",
 }
 """Modules without a decision or a rule of their own, and why."""
-PENDING = {
-    "core/frontier/attempts.py",
-    "core/frontier/held_lane.py",
-    "core/frontier/intake.py",
-    "core/frontier/lane_table.py",
-    "core/frontier/robots_gate.py",
-    "core/frontier/settlement.py",
-    "core/frontier/slot.py",
-    "core/ledger/batch_accounts.py",
-    "core/ledger/known_paces.py",
-    "core/ledger/leases.py",
-    "core/ledger/stealing.py",
-}
-"""Modules of the two rooms that are being rewritten: to be emptied."""
 MODULES = [name for name in CORE if not name.endswith("__init__.py") and name not in EXEMPT]
 
 
@@ -50,9 +36,9 @@ def is_tested(name: str) -> bool:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_of_the_core_is_imported_by_the_test_file_of_its_name(name: str) -> None:
-    assert is_tested(name) is (name not in PENDING)
+    assert is_tested(name)
 
 
 def test_no_exemption_outlives_its_module() -> None:
-    assert {*EXEMPT, *PENDING} <= set(CORE)
+    assert set(EXEMPT) <= set(CORE)
     assert [name for name in EXEMPT if is_tested(name)] == []

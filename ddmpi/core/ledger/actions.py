@@ -86,13 +86,6 @@ class VerifyRest:
 
 
 @dataclass(frozen=True, slots=True)
-class ProfilingBegan:
-    """These many servers are being profiled."""
-
-    servers: int
-
-
-@dataclass(frozen=True, slots=True)
 class Bound:
     """The least time of the download, as planned when it began (``schedule.lower_bound_s``)."""
 
@@ -145,5 +138,5 @@ class RunEnded:
 
 
 FileAction = BigBatchStarted | BatchCompleted | BigBatchEnded | ProfilingEnded | SaveCheckpoint | VerifyRest
-Notice = ProfilingBegan | DownloadBegan | BoundChanged | StopBegan
+Notice = DownloadBegan | BoundChanged | StopBegan
 Action = Send | Scatter | FileAction | Notice | GroupPaused | RunEnded

@@ -4,7 +4,7 @@ Part of the ledger: it decides when a batch is complete, flows again or ends its
 shares and ranks; a *hold* is a promise to work on a batch, whoever has made it.
 
 Invariants: a batch waits, is withheld or is held, never two of these; it waits at most once. Batches are withheld whose
-server is still being profiled: sampling lanes work on them, whose parts are reported all the same.
+server is still being profiled: sampling lanes work on them, and their parts are reported like any others.
 """
 
 from __future__ import annotations
@@ -92,8 +92,10 @@ class BatchAccounts:
         self._order = kept
 
     def admit(self, groups: Iterable[int]) -> int:
-        """Their batches flow next; gives how many. Those that have become complete meanwhile flow as well: they are to
-        be verified."""
+        """Let the batches of these groups flow next; return how many there are.
+
+        Those that have become complete meanwhile flow as well: they are to be verified.
+        """
         admitted = [batch_id for group in groups for batch_id in self._withheld.pop(group)]
         self._order.extendleft(reversed(flow_order(self._plan, np.array(admitted, np.int64)).tolist()))
         return len(admitted)
@@ -114,11 +116,11 @@ class BatchAccounts:
     # ---- samples
 
     def note_sampled(self, decided: Mapping[int, tuple[int, ...]]) -> None:
-        """These rows, by batch, have outcomes that are in no part yet."""
+        """Remember rows, by batch, that have outcomes which are in no part yet."""
         self._sampled.update(decided)
 
     def samples_durable(self, batch_ids: Iterable[int]) -> list[Action]:
-        """They are in parts now, which were reported before."""
+        """Forget the samples of these batches: they are in parts now, which were reported before."""
         actions: list[Action] = []
         for batch_id in batch_ids:
             self._sampled.pop(batch_id, None)
@@ -135,17 +137,17 @@ class BatchAccounts:
     # ---- holds
 
     def hold(self, batch_ids: Iterable[int]) -> None:
-        """One hold more on each of these."""
+        """Put one hold more on each of these."""
         for batch_id in batch_ids:
             self._holds[batch_id] = self._holds.get(batch_id, 0) + 1
 
     def pass_on(self, batch_ids: Iterable[int]) -> None:
-        """One hold less on each: somebody else takes it in the same breath."""
+        """Take one hold off each of these, for a new holder that calls ``hold`` next."""
         for batch_id in batch_ids:
             self._holds[batch_id] -= 1
 
     def let_go(self, batch_id: int) -> list[Action]:
-        """One hold less. A batch that nobody holds and that is incomplete has to flow again."""
+        """Take one hold off the batch. One without holds that is incomplete has to flow again."""
         self._holds[batch_id] -= 1
         if self._holds[batch_id]:
             return []

@@ -19,7 +19,7 @@ _NOTHING_LEARNED = PaceState()
 
 
 class KnownPaces:
-    """Paces by server, kept by the group that serves it. ``group_of`` gives that group for a server."""
+    """Paces by server, kept by the group that serves it. ``group_of``: server -> that group."""
 
     def __init__(self, group_of: Callable[[str], str]) -> None:
         self._group_of = group_of

@@ -40,7 +40,7 @@ class LeaseState(Enum):
     PARKED = "parked"
     """Nothing of it can start for a while: its servers asked for a pause, are out of reach or held by the operator."""
     PROBING = "probing"
-    """The same, but for requests that ask whether a server answers again."""
+    """Parked, but for requests that ask whether a server answers again."""
     ENDED = "ended"
 
 
@@ -300,7 +300,7 @@ class Leases:
         lease.rank = -1
 
     def cut(self, lease: Lease, batch_ids: list[int], share: Limits) -> Lease:
-        """These batches and this share leave the lease, and are one of their own."""
+        """Move these batches and this share out of the lease, into one of their own."""
         lease.share = lease.share.minus(share)
         lease.batch_ids.difference_update(batch_ids)
         self._batches.pass_on(batch_ids)

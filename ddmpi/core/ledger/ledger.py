@@ -71,7 +71,7 @@ class Ledger:
 
         Args:
             paces: what is known of servers from profiling and earlier runs.
-            withheld: indexes of groups whose limits somebody else uses (they are profiled), until ``admit``.
+            withheld: indexes of groups whose limits sampling lanes use, until ``admit``.
             decided: samples of the other groups, rows by batch, that are in no part before ``samples_durable``.
         """
         self._batches.note_sampled(decided)
@@ -88,7 +88,7 @@ class Ledger:
         now: float,
         decided: Mapping[int, tuple[int, ...]] = _NOTHING,
     ) -> list[Action]:
-        """These groups, with what was found out of them, join in: nobody else uses their limits any more.
+        """Let groups join in, with what was found out of them: no sampling lane uses their limits any more.
 
         Args:
             row_times: seconds per row of each group that was withheld, by its index.
@@ -334,8 +334,7 @@ class Ledger:
         return bool(self._leases) and self._leases.none_runs
 
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
-        """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
-        although so long was waited."""
+        """Whether only parked lanes are out, and nothing can become final in ``final_wait_s``, or has for that long."""
         is_sampling = self._batches.withheld or self._batches.has_samples
         if self._batches.waiting or is_sampling or not self._stealing.is_idle:
             return False

@@ -29,7 +29,6 @@ from ddmpi.core.ledger.actions import (
     BoundChanged,
     DownloadBegan,
     GroupPaused,
-    ProfilingBegan,
     ProfilingEnded,
     RunEnded,
     SaveCheckpoint,
@@ -197,8 +196,7 @@ class Rank0Core:
             return self._start_download(now)
         config = self._config
         self.sampling = Sampling(self._targets, config.limits, config.group_of, config.samples_per_server, now)
-        lanes = self.sampling.lanes(config.workers, self._paces.all(now))
-        return [ProfilingBegan(len(self._targets)), Scatter(lanes)]
+        return [Scatter(self.sampling.lanes(config.workers, self._paces.all(now)))]
 
     def _go_on_sampling(self, sampling: Sampling, now: float) -> list[Action]:
         """Let those servers join the download that have been sampled."""
@@ -385,7 +383,7 @@ class Rank0Core:
         return self._end() if self.stage is Stage.STOPPING else self.stop(StopReason.FAILURE, now)
 
     def _end_in_steps(self) -> Iterator[list[Action]]:
-        """The last steps, a turn each: if the disk fails at one of them, the run ends all the same."""
+        """Yield the last steps, for a turn each: if the disk fails at one of them, the run still ends."""
         if not self._soft_stop.is_readonly:
             big_batches = self.ledger.open_big_batches() if self.ledger is not None else ()
             yield [VerifyRest(tuple(big_batches))]

@@ -36,7 +36,7 @@ REFUSED_WAIT_MOST_S = 30.0
 REFUSED_WAIT_PER_RANK_S = 0.01
 """With very many ranks that have nothing to do, they together ask at most a hundred times a second."""
 STEAL_TIMEOUT_S = 5.0
-"""A victim that does not answer for so long is busy or stopped: the thief is told to ask again."""
+"""A victim that has not answered by then is busy or stopped: the thief is told to ask again."""
 
 
 @dataclass(slots=True)

@@ -20,7 +20,6 @@ from ddmpi.core.ledger.actions import (
     FileAction,
     GroupPaused,
     Notice,
-    ProfilingBegan,
     ProfilingEnded,
     RunEnded,
     SaveCheckpoint,
@@ -123,6 +122,8 @@ class Coordinator:
             self.set_overrides(self._overrides)
         self._saves.begin(now)
         self._perform(self.core.start(now), now)
+        if self.core.sampling is not None:
+            log.info("profiling servers of %d groups", self.core.sampling.progress[1])
 
     def handle(self, rank: int, message: ToCoordinator, now: float) -> None:
         """Take a downloader's message."""
@@ -191,7 +192,7 @@ class Coordinator:
                     if unfinished:
                         log.error("ranks that did not finish in time: %s", list(unfinished))
                     self._on_end(ending)
-                case ProfilingBegan() | DownloadBegan() | BoundChanged() | StopBegan():
+                case DownloadBegan() | BoundChanged() | StopBegan():
                     self._note(action)
                 case _:
                     self._write(action, now)
@@ -220,8 +221,6 @@ class Coordinator:
 
     def _note(self, action: Notice) -> None:
         match action:
-            case ProfilingBegan(servers):
-                log.info("profiling %d servers", servers)
             case DownloadBegan(bound):
                 self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
                 self._note_bound(bound)
@@ -255,11 +254,11 @@ class SaveTimer:
         self._may_save_at = 0.0
 
     def begin(self, now: float) -> None:
-        """A checkpoint has just been written, or is about to be."""
+        """Count from here: a checkpoint was just written, or is about to be."""
         self._due_at = now + self.INTERVAL_S
 
     def saved(self, now: float, took_s: float) -> None:
-        """It was, and took so long."""
+        """Note how long (s) that one took."""
         self._may_save_at = now + max(self.SOON_S, took_s / self.SHARE)
 
     def hurry(self) -> None:

@@ -26,7 +26,7 @@ MOST_PICTURES = 24
 PICTURES_BUDGET_S = 3.0
 MOST_AUDIT_ROWS = 500
 NOTABLE = MOST_SERVERS // 10
-"""So many lines of the table are kept for those with the most errors, and for those with the most pending rows."""
+"""Lines of the table kept for those with the most errors, and as many for those with the most pending rows."""
 
 
 def places(state: RunState) -> dict[str, str]:

@@ -55,12 +55,12 @@ class ConsoleReporter:
         """Why report.html could not be written."""
 
     def on_rows(self, progress: PartitionProgress) -> None:
-        """So far the input is clustered."""
+        """Show how far the input is clustered."""
         snapshot = Snapshot(PARTITIONING, progress.total or 0, progress.rows, 0, 0, 0, self._ranks)
         self._console.show(snapshot, time.monotonic())
 
     def on_names(self, done: int, total: int) -> None:
-        """So many of the servers' names are looked up."""
+        """Show how many of the servers' names are looked up."""
         self._console.show(Snapshot(LOOKING_UP, total, done, 0, 0, 0, self._ranks, unit="names"), time.monotonic())
 
     def on_grouped(self, summary: AddressSummary) -> None:

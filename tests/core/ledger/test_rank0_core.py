@@ -15,7 +15,6 @@ from ddmpi.core.ledger.actions import (
     BoundChanged,
     DownloadBegan,
     GroupPaused,
-    ProfilingBegan,
     ProfilingEnded,
     RunEnded,
     SaveCheckpoint,
@@ -142,9 +141,7 @@ def test_all_ranks_take_part_in_a_scatter_although_there_is_nothing_to_do() -> N
 
 def test_servers_are_profiled_before_their_batches_flow_and_the_slow_ones_join_later() -> None:
     core = make({"a": 10, "b": 20}, sampled=["a", "b"])
-    began, scatter = core.start(0.0)
-    assert began == ProfilingBegan(2)
-    lanes = lanes_of([scatter])
+    lanes = started(core)
     assert core.stage is Stage.PROFILING
     core.handle(1, Samples((Sample("a", success=True, status=200, total_s=0.8),)), 0.1)
     rank, lane = lanes["a"]
