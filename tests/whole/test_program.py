@@ -502,9 +502,10 @@ def test_a_bug_on_rank_0_ends_all_at_once_with_its_traceback(tmp_path: Path, new
     log = job.output / "logs" / "rank-00000.log"
     assert process.returncode == 1, printed
     for text in (printed, log.read_text()):
-        assert text.count("Traceback (most recent call last)") == 1
+        # Once more on the screen, perhaps cut off, where MPI_Abort lets the rank go on for a moment.
+        assert "Traceback (most recent call last)" in text
+        assert text.count(f"rank 0 of {ranks} on {os.uname().nodename} failed") == 1
         assert "ddmpi.errors.TransitionError: made for the test" in text
-        assert f"rank 0 of {ranks} on" in text
     assert ended_at - log.stat().st_mtime < 5.0
 
 
