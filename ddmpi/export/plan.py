@@ -107,7 +107,3 @@ def reading(layout: Layout, part: str) -> Iterator[Path | pa.NativeFile]:
         yield with_images(layout, part)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise StorageError(f"cannot read part {path}: {error}") from error
-
-
-def _column_bytes(group: pq.RowGroupMetaData) -> Iterator[int]:
-    return (group.column(index).total_compressed_size for index in range(group.num_columns))

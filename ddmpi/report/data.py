@@ -117,7 +117,6 @@ class Snapshot:
     errors: int
     bytes: int
     servers_active: int
-    ranks: int
     note: str = ""
     """What a person would wonder about: why there is no speed, or why it says little yet."""
     unit: str = "rows"

@@ -363,11 +363,6 @@ class Frontier:
         return self._lanes.drained(ended.lane_id, ended.ending, now)
 
     @property
-    def in_outage(self) -> bool:
-        """Whether this rank's own network has failed: everything waits for a probe to be answered."""
-        return self._outage.is_on
-
-    @property
     def in_flight(self) -> int:
         """Requests that were started and are not finished."""
         return len(self._in_flight)

@@ -93,10 +93,6 @@ class RobotsGate:
             self._known.move_to_end(origin)
         return entry.file
 
-    def knows(self, origin: str, now: float) -> bool:
-        """Whether the origin's file need not be asked for."""
-        return self._file(origin, now) is not None
-
     def _is_first(self, origin: str, slot: Slot) -> bool:
         """Note that the slot waits for the file; whether nobody has asked for it."""
         slots = self._waiting.get(origin)

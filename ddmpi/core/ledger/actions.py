@@ -50,8 +50,6 @@ class BatchCompleted:
     """Write the batch's marker, and verify it from the files. ``number`` is its big batch's."""
 
     batch_id: int
-    successes: int
-    errors: int
     number: int
 
 

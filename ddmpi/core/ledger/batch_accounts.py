@@ -186,11 +186,8 @@ class BatchAccounts:
         return self._complete_batch(batch_id) if has_flowed and not self.counts.is_open(batch_id) else []
 
     def _complete_batch(self, batch_id: int) -> list[Action]:
-        counts = self.counts
-        counts.complete(batch_id)
-        successes, errors = int(counts.successes[batch_id]), int(counts.errors[batch_id])
-        done = BatchCompleted(batch_id, successes, errors, self._big_batch_of[batch_id])
-        return [done, *self._leave_big_batch(batch_id)]
+        self.counts.complete(batch_id)
+        return [BatchCompleted(batch_id, self._big_batch_of[batch_id]), *self._leave_big_batch(batch_id)]
 
     def reopen(self, found: BatchContent) -> None:
         """Verification found rows of a completed batch missing: it has only what its files really hold."""

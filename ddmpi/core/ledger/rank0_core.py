@@ -219,16 +219,13 @@ class Rank0Core:
 
     def _complete_sampled(self) -> list[Action]:
         """Batches of which an earlier run had left no more rows than are sampled make a big batch of their own."""
-        counts, due = self.counts, self.counts.due()
+        due = self.counts.due()
         if not due:
             return []
         number, self._next_number = self._next_number, self._next_number + 1
-        actions: list[Action] = []
         for batch_id in due:
-            counts.complete(batch_id)
-            successes, errors = int(counts.successes[batch_id]), int(counts.errors[batch_id])
-            actions.append(BatchCompleted(batch_id, successes, errors, number))
-        return [*actions, BigBatchEnded(number, tuple(due))]
+            self.counts.complete(batch_id)
+        return [*(BatchCompleted(batch_id, number) for batch_id in due), BigBatchEnded(number, tuple(due))]
 
     def _start_download(self, now: float) -> list[Action]:
         plan = self._make_plan(self.profiles)

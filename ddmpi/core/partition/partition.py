@@ -51,7 +51,7 @@ class Servers(NamedTuple):
 def servers_of(urls: pa.Array[Any]) -> Servers:
     """What ``parse_url`` says of each URL (string or large_string, valid UTF-8).
 
-    Plain ones (see ``urls.PLAIN_URL``) are seen to by arrow: names are judged once per distinct name, and the
+    Plain ones (see ``urls.PLAIN_SERVER``) are seen to by arrow: names are judged once per distinct name, and the
     characters of all URLs together. Ports, addresses and capitals are judged once per distinct name as well; only what
     is odd beyond that is looked at row by row.
     """

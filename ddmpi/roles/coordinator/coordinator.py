@@ -107,11 +107,6 @@ class Coordinator:
             now=time.monotonic(),
         )  # fmt: skip
 
-    @property
-    def workers(self) -> int:
-        """Ranks that download."""
-        return len(self._workers)
-
     # ---- what the loop calls; all times are seconds, monotonic
 
     def start(self, now: float) -> None:
@@ -201,7 +196,7 @@ class Coordinator:
         match action:
             case BigBatchStarted(number, rows):
                 write_schedule(state.layout, number, rows)
-            case BatchCompleted(batch_id, number=number):
+            case BatchCompleted(batch_id, number):
                 state.write_marker(batch_id)
                 self._verifier.add(number, batch_id)
             case BigBatchEnded(number):

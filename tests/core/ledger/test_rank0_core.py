@@ -186,7 +186,7 @@ def test_batches_that_sampling_has_made_whole_are_a_big_batch_of_their_own() -> 
     part = PartReport(0, "new", 3, is_errors=True)
     core.handle(rank, progress(LaneReport(lane.lane_id, 0, LaneState.SAMPLED), parts=(part,)), 0.1)
     actions = core.turn(0.1, verifying=False)
-    assert actions[:2] == [BatchCompleted(0, 7, 3, 4), BigBatchEnded(4, (0,))]
+    assert actions[:2] == [BatchCompleted(0, 4), BigBatchEnded(4, (0,))]
     assert set(lanes_of(actions)) == {"b"}
 
 
@@ -263,7 +263,7 @@ def test_a_rank_stops_them_all(message: ToCoordinator, reason: StopReason) -> No
 def test_all_rows_final_stop_the_run_once_all_is_verified() -> None:
     core = make({"a": 10})
     rank, lane = started(core)["a"]
-    assert of(BatchCompleted, core.handle(rank, drained(lane), 1.0)) == [BatchCompleted(0, 10, 0, 4)]
+    assert of(BatchCompleted, core.handle(rank, drained(lane), 1.0)) == [BatchCompleted(0, 4)]
     assert core.turn(1.0, verifying=True) == []
     assert core.turn(1.0, verifying=False)[:2] == [StopBegan(StopReason.DONE), Send(1, Stop(StopReason.DONE, 0.0))]
 
@@ -279,7 +279,7 @@ def test_batches_that_become_complete_in_a_turn_are_verified_before_the_run_stop
     )  # fmt: skip
     core.handle(rank, whole, 1.0)
     actions = core.turn(1.0, verifying=False)
-    assert BatchCompleted(0, 10, 0, 5) in actions
+    assert BatchCompleted(0, 5) in actions
     assert of(StopBegan, actions) == []
     assert of(StopBegan, core.turn(1.0, verifying=False)) == [StopBegan(StopReason.DONE)]
 
