@@ -80,7 +80,7 @@ class Frontier:
         """Take new lanes; those with handoffs or samples start at once, the others wait for their turn."""
         waiting = []
         for assigned in lanes:
-            lane = HeldLane(assigned)
+            lane = HeldLane.of(assigned)
             lane.set_overrides(self._overrides, now)
             if assigned.handoffs or assigned.sampling:
                 self._lanes.start(lane, now)
