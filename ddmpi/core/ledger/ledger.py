@@ -311,6 +311,10 @@ class Ledger:
         lease = self._leases.get(lane_id)
         return None if lease is None else lease.group
 
+    def lanes_of(self, group: str) -> list[int]:
+        """The lanes of a group that are leased."""
+        return [lease.lane_id for lease in self._leases.of_group(group)]
+
     def rows_final(self) -> int:
         """Rows that are in published parts."""
         return self._counts.rows_final
