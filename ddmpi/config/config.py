@@ -289,11 +289,8 @@ ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
 
 
 def load(path: Path) -> Config:
-    """Return the config in a YAML file.
-
-    Raises:
-        ConfigError: the file cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
-    """
+    """Return the config in a YAML file. Raises ConfigError: the file cannot be read, is no YAML, has a key twice, or
+    holds what ``parse`` refuses."""
     data, doubled = read_yaml_file(path)
     return parse(data, str(path), doubled)
 

@@ -47,11 +47,8 @@ class ControlFile(Section):
 
 
 def parse_control(text: str, source: str) -> ControlFile:
-    """Return the content of a control file; an empty one asks for nothing.
-
-    Raises:
-        ConfigError: with all problems, one line each; ``source`` is named.
-    """
+    """Return the content of a control file; an empty one asks for nothing. Raises ConfigError: with all problems, one
+    line each; ``source`` is named."""
     data, problems = read_yaml(text, source)
     try:
         parsed = ControlFile.model_validate({} if data is None else data)

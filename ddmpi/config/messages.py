@@ -62,11 +62,8 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
-    """Return the data of a YAML text, and the keys that stand twice in a mapping, as problems.
-
-    Raises:
-        ConfigError: the text is not one YAML document; ``source`` is named.
-    """
+    """Return the data of a YAML text, and the keys that stand twice in a mapping, as problems. Raises ConfigError: the
+    text is not one YAML document; ``source`` is named."""
     try:
         loader = _Loader(text)  # which reads the first characters at once
         return loader.get_single_data(), loader.doubled

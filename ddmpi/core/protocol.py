@@ -355,11 +355,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes | bytearray | memoryview) -> Message:
-    """The message of these bytes.
-
-    Raises:
-        msgspec.DecodeError: not a known message, or a field of the wrong type.
-    """
+    """The message of these bytes. Raises msgspec.DecodeError: not a known message, or a field of the wrong type."""
     try:
         return _decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:  # msgspec has no error of its own for these

@@ -82,11 +82,8 @@ class Limits(msgspec.Struct, frozen=True):
         return self.bytes_per_hour > 0 or self.bytes_per_day > 0
 
     def divided(self, parts: int) -> list[Limits]:
-        """Return shares that add up to these limits, none of them without a connection.
-
-        Raises:
-            ValueError: more parts than connections.
-        """
+        """Return shares that add up to these limits, none of them without a connection. Raises ValueError: more parts
+        than connections."""
         if parts > self.connections:
             raise ValueError(f"{parts} lanes cannot share {self.connections} connections")
         each, extra = divmod(self.connections, parts)

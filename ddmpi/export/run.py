@@ -122,11 +122,8 @@ def _algorithm(layout: Layout) -> str:
 
 
 def _own(places: Places, options: Options, source: str, environment: Mapping[str, str]) -> OutputLock:
-    """Make the folder ours, or find that it is; then clear what a killed export has left.
-
-    Raises:
-        OutputError: it holds another export or other files, or another process exports into it.
-    """
+    """Make the folder ours, or find that it is; then clear what a killed export has left. Raises OutputError: it holds
+    another export or other files, or another process exports into it."""
     wanted = {"version": __version__, "options": asdict(options), "source": source}
     if not places.state.exists() and places.target.exists() and any(places.target.iterdir()):
         raise OutputError(f"{places.target} is not empty; export into a new folder")

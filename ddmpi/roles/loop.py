@@ -125,11 +125,8 @@ class Loop:
                 self._downloader.handle(message, now)
 
     def _begun(self, message: Begin) -> Downloader:
-        """What this rank alone cannot use, as its node lacks it, ends all: they would wait for it for ever.
-
-        Raises:
-            StorageError: see above.
-        """
+        """What this rank alone cannot use, as its node lacks it, ends all: they would wait for it for ever. Raises
+        StorageError: see above."""
         try:
             with machine_faults():
                 return self._make_downloader(message)

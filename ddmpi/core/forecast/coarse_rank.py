@@ -324,10 +324,6 @@ class CoarseRank:
         return max((held.rows_left * held.row_time_s for held in lanes), default=0.0) / self._speed
 
     def validate(self) -> None:
-        """Check what must hold when nothing is left.
-
-        Raises:
-            TransitionError: a lane is left over.
-        """
+        """Check what must hold when nothing is left. Raises TransitionError: a lane is left over."""
         if self._running or self._queued:
             raise TransitionError(f"rank {self._rank} has lanes left")

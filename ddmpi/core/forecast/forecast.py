@@ -72,11 +72,7 @@ class Forecast:
         self._sequence = itertools.count()
 
     def run(self) -> ForecastReport:
-        """From the first big batch to the last row.
-
-        Raises:
-            ForecastError: it does not end.
-        """
+        """From the first big batch to the last row. Raises ForecastError: it does not end."""
         self._perform(self.begin())
         events = 0
         while not self.ledger.is_complete:

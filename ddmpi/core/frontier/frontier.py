@@ -126,11 +126,7 @@ class Frontier:
         return self._after_changes(now)
 
     def release(self, lane_ids: Iterable[int]) -> None:
-        """Forget lanes that have ended.
-
-        Raises:
-            TransitionError: one of them has not.
-        """
+        """Forget lanes that have ended. Raises TransitionError: one of them has not."""
         for lane_id in lane_ids:
             self._intake.forget(self._lanes.release(lane_id))
 
@@ -386,11 +382,8 @@ class Frontier:
         return self._lanes.remaining_s(now)
 
     def validate(self) -> None:
-        """Check the invariants (tests call this after every step).
-
-        Raises:
-            AssertionError: with the lane that breaks one.
-        """
+        """Check the invariants (tests call this after every step). Raises AssertionError: with the lane that breaks
+        one."""
         for lane in self._lanes.by_id.values():
             rows = sum(slot.waiting + slot.in_flight for slot in lane.slots.values())
             if rows != lane.rows:

@@ -138,11 +138,7 @@ class HeldLane:
         )  # fmt: skip
 
     def move(self, event: LaneEvent) -> None:
-        """Enter the stage that follows from the event.
-
-        Raises:
-            TransitionError: it cannot happen in the lane's stage.
-        """
+        """Enter the stage that follows from the event. Raises TransitionError: it cannot happen in the lane's stage."""
         stage = TRANSITIONS.get((self.stage, event))
         if stage is None:
             where = f"lane {self.lane_id} is {self.stage.value} with {self.rows_left} rows left"

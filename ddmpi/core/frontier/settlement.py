@@ -78,11 +78,7 @@ class Changes:
         self.touched.setdefault(lane, {}).update(dict.fromkeys(slots))
 
     def next_touched(self) -> tuple[HeldLane, dict[Slot, None]]:
-        """Take out a lane that has to be looked after, with its slots.
-
-        Raises:
-            StopIteration: there is none.
-        """
+        """Take out a lane that has to be looked after, with its slots. Raises StopIteration: there is none."""
         lane = next(iter(self.touched))
         return lane, self.touched.pop(lane)
 

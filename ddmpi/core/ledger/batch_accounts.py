@@ -175,11 +175,7 @@ class BatchAccounts:
     # ---- what is final
 
     def on_part(self, part: PartReport) -> list[Action]:
-        """Count a published part.
-
-        Raises:
-            TransitionError: the batch would have more outcomes than rows.
-        """
+        """Count a published part. Raises TransitionError: the batch would have more outcomes than rows."""
         self.counts.add_part(part)
         batch_id = part.batch_id
         has_flowed = batch_id in self._big_batch_of  # others are completed when they flow, as members of a big batch
@@ -207,11 +203,8 @@ class BatchAccounts:
     # ---- for checks
 
     def validate(self, holds: Mapping[int, int]) -> None:
-        """Compare the holds with those that the lanes have.
-
-        Raises:
-            AssertionError: they differ, or the batches do not add up.
-        """
+        """Compare the holds with those that the lanes have. Raises AssertionError: they differ, or the batches do not
+        add up."""
         if holds != self._holds:
             raise AssertionError("a batch's holders do not add up")
         self.counts.validate()

@@ -64,11 +64,7 @@ class BatchCounts:
     # ---- what changes them
 
     def add_part(self, part: PartReport) -> None:
-        """Count a published part.
-
-        Raises:
-            TransitionError: the batch would have more outcomes than rows.
-        """
+        """Count a published part. Raises TransitionError: the batch would have more outcomes than rows."""
         batch_id = part.batch_id
         paths = self.parts.setdefault(batch_id, [])
         paths.append(part.path)
@@ -163,11 +159,7 @@ class BatchCounts:
     # ---- for checks
 
     def validate(self) -> None:
-        """Check the invariants.
-
-        Raises:
-            AssertionError: the counts do not add up.
-        """
+        """Check the invariants. Raises AssertionError: the counts do not add up."""
         if self.incomplete != int(np.count_nonzero(~self._is_complete)):
             raise AssertionError("the incomplete batches do not add up")
         if (self.rows_left() < 0).any() or (self.rows_left()[self._is_complete] > 0).any():

@@ -110,11 +110,7 @@ class Lease:
     state: LeaseState = LeaseState.NEW
 
     def happens(self, event: LeaseEvent) -> None:
-        """Go to the state that follows.
-
-        Raises:
-            TransitionError: the event cannot happen to a lease in this state.
-        """
+        """Go to the state that follows. Raises TransitionError: the event cannot happen to a lease in this state."""
         after = TRANSITIONS.get((self.state, event))
         if after is None:
             raise TransitionError(f"{event.value} of lane {self.lane_id} of {self.group}, which is {self.state.value}")
@@ -192,10 +188,7 @@ class Leases:
 
     def on_report(self, lease: Lease, report: LaneReport, now: float) -> None:
         """Note what the rank says of its lane. One that has not seen the last extension knows too little to count.
-
-        Raises:
-            TransitionError: the lane is none that can be in this state.
-        """
+        Raises TransitionError: the lane is none that can be in this state."""
         is_current = report.version == lease.version
         event = _EVENTS.get(report.state) if is_current else LeaseEvent.RUN
         if event is None:

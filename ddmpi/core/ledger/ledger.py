@@ -212,11 +212,7 @@ class Ledger:
         return actions
 
     def on_part(self, part: PartReport) -> list[Action]:
-        """Count a published part.
-
-        Raises:
-            TransitionError: the batch would have more outcomes than rows.
-        """
+        """Count a published part. Raises TransitionError: the batch would have more outcomes than rows."""
         return self._batches.on_part(part)
 
     def _on_lane(self, rank: int, report: LaneReport, now: float) -> list[Action]:
@@ -343,11 +339,7 @@ class Ledger:
         return waited_in_vain or self._leases.all_parked(now + final_wait_s)
 
     def validate(self) -> None:
-        """Check the invariants (tests call this after every step).
-
-        Raises:
-            AssertionError: with what breaks.
-        """
+        """Check the invariants (tests call this after every step). Raises AssertionError: with what breaks."""
         self._leases.validate(
             handoff.batch.batch_id for handoffs in self._withheld_handoffs.values() for _, handoff in handoffs
         )

@@ -434,11 +434,7 @@ class Rank0Core:
         return None if lanes is None else lanes.lane_group(lane_id)
 
     def validate(self) -> None:
-        """Check the invariants (tests call this after every step).
-
-        Raises:
-            AssertionError: with what breaks.
-        """
+        """Check the invariants (tests call this after every step). Raises AssertionError: with what breaks."""
         self.counts.validate()
         if self.ledger is not None:
             self.ledger.validate()

@@ -137,11 +137,8 @@ class LeastLoaded:
         heapq.heapify(self._heap)
 
     def take(self, cost_s: float, but_not: Collection[int] = ()) -> int:
-        """The least loaded rank that is not in ``but_not``; it is charged ``cost_s``.
-
-        Raises:
-            IndexError: every rank is in ``but_not``.
-        """
+        """The least loaded rank that is not in ``but_not``; it is charged ``cost_s``. Raises IndexError: every rank is
+        in ``but_not``."""
         passed_over = []
         while self._heap[0][1] in but_not:
             passed_over.append(heapq.heappop(self._heap))

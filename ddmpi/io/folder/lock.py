@@ -67,11 +67,8 @@ class OutputLock:
         self.holder = holder
 
     def touch(self) -> None:
-        """Renew the heartbeat; call it about once a minute.
-
-        Raises:
-            StorageError: the lock was taken over or removed: this run must end at once without committing more.
-        """
+        """Renew the heartbeat; call it about once a minute. Raises StorageError: the lock was taken over or removed:
+        this run must end at once without committing more."""
         self._check_own()
         try:
             os.utime(self.path)
@@ -79,11 +76,8 @@ class OutputLock:
             raise StorageError(f"cannot refresh {self.path}: {error}") from error
 
     def release(self) -> None:
-        """Release the folder. A lock that another run holds by now stays.
-
-        Raises:
-            StorageError: the lock was lost, or cannot be removed.
-        """
+        """Release the folder. A lock that another run holds by now stays. Raises StorageError: the lock was lost, or
+        cannot be removed."""
         self._check_own()
         try:
             self.path.unlink()

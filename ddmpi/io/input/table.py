@@ -178,9 +178,7 @@ def open_input(
     the first value that is not null counts, and those that the input does not have are passed over.
 
     Only ``identifier`` must exist; a column that does not is null. ``keep_columns`` are carried along as they are.
-
-    Raises:
-        InputError: no file, an unknown kind, a damaged file, several schemas, missing columns or wrong types.
+    Raises InputError: no file, an unknown kind, a damaged file, several schemas, missing columns or wrong types.
     """
     named = {name: _as_tuple(columns[name]) for name in TEXT_COLUMNS if name in columns}
     named.setdefault("identifier", ("identifier",))

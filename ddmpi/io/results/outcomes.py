@@ -71,11 +71,8 @@ class Outcomes:
 
 
 def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
-    """Return the outcomes in these parts (paths relative to the output folder).
-
-    Raises:
-        StorageError: a part is missing or cannot be read.
-    """
+    """Return the outcomes in these parts (paths relative to the output folder). Raises StorageError: a part is missing
+    or cannot be read."""
     tables = [_read(layout, part) for part in parts]
     rows = np.concatenate([table[0] for table in tables] or [np.empty(0, np.int64)])
     epochs = np.repeat([part_of(part).epoch for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
@@ -92,10 +89,8 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
 def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
     """Return by epoch the rows of a batch whose outcomes a later epoch has replaced; parts as for ``outcomes_of``.
 
-    Opens no part where all are of one epoch, since a run gives a row one outcome.
-
-    Raises:
-        StorageError: a part is missing or cannot be read.
+    Opens no part where all are of one epoch, since a run gives a row one outcome. Raises StorageError: a part is
+    missing or cannot be read.
     """
     of_parts = [part_of(part).epoch for part in parts]
     if len(set(of_parts)) < 2:

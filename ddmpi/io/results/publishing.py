@@ -61,10 +61,7 @@ class Publisher:
 
     def publish(self, part: str, size_bytes: int) -> None:
         """Upload a part that is durable on disk (path relative to the output folder), then take its images off it.
-
-        Raises:
-            StorageError: the store or the disk fails; the part on disk is as it was.
-        """
+        Raises StorageError: the store or the disk fails; the part on disk is as it was."""
         path = self._layout.root / part
         try:
             with path.open("rb") as file:
@@ -92,11 +89,8 @@ class Publisher:
                 raise
 
     def settle(self, parts: Iterable[str]) -> None:
-        """Publish those of these parts that a killed run has not come to publish.
-
-        Raises:
-            StorageError: the store or the disk fails.
-        """
+        """Publish those of these parts that a killed run has not come to publish. Raises StorageError: the store or the
+        disk fails."""
         with ThreadPoolExecutor(_SETTLING_THREADS, thread_name_prefix="settling") as pool:
             for _ in pool.map(self._settle, list(parts)):
                 pass
@@ -111,21 +105,14 @@ class Publisher:
             self.publish(part, size_bytes)
 
     def clear(self) -> None:
-        """Delete all parts from the store.
-
-        Raises:
-            StorageError: the store fails.
-        """
+        """Delete all parts from the store. Raises StorageError: the store fails."""
         for kind in PART_KINDS:
             self._store.clear(self._layout.relative(self._layout.parts_tree(kind)))
 
 
 def make_publisher(layout: Layout, to: str | None, epoch: int) -> Publisher | None:
-    """Return what brings parts to a store, if there is one.
-
-    Raises:
-        SetupError: the URI is wrong, or the store does not answer.
-    """
+    """Return what brings parts to a store, if there is one. Raises SetupError: the URI is wrong, or the store does not
+    answer."""
     return None if to is None else Publisher(layout, part_store(to), epoch)
 
 

@@ -77,11 +77,7 @@ _FIELDS: Final[dict[PartKind, tuple[pa.Field[Any], ...]]] = {
 
 
 def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
-    """Return the schema of all parts of a kind.
-
-    Raises:
-        ConfigError: a kept column has the name of one of ours.
-    """
+    """Return the schema of all parts of a kind. Raises ConfigError: a kept column has the name of one of ours."""
     schema = pa.schema([*_FIELDS[kind], *keep_columns])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:

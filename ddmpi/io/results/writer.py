@@ -203,11 +203,8 @@ class ResultWriter:
         return events
 
     def stop(self, timeout_s: float = 60.0) -> None:
-        """Commit all parts and end the thread; blocks. The last events are there for ``events`` afterwards.
-
-        Raises:
-            StorageError: the disk did not take the rest within ``timeout_s``.
-        """
+        """Commit all parts and end the thread; blocks. The last events are there for ``events`` afterwards. Raises
+        StorageError: the disk did not take the rest within ``timeout_s``."""
         self._pending.append(_Plain.STOP)
         self.flush()
         self._thread.join(timeout_s)

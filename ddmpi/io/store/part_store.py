@@ -128,10 +128,7 @@ class PartStore:
 
 @lru_cache(maxsize=8)
 def part_store(uri: str) -> PartStore:
-    """Return the store behind a URI; at each call the one object, with its connections.
-
-    Raises:
-        SetupError: the URI is wrong, or the store does not answer.
-    """
+    """Return the store behind a URI; at each call the one object, with its connections. Raises SetupError: the URI is
+    wrong, or the store does not answer."""
     files, base = open_store(uri)
     return PartStore(files, base, place_of(uri))

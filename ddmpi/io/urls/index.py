@@ -77,11 +77,7 @@ class UrlsIndex:
 
 
 def read_index(folder: Path) -> UrlsIndex:
-    """Return the index of a urls folder.
-
-    Raises:
-        OutputError: a table is missing or cannot be read.
-    """
+    """Return the index of a urls folder. Raises OutputError: a table is missing or cannot be read."""
     folders = index_folders(folder)
     batches = [read_table(path / BATCHES_NAME) for path in folders]
     servers = [read_table(path / SERVERS_NAME) for path in folders]
@@ -96,11 +92,7 @@ def index_folders(folder: Path) -> list[Path]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Return one table of the index.
-
-    Raises:
-        OutputError: it is missing or cannot be read.
-    """
+    """Return one table of the index. Raises OutputError: it is missing or cannot be read."""
     try:
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:

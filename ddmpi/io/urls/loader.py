@@ -87,11 +87,7 @@ class Loader:
         self._on_loaded()
 
     def take_loaded(self) -> list[Loaded]:
-        """Return the batches that are ready.
-
-        Raises:
-            StorageError: the batch or one of its parts cannot be read.
-        """
+        """Return the batches that are ready. Raises StorageError: the batch or one of its parts cannot be read."""
         loaded = []
         while self._done:
             loaded.append(self._done.popleft().result())

@@ -169,11 +169,7 @@ class Coordinator:
     # ---- the ladder
 
     def _perform(self, actions: Iterable[Action], now: float) -> None:
-        """Carry out what the core has decided, in order.
-
-        Raises:
-            StorageError: a file cannot be written.
-        """
+        """Carry out what the core has decided, in order. Raises StorageError: a file cannot be written."""
         for action in actions:
             match action:
                 case Send(rank, message):
