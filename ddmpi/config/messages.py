@@ -72,10 +72,8 @@ def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
 
 
 def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequence[str]) -> str:
-    """Return one line for one of pydantic's errors: dotted path, value, what was expected.
-
-    ``legacy`` names dotted keys that are accepted elsewhere but must not be suggested.
-    """
+    """Return one line for one of pydantic's errors: dotted path, value, what was expected. ``legacy`` names dotted keys
+    that are accepted elsewhere but must not be suggested."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "invalid_key":
         path = (*path[:-1], str(path[-1]))

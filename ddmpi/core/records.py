@@ -121,9 +121,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 class PaceState(msgspec.Struct, frozen=True):
     """What is worth keeping of a pace when its lane moves or the run ends. All durations count from the message.
-
-    ``spent_hour`` and ``spent_day`` are (seconds left, bytes) as in ``byte_limits``.
-    """
+    ``spent_hour`` and ``spent_day`` are (seconds left, bytes) as in ``byte_limits``."""
 
     rate_per_s: float = 0.0
     wait_s: float = 0.0

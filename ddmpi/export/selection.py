@@ -72,10 +72,8 @@ def _entries(layout: Layout, part: str) -> Entries:
 
 
 def choose(rows: pa.Table, options: Options, duplicates: npt.NDArray[np.int64]) -> tuple[Mask, dict[str, int]]:
-    """Return (n,) which rows to export as far as their columns tell, and how many are left out by reason.
-
-    ``rows`` need not have the image; ``duplicates`` are sorted row numbers.
-    """
+    """Return (n,) which rows to export as far as their columns tell, and how many are left out by reason. ``rows`` need
+    not have the image; ``duplicates`` are sorted row numbers."""
     kept = np.ones(rows.num_rows, np.bool_)
     left_out: dict[str, int] = {}
     for reason, applies in _objections(rows, options, duplicates):

@@ -150,10 +150,8 @@ class AttemptHandler:
         self._settlement.settle(lane, task)
 
     def _follow_robots(self, lane: HeldLane, task: Task, location: str, now: float) -> RobotsFile | None:
-        """Ask the server to which a robots.txt was redirected, if a lane here has a share of its limits: None.
-
-        Of others the file counts as missing; rows that are redirected there are checked against that server's own.
-        """
+        """Ask the server to which a robots.txt was redirected, if a lane here has a share of its limits: None. Of
+        others the file counts as missing; rows that are redirected there are checked against that server's own."""
         if self._redirect(task, location):
             return EVERYTHING
         slot = self._intake.find(self._config.group_of(task.server), task.server)

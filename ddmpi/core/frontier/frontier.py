@@ -93,11 +93,8 @@ class Frontier:
         return self._after_changes(now)
 
     def extend(self, message: Extend, now: float) -> list[Change]:
-        """Take more batches or handoffs, a larger share or a pause for a lane.
-
-        A lane that was given back meanwhile is unknown here, and its extension void: the ledger has moved the new
-        batches along with the lane.
-        """
+        """Take more batches or handoffs, a larger share or a pause for a lane. A lane that was given back meanwhile is
+        unknown here, and its extension void: the ledger has moved the new batches along with the lane."""
         lane = self._lanes.by_id.get(message.lane_id)
         if lane is None:
             return []
@@ -156,9 +153,7 @@ class Frontier:
 
     def admit(self, now: float) -> list[Change]:
         """Start the next request that may start now: ``Start``, with what follows from it; empty where there is none.
-
-        The caller performs it: its token and its connection are taken. ``wake_at`` says when to ask again.
-        """
+        The caller performs it: its token and its connection are taken. ``wake_at`` says when to ask again."""
         if now < self._outage.probe_at:
             return []
         while not self._stopped and (slot := self._wake_queue.pop(now)) is not None:
@@ -205,9 +200,7 @@ class Frontier:
 
     def finished(self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0) -> list[Change]:
         """Decide what becomes of the row after this verdict on one attempt at it: ``Finished``, and what follows.
-
-        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's rate limiter.
-        """
+        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's rate limiter."""
         slot = self._in_flight.pop(task)
         lane = self._lanes.by_id[slot.lane_id]
         limiter = slot.limiter
@@ -267,11 +260,8 @@ class Frontier:
         return changes.take()
 
     def _after_change(self, lane: HeldLane, slots: Iterable[Slot], now: float) -> None:
-        """Restore the lane's invariants.
-
-        Rows that wait have their turn, fail or are put off; the lane has rows before it runs out of them; its split is
-        answered, and it ends, as soon as that is possible.
-        """
+        """Restore the lane's invariants. Rows that wait have their turn, fail or are put off; the lane has rows before
+        it runs out of them; its split is answered, and it ends, as soon as that is possible."""
         for slot in slots:
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:

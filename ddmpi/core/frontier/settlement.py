@@ -104,10 +104,8 @@ class Settlement:
         self._changes = changes
 
     def settle(self, lane: HeldLane, task: Task) -> None:
-        """Count out a task that leaves this rank, or the request for a robots.txt that is over.
-
-        The caller looks after the lane; others that this concerns are touched.
-        """
+        """Count out a task that leaves this rank, or the request for a robots.txt that is over. The caller looks after
+        the lane; others that this concerns are touched."""
         lane.rows -= 1
         lane.settled += 1
         if task.home_lane:

@@ -76,10 +76,8 @@ class BatchCounts:
             self._of_kind(kind)[batch_id] += count
 
     def set(self, content: BatchContent, rows: int | None = None) -> None:
-        """Replace all that was counted of a batch; ``rows`` replaces its number of rows too.
-
-        The batch is complete if all rows are final and no parts are given.
-        """
+        """Replace all that was counted of a batch; ``rows`` replaces its number of rows too. The batch is complete if
+        all rows are final and no parts are given."""
         batch_id = content.batch_id
         if rows is not None:
             self.rows[batch_id] = rows

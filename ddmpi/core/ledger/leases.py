@@ -308,11 +308,8 @@ class Leases:
         return self.extend(own, sorted(other.batch_ids), other.share, other.handoffs)
 
     def end(self, lease: Lease) -> list[Action]:
-        """Release a lane that has ended.
-
-        Batches that it leaves incomplete, and that no handoff holds, have to flow again; its share goes to another lane
-        of the group.
-        """
+        """Release a lane that has ended. Batches that it leaves incomplete, and that no handoff holds, have to flow
+        again; its share goes to another lane of the group."""
         rank = lease.rank
         self._drop(lease)
         self._leave_rank(lease)

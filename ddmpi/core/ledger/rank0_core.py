@@ -106,10 +106,8 @@ class Rank0Config:
 
 
 class SoftStop:
-    """Why the run stops, which ranks have finished, and how it ends.
-
-    A stop is soft: each rank commits what it has and says so, and none is waited for longer than ``FINISH_TIMEOUT_S``.
-    """
+    """Why the run stops, which ranks have finished, and how it ends. A stop is soft: each rank commits what it has and
+    says so, and none is waited for longer than ``FINISH_TIMEOUT_S``."""
 
     def __init__(self, workers: Sequence[int]) -> None:
         self.reason: StopReason | None = None

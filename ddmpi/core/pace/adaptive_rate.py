@@ -152,10 +152,8 @@ class AdaptiveRate:
         self._climbed_at = now
 
     def throttled(self, now: float, started_at: float, pause_s: float, *, in_a_row: bool) -> None:
-        """An incident: the server asked for fewer requests, and is left alone for ``pause_s``.
-
-        ``in_a_row``: no good answer has come since the incident before, so that one was not over.
-        """
+        """An incident: the server asked for fewer requests, and is left alone for ``pause_s``. ``in_a_row``: no good
+        answer has come since the incident before, so that one was not over."""
         before_per_s = self.per_s or self.measured_per_s()
         taken_per_s = 0.0 if in_a_row else self._least_taken_per_s(now, started_at, before_per_s)
         target_per_s = TARGET_SHARE * taken_per_s if taken_per_s else before_per_s / 2
@@ -177,10 +175,8 @@ class AdaptiveRate:
         return taken_per_s
 
     def _taken_per_s(self, now: float, started_at: float) -> float:
-        """What the server took up to the request that it did not take; 0 if nothing can be said.
-
-        Those that started while that one was on its way were hardly taken either.
-        """
+        """What the server took up to the request that it did not take; 0 if nothing can be said. Those that started
+        while that one was on its way were hardly taken either."""
         since_incident = self._starts_since <= self._stepped_at
         elapsed_s = started_at - self._starts_since - (self._rest_s if since_incident else 0.0)
         taken = self._starts - 1 - self.measured_per_s() * (now - started_at)
@@ -233,9 +229,7 @@ class AdaptiveRate:
         self._follow_curve()
 
     def measured_per_s(self) -> float:
-        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish.
-
-        A count that decays with time constant M and began T ago has seen M * (1 - exp(-T / M)) seconds.
-        """
+        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish. A count
+        that decays with time constant M and began T ago has seen M * (1 - exp(-T / M)) seconds."""
         elapsed_s = max(MEASURE_S / 8, self._started_at - self._first_start_at)
         return self._recent_starts / (MEASURE_S * (1 - math.exp(-elapsed_s / MEASURE_S)))

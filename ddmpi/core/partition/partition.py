@@ -39,10 +39,8 @@ _ODD_CHARACTERS: Final = r"[\x00-\x20\x7f\\]"
 
 
 class Servers(NamedTuple):
-    """Per row of the input: the server (null if refused) and why the URL is refused (null if it is not).
-
-    ``names`` is a dictionary array of strings, ``rejects`` an array of strings.
-    """
+    """Per row of the input: the server (null if refused) and why the URL is refused (null if it is not). ``names`` is a
+    dictionary array of strings, ``rejects`` an array of strings."""
 
     names: pa.DictionaryArray[Any, Any]
     rejects: pa.Array[Any]

@@ -250,10 +250,8 @@ def _this_process(job_id: str, since: str, restart: int) -> Holder:
 
 
 def _start_ticks(pid: int) -> int:
-    """Return field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process.
-
-    A killed process that its parent has not waited for yet (state Z) is gone: it neither runs nor writes.
-    """
+    """Return field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process. A killed
+    process that its parent has not waited for yet (state Z) is gone: it neither runs nor writes."""
     stat = _read_text(Path(f"/proc/{pid}/stat"))
     # The command name is in parentheses and may hold anything, blanks and parentheses too; fields count from its end.
     fields = stat.rpartition(")")[2].split()

@@ -34,10 +34,8 @@ _CHUNK: Final = 250
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A marker's content: the outcomes that count, hence ``rows == successes + errors``.
-
-    An unknown field is damage: one flipped bit in ``ignored`` would hide that rows are missing.
-    """
+    """A marker's content: the outcomes that count, hence ``rows == successes + errors``. An unknown field is damage:
+    one flipped bit in ``ignored`` would hide that rows are missing."""
 
     rows: int
     successes: int

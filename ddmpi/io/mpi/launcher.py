@@ -163,10 +163,8 @@ def refuse_start(error: SetupError, environment: Mapping[str, str]) -> int:
 
 
 def speaks(environment: Mapping[str, str]) -> bool:
-    """Return whether this rank is the first of its node, as far as its launcher has said.
-
-    A variable may come from another launcher, outside of this one: one more rank that speaks does less harm than none.
-    """
+    """Return whether this rank is the first of its node, as far as its launcher has said. A variable may come from
+    another launcher, outside of this one: one more rank that speaks does less harm than none."""
     numbers = [environment[name] for name in _LOCAL_RANKS if name in environment]
     return not numbers or "0" in numbers
 

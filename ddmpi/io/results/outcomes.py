@@ -40,9 +40,7 @@ class Outcomes:
 
     def to_retry(self, retry: Sequence[str], epoch: int, rows: pa.Table | None = None) -> npt.NDArray[np.bool_]:
         """Return (n,) which errors of runs before ``epoch`` these words mean (see ``retry_filter``); of none, none.
-
-        ``rows`` (row_number, server_name) tells the servers, where the words name some.
-        """
+        ``rows`` (row_number, server_name) tells the servers, where the words name some."""
         if not retry:
             return np.zeros(len(self.rows), np.bool_)
         choice = choice_of(retry)

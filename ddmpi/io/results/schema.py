@@ -93,10 +93,8 @@ def input_columns(keep_columns: Sequence[str]) -> list[str]:
 def result_table(
     kind: PartKind, rows: Sequence[ResultRow], inputs: pa.Table, keep_columns: Sequence[str], bodies: BodyColumn
 ) -> pa.Table:
-    """Return results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``.
-
-    The images are in the memory of ``bodies``, hence valid until it makes its next column.
-    """
+    """Return results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``. The images
+    are in the memory of ``bodies``, hence valid until it makes its next column."""
     taken = inputs.take(pa.array([row.row for row in rows], pa.int64()))
     if kind == "successes":
         columns = _success_columns(cast("Sequence[SuccessRow]", rows), bodies)

@@ -31,10 +31,8 @@ Objects: TypeAlias = "Mapping[str, int]"
 
 @dataclass(frozen=True)
 class BatchCheck:
-    """What the files say of one batch; all counts are rows of its input.
-
-    ``rows == successes + errors + pending + ignored`` always; the batch is completed if ``ok`` and nothing is pending.
-    """
+    """What the files say of one batch; all counts are rows of its input. ``rows == successes + errors + pending +
+    ignored`` always; the batch is completed if ``ok`` and nothing is pending."""
 
     rows: int
     successes: int

@@ -52,11 +52,8 @@ class UrlsIndex:
     def groups_of(
         self, servers: pa.Array[Any], groups_of_new: Callable[[pa.Array[Any]], pa.Array[Any]]
     ) -> pa.Array[Any]:
-        """Return (n,) the server group of each server.
-
-        Known ones keep theirs, also where it is a packed batch: one server in two groups would be asked by two ranks at
-        once. ``groups_of_new`` is asked of the others.
-        """
+        """Return (n,) the server group of each server. Known ones keep theirs, also where it is a packed batch: one
+        server in two groups would be asked by two ranks at once. ``groups_of_new`` is asked of the others."""
         places = pc.index_in(servers, value_set=one_array(self.servers.column("server_name")))
         # Not its group in the table of servers, which does not tell the packed batch.
         first_batches = one_array(self.servers.column("first_batch_id")).take(places)

@@ -139,10 +139,8 @@ class Downloader:
             self._perform(self._core.ask_to_stop(reason), time.monotonic())
 
     def fail(self, error: Exception) -> None:
-        """Stop the job softly: the disk does not take or give more.
-
-        Raises any ``error`` that is no StorageError: a bug.
-        """
+        """Stop the job softly: the disk does not take or give more. Raises any ``error`` that is no StorageError: a
+        bug."""
         if not isinstance(error, StorageError):
             raise error
         log.error("stopping: %s", error)
