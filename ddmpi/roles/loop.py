@@ -11,21 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ddmpi.core.protocol import (
-    Begin,
-    Exit,
-    Failed,
-    Finished,
-    HandedOff,
-    Message,
-    Progress,
-    Samples,
-    ServersUsed,
-    StealResponse,
-    StopReason,
-    StopRequested,
-    WorkRequest,
-)
+from ddmpi.core.protocol import Begin, Exit, Message, StopReason, ToCoordinator
 from ddmpi.errors import EXIT_PENDING, OutputError, SetupError, StorageError
 from ddmpi.io.folder.disk_errors import machine_faults
 from ddmpi.io.mpi.mailbox import Mailbox
@@ -41,17 +27,6 @@ POLL_LEAST_S = 0.0005
 POLL_MOST_S = 0.02
 LONGEST_WAIT_S = 1.0
 LEAVE_TIMEOUT_S = 5.0
-_TO_COORDINATOR = (
-    Progress,
-    WorkRequest,
-    StealResponse,
-    HandedOff,
-    Samples,
-    ServersUsed,
-    StopRequested,
-    Failed,
-    Finished,
-)
 
 
 class Loop:
@@ -100,7 +75,7 @@ class Loop:
             self._dispatch(source, message, now)
         self._pass_signal_on(now)
         if self._coordinator is not None:
-            self._step_coordinator(self._coordinator, now)
+            self._guarded(self._coordinator, lambda it: it.step(now), now)
             self._exit = self._coordinator.exit
         if self._downloader is not None:
             self._step_downloader(self._downloader, now)
@@ -115,7 +90,7 @@ class Loop:
             case Begin():
                 self._downloader = self._begun(message)
                 self._downloader.watch(self._signals.fd, self._signals.drain)
-            case _ if isinstance(message, _TO_COORDINATOR):
+            case _ if isinstance(message, ToCoordinator):
                 if self._coordinator is None:
                     raise TypeError(f"rank {source} sent {message!r} to a rank that is not the coordinator")
                 self._guarded(self._coordinator, lambda coordinator: coordinator.handle(source, message, now), now)
@@ -134,9 +109,6 @@ class Loop:
             if self._coordinator is not None:
                 raise
             raise StorageError(f"cannot begin: {error}") from error
-
-    def _step_coordinator(self, coordinator: Coordinator, now: float) -> None:
-        self._guarded(coordinator, lambda it: it.step(now), now)
 
     @staticmethod
     def _guarded(coordinator: Coordinator, action: Callable[[Coordinator], None], now: float) -> None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
+from ddmpi.core import protocol as msg
 from ddmpi.core.ledger.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
 from ddmpi.core.ledger.batch_accounts import BatchAccounts
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
@@ -21,17 +22,6 @@ from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.leases import Lease, Leases, LeaseState
 from ddmpi.core.ledger.schedule import BATCHES_PER_WORKER, LeastLoaded, Plan, lanes_for
 from ddmpi.core.ledger.stealing import Stealing
-from ddmpi.core.protocol import (
-    Assign,
-    Extend,
-    Handoff,
-    Lane,
-    LaneReport,
-    PartReport,
-    Progress,
-    StealResponse,
-    WorkRequest,
-)
 from ddmpi.core.records import PaceState
 from ddmpi.errors import TransitionError
 
@@ -55,7 +45,7 @@ class Ledger:
         self._stops = False
         self._stealing = Stealing(plan, self._leases, self._batches)
         self._next_number = 1
-        self._withheld_handoffs: dict[int, list[tuple[int, Handoff]]] = {}  # to withheld groups, with their sender
+        self._withheld_handoffs: dict[int, list[tuple[int, msg.Handoff]]] = {}  # to withheld groups, with their sender
 
     # ---- work flows out
 
@@ -150,14 +140,14 @@ class Ledger:
         pending = self._new_leases(by_group)
         actions, rows = self._extend_running(by_group)
         ranks = LeastLoaded({rank: account.load_s for rank, account in self._leases.ranks.items()})
-        assigns: dict[int, list[Lane]] = {}
+        assigns: dict[int, list[msg.Lane]] = {}
         for lease in sorted(pending, key=lambda lease: (-lease.time_s, lease.lane_id)):
             rank = ranks.take(lease.cost_s, self._leases.ranks_with(lease.group))
             assigns.setdefault(rank, []).append(self._leases.grant(lease, rank, now))
             rows.append(self._schedule_row(lease, lease.batch_ids))
         actions.append(BigBatchStarted(number, tuple(rows)))
         if assigns:
-            answered = {rank: Assign(tuple(lanes), self._stealing.answer(rank)) for rank, lanes in assigns.items()}
+            answered = {rank: msg.Assign(tuple(lanes), self._stealing.answer(rank)) for rank, lanes in assigns.items()}
             actions.append(Scatter(answered))
         return actions
 
@@ -197,7 +187,7 @@ class Ledger:
 
     # ---- reports come in
 
-    def on_progress(self, rank: int, message: Progress, now: float) -> list[Action]:
+    def on_progress(self, rank: int, message: msg.Progress, now: float) -> list[Action]:
         """Count what is durable, note the rank's state, end drained leases."""
         account = self._leases.ranks[rank]
         account.ends_at = now + message.remaining_s
@@ -211,11 +201,11 @@ class Ledger:
         actions += self._stealing.on_news(rank, now)
         return actions
 
-    def on_part(self, part: PartReport) -> list[Action]:
+    def on_part(self, part: msg.PartReport) -> list[Action]:
         """Count a published part. Raises TransitionError: the batch would have more outcomes than rows."""
         return self._batches.on_part(part)
 
-    def _on_lane(self, rank: int, report: LaneReport, now: float) -> list[Action]:
+    def _on_lane(self, rank: int, report: msg.LaneReport, now: float) -> list[Action]:
         lease = self._leases.get(report.lane_id)
         if lease is None or lease.rank != rank:
             raise TransitionError(f"rank {rank} reports on lane {report.lane_id}, which it does not hold")
@@ -234,7 +224,7 @@ class Ledger:
             return []
         # News, not work: the version stays, or a drained lane would end again, and be news to the others again.
         return [
-            Send(other.rank, Extend(other.lane_id, other.version, wait_s=wait_s))
+            Send(other.rank, msg.Extend(other.lane_id, other.version, wait_s=wait_s))
             for other in self._leases.of_group(lease.group)
             if other is not lease
         ]
@@ -246,14 +236,14 @@ class Ledger:
 
     # ---- redirected rows
 
-    def on_handed_off(self, rank: int, handoffs: Iterable[Handoff], now: float) -> list[Action]:
+    def on_handed_off(self, rank: int, handoffs: Iterable[msg.Handoff], now: float) -> list[Action]:
         """Rows that need another group's limits: to the rank that holds its lane, else a lane of their own."""
-        by_group: dict[str, list[Handoff]] = {}
+        by_group: dict[str, list[msg.Handoff]] = {}
         for handoff in handoffs:
             by_group.setdefault(self._group_of(handoff.server, handoff.group), []).append(handoff)
         return [action for group, rows in by_group.items() for action in self._send_handoffs(rank, group, rows, now)]
 
-    def _send_handoffs(self, rank: int, group: str, handoffs: list[Handoff], now: float) -> list[Action]:
+    def _send_handoffs(self, rank: int, group: str, handoffs: list[msg.Handoff], now: float) -> list[Action]:
         running = self._leases.of_group(group)
         self._batches.hold(handoff.batch.batch_id for handoff in handoffs)
         index = self.plan.group_of_server(handoffs[0].server, group) if self._batches.withheld else None
@@ -265,11 +255,11 @@ class Ledger:
             return [self._leases.extend(own_first, [], None, handoffs)]
         lease = self._leases.new(group, [], self._leases.limits(group))
         lease.handoffs += handoffs
-        return [Send(rank, Assign((self._leases.grant(lease, rank, now),)))]
+        return [Send(rank, msg.Assign((self._leases.grant(lease, rank, now),)))]
 
     # ---- work is stolen
 
-    def on_work_request(self, rank: int, message: WorkRequest, now: float) -> list[Action]:
+    def on_work_request(self, rank: int, message: msg.WorkRequest, now: float) -> list[Action]:
         """A rank runs low: the next big batch, else lanes of the rank with the most time left."""
         self._stealing.ask(rank, message.request_id)
         actions = self._flow(now)
@@ -277,7 +267,7 @@ class Ledger:
             actions.append(self._stealing.ask_victim(rank, now))
         return actions
 
-    def on_steal_response(self, rank: int, message: StealResponse, now: float) -> list[Action]:
+    def on_steal_response(self, rank: int, message: msg.StealResponse, now: float) -> list[Action]:
         """A victim has answered: what it gives back goes to the thief."""
         return self._stealing.on_steal_response(rank, message, now)
 

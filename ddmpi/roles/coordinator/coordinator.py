@@ -9,39 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from ddmpi.core.ledger.actions import (
-    Action,
-    BatchCompleted,
-    BigBatchEnded,
-    BigBatchStarted,
-    Bound,
-    BoundChanged,
-    DownloadBegan,
-    FileAction,
-    GroupPaused,
-    Notice,
-    ProfilingBegan,
-    ProfilingEnded,
-    RunEnded,
-    SaveCheckpoint,
-    Scatter,
-    Send,
-    StopBegan,
-    VerifyRest,
-)
+from ddmpi.core import protocol as msg
+from ddmpi.core.ledger import actions as act
 from ddmpi.core.ledger.rank0_core import Rank0Config, Rank0Core, Stage
-from ddmpi.core.protocol import (
-    Assign,
-    Begin,
-    ControlOverride,
-    Exit,
-    Progress,
-    ServersUsed,
-    StopReason,
-    ToCoordinator,
-    ToDownloader,
-    report_interval_s,
-)
 from ddmpi.core.stats.metrics import Tally
 from ddmpi.io.folder.profiles import write_profiles
 from ddmpi.io.folder.schedules import write_schedule
@@ -71,12 +41,12 @@ class Coordinator:
         self,
         state: RunState,
         workers: list[int],
-        send: Callable[[int, ToDownloader], None],
-        scatter: Callable[[dict[int, ToDownloader]], None],
+        send: Callable[[int, msg.ToDownloader], None],
+        scatter: Callable[[dict[int, msg.ToDownloader]], None],
         deadline: float | None = None,
         *,
-        on_end: Callable[[Exit], None] = lambda _: None,
-        overrides: tuple[ControlOverride, ...] = (),
+        on_end: Callable[[msg.Exit], None] = lambda _: None,
+        overrides: tuple[msg.ControlOverride, ...] = (),
     ) -> None:
         self.state = state
         self.tally = Tally()
@@ -111,7 +81,7 @@ class Coordinator:
 
     def start(self, now: float) -> None:
         """Tell the ranks to begin, and send the first lanes out."""
-        begin = Begin(self.state.epoch, self.state.config.to_json(), report_interval_s(len(self._workers)))
+        begin = msg.Begin(self.state.epoch, self.state.config.to_json(), msg.report_interval_s(len(self._workers)))
         for rank in self._workers:
             self._send(rank, begin)
         if self._overrides:
@@ -119,12 +89,12 @@ class Coordinator:
         self._saves.begin(now)
         self._perform(self.core.start(now), now)
 
-    def handle(self, rank: int, message: ToCoordinator, now: float) -> None:
+    def handle(self, rank: int, message: msg.ToCoordinator, now: float) -> None:
         """Take a downloader's message."""
         match message:
-            case Progress(counters=counters):
+            case msg.Progress(counters=counters):
                 self.tally.counters[rank] = counters
-            case ServersUsed(usages, asked):
+            case msg.ServersUsed(usages, asked):
                 self.tally.usage.add(usages, now)
                 self.tally.audit.add(asked)
         self._perform(self.core.handle(rank, message, now), now)
@@ -139,11 +109,11 @@ class Coordinator:
         if self._saves.is_due(now) and self.core.stage is not Stage.ENDED and not self.core.is_readonly:
             self._save(now)
 
-    def set_overrides(self, rules: tuple[ControlOverride, ...]) -> None:
+    def set_overrides(self, rules: tuple[msg.ControlOverride, ...]) -> None:
         """Let these rules hold from now on, on all ranks."""
         self._perform(self.core.set_overrides(rules), 0.0)
 
-    def stop(self, reason: StopReason, now: float) -> None:
+    def stop(self, reason: msg.StopReason, now: float) -> None:
         """Stop softly; the first reason counts, a second one changes nothing."""
         self._perform(self.core.stop(reason, now), now)
 
@@ -152,7 +122,7 @@ class Coordinator:
         self._perform(self.core.fail(text, now), now)
 
     @property
-    def exit(self) -> Exit | None:
+    def exit(self) -> msg.Exit | None:
         """How the run ended, None before."""
         return self.core.exit
 
@@ -168,62 +138,62 @@ class Coordinator:
 
     # ---- the ladder
 
-    def _perform(self, actions: Iterable[Action], now: float) -> None:
+    def _perform(self, actions: Iterable[act.Action], now: float) -> None:
         """Carry out what the core has decided, in order. Raises StorageError: a file cannot be written."""
         for action in actions:
             match action:
-                case Send(rank, message):
+                case act.Send(rank, message):
                     self._send(rank, message)
-                case Scatter(assigns):
-                    self._scatter({rank: assigns.get(rank, Assign(())) for rank in self._workers})
-                case GroupPaused(group, wait_s):
+                case act.Scatter(assigns):
+                    self._scatter({rank: assigns.get(rank, msg.Assign(())) for rank in self._workers})
+                case act.GroupPaused(group, wait_s):
                     self.tally.usage.note_pause(group, wait_s, now)
-                case RunEnded(ending, unfinished):
+                case act.RunEnded(ending, unfinished):
                     if unfinished:
                         log.error("ranks that did not finish in time: %s", list(unfinished))
                     self._on_end(ending)
-                case ProfilingBegan() | DownloadBegan() | BoundChanged() | StopBegan():
+                case act.ProfilingBegan() | act.DownloadBegan() | act.BoundChanged() | act.StopBegan():
                     self._note(action)
                 case _:
                     self._write(action, now)
 
-    def _write(self, action: FileAction, now: float) -> None:
+    def _write(self, action: act.FileAction, now: float) -> None:
         state = self.state
         match action:
-            case BigBatchStarted(number, rows):
+            case act.BigBatchStarted(number, rows):
                 write_schedule(state.layout, number, rows)
-            case BatchCompleted(batch_id, number):
+            case act.BatchCompleted(batch_id, number):
                 state.write_marker(batch_id)
                 self._verifier.add(number, batch_id)
-            case BigBatchEnded(number):
+            case act.BigBatchEnded(number):
                 self._verifier.close(number)
-            case VerifyRest(big_batches):
+            case act.VerifyRest(big_batches):
                 self._verifier.add_rest(big_batches)
-            case SaveCheckpoint(soon=True):
+            case act.SaveCheckpoint(soon=True):
                 self._saves.hurry()
-            case SaveCheckpoint():
+            case act.SaveCheckpoint():
                 self._save(now)
-            case ProfilingEnded():
+            case act.ProfilingEnded():
                 write_profiles(state.layout.profiles, state.profiles, state.layout.temporary)
                 state.stages["profiled"] = True
             case _:
                 raise TypeError(f"unknown action {action!r}")
 
-    def _note(self, action: Notice) -> None:
+    def _note(self, action: act.Notice) -> None:
         match action:
-            case ProfilingBegan(servers):
+            case act.ProfilingBegan(servers):
                 log.info("profiling %d servers", servers)
-            case DownloadBegan(bound):
+            case act.DownloadBegan(bound):
                 self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
                 self._note_bound(bound)
                 log.info("downloading: %r", self.core.ledger)
-            case BoundChanged(bound):
+            case act.BoundChanged(bound):
                 self._note_bound(bound)
-            case StopBegan(reason, is_stuck):
+            case act.StopBegan(reason, is_stuck):
                 stuck = ": only parked servers are left" if is_stuck else ""
                 log.info("stopping all ranks: %s%s (%d steals)", reason.value, stuck, self.core.steals)
 
-    def _note_bound(self, bound: Bound) -> None:
+    def _note_bound(self, bound: act.Bound) -> None:
         self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
 
     def _save(self, now: float) -> None:

@@ -14,19 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ddmpi.config.config import Config
-from ddmpi.core.frontier.interface import (
-    CloseConnections,
-    CloseParts,
-    Disposition,
-    Finish,
-    Finished,
-    FrontierConfig,
-    Instruction,
-    LoadBatch,
-    RowsFailed,
-    Send,
-    Start,
-)
+from ddmpi.core.frontier import interface as do
+from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
@@ -173,40 +162,40 @@ class Downloader:
         for answer in answers:
             self._perform(self._core.answered(answer, now), now, answer)
 
-    def _perform(self, instructions: Iterable[Instruction], now: float, answer: Answer | None = None) -> None:
+    def _perform(self, instructions: Iterable[do.Instruction], now: float, answer: Answer | None = None) -> None:
         """Do what the core says, in order. ``answer`` is what ``Finished`` is about."""
         for instruction in instructions:
             match instruction:
-                case Start():
+                case do.Start():
                     self._start(instruction)
-                case Finished() if answer is not None:
+                case do.Finished() if answer is not None:
                     self._record(instruction, answer, now)
-                case RowsFailed(batch, tasks, failure):
+                case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
                         self._writer.error(batch, task.row, failure, None, task.attempt)
-                case LoadBatch(lane_id, batch):
+                case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
-                case CloseParts(ticket, batch_ids):
+                case do.CloseParts(ticket, batch_ids):
                     self._writer.close_parts(ticket, batch_ids)
-                case CloseConnections(servers):
+                case do.CloseConnections(servers):
                     self._transfers.leave(servers)
-                case Send(message):
+                case do.Send(message):
                     self._send(message)
-                case Finish():
+                case do.Finish():
                     self._finish(now)
                 case _:
                     raise TypeError(f"unknown instruction {instruction!r}")
 
     # ---- requests
 
-    def _start(self, start: Start) -> None:
+    def _start(self, start: do.Start) -> None:
         server = start.task.server
         is_last = self._transfers.connections.has_more(server, start.connection_limit)
         self._connections.make_room(start.key, server, start.spare_connections)
         self._transfers.start(start.task, last_on_connection=is_last, impatient=start.is_sampling)
         self._notes.started(start.key)
 
-    def _record(self, done: Finished, answer: Answer, now: float) -> None:
+    def _record(self, done: do.Finished, answer: Answer, now: float) -> None:
         size_bytes = len(answer.body)
         self._notes.finished(done, size_bytes, now)
         self._notes.opened(self._connections.opened())
