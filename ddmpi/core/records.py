@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from operator import add, sub
 
 import msgspec
 
@@ -87,36 +88,16 @@ class Limits(msgspec.Struct, frozen=True):
         if parts > self.connections:
             raise ValueError(f"{parts} lanes cannot share {self.connections} connections")
         each, extra = divmod(self.connections, parts)
-        return [
-            Limits(
-                self.rate_per_s / parts,
-                each + (1 if i < extra else 0),
-                self.bytes_per_s / parts,
-                self.bytes_per_day / parts,
-                self.bytes_per_hour / parts,
-            )
-            for i in range(parts)
-        ]
+        part = Limits(*(value / parts for value in msgspec.structs.astuple(self)))
+        return [msgspec.structs.replace(part, connections=each + (i < extra)) for i in range(parts)]
 
     def plus(self, other: Limits) -> Limits:
         """Return both shares together."""
-        return Limits(
-            self.rate_per_s + other.rate_per_s,
-            self.connections + other.connections,
-            self.bytes_per_s + other.bytes_per_s,
-            self.bytes_per_day + other.bytes_per_day,
-            self.bytes_per_hour + other.bytes_per_hour,
-        )
+        return Limits(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     def minus(self, part: Limits) -> Limits:
         """Return what is left of this share when a part of it is given away."""
-        return Limits(
-            self.rate_per_s - part.rate_per_s,
-            self.connections - part.connections,
-            self.bytes_per_s - part.bytes_per_s,
-            self.bytes_per_day - part.bytes_per_day,
-            self.bytes_per_hour - part.bytes_per_hour,
-        )
+        return Limits(*map(sub, msgspec.structs.astuple(self), msgspec.structs.astuple(part)))
 
 
 class PaceState(msgspec.Struct, frozen=True):

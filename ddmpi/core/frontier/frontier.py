@@ -69,10 +69,8 @@ class Frontier:
         self._intake = intake = Intake(config, batches, rng)
         self._settlement = settlement = Settlement(lanes.by_id, batches, self._gate, changes)
         self._attempts = AttemptHandler(
-            config, rng,
-            lanes=lanes, intake=intake, batches=batches, outage=self._outage, gate=self._gate, settlement=settlement,
-            changes=changes,
-        )  # fmt: skip
+            config, rng, lanes, intake, batches, self._outage, self._gate, settlement, changes
+        )
 
     # ---- lanes come and go
 

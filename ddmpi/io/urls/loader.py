@@ -24,14 +24,14 @@ from ddmpi.io.results.parts import RowReader
 Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
 
 
+@dataclass(eq=False)
 class BatchRows:
     """The rows of a batch that have no outcome yet: the frontier's cursor."""
 
-    def __init__(self, rows: npt.NDArray[np.int64], urls: Column, servers: Column) -> None:
-        self._rows = rows
-        self._urls = urls
-        self._servers = servers
-        self._next = 0
+    _rows: npt.NDArray[np.int64]
+    _urls: Column
+    _servers: Column
+    _next: int = 0
 
     @property
     def left(self) -> int:
