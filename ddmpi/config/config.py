@@ -201,7 +201,6 @@ class Config(Keys):
         return rule.group or self._addresses.group_of(server) or server
 
     def obeys_robots(self, server: str) -> bool:
-        """Return whether the server's robots.txt counts."""
         rule = self.rules.find(server)
         return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
 
@@ -217,7 +216,6 @@ class Config(Keys):
 
     @property
     def row_filter(self) -> RowFilter | None:
-        """``filter``, parsed."""
         return None if self.filter is None else parse_filter(self.filter)
 
     def max_lanes(self, batches: int) -> int:
@@ -244,7 +242,6 @@ class Config(Keys):
 
     @property
     def allowed_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """``allow_private_addresses`` as networks."""
         return tuple(map(ipaddress.ip_network, self.downloader_parameters.allow_private_addresses))
 
     def semantic(self) -> dict[str, object]:
@@ -280,7 +277,6 @@ class Config(Keys):
 
     @classmethod
     def from_json(cls, data: bytes) -> Config:
-        """Read what ``to_json`` returned."""
         return cls.model_validate_json(data)
 
 

@@ -42,7 +42,6 @@ class ControlFile(Section):
     stop: bool = Field(default=False, description="Stop softly; the same command goes on later.")
 
     def rules(self) -> tuple[ControlOverride, ...]:
-        """Return its rules, in order."""
         return tuple(rule.rule() for rule in self.servers)
 
 

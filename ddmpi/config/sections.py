@@ -384,7 +384,6 @@ class Expected(Section):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that are named."""
         return tuple(name for name in (self.hash_column, self.bytes_column) if name is not None)
 
 
@@ -397,7 +396,6 @@ class Metrics(Section):
     )
 
     def prometheus_path(self, logs: Path) -> Path:
-        """Return where the Prometheus file goes."""
         return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
 
 

@@ -92,7 +92,6 @@ class Limits(msgspec.Struct, frozen=True):
         return [msgspec.structs.replace(part, connections=each + (i < extra)) for i in range(parts)]
 
     def plus(self, other: Limits) -> Limits:
-        """Return both shares together."""
         return Limits(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     def minus(self, part: Limits) -> Limits:

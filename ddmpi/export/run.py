@@ -39,8 +39,6 @@ _FALLBACK_ALGORITHM: Final = "sha256"
 
 
 class Places:
-    """The paths of the target folder."""
-
     def __init__(self, target: Path) -> None:
         self.target = target
         self.state = target / ".export"

@@ -33,8 +33,6 @@ class Point:
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run over the output folder."""
-
     number: int
     began: str
     seconds: float
@@ -62,7 +60,6 @@ class ServerLine:
 
     @property
     def pending(self) -> int:
-        """Rows without an outcome."""
         return self.rows - self.successes - self.errors
 
 
@@ -124,8 +121,6 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of a run."""
-
     rows: int
     successes: int
     errors: int

@@ -32,8 +32,6 @@ LEAVE_TIMEOUT_S = 5.0
 
 @dataclass
 class Loop:
-    """One rank's loop."""
-
     mailbox: Mailbox
     signals: Signals
     make_downloader: Callable[[Begin], Downloader]

@@ -124,7 +124,6 @@ class CoarseRank:
     # ---- messages
 
     def handle(self, message: msg.ToDownloader, now: float) -> list[msg.ToCoordinator]:
-        """Take a message."""
         self._advance(now)
         match message:
             case msg.Assign(lanes, request_id):
@@ -257,7 +256,6 @@ class CoarseRank:
     # ---- what is due
 
     def step(self, now: float) -> list[msg.ToCoordinator]:
-        """Everything that is due now."""
         self._advance(now)
         self._end_batches()
         if now >= self._close_at:

@@ -36,8 +36,6 @@ class ForecastError(Exception):
 
 @dataclass(frozen=True)
 class ForecastReport:
-    """How the run would go."""
-
     makespan_s: float
     steals: int
     messages: int

@@ -130,7 +130,6 @@ class HeldLane:
 
     @classmethod
     def of(cls, lane: Lane) -> HeldLane:
-        """Return the lane of a message."""
         row_time_s = lane.time_s / max(1, sum(batch.rows for batch in lane.batches))
         return cls(
             lane.lane_id, lane.group, lane.packed, lane.sampling, lane.version, lane.share, lane.whole, lane.limits,

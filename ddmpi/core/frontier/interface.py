@@ -62,8 +62,6 @@ class Disposition(Enum):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start the request."""
-
     task: Task
     key: str
     """The server group whose limits count; in a packed lane the server."""
@@ -137,8 +135,6 @@ class CloseConnections:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the message to rank 0."""
-
     message: ToCoordinator
 
 

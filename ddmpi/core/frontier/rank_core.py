@@ -69,7 +69,6 @@ class RankCore:
     # ---- messages
 
     def handle(self, message: msg.ToDownloader, now: float) -> list[do.Instruction]:
-        """Do what rank 0 says."""
         frontier = self.frontier
         match message:
             case msg.Assign(lanes, request_id):

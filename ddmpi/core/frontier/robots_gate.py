@@ -103,7 +103,6 @@ class RobotsGate:
         return slots is None
 
     def learn(self, origin: str, file: RobotsFile, now: float) -> None:
-        """This is what the origin's file says."""
         self._drop(origin)
         self._known[origin] = _Entry(file, now + KNOWN_FOR_S, now)
         self._known_bytes += file.size_bytes + ENTRY_BYTES

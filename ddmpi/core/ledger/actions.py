@@ -10,8 +10,6 @@ from ddmpi.core.protocol import Assign, Exit, StopReason, ToDownloader
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this message to the rank."""
-
     rank: int
     message: ToDownloader
 
@@ -28,8 +26,6 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """One row of schedule.csv."""
-
     rank: int
     server_name: str
     partition_from: int

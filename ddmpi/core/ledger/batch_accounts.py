@@ -100,7 +100,6 @@ class BatchAccounts:
 
     @property
     def withheld(self) -> Collection[int]:
-        """The groups whose batches are withheld."""
         return self._withheld.keys()
 
     def complete_whole(self, batch_ids: Iterable[int]) -> list[Action]:

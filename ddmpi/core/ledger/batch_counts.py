@@ -142,7 +142,6 @@ class BatchCounts:
         return int(self.rows.sum()) - self.rows_final
 
     def kinds_of(self, batch_id: int) -> dict[str, int]:
-        """Return the batch's errors by kind."""
         return {kind: int(column[batch_id]) for kind, column in self._kinds.items() if column[batch_id]}
 
     @property

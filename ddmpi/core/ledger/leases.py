@@ -45,8 +45,6 @@ class LeaseState(Enum):
 
 
 class LeaseEvent(Enum):
-    """What happens to a lease."""
-
     GRANT = "grant"
     """A rank gets it."""
     RUN = "run"

@@ -293,7 +293,6 @@ class Ledger:
         return None if lease is None else lease.rank
 
     def lane_group(self, lane_id: int) -> str | None:
-        """The group that a leased lane serves."""
         lease = self._leases.get(lane_id)
         return None if lease is None else lease.group
 

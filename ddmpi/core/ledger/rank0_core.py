@@ -41,8 +41,6 @@ LONG_PAUSE_S = 5.0
 
 
 class Stage(Enum):
-    """What rank 0 is doing."""
-
     PROFILING = "profiling"
     DOWNLOADING = "downloading"
     STOPPING = "stopping"
@@ -102,7 +100,6 @@ class SoftStop:
         return self.reason is not None and (not self._unfinished or now >= self._deadline)
 
     def ending(self, pending_rows: int) -> msg.Exit:
-        """Return what all ranks end with."""
         return msg.Exit(EXIT_DONE if pending_rows == 0 and not self.failure else EXIT_PENDING, self.failure)
 
 
@@ -214,7 +211,6 @@ class Rank0Core:
     # ---- messages
 
     def handle(self, rank: int, message: msg.ToCoordinator, now: float) -> list[act.Action]:
-        """Take a downloader's message."""
         match message:
             case msg.Progress():
                 return self._allowed(self._on_progress(rank, message, now))

@@ -108,7 +108,6 @@ class Sampling:
     # ---- what comes back
 
     def on_samples(self, samples: Iterable[Sample]) -> None:
-        """Note what a rank measured."""
         for sample in samples:
             self._samples.setdefault(sample.server, []).append(sample)
 
@@ -137,7 +136,6 @@ class Sampling:
     # ---- who joins the download
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for ``take``."""
         return now >= self._due_at or self.is_drained or (not self._out and bool(self._back))
 
     def take(self, now: float) -> set[str]:

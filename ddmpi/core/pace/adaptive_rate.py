@@ -108,7 +108,6 @@ class AdaptiveRate:
         return min(self._target_per_s, self.per_s)
 
     def started(self, now: float) -> None:
-        """A request starts."""
         self._first_start_at = min(self._first_start_at, now)
         self._recent_starts = self._recent_starts * math.exp((self._started_at - now) / MEASURE_S) + 1
         self._started_at = now

@@ -42,8 +42,6 @@ _PART_NAME: Final = re.compile(r"(successes|errors)-e(\d{4,})-r(\d{5,})-(\d{4,})
 
 @dataclass(frozen=True, order=True)
 class PartName:
-    """What a part's file name says."""
-
     kind: PartKind
     epoch: int
     rank: int

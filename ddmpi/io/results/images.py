@@ -59,8 +59,6 @@ class DecodeError(ValueError):
 
 @dataclass(slots=True, frozen=True)
 class Shrunk:
-    """A re-encoded image."""
-
     image: bytes
     original_size: tuple[int, int]
     resized_size: tuple[int, int]

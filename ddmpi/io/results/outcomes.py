@@ -52,7 +52,6 @@ class Outcomes:
         return meant & (self.epochs < epoch)
 
     def count_kinds(self) -> dict[str, int]:
-        """Return errors by kind."""
         counts = Counter(self.kinds)
         del counts[""]
         return dict(counts)

@@ -45,8 +45,6 @@ _SETTLING_THREADS: Final = 8
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """The content of ``publication.json``."""
-
     to: str
     owner: str
     """Made up once; the store's object has the same."""

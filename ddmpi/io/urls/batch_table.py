@@ -69,7 +69,6 @@ class BatchTable:
 
     @property
     def server_count(self) -> int:
-        """How many servers there are."""
         return int(np.count_nonzero(self.is_server))
 
     def ref(self, batch_id: int) -> BatchRef:
@@ -86,7 +85,6 @@ class BatchTable:
         )
 
     def server_of(self, batch_id: int) -> str:
-        """Return ``server_name`` of the batch."""
         return self._server_names[int(self._servers[batch_id])]
 
     def group_of_server(self, server: str, pace_group: str) -> int | None:

@@ -64,7 +64,6 @@ class UrlsIndex:
 
     @property
     def next_addition(self) -> Path:
-        """Where the next rows are added."""
         return self.folder / f"{_ADDED}{self.additions + 1:04d}"
 
     @property

@@ -79,7 +79,6 @@ class Loader:
         self._done: deque[Future[Loaded]] = deque()
 
     def load(self, lane_id: int, batch: BatchRef) -> None:
-        """Begin to read."""
         self._pool.submit(self._load, lane_id, batch).add_done_callback(self._finish)
 
     def _finish(self, future: Future[Loaded]) -> None:

@@ -90,7 +90,6 @@ class Coordinator:
         self._perform(self.core.start(now), now)
 
     def handle(self, rank: int, message: msg.ToCoordinator, now: float) -> None:
-        """Take a downloader's message."""
         match message:
             case msg.Progress(counters=counters):
                 self.tally.counters[rank] = counters
@@ -100,7 +99,6 @@ class Coordinator:
         self._perform(self.core.handle(rank, message, now), now)
 
     def step(self, now: float) -> None:
-        """Do what is due now."""
         if self._may_verify and (found := self._verifier.step()) is not None:
             self.state.remove_marker(found.batch_id)
             self._perform(self.core.reopen(found, now), now)
@@ -228,5 +226,4 @@ class SaveTimer:
         self._due_at = min(self._due_at, self._may_save_at)
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time to save."""
         return now >= self._due_at

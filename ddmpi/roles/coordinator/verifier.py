@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 
 class Verifier:
-    """The verification of one run."""
-
     def __init__(self, state: RunState) -> None:
         self._state = state
         self._queue: deque[tuple[int, int]] = deque()

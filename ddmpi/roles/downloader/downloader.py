@@ -114,7 +114,6 @@ class Downloader:
     # ---- what comes in
 
     def handle(self, message: ToDownloader, now: float) -> None:
-        """Do what rank 0 says."""
         if isinstance(message, Stop):
             log.info("stopping: %s", message.reason.value)
         if self._debug is not None:
@@ -139,7 +138,6 @@ class Downloader:
     # ---- one turn of the loop
 
     def step(self, now: float) -> None:
-        """Do everything that is due now."""
         if self._has_finished:
             return
         self._take_loaded(now)
