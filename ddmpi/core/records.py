@@ -46,26 +46,14 @@ class ErrorKind(str, Enum):
 ERROR_CODE_NETWORK = -1
 ERROR_CODE_LOCAL = -2
 
-_LOCAL_KINDS = frozenset(
-    {
-        ErrorKind.TOO_LARGE,
-        ErrorKind.WRONG_TYPE,
-        ErrorKind.EMPTY_BODY,
-        ErrorKind.REDIRECT,
-        ErrorKind.BLOCKED_ADDRESS,
-        ErrorKind.BAD_URL,
-        ErrorKind.DECODE,
-        ErrorKind.HASH_MISMATCH,
-        ErrorKind.ROBOTS,
-    }
-)
+_NETWORK_KINDS = frozenset(map(ErrorKind, ("dns", "connect", "tls", "timeout", "stalled", "network", "protocol")))
 
 
 def error_code(kind: ErrorKind, http_status: int) -> int:
     """The ``error_code`` column: the HTTP status, -1 for the network, -2 for content or local reasons."""
     if kind is ErrorKind.HTTP_STATUS:
         return http_status
-    return ERROR_CODE_LOCAL if kind in _LOCAL_KINDS else ERROR_CODE_NETWORK
+    return ERROR_CODE_NETWORK if kind in _NETWORK_KINDS else ERROR_CODE_LOCAL
 
 
 class Limits(msgspec.Struct, frozen=True):

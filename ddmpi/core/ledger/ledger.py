@@ -38,12 +38,12 @@ class Ledger:
         """
         self.plan = plan
         self._counts = counts
-        self._batches = BatchAccounts(plan, counts)
-        self._paces = KnownPaces(lambda server: self._group_of(server, server))
-        self._leases = Leases(plan, self._batches, self._paces)
+        self.batches = BatchAccounts(plan, counts)
+        self.paces = KnownPaces(lambda server: self._group_of(server, server))
+        self._leases = Leases(plan, self.batches, self.paces)
         self._parked_since = math.inf  # since when no lane has been able to start anything but probes
         self._stops = False
-        self._stealing = Stealing(plan, self._leases, self._batches)
+        self.stealing = Stealing(plan, self._leases, self.batches)
         self._next_number = 1
         self._withheld_handoffs: dict[int, list[tuple[int, msg.Handoff]]] = {}  # to withheld groups, with their sender
 
@@ -64,11 +64,11 @@ class Ledger:
             withheld: indexes of groups whose limits somebody else uses (they are profiled), until ``admit``.
             decided: samples of the other groups, rows by batch, that are in no part before ``samples_durable``.
         """
-        self._batches.note_sampled(decided)
+        self.batches.note_sampled(decided)
         self._next_number = first_number
-        self._paces.learn(paces, now)
+        self.paces.learn(paces, now)
         if withheld:
-            self._batches.withhold(withheld)
+            self.batches.withhold(withheld)
         return self._flow(now)
 
     def admit(
@@ -86,15 +86,15 @@ class Ledger:
                 nothing to spend.
             decided: as in ``start``.
         """
-        self._batches.note_sampled(decided)
+        self.batches.note_sampled(decided)
         for group, time_s in row_times.items():
             self.plan.row_times[group] = time_s
-        self._paces.learn(paces, now)
-        admitted = self._batches.admit(row_times)
-        actions = self._flow(now, admitted) if self._batches.flowing < 2 * self._big_batch_size else []
+        self.paces.learn(paces, now)
+        admitted = self.batches.admit(row_times)
+        actions = self._flow(now, admitted) if self.batches.flowing < 2 * self._big_batch_size else []
         for group in row_times:
             for rank, handoff in self._withheld_handoffs.pop(group, ()):
-                self._batches.pass_on((handoff.batch.batch_id,))
+                self.batches.pass_on((handoff.batch.batch_id,))
                 actions += self.on_handed_off(rank, (handoff,), now)
         return actions
 
@@ -112,24 +112,20 @@ class Ledger:
             return []
         number = self._next_number
         size = self._big_batch_size if most is None else min(most, self._big_batch_size)
-        members = self._batches.begin_big_batch(number, size)
+        members = self.batches.begin_big_batch(number, size)
         if not members:
             return []
         self._next_number += 1
-        completed = self._batches.complete_whole(members)
+        completed = self.batches.complete_whole(members)
         is_open = [batch_id for batch_id in members if not self._counts.is_complete(batch_id)]
         return self._distribute(number, is_open, now) + completed
-
-    def samples_durable(self, batch_ids: Iterable[int]) -> list[Action]:
-        """The samples of these batches are in parts, which were reported before."""
-        return self._batches.samples_durable(batch_ids)
 
     @property
     def _big_batch_size(self) -> int:
         return len(self.plan.workers) * BATCHES_PER_WORKER
 
     def _flow_if_low(self, now: float) -> list[Action]:
-        if self._batches.waiting and self._batches.flowing < self._big_batch_size / 2:
+        if self.batches.waiting and self.batches.flowing < self._big_batch_size / 2:
             return self._flow(now)
         return []
 
@@ -147,7 +143,7 @@ class Ledger:
             rows.append(self._schedule_row(lease, lease.batch_ids))
         actions.append(BigBatchStarted(number, tuple(rows)))
         if assigns:
-            answered = {rank: msg.Assign(tuple(lanes), self._stealing.answer(rank)) for rank, lanes in assigns.items()}
+            answered = {rank: msg.Assign(tuple(lanes), self.stealing.answer(rank)) for rank, lanes in assigns.items()}
             actions.append(Scatter(answered))
         return actions
 
@@ -194,16 +190,12 @@ class Ledger:
         account.unstarted = message.unstarted
         actions: list[Action] = []
         for part in message.parts:
-            actions += self.on_part(part)
+            actions += self.batches.on_part(part)
         for report in message.lanes:
             actions += self._on_lane(rank, report, now)
         actions += self._flow_if_low(now)
-        actions += self._stealing.on_news(rank, now)
+        actions += self.stealing.on_news(rank, now)
         return actions
-
-    def on_part(self, part: msg.PartReport) -> list[Action]:
-        """Count a published part. Raises TransitionError: the batch would have more outcomes than rows."""
-        return self._batches.on_part(part)
 
     def _on_lane(self, rank: int, report: msg.LaneReport, now: float) -> list[Action]:
         lease = self._leases.get(report.lane_id)
@@ -219,7 +211,7 @@ class Ledger:
         """Keep what a lane has learned, as of the whole group; a pause stops the other lanes of the group too."""
         if not paces:
             return []
-        wait_s = self._paces.report(lease.group, self._leases.part(lease), paces, now)
+        wait_s = self.paces.report(lease.group, self._leases.part(lease), paces, now)
         if not wait_s:
             return []
         # News, not work: the version stays, or a drained lane would end again, and be news to the others again.
@@ -231,7 +223,7 @@ class Ledger:
 
     def reopen(self, found: BatchContent, now: float) -> list[Action]:
         """Schedule a batch again of which verification found rows missing, with what its files really hold."""
-        self._batches.reopen(found)
+        self.batches.reopen(found)
         return self._flow_if_low(now)
 
     # ---- redirected rows
@@ -245,9 +237,9 @@ class Ledger:
 
     def _send_handoffs(self, rank: int, group: str, handoffs: list[msg.Handoff], now: float) -> list[Action]:
         running = self._leases.of_group(group)
-        self._batches.hold(handoff.batch.batch_id for handoff in handoffs)
-        index = self.plan.group_of_server(handoffs[0].server, group) if self._batches.withheld else None
-        if index is not None and index in self._batches.withheld:
+        self.batches.hold(handoff.batch.batch_id for handoff in handoffs)
+        index = self.plan.group_of_server(handoffs[0].server, group) if self.batches.withheld else None
+        if index is not None and index in self.batches.withheld:
             self._withheld_handoffs.setdefault(index, []).extend((rank, handoff) for handoff in handoffs)
             return []
         if running:
@@ -261,31 +253,18 @@ class Ledger:
 
     def on_work_request(self, rank: int, message: msg.WorkRequest, now: float) -> list[Action]:
         """A rank runs low: the next big batch, else lanes of the rank with the most time left."""
-        self._stealing.ask(rank, message.request_id)
+        self.stealing.ask(rank, message.request_id)
         actions = self._flow(now)
-        if self._stealing.is_asking(rank):
-            actions.append(self._stealing.ask_victim(rank, now))
+        if self.stealing.is_asking(rank):
+            actions.append(self.stealing.ask_victim(rank, now))
         return actions
-
-    def on_steal_response(self, rank: int, message: msg.StealResponse, now: float) -> list[Action]:
-        """A victim has answered: what it gives back goes to the thief."""
-        return self._stealing.on_steal_response(rank, message, now)
 
     def tick(self, now: float) -> list[Action]:
         """What is due although no message came."""
         self._parked_since = min(self._parked_since, now) if self._leases.none_runs else math.inf
-        return self._stealing.tick(now)
-
-    @property
-    def steals(self) -> int:
-        """Steals that moved work."""
-        return self._stealing.steals
+        return self.stealing.tick(now)
 
     # ---- what there is, and the end
-
-    def paces(self, now: float) -> dict[str, PaceState]:
-        """What is known of every server's pace, with the waits that are left."""
-        return self._paces.all(now)
 
     def holder(self, lane_id: int) -> int | None:
         """The rank to which the lane is leased, None if it is to none."""
@@ -300,14 +279,6 @@ class Ledger:
         """The lanes of a group that are leased."""
         return [lease.lane_id for lease in self._leases.of_group(group)]
 
-    def rows_final(self) -> int:
-        """Rows that are in published parts."""
-        return self._counts.rows_final
-
-    def open_big_batches(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Big batches that have not ended: their number and batches."""
-        return self._batches.open_big_batches()
-
     @property
     def is_complete(self) -> bool:
         """Every row is final and no lane is out."""
@@ -321,8 +292,8 @@ class Ledger:
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
         """Only parked lanes are out, and nothing can become final before ``final_wait_s`` has passed, or nothing has
         although so long was waited."""
-        is_sampling = self._batches.withheld or self._batches.has_samples
-        if self._batches.waiting or is_sampling or not self._stealing.is_idle:
+        is_sampling = self.batches.withheld or self.batches.has_samples
+        if self.batches.waiting or is_sampling or not self.stealing.is_idle:
             return False
         waited_in_vain = self._leases.none_runs and now - self._parked_since >= final_wait_s
         return waited_in_vain or self._leases.all_parked(now + final_wait_s)
@@ -332,13 +303,13 @@ class Ledger:
         self._leases.validate(
             handoff.batch.batch_id for handoffs in self._withheld_handoffs.values() for _, handoff in handoffs
         )
-        for group in self._batches.withheld:
+        for group in self.batches.withheld:
             if self._leases.of_group(self.plan.group_names[group]):
                 raise AssertionError(f"{self.plan.group_names[group]} is withheld and leased")
 
     def __repr__(self) -> str:
         total, open_batches = len(self._counts), self._counts.incomplete
         return (
-            f"<Ledger: {len(self._leases)} leased, {self._batches.waiting} to flow, "
+            f"<Ledger: {len(self._leases)} leased, {self.batches.waiting} to flow, "
             f"{total - open_batches} of {total} complete>"
         )

@@ -168,8 +168,9 @@ class Rank0Core:
             actions += self._complete_sampled()
             actions += self._start_download(now)
         elif groups:
-            admitted = sampling.admit(self.ledger.plan, groups, self.profiles)
-            actions += self.ledger.admit(admitted.row_times, admitted.paces, now, admitted.decided)
+            row_times = sampling.admit(self.ledger.plan, groups, self.profiles)
+            paces = {group: sampling.paces[group] for group in groups if group in sampling.paces}
+            actions += self.ledger.admit(row_times, paces, now, sampling.decided())
             actions.append(act.BoundChanged(self._note_bound(self.ledger.plan)))
         if sampling.is_drained:
             self.sampling = None
@@ -241,7 +242,7 @@ class Rank0Core:
             case msg.WorkRequest():
                 return ledger.on_work_request(rank, message, now)
             case msg.StealResponse():
-                return ledger.on_steal_response(rank, message, now)
+                return ledger.stealing.on_steal_response(rank, message, now)
             case msg.HandedOff(handoffs):
                 return ledger.on_handed_off(rank, handoffs, now)
 
@@ -261,7 +262,7 @@ class Rank0Core:
             return actions
         actions += self._pauses(self.ledger, message.lanes)
         actions += self.ledger.on_progress(rank, message, now)
-        actions += self.ledger.samples_durable(sampled)
+        actions += self.ledger.batches.samples_durable(sampled)
         return actions
 
     @staticmethod
@@ -348,7 +349,7 @@ class Rank0Core:
     def _end_in_steps(self) -> Iterator[list[act.Action]]:
         """The last steps, a turn each: if the disk fails at one of them, the run ends all the same."""
         if not self._soft_stop.is_readonly:
-            big_batches = self.ledger.open_big_batches() if self.ledger is not None else ()
+            big_batches = self.ledger.batches.open_big_batches() if self.ledger is not None else ()
             yield [act.VerifyRest(tuple(big_batches))]
             yield [act.SaveCheckpoint()]
         yield self._end(self._soft_stop.unfinished)
@@ -378,14 +379,14 @@ class Rank0Core:
     @property
     def steals(self) -> int:
         """Steals that moved work."""
-        return 0 if self.ledger is None else self.ledger.steals
+        return 0 if self.ledger is None else self.ledger.stealing.steals
 
     def paces(self, now: float) -> dict[str, PaceState]:
         """Return what is known of every server's pace: what a checkpoint holds."""
         sampling = self.sampling
         if self.ledger is None:
             return self._paces.all(now) | (sampling.paces if sampling is not None else {})
-        return self.ledger.paces(now) | (sampling.paces_out if sampling is not None else {})
+        return self.ledger.paces.all(now) | (sampling.paces_out if sampling is not None else {})
 
     def holder(self, lane_id: int) -> int | None:
         """Return the rank that fetches with this lane, None if none does."""

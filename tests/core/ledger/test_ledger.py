@@ -159,20 +159,20 @@ def test_the_next_big_batch_flows_in_before_the_last_one_has_drained(make: Make)
 def test_a_batch_is_complete_when_its_parts_hold_all_rows(make: Make) -> None:
     ledger = make(world({"a": 10, "b": 10}))
     started(ledger)
-    assert ledger.on_part(part(0, 4)) == []
-    assert ledger.on_part(part(0, 6, "q", is_errors=True)) == [BatchCompleted(0, 1)]
-    assert ledger.rows_final() == 10
-    assert ledger.open_big_batches() == [(1, (0, 1))]
-    assert ledger.on_part(part(1)) == [BatchCompleted(1, 1), BigBatchEnded(1, (0, 1))]
-    assert ledger.open_big_batches() == []
+    assert ledger.batches.on_part(part(0, 4)) == []
+    assert ledger.batches.on_part(part(0, 6, "q", is_errors=True)) == [BatchCompleted(0, 1)]
+    assert ledger.batches.counts.rows_final == 10
+    assert ledger.batches.open_big_batches() == [(1, (0, 1))]
+    assert ledger.batches.on_part(part(1)) == [BatchCompleted(1, 1), BigBatchEnded(1, (0, 1))]
+    assert ledger.batches.open_big_batches() == []
 
 
 def test_more_outcomes_than_rows_are_a_bug(make: Make) -> None:
     ledger = make(world({"a": 10}))
     started(ledger)
-    ledger.on_part(part(0))
+    ledger.batches.on_part(part(0))
     with pytest.raises(TransitionError, match="10 rows and 11 outcomes"):
-        ledger.on_part(part(0, 1))
+        ledger.batches.on_part(part(0, 1))
 
 
 def test_a_restart_leases_only_what_is_open_with_the_parts_that_hold_the_rest() -> None:
@@ -240,8 +240,8 @@ def test_verification_reopens_a_batch_with_what_its_files_hold(make: Make) -> No
     ended_lane(ledger, rank, lane)
     ((again,),) = lanes_of(ledger.reopen(BatchContent(0, 5, 1, parts=("x",)), 0.0)).values()
     assert again.batches[0].parts == ("x",)
-    assert ledger.rows_final() == 6
-    assert ledger.on_part(part(0, 4))[0] == BatchCompleted(0, 2)
+    assert ledger.batches.counts.rows_final == 6
+    assert ledger.batches.on_part(part(0, 4))[0] == BatchCompleted(0, 2)
 
 
 # ---- servers that are still being profiled
@@ -260,7 +260,7 @@ def test_a_group_that_is_withheld_gets_no_lane_before_it_joins_with_what_was_mea
 def test_a_group_of_which_samples_are_left_is_not_complete_before_it_joins(make: Make) -> None:
     ledger = make(world({"a": 10, "b": 10}))
     rank, lane = only_lane_of(ledger.start(1, {}, 0.0, withheld={0}))
-    assert ledger.on_part(part(0)) == []
+    assert ledger.batches.on_part(part(0)) == []
     ended_lane(ledger, rank, lane)
     assert not ledger.is_complete
     begun, completed, ended = ledger.admit({0: 0.1}, {}, 1.0)
@@ -278,8 +278,8 @@ def test_a_batch_waits_for_its_samples_to_be_durable_before_it_flows_again(make:
     ledger.on_progress(rank, progress(drained(lane), parts=(part(0, 8, "p"),)), 2.0)
     assert not ledger.is_complete
     assert not ledger.is_stuck(1e6, 0.0)
-    assert ledger.on_part(part(0, 2, "q")) == [BatchCompleted(0, 1), BigBatchEnded(1, (0,))]
-    assert ledger.samples_durable((0,)) == []
+    assert ledger.batches.on_part(part(0, 2, "q")) == [BatchCompleted(0, 1), BigBatchEnded(1, (0,))]
+    assert ledger.batches.samples_durable((0,)) == []
     assert ledger.is_complete
 
 
@@ -371,16 +371,16 @@ def test_lanes_that_were_not_started_move_to_the_thief(two: tuple[Ledger, list[L
     ledger, (first, *_) = two
     request = asked(ledger, thief=1, victim=0)
     assert (request.time_s, request.split_lane_id) == (4.0, 0)
-    (action,) = ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
+    (action,) = ledger.stealing.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
     assert action == Send(1, Assign((first,), 1))
     assert ledger.holder(first.lane_id) == 1
-    assert ledger.steals == 1
+    assert ledger.stealing.steals == 1
 
 
 def test_a_victim_with_nothing_to_give_lets_the_thief_wait(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, _ = two
     request = asked(ledger, thief=1, victim=0)
-    assert ledger.on_steal_response(0, StealResponse(request.request_id), 0.0) == [Send(1, NoWork(1, 2.0))]
+    assert ledger.stealing.on_steal_response(0, StealResponse(request.request_id), 0.0) == [Send(1, NoWork(1, 2.0))]
 
 
 def test_a_thief_that_is_refused_waits_longer_each_time(make: Make) -> None:
@@ -393,12 +393,12 @@ def test_a_thief_that_is_refused_waits_longer_each_time(make: Make) -> None:
 def test_a_thief_that_was_refused_gets_work_as_soon_as_there_is_some(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, (first, *_) = two
     request = asked(ledger, thief=1, victim=0)
-    ledger.on_steal_response(0, StealResponse(request.request_id), 0.0)
+    ledger.stealing.on_steal_response(0, StealResponse(request.request_id), 0.0)
     (news,) = ledger.on_progress(0, progress(remaining_s=8.0, unstarted=2), 1.0)
     assert isinstance(news, Send)
     assert isinstance(news.message, StealRequest)
     assert news.rank == 0
-    actions = ledger.on_steal_response(0, StealResponse(news.message.request_id, (first.lane_id,)), 1.0)
+    actions = ledger.stealing.on_steal_response(0, StealResponse(news.message.request_id, (first.lane_id,)), 1.0)
     assert actions == [Send(1, Assign((first,), 0))], "it answers no request"
     assert ledger.on_progress(0, progress(remaining_s=8.0, unstarted=1), 2.0) == [], "the thief has work now"
 
@@ -427,14 +427,14 @@ def test_a_late_answer_of_a_stalled_victim_still_reaches_the_thief(two: tuple[Le
     assert ledger.tick(STEAL_TIMEOUT_S - 0.1) == []
     assert ledger.tick(STEAL_TIMEOUT_S) == [Send(1, NoWork(1, 2.0))]
     assert ledger.tick(STEAL_TIMEOUT_S + 1) == [], "the thief is told once"
-    (action,) = ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 9.0)
+    (action,) = ledger.stealing.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 9.0)
     assert action == Send(1, Assign((first,), 0)), "it answers no request any more"
 
 
 def test_an_answer_that_was_not_asked_for_is_a_bug(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, _ = two
     with pytest.raises(TransitionError, match="was not asked of it"):
-        ledger.on_steal_response(0, StealResponse(99), 0.0)
+        ledger.stealing.on_steal_response(0, StealResponse(99), 0.0)
 
 
 def test_a_victim_is_asked_by_one_thief_at_a_time(make: Make) -> None:
@@ -453,7 +453,7 @@ def test_a_lane_that_moves_takes_along_the_extension_that_its_holder_did_not_see
     handoff = handoff_to(first.group, second.batches[0].batch_id, ledger)
     ledger.on_handed_off(0, [handoff], 0.0)
     ((moved,),) = lanes_of(
-        ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
+        ledger.stealing.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
     ).values()
     assert (moved.version, moved.handoffs) == (1, (handoff,))
 
@@ -473,7 +473,7 @@ def test_a_lane_is_split_with_its_share(make: Make) -> None:
     assert request.split_lane_id == lane.lane_id
     given = tuple(batch.batch_id for batch in lane.batches[3:])
     answer = StealResponse(request.request_id, (), lane.lane_id, given, Limits(0.0, 4))
-    ((new,),) = lanes_of(ledger.on_steal_response(0, answer, 0.0)).values()
+    ((new,),) = lanes_of(ledger.stealing.on_steal_response(0, answer, 0.0)).values()
     assert (new.group, new.share) == ("a", Limits(0.0, 4))
     assert tuple(batch.batch_id for batch in new.batches) == given
     assert isinstance(steal(ledger, 1, 2).message, NoWork), "the group has as many lanes as it may have"
@@ -491,7 +491,7 @@ def test_a_share_given_while_a_split_is_under_way_is_added_not_set(make: Make) -
     given = (lanes[victim].batches[-1].batch_id,)
     cut_off = Limits(0.0, lanes[victim].share.connections // 2)
     answer = StealResponse(request.message.request_id, (), lanes[victim].lane_id, given, cut_off)
-    ((new,),) = lanes_of(ledger.on_steal_response(victim, answer, 0.0)).values()
+    ((new,),) = lanes_of(ledger.stealing.on_steal_response(victim, answer, 0.0)).values()
     extended = [action.message for action in grown if isinstance(action.message, Extend)]
     grown_by = lanes[sibling].share.connections + version * lanes[2].share.connections
     assert [(message.lane_id, message.added) for message in extended] == [
@@ -504,7 +504,9 @@ def test_a_split_without_batches_is_a_bug(make: Make) -> None:
     ledger, lane = fast_halves(make)
     request = asked(ledger, thief=1, victim=0)
     with pytest.raises(TransitionError, match="in a way that it cannot"):
-        ledger.on_steal_response(0, StealResponse(request.request_id, (), lane.lane_id, (), Limits(0.0, 4)), 0.0)
+        ledger.stealing.on_steal_response(
+            0, StealResponse(request.request_id, (), lane.lane_id, (), Limits(0.0, 4)), 0.0
+        )
 
 
 @pytest.mark.parametrize(
@@ -527,7 +529,9 @@ def test_what_a_thief_gets_of_a_group_that_it_serves_already_is_joined_to_its_la
     thief_lane = next(lane for lane in lanes[1] if lane.group == "a")
     ledger.on_progress(0, progress(remaining_s=8.0, unstarted=1), 0.0)
     request = asked(ledger, thief=1, victim=0)
-    extend, answer = ledger.on_steal_response(0, StealResponse(request.request_id, (victim_lane.lane_id,)), 0.0)
+    extend, answer = ledger.stealing.on_steal_response(
+        0, StealResponse(request.request_id, (victim_lane.lane_id,)), 0.0
+    )
     assert extend == Send(1, Extend(thief_lane.lane_id, 1, victim_lane.share, victim_lane.batches))
     assert answer == Send(1, Assign((), 1))
     assert ledger.holder(thief_lane.lane_id) == 1 and ledger.holder(victim_lane.lane_id) is None
@@ -549,8 +553,8 @@ def test_what_is_known_of_a_server_goes_with_its_next_lane_and_waits_run_down(ma
     ledger = make(world({"a": 10}))
     (lane,) = next(iter(lanes_of(ledger.start(1, {"a": PaceState(4.0, 30.0, 2)}, 100.0)).values()))
     assert lane.paces == {"a": PaceState(4.0, 30.0, 2)}
-    assert ledger.paces(120.0) == {"a": PaceState(4.0, 10.0, 2)}
-    assert ledger.paces(500.0) == {"a": PaceState(4.0, 0.0, 2)}
+    assert ledger.paces.all(120.0) == {"a": PaceState(4.0, 10.0, 2)}
+    assert ledger.paces.all(500.0) == {"a": PaceState(4.0, 0.0, 2)}
 
 
 def test_a_learned_rate_is_kept_as_of_the_whole_group(make: Make) -> None:
@@ -558,7 +562,7 @@ def test_a_learned_rate_is_kept_as_of_the_whole_group(make: Make) -> None:
     lanes = started(ledger)
     report = LaneReport(lanes[0][0].lane_id, 0, LaneState.RUNNING, 0.0, {"a": PaceState(200.0)})
     ledger.on_progress(0, progress(report), 0.0)
-    assert ledger.paces(0.0) == {"a": PaceState(400.0)}
+    assert ledger.paces.all(0.0) == {"a": PaceState(400.0)}
 
 
 def test_a_pause_that_one_lane_was_asked_for_stops_its_siblings_once(make: Make) -> None:
@@ -577,7 +581,7 @@ def test_a_lane_that_has_not_heard_of_a_pause_does_not_end_it(make: Make) -> Non
     ignorant = LaneReport(lanes[1][0].lane_id, 0, LaneState.RUNNING, 0.0, {"a": PaceState()})
     ledger.on_progress(0, progress(paused), 0.0)
     ledger.on_progress(1, progress(ignorant), 1.0)
-    assert ledger.paces(2.0)["a"].wait_s == pytest.approx(58.0)
+    assert ledger.paces.all(2.0)["a"].wait_s == pytest.approx(58.0)
 
 
 # ---- the end
@@ -616,7 +620,7 @@ def test_probes_that_nobody_answers_do_not_prolong_a_run(make: Make) -> None:
 def test_counts_for_people(make: Make) -> None:
     ledger = make(world({"a": 20}))
     started(ledger)
-    ledger.on_part(part(0))
+    ledger.batches.on_part(part(0))
     assert repr(ledger) == "<Ledger: 1 leased, 0 to flow, 1 of 2 complete>"
 
 
