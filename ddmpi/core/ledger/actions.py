@@ -80,13 +80,6 @@ class VerifyRest:
 
 
 @dataclass(frozen=True, slots=True)
-class ProfilingBegan:
-    """These many servers are being profiled."""
-
-    servers: int
-
-
-@dataclass(frozen=True, slots=True)
 class Bound:
     """The least time of the download, as planned when it began (``schedule.lower_bound_s``)."""
 
@@ -99,16 +92,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class DownloadBegan:
-    """The first big batch flows out: note when, and the least time."""
-
-    bound: Bound
-
-
-@dataclass(frozen=True, slots=True)
-class BoundChanged:
-    """Servers were profiled meanwhile: note the least time as it is known now."""
-
-    bound: Bound
+    """The first big batch flows out: note when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,5 +123,4 @@ class RunEnded:
 
 
 FileAction = BigBatchStarted | BatchCompleted | BigBatchEnded | ProfilingEnded | SaveCheckpoint | VerifyRest
-Notice = ProfilingBegan | DownloadBegan | BoundChanged | StopBegan
-Action = Send | Scatter | FileAction | Notice | GroupPaused | RunEnded
+Action = Send | Scatter | FileAction | DownloadBegan | StopBegan | GroupPaused | RunEnded

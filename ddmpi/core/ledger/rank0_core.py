@@ -157,7 +157,7 @@ class Rank0Core:
         config = self._config
         self.sampling = Sampling(self._targets, config.limits, config.group_of, config.samples_per_server, now)
         lanes = self.sampling.lanes(config.workers, self._paces.all(now))
-        return [act.ProfilingBegan(len(self._targets)), act.Scatter(lanes)]
+        return [act.Scatter(lanes)]
 
     def _go_on_sampling(self, sampling: Sampling, now: float) -> list[act.Action]:
         """Let those servers join the download that have been sampled."""
@@ -171,7 +171,7 @@ class Rank0Core:
             row_times = sampling.admit(self.ledger.plan, groups, self.profiles)
             paces = {group: sampling.paces[group] for group in groups if group in sampling.paces}
             actions += self.ledger.admit(row_times, paces, now, sampling.decided())
-            actions.append(act.BoundChanged(self._note_bound(self.ledger.plan)))
+            self._note_bound(self.ledger.plan)
         if sampling.is_drained:
             self.sampling = None
             actions += [act.ProfilingEnded(), act.SaveCheckpoint()]
@@ -201,13 +201,13 @@ class Rank0Core:
         actions = self.ledger.start(self._next_number, paces, now, withheld, decided)
         if not any(isinstance(action, act.Scatter) for action in actions):
             actions.append(act.Scatter({}))
-        return [act.DownloadBegan(self._note_bound(plan)), *actions]
+        self._note_bound(plan)
+        return [act.DownloadBegan(), *actions]
 
-    def _note_bound(self, plan: Plan) -> act.Bound:
+    def _note_bound(self, plan: Plan) -> None:
         """Note the least time by what is known of the servers by now."""
         bound_s, slowest = lower_bound_s(plan, self._rows_left)
         self.bound = act.Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", self._began_at)
-        return self.bound
 
     # ---- messages
 

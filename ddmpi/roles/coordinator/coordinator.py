@@ -88,6 +88,8 @@ class Coordinator:
             self.set_overrides(self._overrides)
         self._saves.begin(now)
         self._perform(self.core.start(now), now)
+        if self.core.sampling is not None:
+            log.info("profiling the servers of %d groups", self.core.sampling.progress[1])
 
     def handle(self, rank: int, message: msg.ToCoordinator, now: float) -> None:
         match message:
@@ -150,8 +152,12 @@ class Coordinator:
                     if unfinished:
                         log.error("ranks that did not finish in time: %s", list(unfinished))
                     self._on_end(ending)
-                case act.ProfilingBegan() | act.DownloadBegan() | act.BoundChanged() | act.StopBegan():
-                    self._note(action)
+                case act.DownloadBegan():
+                    self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
+                    log.info("downloading: %r", self.core.ledger)
+                case act.StopBegan(reason, is_stuck):
+                    stuck = ": only parked servers are left" if is_stuck else ""
+                    log.info("stopping all ranks: %s%s (%d steals)", reason.value, stuck, self.core.steals)
                 case _:
                     self._write(action, now)
 
@@ -177,26 +183,11 @@ class Coordinator:
             case _:
                 raise TypeError(f"unknown action {action!r}")
 
-    def _note(self, action: act.Notice) -> None:
-        match action:
-            case act.ProfilingBegan(servers):
-                log.info("profiling %d servers", servers)
-            case act.DownloadBegan(bound):
-                self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
-                self._note_bound(bound)
-                log.info("downloading: %r", self.core.ledger)
-            case act.BoundChanged(bound):
-                self._note_bound(bound)
-            case act.StopBegan(reason, is_stuck):
-                stuck = ": only parked servers are left" if is_stuck else ""
-                log.info("stopping all ranks: %s%s (%d steals)", reason.value, stuck, self.core.steals)
-
-    def _note_bound(self, bound: act.Bound) -> None:
-        self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
-
     def _save(self, now: float) -> None:
         began_at = time.monotonic()
         self._saves.begin(now)
+        if (bound := self.core.bound) is not None:
+            self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
         self.state.save(self.core.paces(now))
         self._saves.saved(now, time.monotonic() - began_at)
 
