@@ -36,11 +36,8 @@ MOST_PROBLEMS = 20
 
 
 def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
-    """Do what was asked for; returns the exit code.
-
-    Raises:
-        DdmpiError: config, input or output folder cannot be read.
-    """
+    """Do what was asked for; returns the exit code. Raises DdmpiError: config, input or output folder cannot be
+    read."""
     config = config_module.load(arguments.config)
     layout = configured_layout(config)
     out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)

@@ -37,11 +37,8 @@ BATCH_BYTES = 700
 def show_plan(
     config: Config, layout: Layout, environment: Mapping[str, str], ranks: int | None, out: RichConsole
 ) -> int:
-    """Partition the input if that has not been done, then predict; returns the exit code.
-
-    Raises:
-        DdmpiError: input or output folder cannot be read, or written.
-    """
+    """Partition the input if that has not been done, then predict; returns the exit code. Raises DdmpiError: input or
+    output folder cannot be read, or written."""
     is_new = not layout.batches_table.exists()
     if is_new:
         lock = own_output(layout, environment)

@@ -204,7 +204,6 @@ class Config(Keys):
         return self.downloader_parameters.max_redirects
 
     def obeys_robots(self, server: str) -> bool:
-        """Return whether the server's robots.txt counts."""
         rule = self.rules.find(server)
         return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
 
@@ -220,7 +219,6 @@ class Config(Keys):
 
     @property
     def row_filter(self) -> RowFilter | None:
-        """``filter``, parsed."""
         return None if self.filter is None else parse_filter(self.filter)
 
     def max_lanes(self, batches: int) -> int:
@@ -247,7 +245,6 @@ class Config(Keys):
 
     @property
     def allowed_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """``allow_private_addresses`` as networks."""
         return tuple(map(ipaddress.ip_network, self.downloader_parameters.allow_private_addresses))
 
     def semantic(self) -> dict[str, object]:
@@ -283,7 +280,6 @@ class Config(Keys):
 
     @classmethod
     def from_json(cls, data: bytes) -> Config:
-        """Read what ``to_json`` returned."""
         return cls.model_validate_json(data)
 
 
@@ -292,11 +288,8 @@ ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
 
 
 def load(path: Path) -> Config:
-    """Return the config in a YAML file.
-
-    Raises:
-        ConfigError: the file cannot be read, is no YAML, has a key twice, or holds what ``parse`` refuses.
-    """
+    """Return the config in a YAML file. Raises ConfigError: the file cannot be read, is no YAML, has a key twice, or
+    holds what ``parse`` refuses."""
     data, doubled = read_yaml_file(path)
     return parse(data, str(path), doubled)
 

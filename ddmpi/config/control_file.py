@@ -42,16 +42,12 @@ class ControlFile(Section):
     stop: bool = Field(default=False, description="Stop softly; the same command goes on later.")
 
     def rules(self) -> tuple[ControlOverride, ...]:
-        """Return its rules, in order."""
         return tuple(rule.rule() for rule in self.servers)
 
 
 def parse_control(text: str, source: str) -> ControlFile:
-    """Return the content of a control file; an empty one asks for nothing.
-
-    Raises:
-        ConfigError: with all problems, one line each; ``source`` is named.
-    """
+    """Return the content of a control file; an empty one asks for nothing. Raises ConfigError: with all problems, one
+    line each; ``source`` is named."""
     data, problems = read_yaml(text, source)
     try:
         parsed = ControlFile.model_validate({} if data is None else data)

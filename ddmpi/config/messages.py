@@ -62,11 +62,8 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
-    """Return the data of a YAML text, and the keys that stand twice in a mapping, as problems.
-
-    Raises:
-        ConfigError: the text is not one YAML document; ``source`` is named.
-    """
+    """Return the data of a YAML text, and the keys that stand twice in a mapping, as problems. Raises ConfigError: the
+    text is not one YAML document; ``source`` is named."""
     try:
         loader = _Loader(text)  # which reads the first characters at once
         return loader.get_single_data(), loader.doubled
@@ -75,10 +72,8 @@ def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
 
 
 def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequence[str]) -> str:
-    """Return one line for one of pydantic's errors: dotted path, value, what was expected.
-
-    ``legacy`` names dotted keys that are accepted elsewhere but must not be suggested.
-    """
+    """Return one line for one of pydantic's errors: dotted path, value, what was expected. ``legacy`` names dotted keys
+    that are accepted elsewhere but must not be suggested."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "invalid_key":
         path = (*path[:-1], str(path[-1]))

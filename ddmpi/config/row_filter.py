@@ -64,11 +64,8 @@ class RowFilter:
     _evaluate: _Evaluate
 
     def keeps(self, columns: Columns, rows: int) -> npt.NDArray[np.bool_]:
-        """Return (n,) which rows to keep. ``columns`` has those that are there, of ``rows`` values each.
-
-        Raises:
-            pa.ArrowException: a column's type does not go with what it is compared with.
-        """
+        """Return (n,) which rows to keep. ``columns`` has those that are there, of ``rows`` values each. Raises
+        pa.ArrowException: a column's type does not go with what it is compared with."""
         absent = {name: pa.nulls(rows, pa.string()) for name in self.optional - columns.keys()}
         result = self._evaluate({**columns, **absent})
         if not pa.types.is_boolean(result.type):
@@ -79,11 +76,7 @@ class RowFilter:
 
 
 def parse_filter(text: str) -> RowFilter:
-    """Read a filter.
-
-    Raises:
-        ValueError: what is wrong with it, for the person who wrote it.
-    """
+    """Read a filter. Raises ValueError: what is wrong with it, for the person who wrote it."""
     if len(text) > MAX_CHARS:
         raise ValueError(f"a filter of at most {MAX_CHARS} characters")
     try:

@@ -28,11 +28,8 @@ class RuleFile(Section):
 
 
 def rules_from(names: Iterable[str]) -> ServerRules:
-    """Return the rules of these files (paths, or ``KNOWN_HOSTS``), in order.
-
-    Raises:
-        ConfigError: what is wrong with the first one that cannot be used.
-    """
+    """Return the rules of these files (paths, or ``KNOWN_HOSTS``), in order. Raises ConfigError: what is wrong with the
+    first one that cannot be used."""
     rules = ServerRules(())
     for name in names:
         rules = rules.followed_by(_known_hosts() if name == KNOWN_HOSTS else _rules_in(Path(name)))
@@ -56,11 +53,8 @@ def _rules_in(path: Path) -> ServerRules:
 
 
 def read_yaml_file(path: Path) -> tuple[object, list[str]]:
-    """Return the data of a YAML file, and the keys that stand twice in a mapping, as problems.
-
-    Raises:
-        ConfigError: the file cannot be read or is no YAML.
-    """
+    """Return the data of a YAML file, and the keys that stand twice in a mapping, as problems. Raises ConfigError: the
+    file cannot be read or is no YAML."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -237,10 +237,8 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return self
 
     def find(self, server: str) -> ServerRule | None:
-        """Return the rule for a canonical server name, or None.
-
-        A server whose own name is the name of a group belongs to that group: it could not have limits of its own.
-        """
+        """Return the rule for a canonical server name, or None. A server whose own name is the name of a group belongs
+        to that group: it could not have limits of its own."""
         if not server.endswith(self._tails):
             return None
         cache = self._cache
@@ -253,10 +251,8 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
         return cache[server]
 
     def followed_by(self, others: ServerRules) -> ServerRules:
-        """Return these rules, then the others.
-
-        A group of the others that is named here has the limits that it has here, and so have addresses.
-        """
+        """Return these rules, then the others. A group of the others that is named here has the limits that it has
+        here, and so have addresses."""
         own = {rule.shared_by: rule for rule in self.root if rule.shared_by is not None}
         adapted = (
             own[rule.shared_by].model_copy(update={"match": rule.match}) if rule.shared_by in own else rule
@@ -381,7 +377,6 @@ class Expected(Section):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that are named."""
         return tuple(name for name in (self.hash_column, self.bytes_column) if name is not None)
 
 
@@ -394,7 +389,6 @@ class Metrics(Section):
     )
 
     def prometheus_path(self, logs: Path) -> Path:
-        """Return where the Prometheus file goes."""
         return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
 
 

@@ -111,11 +111,8 @@ class ControlOverride(msgspec.Struct, frozen=True):
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
-    """The first message to each rank: the output folder is initialized, and this run is its ``epoch``-th.
-
-    ``config`` is the job's, as JSON; ``report_interval_s``: how often to send ``Progress`` when there is nothing
-    urgent.
-    """
+    """The first message to each rank: the output folder is initialized, and this run is its ``epoch``-th. ``config`` is
+    the job's, as JSON; ``report_interval_s``: how often to send ``Progress`` when there is nothing urgent."""
 
     epoch: int
     config: bytes
@@ -159,10 +156,8 @@ class NoWork(msgspec.Struct, frozen=True, tag=True):
 
 
 class StealRequest(msgspec.Struct, frozen=True, tag=True):
-    """Give back lanes that have not started, worth about ``time_s``; answered by ``StealResponse``.
-
-    When there is none and ``split_lane_id`` > 0, split that lane: half of its batches and half of its share.
-    """
+    """Give back lanes that have not started, worth about ``time_s``; answered by ``StealResponse``. When there is none
+    and ``split_lane_id`` > 0, split that lane: half of its batches and half of its share."""
 
     request_id: int
     time_s: float
@@ -246,9 +241,7 @@ class WorkRequest(msgspec.Struct, frozen=True, tag=True):
 
 class StealResponse(msgspec.Struct, frozen=True, tag=True):
     """Answers ``StealRequest``: the lanes given back, or the part cut off of ``split_lane_id``, or neither.
-
-    ``split_share`` is what the cut-off part may use; the holder has reduced its own share by it before it says so.
-    """
+    ``split_share`` is what the cut-off part may use; the holder has reduced its own share by it before it says so."""
 
     request_id: int
     lane_ids: tuple[int, ...] = ()
@@ -355,11 +348,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes | bytearray | memoryview) -> Message:
-    """The message of these bytes.
-
-    Raises:
-        msgspec.DecodeError: not a known message, or a field of the wrong type.
-    """
+    """The message of these bytes. Raises msgspec.DecodeError: not a known message, or a field of the wrong type."""
     try:
         return _decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:  # msgspec has no error of its own for these
@@ -373,9 +362,7 @@ def report_interval_s(workers: int) -> float:
 
 def line_of(message: msgspec.Struct) -> str:
     """Return the message as one line of a log, without control characters: ``StealRequest(request_id=3, time_s=12.5)``.
-
-    Fields that have their default are left out.
-    """
+    Fields that have their default are left out."""
     text = _text(message)
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
 

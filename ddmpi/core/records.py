@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from operator import add, sub
 
 import msgspec
 
@@ -45,26 +46,14 @@ class ErrorKind(str, Enum):
 ERROR_CODE_NETWORK = -1
 ERROR_CODE_LOCAL = -2
 
-_LOCAL_KINDS = frozenset(
-    {
-        ErrorKind.TOO_LARGE,
-        ErrorKind.WRONG_TYPE,
-        ErrorKind.EMPTY_BODY,
-        ErrorKind.REDIRECT,
-        ErrorKind.BLOCKED_ADDRESS,
-        ErrorKind.BAD_URL,
-        ErrorKind.DECODE,
-        ErrorKind.HASH_MISMATCH,
-        ErrorKind.ROBOTS,
-    }
-)
+_NETWORK_KINDS = frozenset(map(ErrorKind, ("dns", "connect", "tls", "timeout", "stalled", "network", "protocol")))
 
 
 def error_code(kind: ErrorKind, http_status: int) -> int:
     """The ``error_code`` column: the HTTP status, -1 for the network, -2 for content or local reasons."""
     if kind is ErrorKind.HTTP_STATUS:
         return http_status
-    return ERROR_CODE_LOCAL if kind in _LOCAL_KINDS else ERROR_CODE_NETWORK
+    return ERROR_CODE_NETWORK if kind in _NETWORK_KINDS else ERROR_CODE_LOCAL
 
 
 RESULT_COLUMNS = frozenset(
@@ -91,51 +80,25 @@ class Limits(msgspec.Struct, frozen=True):
         return self.bytes_per_hour > 0 or self.bytes_per_day > 0
 
     def divided(self, parts: int) -> list[Limits]:
-        """Return shares that add up to these limits, none of them without a connection.
-
-        Raises:
-            ValueError: more parts than connections.
-        """
+        """Return shares that add up to these limits, none of them without a connection. Raises ValueError: more parts
+        than connections."""
         if parts > self.connections:
             raise ValueError(f"{parts} lanes cannot share {self.connections} connections")
         each, extra = divmod(self.connections, parts)
-        return [
-            Limits(
-                self.rate_per_s / parts,
-                each + (1 if i < extra else 0),
-                self.bytes_per_s / parts,
-                self.bytes_per_day / parts,
-                self.bytes_per_hour / parts,
-            )
-            for i in range(parts)
-        ]
+        part = Limits(*(value / parts for value in msgspec.structs.astuple(self)))
+        return [msgspec.structs.replace(part, connections=each + (i < extra)) for i in range(parts)]
 
     def plus(self, other: Limits) -> Limits:
-        """Return both shares together."""
-        return Limits(
-            self.rate_per_s + other.rate_per_s,
-            self.connections + other.connections,
-            self.bytes_per_s + other.bytes_per_s,
-            self.bytes_per_day + other.bytes_per_day,
-            self.bytes_per_hour + other.bytes_per_hour,
-        )
+        return Limits(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     def minus(self, part: Limits) -> Limits:
         """Return what is left of this share when a part of it is given away."""
-        return Limits(
-            self.rate_per_s - part.rate_per_s,
-            self.connections - part.connections,
-            self.bytes_per_s - part.bytes_per_s,
-            self.bytes_per_day - part.bytes_per_day,
-            self.bytes_per_hour - part.bytes_per_hour,
-        )
+        return Limits(*map(sub, msgspec.structs.astuple(self), msgspec.structs.astuple(part)))
 
 
 class PaceState(msgspec.Struct, frozen=True):
     """What is worth keeping of a pace when its lane moves or the run ends. All durations count from the message.
-
-    ``spent_hour`` and ``spent_day`` are (seconds left, bytes) as in ``byte_limits``.
-    """
+    ``spent_hour`` and ``spent_day`` are (seconds left, bytes) as in ``byte_limits``."""
 
     rate_per_s: float = 0.0
     wait_s: float = 0.0

@@ -50,11 +50,7 @@ def success_parts(layout: Layout) -> list[str]:
 
 
 def row_groups(layout: Layout, part: str) -> list[RowGroup]:
-    """Return the row groups of one part, as its footer tells.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Return the row groups of one part, as its footer tells. Raises StorageError: it cannot be read."""
     with reading(layout, part) as path, pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
         return [
@@ -97,17 +93,10 @@ def fingerprint(groups: Iterable[RowGroup]) -> str:
 
 @contextmanager
 def reading(layout: Layout, part: str) -> Iterator[Path | pa.NativeFile]:
-    """Open a part with all of its columns, on disk or in an object store; errors in the block name it.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Open a part with all of its columns, on disk or in an object store; errors in the block name it. Raises
+    StorageError: it cannot be read."""
     path = layout.root / part
     try:
         yield with_images(layout, part)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise StorageError(f"cannot read part {path}: {error}") from error
-
-
-def _column_bytes(group: pq.RowGroupMetaData) -> Iterator[int]:
-    return (group.column(index).total_compressed_size for index in range(group.num_columns))

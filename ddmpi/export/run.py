@@ -39,8 +39,6 @@ _FALLBACK_ALGORITHM: Final = "sha256"
 
 
 class Places:
-    """The paths of the target folder."""
-
     def __init__(self, target: Path) -> None:
         self.target = target
         self.state = target / ".export"
@@ -122,11 +120,8 @@ def _algorithm(layout: Layout) -> str:
 
 
 def _own(places: Places, options: Options, source: str, environment: Mapping[str, str]) -> OutputLock:
-    """Make the folder ours, or find that it is; then clear what a killed export has left.
-
-    Raises:
-        OutputError: it holds another export or other files, or another process exports into it.
-    """
+    """Make the folder ours, or find that it is; then clear what a killed export has left. Raises OutputError: it holds
+    another export or other files, or another process exports into it."""
     wanted = {"version": __version__, "options": asdict(options), "source": source}
     if not places.state.exists() and places.target.exists() and any(places.target.iterdir()):
         raise OutputError(f"{places.target} is not empty; export into a new folder")

@@ -39,11 +39,8 @@ Entries = npt.NDArray[np.uint64]
 
 
 def find_duplicates(layout: Layout, parts: Sequence[str], ranks: Ranks) -> npt.NDArray[np.int64]:
-    """Return the sorted row numbers of all files whose bytes an earlier row has, on all ranks. Collective.
-
-    Raises:
-        StorageError: a part cannot be read.
-    """
+    """Return the sorted row numbers of all files whose bytes an earlier row has, on all ranks. Collective. Raises
+    StorageError: a part cannot be read."""
     own = [_entries(layout, part) for part in parts[ranks.Get_rank() :: ranks.Get_size()]]
     entries = np.concatenate([np.empty((0, 3), np.uint64), *own])
     owners = entries[:, 0] % np.uint64(ranks.Get_size())
@@ -75,10 +72,8 @@ def _entries(layout: Layout, part: str) -> Entries:
 
 
 def choose(rows: pa.Table, options: Options, duplicates: npt.NDArray[np.int64]) -> tuple[Mask, dict[str, int]]:
-    """Return (n,) which rows to export as far as their columns tell, and how many are left out by reason.
-
-    ``rows`` need not have the image; ``duplicates`` are sorted row numbers.
-    """
+    """Return (n,) which rows to export as far as their columns tell, and how many are left out by reason. ``rows`` need
+    not have the image; ``duplicates`` are sorted row numbers."""
     kept = np.ones(rows.num_rows, np.bool_)
     left_out: dict[str, int] = {}
     for reason, applies in _objections(rows, options, duplicates):
@@ -123,10 +118,7 @@ class Picture:
 
 def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Picture | str]:
     """Return a function of a body and the digest that it must have: the image to export, or the reason to leave it out.
-
-    Raises:
-        SetupError: images are to be decoded, and OpenCV is not installed.
-    """
+    Raises SetupError: images are to be decoded, and OpenCV is not installed."""
     shrink = make_shrink(options.resize or _LARGEST_SIDE) if options.resize or options.check else None
 
     def look(body: bytes, stated: str) -> Picture | str:

@@ -47,11 +47,8 @@ class ShardMaker:
     look: Callable[[bytes, str], Picture | str]
 
     def make(self, shard: Shard, name: str) -> ShardCounts:
-        """Write one shard; none where no row of it is exported.
-
-        Raises:
-            StorageError: a part cannot be read, or the target cannot be written.
-        """
+        """Write one shard; none where no row of it is exported. Raises StorageError: a part cannot be read, or the
+        target cannot be written."""
         counts = ShardCounts()
         try:
             writer = open_shard(self.options.to, self.temporary, self.target, name)

@@ -44,10 +44,8 @@ def die_with_launcher(environment: Mapping[str, str]) -> None:
 
 
 def terminal_columns() -> int | None:
-    """Return the width of the terminal that gets our standard output, None if a file or a pipe gets it.
-
-    A launcher puts a pipe between rank 0 and the terminal that it writes to itself: then that terminal counts.
-    """
+    """Return the width of the terminal that gets our standard output, None if a file or a pipe gets it. A launcher puts
+    a pipe between rank 0 and the terminal that it writes to itself: then that terminal counts."""
     if sys.stdout.isatty():
         return os.get_terminal_size(sys.stdout.fileno()).columns
     try:

@@ -18,10 +18,8 @@ _GONE = "Invalid job id specified"
 
 
 def end_time(environment: Mapping[str, str]) -> float | None:
-    """Return when this job's allocation ends (seconds since 1970), None outside Slurm or without a limit.
-
-    Slurm sets ``SLURM_JOB_END_TIME`` from 23.02 on; before, the controller has to be asked.
-    """
+    """Return when this job's allocation ends (seconds since 1970), None outside Slurm or without a limit. Slurm sets
+    ``SLURM_JOB_END_TIME`` from 23.02 on; before, the controller has to be asked."""
     known = environment.get("SLURM_JOB_END_TIME", "")
     if known.isdigit():
         return float(known)

@@ -105,8 +105,6 @@ def _interpolated(x: Sequence[float], y: Sequence[float], at: Sequence[float]) -
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where values and times lie."""
-
     top: float
     step: float
     span_s: float

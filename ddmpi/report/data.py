@@ -33,8 +33,6 @@ class Point:
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run over the output folder."""
-
     number: int
     began: str
     seconds: float
@@ -62,7 +60,6 @@ class ServerLine:
 
     @property
     def pending(self) -> int:
-        """Rows without an outcome."""
         return self.rows - self.successes - self.errors
 
 
@@ -117,7 +114,6 @@ class Snapshot:
     errors: int
     bytes: int
     servers_active: int
-    ranks: int
     note: str = ""
     """What a person would wonder about: why there is no speed, or why it says little yet."""
     unit: str = "rows"
@@ -125,8 +121,6 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of a run."""
-
     rows: int
     successes: int
     errors: int

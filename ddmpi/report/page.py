@@ -68,7 +68,6 @@ def _breakable(name: str) -> Markup:
 
 
 def render(report: Report) -> str:
-    """Return the report as HTML."""
     script = _source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     summary = report.summary

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ddmpi.core.protocol import Begin, Exit, Message, StopReason, ToCoordinator
@@ -29,39 +30,27 @@ LONGEST_WAIT_S = 1.0
 LEAVE_TIMEOUT_S = 5.0
 
 
+@dataclass
 class Loop:
-    """One rank's loop.
-
-    Args:
-        make_downloader: called when the coordinator says ``Begin``.
-        coordinator: on rank 0.
-        on_turn: called on rank 0 each turn with ``now`` (the progress display).
-    """
-
-    def __init__(
-        self,
-        mailbox: Mailbox,
-        signals: Signals,
-        make_downloader: Callable[[Begin], Downloader],
-        coordinator: Coordinator | None = None,
-        on_turn: Callable[[float], None] | None = None,
-    ) -> None:
-        self._mailbox = mailbox
-        self._signals = signals
-        self._make_downloader = make_downloader
-        self._coordinator = coordinator
-        self._on_turn = on_turn
-        self._downloader: Downloader | None = None
-        self._exit: Exit | None = None
-        self._poll_s = POLL_LEAST_S
-        self._asked_to_stop = False
+    mailbox: Mailbox
+    signals: Signals
+    make_downloader: Callable[[Begin], Downloader]
+    """Called when the coordinator says ``Begin``."""
+    coordinator: Coordinator | None = None
+    """On rank 0."""
+    on_turn: Callable[[float], None] | None = None
+    """Called on rank 0 each turn with ``now`` (the progress display)."""
+    _downloader: Downloader | None = None
+    _exit: Exit | None = None
+    _poll_s: float = POLL_LEAST_S
+    _asked_to_stop: bool = False
 
     def run(self) -> Exit:
         """Until the coordinator says ``Exit``; gives that message."""
-        if self._coordinator is not None:
+        if self.coordinator is not None:
             now = time.monotonic()
-            self._guarded(self._coordinator, lambda coordinator: coordinator.start(now), now)
-        while self._exit is None or self._mailbox.unsent:
+            self._guarded(self.coordinator, lambda coordinator: coordinator.start(now), now)
+        while self._exit is None or self.mailbox.unsent:
             self._turn()
         if self._downloader is not None:
             self._downloader.close()
@@ -69,18 +58,18 @@ class Loop:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        arrived = self._mailbox.poll()
+        arrived = self.mailbox.poll()
         self._poll_s = POLL_LEAST_S if arrived else min(POLL_MOST_S, self._poll_s * 2)
         for source, message in arrived:
             self._dispatch(source, message, now)
         self._pass_signal_on(now)
-        if self._coordinator is not None:
-            self._step_coordinator(self._coordinator, now)
-            self._exit = self._coordinator.exit
+        if self.coordinator is not None:
+            self._guarded(self.coordinator, lambda it: it.step(now), now)
+            self._exit = self.coordinator.exit
         if self._downloader is not None:
             self._step_downloader(self._downloader, now)
-        if self._on_turn is not None:
-            self._on_turn(now)
+        if self.on_turn is not None:
+            self.on_turn(now)
         self._wait()
 
     def _dispatch(self, source: int, message: Message, now: float) -> None:
@@ -89,32 +78,26 @@ class Loop:
                 self._exit = message
             case Begin():
                 self._downloader = self._begun(message)
-                self._downloader.watch(self._signals.fd, self._signals.drain)
+                self._downloader.watch(self.signals.fd, self.signals.drain)
             case _ if isinstance(message, ToCoordinator):
-                if self._coordinator is None:
+                if self.coordinator is None:
                     raise TypeError(f"rank {source} sent {message!r} to a rank that is not the coordinator")
-                self._guarded(self._coordinator, lambda coordinator: coordinator.handle(source, message, now), now)
+                self._guarded(self.coordinator, lambda coordinator: coordinator.handle(source, message, now), now)
             case _:
                 if self._downloader is None:
                     raise TypeError(f"{message!r} came before Begin")
                 self._downloader.handle(message, now)
 
     def _begun(self, message: Begin) -> Downloader:
-        """What this rank alone cannot use, as its node lacks it, ends all: they would wait for it for ever.
-
-        Raises:
-            StorageError: see above.
-        """
+        """What this rank alone cannot use, as its node lacks it, ends all: they would wait for it for ever. Raises
+        StorageError: see above."""
         try:
             with machine_faults():
-                return self._make_downloader(message)
+                return self.make_downloader(message)
         except SetupError as error:
-            if self._coordinator is not None:
+            if self.coordinator is not None:
                 raise
             raise StorageError(f"cannot begin: {error}") from error
-
-    def _step_coordinator(self, coordinator: Coordinator, now: float) -> None:
-        self._guarded(coordinator, lambda it: it.step(now), now)
 
     @staticmethod
     def _guarded(coordinator: Coordinator, action: Callable[[Coordinator], None], now: float) -> None:
@@ -135,12 +118,12 @@ class Loop:
             downloader.fail(StorageError(str(error)))
 
     def _pass_signal_on(self, now: float) -> None:
-        if self._signals.stop is None or self._asked_to_stop:
+        if self.signals.stop is None or self._asked_to_stop:
             return
         if self._downloader is not None:
             self._downloader.ask_to_stop(StopReason.SIGNAL)
-        elif self._coordinator is not None:
-            self._coordinator.stop(StopReason.SIGNAL, now)
+        elif self.coordinator is not None:
+            self.coordinator.stop(StopReason.SIGNAL, now)
         else:
             return  # it came before there was anything to stop
         self._asked_to_stop = True
@@ -148,16 +131,16 @@ class Loop:
     def _wait(self) -> None:
         if self._exit is not None:
             timeout_s = POLL_LEAST_S
-        elif self._coordinator is not None and self._coordinator.is_busy:
+        elif self.coordinator is not None and self.coordinator.is_busy:
             timeout_s = 0.0
         else:
-            timeout_s = self._poll_s if self._mailbox.size > 1 else LONGEST_WAIT_S
-        if self._mailbox.has_local:
+            timeout_s = self._poll_s if self.mailbox.size > 1 else LONGEST_WAIT_S
+        if self.mailbox.has_local:
             timeout_s = 0.0
         if self._downloader is not None:
             self._downloader.wait(timeout_s)
         else:
-            self._signals.wait(timeout_s)
+            self.signals.wait(timeout_s)
 
 
 def leave(mailbox: Mailbox, signals: Signals) -> bool:

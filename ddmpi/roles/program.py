@@ -39,11 +39,8 @@ def run(
     environment: Mapping[str, str],
     signals: Signals,
 ) -> int:
-    """Run this rank to its end; gives the exit code, the same on all ranks. ``read_config`` is called on rank 0.
-
-    Raises:
-        SetupError: on all ranks alike (a library is too old).
-    """
+    """Run this rank to its end; gives the exit code, the same on all ranks. ``read_config`` is called on rank 0. Raises
+    SetupError: on all ranks alike (a library is too old)."""
     check_libraries()
     mailbox = Mailbox(comm)
     make_downloader = _downloader_maker(mailbox, share_of_cores(os.sched_getaffinity(0), cores_of_downloaders(comm)))

@@ -19,7 +19,7 @@ def new_console() -> Console:
 
 
 def clustering(rows_done: int, rows: int) -> Snapshot:
-    return Snapshot(PARTITIONING, rows, rows_done, 0, 0, 0, 4)
+    return Snapshot(PARTITIONING, rows, rows_done, 0, 0, 0)
 
 
 def test_clustering_shows_rows_per_second_and_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_there_is_no_line_before_there_is_something_to_say(capsys: pytest.Captur
     console = new_console()
     for now in (0.0, 0.3, 0.6, 0.9):
         console.show(clustering(int(1_000 * now), 1_000), now)
-    profiling = Snapshot("profiling", 5_000, 30, 1, 60_000, 3, 4, "1 of 40 servers profiled")
+    profiling = Snapshot("profiling", 5_000, 30, 1, 60_000, 3, "1 of 40 servers profiled")
     for now in (2, 2.5, 3):
         console.show(replace(profiling, rows_done=round(100 * now), bytes=int(1e6 * now)), now)
     assert capsys.readouterr().out.splitlines() == [
@@ -47,9 +47,9 @@ def test_there_is_no_line_before_there_is_something_to_say(capsys: pytest.Captur
 def test_the_speed_of_another_stage_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
     console = new_console()
     for now in range(10):
-        console.show(Snapshot("profiling", 5_000, 100 * now, 0, 0, 1, 4, "1 of 40 servers profiled"), now)
+        console.show(Snapshot("profiling", 5_000, 100 * now, 0, 0, 1, "1 of 40 servers profiled"), now)
     for now, rows in ((10, 900), (12, 901)):
-        console.show(Snapshot("downloading", 5_000, rows, 0, 0, 1, 4), now)
+        console.show(Snapshot("downloading", 5_000, rows, 0, 0, 1), now)
     assert capsys.readouterr().out.splitlines()[-1] == (
         "downloading: 901 of 5,000 rows (18.0 %), 0.5 files/s, 0.0 MB/s, ETA 2 h 16 min, 0 errors, 1 server active"
     )
@@ -87,7 +87,7 @@ def test_the_reporter_tells_of_addresses(capsys: pytest.CaptureFixture[str]) -> 
     ]
     console = new_console()
     for now, done in ((0.0, 0), (2.0, 1000)):
-        console.show(Snapshot(LOOKING_UP, 5000, done, 0, 0, 0, 4, unit="names"), now)
+        console.show(Snapshot(LOOKING_UP, 5000, done, 0, 0, 0, unit="names"), now)
     assert capsys.readouterr().out.splitlines() == [
         "looking up addresses: 1,000 of 5,000 names (20.0 %), 500 names/s, ETA 8.0 s"
     ]

@@ -17,27 +17,11 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ddmpi.core import protocol as msg
 from ddmpi.core.frontier.held_lane import MOST_PACKED_DEMAND, busy_connections
 from ddmpi.core.frontier.lane_table import MOST_RUNNING_LANES, lanes_to_give, wants_work
 from ddmpi.core.frontier.stealing import WorkRequests
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S
-from ddmpi.core.protocol import (
-    REPORT_INTERVAL_S,
-    Assign,
-    Counters,
-    Extend,
-    Lane,
-    LaneReport,
-    LaneState,
-    NoWork,
-    PartReport,
-    Progress,
-    Release,
-    StealRequest,
-    StealResponse,
-    ToCoordinator,
-    ToDownloader,
-)
 from ddmpi.core.records import CONNECTIONS_PER_RANK, BatchRef, Limits
 from ddmpi.errors import TransitionError
 
@@ -50,7 +34,7 @@ class CoarseModel:
     commit_s: float = 0.05
     close_interval_s: float = 30.0
     """Half of ``checkpoint_interval_s``: how often open parts are closed."""
-    report_interval_s: float = REPORT_INTERVAL_S
+    report_interval_s: float = msg.REPORT_INTERVAL_S
     connections: int = CONNECTIONS_PER_RANK
     least_refused_wait_s: float = 0.0
     """A refused rank waits at least so long: long forecasts are not to be spent on asking in vain."""
@@ -89,7 +73,7 @@ class _Commit:
     """Parts that the writer is busy with until ``at``, and the lanes that end with them."""
 
     at: float
-    parts: list[PartReport] = field(default_factory=list)
+    parts: list[msg.PartReport] = field(default_factory=list)
     ended: list[_Lane] = field(default_factory=list)
 
 
@@ -139,29 +123,28 @@ class CoarseRank:
 
     # ---- messages
 
-    def handle(self, message: ToDownloader, now: float) -> list[ToCoordinator]:
-        """Take a message."""
+    def handle(self, message: msg.ToDownloader, now: float) -> list[msg.ToCoordinator]:
         self._advance(now)
         match message:
-            case Assign(lanes, request_id):
+            case msg.Assign(lanes, request_id):
                 self._work_requests.answered(request_id)
                 self._assign(lanes)
                 self._work_requests.allow(now)
-            case NoWork(request_id, wait_s):
+            case msg.NoWork(request_id, wait_s):
                 self._work_requests.answered(request_id)
                 self._work_requests.refuse_until(now + max(wait_s, self._model.least_refused_wait_s))
-            case Extend():
+            case msg.Extend():
                 self._extend(message)
-            case Release(lane_ids):
+            case msg.Release(lane_ids):
                 for lane_id in lane_ids:
                     del self._lanes[lane_id]
-            case StealRequest():
+            case msg.StealRequest():
                 return [self._give(message)]
             case _:
                 raise TypeError(f"unknown message {message!r}")
         return []
 
-    def _assign(self, lanes: Iterable[Lane]) -> None:
+    def _assign(self, lanes: Iterable[msg.Lane]) -> None:
         for lane in lanes:
             rows = sum(batch.rows for batch in lane.batches)
             row_time_s = lane.time_s / max(1, rows)
@@ -173,7 +156,7 @@ class CoarseRank:
         self._queued = deque(sorted(self._queued, key=lambda held: -held.time_s))
         self._start_lanes()
 
-    def _extend(self, message: Extend) -> None:
+    def _extend(self, message: msg.Extend) -> None:
         held = self._lanes.get(message.lane_id)
         if held is None:
             return
@@ -196,20 +179,20 @@ class CoarseRank:
             held.ends_at = self._clock + (held.ends_at - self._clock) * factor
             heapq.heappush(self._ends, (held.ends_at, next(self._sequence), held))
 
-    def _give(self, message: StealRequest) -> StealResponse:
+    def _give(self, message: msg.StealRequest) -> msg.StealResponse:
         given = lanes_to_give(self._queued, message.time_s)
         for held in given:
             self._queued.remove(held)
             del self._lanes[held.lane_id]
         cut = self._lanes.get(message.split_lane_id)
         if given or cut is None or cut.packed or not cut.batches or cut.share.connections < 2:
-            return StealResponse(message.request_id, tuple(held.lane_id for held in given))
+            return msg.StealResponse(message.request_id, tuple(held.lane_id for held in given))
         kept, cut_off = cut.share.divided(2)
         taken = [cut.batches.pop() for _ in range((len(cut.batches) + 1) // 2)]
         cut.rows_left -= sum(batch.rows for batch in taken)
         self._set_share(cut, kept)
         batch_ids = tuple(batch.batch_id for batch in taken)
-        return StealResponse(message.request_id, (), cut.lane_id, batch_ids, cut_off)
+        return msg.StealResponse(message.request_id, (), cut.lane_id, batch_ids, cut_off)
 
     # ---- lanes run
 
@@ -245,7 +228,7 @@ class CoarseRank:
         held.ends_at = self._clock + held.current.rows * held.row_time_s
         heapq.heappush(self._ends, (held.ends_at, next(self._sequence), held))
 
-    def _commit(self, parts: list[PartReport], ended: list[_Lane]) -> None:
+    def _commit(self, parts: list[msg.PartReport], ended: list[_Lane]) -> None:
         """The writer takes its time; what comes while it is busy goes with it."""
         at = self._now + self._model.commit_s
         if self._commits and self._commits[-1].at == at:
@@ -254,7 +237,7 @@ class CoarseRank:
         else:
             self._commits.append(_Commit(at, parts, ended))
 
-    def _part(self, held: _Lane, rows_done: int) -> list[PartReport]:
+    def _part(self, held: _Lane, rows_done: int) -> list[msg.PartReport]:
         """A part with the rows of the current batch that are not in one yet."""
         batch = held.current
         if batch is None or rows_done <= held.reported:
@@ -268,30 +251,31 @@ class CoarseRank:
             f"images/server_name={batch.server_name}/partition_id={batch.partition_id}/"
             f"successes-e00001-r{self._rank:05d}-{self._parts:04d}.parquet"
         )
-        return [PartReport(batch.batch_id, path, rows, False, rows)]
+        return [msg.PartReport(batch.batch_id, path, rows, False, rows)]
 
     # ---- what is due
 
-    def step(self, now: float) -> list[ToCoordinator]:
-        """Everything that is due now."""
+    def step(self, now: float) -> list[msg.ToCoordinator]:
         self._advance(now)
         self._end_batches()
         if now >= self._close_at:
             self._close_parts(now)
-        sent: list[ToCoordinator] = []
-        parts: list[PartReport] = []
-        drained: list[LaneReport] = []
+        sent: list[msg.ToCoordinator] = []
+        parts: list[msg.PartReport] = []
+        drained: list[msg.LaneReport] = []
         while self._commits and self._commits[0].at <= now:
             commit = self._commits.popleft()
             parts += commit.parts
             drained += [
-                LaneReport(held.lane_id, held.version, LaneState.DRAINED)
+                msg.LaneReport(held.lane_id, held.version, msg.LaneState.DRAINED)
                 for held in commit.ended
                 if held.lane_id not in self._running
             ]
         if parts or drained or now >= self._report_at:
             self._report_at = now + self._model.report_interval_s if self._running else math.inf
-            sent.append(Progress(tuple(parts), tuple(drained), self._remaining_s(), len(self._queued), Counters()))
+            sent.append(
+                msg.Progress(tuple(parts), tuple(drained), self._remaining_s(), len(self._queued), msg.Counters())
+            )
         if self._wants_work and now >= self._work_requests.due_at:
             sent.append(self._work_requests.make())
         return sent
@@ -324,10 +308,6 @@ class CoarseRank:
         return max((held.rows_left * held.row_time_s for held in lanes), default=0.0) / self._speed
 
     def validate(self) -> None:
-        """Check what must hold when nothing is left.
-
-        Raises:
-            TransitionError: a lane is left over.
-        """
+        """Check what must hold when nothing is left. Raises TransitionError: a lane is left over."""
         if self._running or self._queued:
             raise TransitionError(f"rank {self._rank} has lanes left")

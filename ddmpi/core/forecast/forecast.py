@@ -36,8 +36,6 @@ class ForecastError(Exception):
 
 @dataclass(frozen=True)
 class ForecastReport:
-    """How the run would go."""
-
     makespan_s: float
     steals: int
     messages: int
@@ -72,11 +70,7 @@ class Forecast:
         self._sequence = itertools.count()
 
     def run(self) -> ForecastReport:
-        """From the first big batch to the last row.
-
-        Raises:
-            ForecastError: it does not end.
-        """
+        """From the first big batch to the last row. Raises ForecastError: it does not end."""
         self._perform(self.begin())
         events = 0
         while not self.ledger.is_complete:
@@ -89,7 +83,7 @@ class Forecast:
                 self._perform(self.decide(rank, news))
             else:
                 self._give_turn(rank, order)
-        return ForecastReport(self.now, self.ledger.steals, self.messages, events)
+        return ForecastReport(self.now, self.ledger.stealing.steals, self.messages, events)
 
     def begin(self) -> list[Action]:
         """The first big batch. A benchmark measures this."""
@@ -122,7 +116,7 @@ class Forecast:
             case WorkRequest():
                 return self.ledger.on_work_request(rank, message, self.now)
             case StealResponse():
-                return self.ledger.on_steal_response(rank, message, self.now)
+                return self.ledger.stealing.on_steal_response(rank, message, self.now)
             case _:
                 raise TypeError(f"unknown message {message!r}")
 

@@ -11,6 +11,7 @@ have their turn again whatever has come of it.
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from ddmpi.core.frontier.held_lane import HeldLane, LaneStage
 from ddmpi.core.frontier.intake import Intake
@@ -27,36 +28,21 @@ from ddmpi.core.rules.robots_txt import EVERYTHING, RobotsFile, RobotsVerdict
 from ddmpi.core.rules.verdict import Outcome, Verdict
 
 
+@dataclass(frozen=True, eq=False)
 class AttemptHandler:
-    """The rows of one rank after their attempts.
+    """The rows of one rank after their attempts."""
 
-    Args:
-        rng: jitter of the delays.
-        gate: None where no server's robots.txt counts.
-    """
-
-    def __init__(
-        self,
-        config: FrontierConfig,
-        rng: random.Random,
-        *,
-        lanes: LaneTable,
-        intake: Intake,
-        batches: OpenBatches,
-        outage: Outage,
-        gate: RobotsGate | None,
-        settlement: Settlement,
-        changes: Changes,
-    ) -> None:
-        self._config = config
-        self._rng = rng
-        self._lanes = lanes
-        self._intake = intake
-        self._batches = batches
-        self._outage = outage
-        self._gate = gate
-        self._settlement = settlement
-        self._changes = changes
+    config: FrontierConfig
+    rng: random.Random
+    """Jitter of the delays."""
+    lanes: LaneTable
+    intake: Intake
+    batches: OpenBatches
+    outage: Outage
+    gate: RobotsGate | None
+    """None where no server's robots.txt counts."""
+    settlement: Settlement
+    changes: Changes
 
     # ---- rows
 
@@ -66,8 +52,8 @@ class AttemptHandler:
         """Decide about a row that was in flight at the slot of the lane, and settle it if it leaves the lane."""
         disposition, failure = self._decide(lane, slot, task, verdict, now)
         if disposition is not Disposition.OPEN:
-            self._settlement.note_decided(lane, task)
-            self._settlement.settle(lane, task)
+            self.settlement.note_decided(lane, task)
+            self.settlement.settle(lane, task)
         return disposition, failure
 
     def _decide(
@@ -78,14 +64,14 @@ class AttemptHandler:
         if verdict.outcome is Outcome.REDIRECT:
             return self._follow(lane, task, verdict.location, now)
         if lane.is_sampling and verdict.transient:
-            self._settlement.settle(lane, task)
+            self.settlement.settle(lane, task)
             return Disposition.OPEN, None
         return self._try_again(slot, task, verdict, now)
 
     def _try_again(self, slot: Slot, task: Task, verdict: Verdict, now: float) -> tuple[Disposition, Failure | None]:
         """Queue the row for another try if it has one; an attempt that our own network may have cost does not count."""
-        delay_s = self._config.retry.decide(verdict, task.attempt, self._rng)
-        if verdict.signal is Signal.CONNECT_FAILED and verdict.transient and self._outage.is_suspected(now):
+        delay_s = self.config.retry.decide(verdict, task.attempt, self.rng)
+        if verdict.signal is Signal.CONNECT_FAILED and verdict.transient and self.outage.is_suspected(now):
             slot.retry_at(task, now + (delay_s or PROBE_S))
             return Disposition.OPEN, None
         if delay_s is None:
@@ -100,22 +86,22 @@ class AttemptHandler:
         if refused:
             kind = ErrorKind.REDIRECT
             return Disposition.FAILURE, Failure(kind, error_code(kind, 0), f"redirect target refused: {refused}")
-        group = self._config.group_of(task.server)
-        slot = self._intake.find(group, task.server)
-        taker = self._lanes.by_id[slot.lane_id] if slot is not None else None
+        group = self.config.group_of(task.server)
+        slot = self.intake.find(group, task.server)
+        taker = self.lanes.by_id[slot.lane_id] if slot is not None else None
         if taker is not None and taker.stage is not LaneStage.ENDED and taker.is_sampling is lane.is_sampling:
             self._pass_on(task, lane, taker, now)
             return Disposition.OPEN, None
         if not lane.is_sampling:  # a sample stays pending, and is fetched later
-            batch = self._batches[task.batch_id]
+            batch = self.batches[task.batch_id]
             handoff = Handoff(batch, task.row, task.url, task.server, group, task.attempt, task.redirects)
-            self._changes.told.append(RowHandedOff(handoff))
-        self._settlement.settle(lane, task)
+            self.changes.told.append(RowHandedOff(handoff))
+        self.settlement.settle(lane, task)
         return Disposition.OPEN, None
 
     def _redirect(self, task: Task, location: str) -> str:
         """Point the task at a redirect's target; return why that is refused, if it is."""
-        target = self._config.locate(location)
+        target = self.config.locate(location)
         if isinstance(target, str):
             return target
         task.url, task.server = target
@@ -123,8 +109,8 @@ class AttemptHandler:
         return ""
 
     def _pass_on(self, task: Task, lane: HeldLane, taker: HeldLane, now: float) -> None:
-        self._settlement.hand_off(task, lane, taker)
-        self._changes.touch(taker, self._intake.take_task(taker, task, now))
+        self.settlement.hand_off(task, lane, taker)
+        self.changes.touch(taker, self.intake.take_task(taker, task, now))
 
     # ---- requests for a robots.txt
 
@@ -136,7 +122,7 @@ class AttemptHandler:
             if file is None:
                 return
         elif verdict.failure is not None:
-            delay_s = self._config.retry.decide_for_server(verdict, task.attempt, self._rng)
+            delay_s = self.config.retry.decide_for_server(verdict, task.attempt, self.rng)
             if lane.is_sampling and verdict.transient:
                 lane.gave_up = True
             elif delay_s is not None:
@@ -145,19 +131,17 @@ class AttemptHandler:
                 return
             else:
                 file = RobotsFile.refusing(verdict.failure)
-        if file is not None and self._gate is not None:
-            self._gate.learn(task.robots_of, file, now)
-        self._settlement.settle(lane, task)
+        if file is not None and self.gate is not None:
+            self.gate.learn(task.robots_of, file, now)
+        self.settlement.settle(lane, task)
 
     def _follow_robots(self, lane: HeldLane, task: Task, location: str, now: float) -> RobotsFile | None:
-        """Ask the server to which a robots.txt was redirected, if a lane here has a share of its limits: None.
-
-        Of others the file counts as missing; rows that are redirected there are checked against that server's own.
-        """
+        """Ask the server to which a robots.txt was redirected, if a lane here has a share of its limits: None. Of
+        others the file counts as missing; rows that are redirected there are checked against that server's own."""
         if self._redirect(task, location):
             return EVERYTHING
-        slot = self._intake.find(self._config.group_of(task.server), task.server)
-        taker = self._lanes.by_id[slot.lane_id] if slot is not None else None
+        slot = self.intake.find(self.config.group_of(task.server), task.server)
+        taker = self.lanes.by_id[slot.lane_id] if slot is not None else None
         if slot is None or taker is None or taker.stage is LaneStage.ENDED or taker.gave_up:
             return EVERYTHING
         if slot.given_up is not None:

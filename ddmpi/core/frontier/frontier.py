@@ -69,10 +69,8 @@ class Frontier:
         self._intake = intake = Intake(config, batches, rng)
         self._settlement = settlement = Settlement(lanes.by_id, batches, self._gate, changes)
         self._attempts = AttemptHandler(
-            config, rng,
-            lanes=lanes, intake=intake, batches=batches, outage=self._outage, gate=self._gate, settlement=settlement,
-            changes=changes,
-        )  # fmt: skip
+            config, rng, lanes, intake, batches, self._outage, self._gate, settlement, changes
+        )
 
     # ---- lanes come and go
 
@@ -80,7 +78,7 @@ class Frontier:
         """Take new lanes; those with handoffs or samples start at once, the others wait for their turn."""
         waiting = []
         for assigned in lanes:
-            lane = HeldLane(assigned)
+            lane = HeldLane.of(assigned)
             lane.set_overrides(self._overrides, now)
             if assigned.handoffs or assigned.sampling:
                 self._lanes.start(lane, now)
@@ -93,11 +91,8 @@ class Frontier:
         return self._after_changes(now)
 
     def extend(self, message: Extend, now: float) -> list[Change]:
-        """Take more batches or handoffs, a larger share or a pause for a lane.
-
-        A lane that was given back meanwhile is unknown here, and its extension void: the ledger has moved the new
-        batches along with the lane.
-        """
+        """Take more batches or handoffs, a larger share or a pause for a lane. A lane that was given back meanwhile is
+        unknown here, and its extension void: the ledger has moved the new batches along with the lane."""
         lane = self._lanes.by_id.get(message.lane_id)
         if lane is None:
             return []
@@ -126,11 +121,7 @@ class Frontier:
         return self._after_changes(now)
 
     def release(self, lane_ids: Iterable[int]) -> None:
-        """Forget lanes that have ended.
-
-        Raises:
-            TransitionError: one of them has not.
-        """
+        """Forget lanes that have ended. Raises TransitionError: one of them has not."""
         for lane_id in lane_ids:
             self._intake.forget(self._lanes.release(lane_id))
 
@@ -160,9 +151,7 @@ class Frontier:
 
     def admit(self, now: float) -> list[Change]:
         """Start the next request that may start now: ``Start``, with what follows from it; empty where there is none.
-
-        The caller performs it: its token and its connection are taken. ``wake_at`` says when to ask again.
-        """
+        The caller performs it: its token and its connection are taken. ``wake_at`` says when to ask again."""
         if now < self._outage.probe_at:
             return []
         while not self._stopped and (slot := self._wake_queue.pop(now)) is not None:
@@ -209,9 +198,7 @@ class Frontier:
 
     def finished(self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0) -> list[Change]:
         """Decide what becomes of the row after this verdict on one attempt at it: ``Finished``, and what follows.
-
-        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's rate limiter.
-        """
+        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's rate limiter."""
         slot = self._in_flight.pop(task)
         lane = self._lanes.by_id[slot.lane_id]
         limiter = slot.limiter
@@ -271,11 +258,8 @@ class Frontier:
         return changes.take()
 
     def _after_change(self, lane: HeldLane, slots: Iterable[Slot], now: float) -> None:
-        """Restore the lane's invariants.
-
-        Rows that wait have their turn, fail or are put off; the lane has rows before it runs out of them; its split is
-        answered, and it ends, as soon as that is possible.
-        """
+        """Restore the lane's invariants. Rows that wait have their turn, fail or are put off; the lane has rows before
+        it runs out of them; its split is answered, and it ends, as soon as that is possible."""
         for slot in slots:
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:
@@ -363,11 +347,6 @@ class Frontier:
         return self._lanes.drained(ended.lane_id, ended.ending, now)
 
     @property
-    def in_outage(self) -> bool:
-        """Whether this rank's own network has failed: everything waits for a probe to be answered."""
-        return self._outage.is_on
-
-    @property
     def in_flight(self) -> int:
         """Requests that were started and are not finished."""
         return len(self._in_flight)
@@ -391,11 +370,8 @@ class Frontier:
         return self._lanes.remaining_s(now)
 
     def validate(self) -> None:
-        """Check the invariants (tests call this after every step).
-
-        Raises:
-            AssertionError: with the lane that breaks one.
-        """
+        """Check the invariants (tests call this after every step). Raises AssertionError: with the lane that breaks
+        one."""
         for lane in self._lanes.by_id.values():
             rows = sum(slot.waiting + slot.in_flight for slot in lane.slots.values())
             if rows != lane.rows:

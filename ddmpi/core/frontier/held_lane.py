@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.overrides import HOLD_S, NO_OVERRIDES, Overrides
 from ddmpi.core.protocol import Lane, LaneState, StealResponse
-from ddmpi.core.records import BatchRef, Limits
+from ddmpi.core.records import BatchRef, Limits, PaceState
 from ddmpi.errors import TransitionError
 
 TYPICAL_LATENCY_S = 0.25
@@ -77,97 +78,66 @@ class RowCursor(Protocol):
         """Up to ``n`` rows as (index in the batch, URL to fetch, server)."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class HeldLane:
     """One lane, with what is needed of the message that brought it. The frontier and its parts alone change it."""
 
-    __slots__ = (
-        "batch_ids",
-        "batches",
-        "counted",
-        "cursors",
-        "decided",
-        "endings",
-        "gave_up",
-        "group",
-        "handed_off",
-        "is_held",
-        "is_packed",
-        "is_sampling",
-        "lane_id",
-        "limits",
-        "loading",
-        "overrides",
-        "paces",
-        "packed_demand",
-        "paused_until",
-        "reported",
-        "row_time_s",
-        "rows",
-        "servers",
-        "settled",
-        "share",
-        "slots",
-        "split",
-        "stage",
-        "started_at",
-        "time_s",
-        "version",
-        "whole",
-    )
+    lane_id: int
+    group: str
+    is_packed: bool
+    is_sampling: bool
+    version: int
+    share: Limits
+    whole: Limits | None
+    """The limits that ``share`` is a share of; None: all of it."""
+    limits: dict[str, Limits]
+    """Limits of servers of a packed lane that differ from the config's."""
+    paces: dict[str, PaceState]
+    batches: deque[BatchRef]
+    time_s: float
+    row_time_s: float
+    stage: LaneStage = LaneStage.QUEUED
+    started_at: float = 0.0
+    settled: int = 0
+    """Rows that have left the lane since then."""
+    endings: int = 0
+    """How often it has ended: a lane that is extended ends again."""
+    loading: int = 0
+    """Batches that were asked for and have not come."""
+    cursors: deque[tuple[BatchRef, RowCursor]] = field(default_factory=deque)
+    slots: dict[str, Slot] = field(default_factory=dict)
+    rows: int = 0
+    batch_ids: set[int] = field(default_factory=set)
+    servers: set[str] = field(default_factory=set)
+    packed_demand: float = MOST_PACKED_DEMAND
+    """Demand of a packed lane, as its servers' limits tell once they are known."""
+    counted: float = 0.0
+    """The demand that is in the rank's sum (see ``lane_table``)."""
+    handed_off: dict[int, int] = field(default_factory=dict)
+    """Rows of this lane that were redirected into other lanes of the rank, by lane."""
+    split: StealResponse | None = None
+    """The answer to a ``StealRequest`` that waits for requests in flight."""
+    paused_until: float = -math.inf
+    """When the pause ends that another lane of the group was asked for."""
+    gave_up: bool = False
+    """Sampling only: the server asked for a pause or cannot be reached."""
+    decided: list[tuple[int, int]] = field(default_factory=list)
+    """Sampling only: batch and row of what has an outcome."""
+    reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
+    overrides: Overrides = NO_OVERRIDES
+    is_held: bool = False
+    """Whether the operator leaves the lane nothing. In a packed lane each slot may be held by itself."""
 
-    def __init__(self, assigned: Lane) -> None:
-        self.lane_id = assigned.lane_id
-        self.group = assigned.group
-        self.is_packed = assigned.packed
-        self.is_sampling = assigned.sampling
-        self.version = assigned.version
-        self.share = assigned.share
-        self.whole = assigned.whole
-        """The limits that ``share`` is a share of; None: all of it."""
-        self.limits = assigned.limits
-        """Limits of servers of a packed lane that differ from the config's."""
-        self.paces = assigned.paces
-        self.time_s = assigned.time_s
-        self.row_time_s = assigned.time_s / max(1, sum(batch.rows for batch in assigned.batches))
-        self.stage = LaneStage.QUEUED
-        self.started_at = 0.0
-        self.settled = 0
-        """Rows that have left the lane since then."""
-        self.endings = 0
-        """How often it has ended: a lane that is extended ends again."""
-        self.batches = deque(assigned.batches)
-        self.loading = 0
-        """Batches that were asked for and have not come."""
-        self.cursors: deque[tuple[BatchRef, RowCursor]] = deque()
-        self.slots: dict[str, Slot] = {}
-        self.rows = 0
-        self.batch_ids: set[int] = set()
-        self.servers: set[str] = set()
-        self.packed_demand = MOST_PACKED_DEMAND
-        """Demand of a packed lane, as its servers' limits tell once they are known."""
-        self.counted = 0.0
-        """The demand that is in the rank's sum (see ``lane_table``)."""
-        self.handed_off: dict[int, int] = {}
-        """Rows of this lane that were redirected into other lanes of the rank, by lane."""
-        self.split: StealResponse | None = None
-        """The answer to a ``StealRequest`` that waits for requests in flight."""
-        self.paused_until = -math.inf
-        """When the pause ends that another lane of the group was asked for."""
-        self.gave_up = False
-        """Sampling only: the server asked for a pause or cannot be reached."""
-        self.decided: list[tuple[int, int]] = []
-        """Sampling only: batch and row of what has an outcome."""
-        self.reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
-        self.overrides: Overrides = NO_OVERRIDES
-        self.is_held = False
-        """Whether the operator leaves the lane nothing. In a packed lane each slot may be held by itself."""
+    @classmethod
+    def of(cls, lane: Lane) -> HeldLane:
+        row_time_s = lane.time_s / max(1, sum(batch.rows for batch in lane.batches))
+        return cls(
+            lane.lane_id, lane.group, lane.packed, lane.sampling, lane.version, lane.share, lane.whole, lane.limits,
+            lane.paces, deque(lane.batches), lane.time_s, row_time_s,
+        )  # fmt: skip
 
     def move(self, event: LaneEvent) -> None:
-        """Enter the stage that follows from the event.
-
-        Raises:
-            TransitionError: it cannot happen in the lane's stage.
-        """
+        """Enter the stage that follows from the event. Raises TransitionError: it cannot happen in the lane's stage."""
         stage = TRANSITIONS.get((self.stage, event))
         if stage is None:
             where = f"lane {self.lane_id} is {self.stage.value} with {self.rows_left} rows left"

@@ -82,10 +82,8 @@ class Intake:
             lane.cursors.append((batch, cursor))
 
     def refill(self, lane: HeldLane, now: float) -> Iterator[Slot]:
-        """Turn rows into tasks, all of a packed batch, else as many as are needed.
-
-        Yield the slots that got some after each chunk: a server that is given up has none left when the next is due.
-        """
+        """Turn rows into tasks, all of a packed batch, else as many as are needed. Yield the slots that got some after
+        each chunk: a server that is given up has none left when the next is due."""
         while lane.cursors and (lane.is_packed or lane.rows < self._config.chunk_rows):
             batch, cursor = lane.cursors[0]
             fresh: dict[Slot, None] = {}

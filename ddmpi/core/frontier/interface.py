@@ -63,8 +63,6 @@ class Disposition(Enum):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start the request."""
-
     task: Task
     key: str
     """The server group whose limits count; in a packed lane the server."""
@@ -138,8 +136,6 @@ class CloseConnections:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the message to rank 0."""
-
     message: ToCoordinator
 
 

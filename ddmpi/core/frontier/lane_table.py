@@ -83,11 +83,7 @@ class LaneTable:
         self.count_demand(lane, 0.0)
 
     def release(self, lane_id: int) -> HeldLane:
-        """Forget a lane that has ended.
-
-        Raises:
-            TransitionError: it has not ended.
-        """
+        """Forget a lane that has ended. Raises TransitionError: it has not ended."""
         lane = self.by_id[lane_id]
         lane.move(LaneEvent.RELEASE)
         return self.by_id.pop(lane_id)

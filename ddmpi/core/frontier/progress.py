@@ -5,19 +5,9 @@ Urgent is what makes others wait: rows that belong to another rank, parts that a
 
 from __future__ import annotations
 
+from ddmpi.core import protocol as msg
 from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.frontier.interface import Disposition, Finished
-from ddmpi.core.protocol import (
-    Counters,
-    HandedOff,
-    Handoff,
-    LaneReport,
-    PartReport,
-    Progress,
-    Sample,
-    Samples,
-    ToCoordinator,
-)
 from ddmpi.core.records import Answer
 from ddmpi.core.rules.verdict import Verdict
 
@@ -29,16 +19,16 @@ class ProgressReports:
         self.due_at = now
         """When the next report goes out, urgent or not."""
         self.successes = self.errors = self.requests = self.bytes = 0
-        self.parts: list[PartReport] = []
+        self.parts: list[msg.PartReport] = []
         """Published, and not told yet."""
-        self.handoffs: list[Handoff] = []
+        self.handoffs: list[msg.Handoff] = []
         """Rows that belong to another rank, not told yet."""
         self._interval_s = interval_s
-        self._ended: list[LaneReport] = []
-        self._samples: list[Sample] = []
-        self._sent: Counters | None = None
+        self._ended: list[msg.LaneReport] = []
+        self._samples: list[msg.Sample] = []
+        self._sent: msg.Counters | None = None
 
-    def add_lane(self, report: LaneReport | None) -> None:
+    def add_lane(self, report: msg.LaneReport | None) -> None:
         """Add one of the last reports on a lane that has ended, if this is one."""
         if report is not None:
             self._ended.append(report)
@@ -55,34 +45,34 @@ class ProgressReports:
         """Return whether there is something urgent to tell, or it is time to tell the rest."""
         return bool(self.parts or self._ended or self.handoffs) or now >= self.due_at
 
-    def take(self, frontier: Frontier, now: float, memory_bytes: int) -> list[ToCoordinator]:
+    def take(self, frontier: Frontier, now: float, memory_bytes: int) -> list[msg.ToCoordinator]:
         """Return the messages that tell everything until now; begin anew. Nothing is told where nothing has changed."""
-        messages: list[ToCoordinator] = []
+        messages: list[msg.ToCoordinator] = []
         if self.handoffs:
-            messages.append(HandedOff(tuple(self.handoffs)))
+            messages.append(msg.HandedOff(tuple(self.handoffs)))
             self.handoffs.clear()
         if not (self.parts or self._ended or now >= self.due_at):
             return messages
         self.due_at = now + self._interval_s
         if self._samples:
-            messages.append(Samples(tuple(self._samples)))
+            messages.append(msg.Samples(tuple(self._samples)))
             self._samples.clear()
         lanes = frontier.updates(now) + self._ended
-        counters = Counters(
+        counters = msg.Counters(
             self.successes, self.errors, self.requests, self.bytes,
             frontier.in_flight, frontier.slots_active(), memory_bytes,
         )  # fmt: skip
         if self.parts or lanes or counters != self._sent:
             self._sent = counters
             remaining_s = frontier.remaining_s(now)
-            messages.append(Progress(tuple(self.parts), tuple(lanes), remaining_s, frontier.unstarted, counters))
+            messages.append(msg.Progress(tuple(self.parts), tuple(lanes), remaining_s, frontier.unstarted, counters))
             self.parts.clear()
             self._ended.clear()
         return messages
 
 
-def _sample(answer: Answer, verdict: Verdict) -> Sample:
-    return Sample(
+def _sample(answer: Answer, verdict: Verdict) -> msg.Sample:
+    return msg.Sample(
         server=answer.task.server,
         success=verdict.failure is None,
         status=answer.status,

@@ -18,45 +18,15 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from ddmpi.core import protocol as msg
+from ddmpi.core.frontier import interface as do
 from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.frontier.held_lane import RowCursor
-from ddmpi.core.frontier.interface import (
-    BatchEnded,
-    Change,
-    CloseConnections,
-    CloseParts,
-    Finish,
-    Finished,
-    FrontierConfig,
-    Instruction,
-    LaneEnded,
-    LanesGiven,
-    LoadBatch,
-    RowHandedOff,
-    RowsFailed,
-    Send,
-    Start,
-)
+from ddmpi.core.frontier.interface import FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.progress import ProgressReports
 from ddmpi.core.frontier.stealing import WorkRequests
 from ddmpi.core.pace.overrides import Overrides
-from ddmpi.core.protocol import (
-    REPORT_INTERVAL_S,
-    Assign,
-    Extend,
-    Failed,
-    NoWork,
-    PartReport,
-    Release,
-    SetControl,
-    StealRequest,
-    Stop,
-    StopReason,
-    StopRequested,
-    ToDownloader,
-)
-from ddmpi.core.protocol import Finished as RankFinished
 from ddmpi.core.records import Answer, BatchRef
 from ddmpi.core.rules.robots_txt import judge_robots
 from ddmpi.core.rules.verdict import Verdict, classify
@@ -80,7 +50,7 @@ class RankCore:
         *,
         rng: random.Random,
         now: float,
-        report_interval_s: float = REPORT_INTERVAL_S,
+        report_interval_s: float = msg.REPORT_INTERVAL_S,
     ) -> None:
         self.frontier = Frontier(config, rng)
         self.budget = budget
@@ -89,7 +59,7 @@ class RankCore:
         self._closing = PartClosing(config.checkpoint_interval_s, now)
         self.reports = ProgressReports(report_interval_s, now)
         self._work_requests = WorkRequests()
-        self._unanswered: list[LanesGiven] = []
+        self._unanswered: list[do.LanesGiven] = []
         self.free_slots = 0
         """Requests that may still start before the next turn."""
         self._stop_at: float | None = None
@@ -98,52 +68,53 @@ class RankCore:
 
     # ---- messages
 
-    def handle(self, message: ToDownloader, now: float) -> list[Instruction]:
-        """Do what rank 0 says."""
+    def handle(self, message: msg.ToDownloader, now: float) -> list[do.Instruction]:
         frontier = self.frontier
         match message:
-            case Assign(lanes, request_id):
+            case msg.Assign(lanes, request_id):
                 self._work_requests.answered(request_id)
                 if not any(lane.sampling for lane in lanes):
                     self._work_requests.allow(now)
                 return self._carry_out(frontier.assign(lanes, now), now)
-            case NoWork(request_id, wait_s):
+            case msg.NoWork(request_id, wait_s):
                 self._work_requests.answered(request_id)
                 self._work_requests.refuse_until(now + wait_s)
-            case SetControl(rules):
+            case msg.SetControl(rules):
                 return self._carry_out(frontier.set_overrides(Overrides(rules), now), now)
-            case Extend():
+            case msg.Extend():
                 return self._carry_out(frontier.extend(message, now), now)
-            case Release(lane_ids):
+            case msg.Release(lane_ids):
                 frontier.release(lane_ids)
-            case StealRequest():
+            case msg.StealRequest():
                 return self._carry_out(frontier.give(message, now), now)
-            case Stop(_, grace_s):
+            case msg.Stop(_, grace_s):
                 frontier.stop()
                 self._stop_at = now + grace_s
             case _:
                 raise TypeError(f"unknown message {message!r}")
         return []
 
-    def ask_to_stop(self, reason: StopReason) -> list[Instruction]:
+    def ask_to_stop(self, reason: msg.StopReason) -> list[do.Instruction]:
         """Admit nothing more, and ask rank 0 to stop the whole job: this process got a signal."""
         self.frontier.stop()
-        return [Send(StopRequested(reason))]
+        return [do.Send(msg.StopRequested(reason))]
 
-    def fail(self, text: str) -> list[Instruction]:
+    def fail(self, text: str) -> list[do.Instruction]:
         """Admit nothing more: nothing that is fetched from now on could be kept."""
         self._has_failed = True
         self.frontier.stop()
-        return [Send(Failed(text))]
+        return [do.Send(msg.Failed(text))]
 
     # ---- what the shell has done
 
-    def loaded(self, lane_id: int, batch: BatchRef, cursor: RowCursor, refused: int, now: float) -> list[Instruction]:
+    def loaded(
+        self, lane_id: int, batch: BatchRef, cursor: RowCursor, refused: int, now: float
+    ) -> list[do.Instruction]:
         """Take the rows of a batch that was asked for; ``refused`` more of it are errors, which the shell records."""
         self.reports.errors += refused
         return self._carry_out(self.frontier.loaded(lane_id, batch, cursor, now), now)
 
-    def answered(self, answer: Answer, now: float) -> list[Instruction]:
+    def answered(self, answer: Answer, now: float) -> list[do.Instruction]:
         """Judge an answer: ``Finished``, and what follows from it."""
         task = answer.task
         if task.robots_of:
@@ -155,11 +126,11 @@ class RankCore:
             self.budget.learn(size_bytes)
         changes = self.frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
         done = changes[0]
-        assert isinstance(done, Finished)  # noqa: S101  # it is the first of what the frontier returns
+        assert isinstance(done, do.Finished)  # noqa: S101  # it is the first of what the frontier returns
         self.reports.count(done, answer)
         return self._carry_out(changes, now)
 
-    def committed(self, part: PartReport) -> None:
+    def committed(self, part: msg.PartReport) -> None:
         """Note a part that is published: rank 0 counts what is durable."""
         self.reports.parts.append(part)
 
@@ -171,7 +142,7 @@ class RankCore:
 
     # ---- requests
 
-    def admit(self, now: float) -> list[Instruction]:
+    def admit(self, now: float) -> list[do.Instruction]:
         """Start the next request that may start now, with what follows from it; empty where there is none.
 
         The clock is read anew for each call: what a turn has done before (loading batches takes milliseconds) must not
@@ -180,7 +151,7 @@ class RankCore:
         if self.free_slots <= 0:
             return []
         changes = self.frontier.admit(now)
-        if changes and isinstance(changes[0], Start):
+        if changes and isinstance(changes[0], do.Start):
             self.free_slots -= 1
             self.reports.requests += 1
         return self._carry_out(changes, now)
@@ -194,7 +165,7 @@ class RankCore:
 
     # ---- one turn
 
-    def turn(self, now: float, buffered_bytes: int = 0, memory_bytes: int = 0) -> list[Instruction]:
+    def turn(self, now: float, buffered_bytes: int = 0, memory_bytes: int = 0) -> list[do.Instruction]:
         """Do everything that is due now, but for requests: ``admit`` starts those.
 
         Args:
@@ -208,11 +179,11 @@ class RankCore:
         if self.reports.is_due(now):
             instructions += self._report(now, memory_bytes)
         if self.frontier.wants_work and now >= self._work_requests.due_at:
-            instructions.append(Send(self._work_requests.make()))
+            instructions.append(do.Send(self._work_requests.make()))
         if self._stop_at is not None and (now >= self._stop_at or self._has_failed or not self.frontier.in_flight):
             self._is_finishing = True
             self.frontier.abandon()
-            instructions.append(Finish())
+            instructions.append(do.Finish())
         self.free_slots = self._count_free_slots(buffered_bytes, now)
         return instructions
 
@@ -228,50 +199,50 @@ class RankCore:
             at = min(at, self._work_requests.due_at)
         return at if self._stop_at is None else min(at, self._stop_at)
 
-    def finish(self, now: float, memory_bytes: int = 0) -> list[Instruction]:
+    def finish(self, now: float, memory_bytes: int = 0) -> list[do.Instruction]:
         """Tell rank 0 the last things, after ``Finish`` was performed."""
         self.reports.due_at = now
-        return [*self._report(now, memory_bytes), Send(RankFinished())]
+        return [*self._report(now, memory_bytes), do.Send(msg.Finished())]
 
     # ---- from what the frontier says to instructions
 
-    def _carry_out(self, changes: Sequence[Change], now: float) -> list[Instruction]:
+    def _carry_out(self, changes: Sequence[do.Change], now: float) -> list[do.Instruction]:
         """Word as instructions what the frontier says; keep what has to wait."""
-        instructions: list[Instruction] = []
+        instructions: list[do.Instruction] = []
         for change in changes:
             match change:
-                case Start() | Finished() | LoadBatch():
+                case do.Start() | do.Finished() | do.LoadBatch():
                     instructions.append(change)
-                case BatchEnded(batch_id):
+                case do.BatchEnded(batch_id):
                     instructions.append(self._closing.close_batch(batch_id))
-                case LaneEnded():
+                case do.LaneEnded():
                     self.reports.add_lane(self.frontier.sampled(change.lane_id, now))
-                    instructions += [CloseConnections(change.servers), self._closing.close_lane(change)]
-                case RowsFailed():
+                    instructions += [do.CloseConnections(change.servers), self._closing.close_lane(change)]
+                case do.RowsFailed():
                     self.reports.errors += len(change.tasks)
                     instructions.append(change)
-                case RowHandedOff(handoff):
+                case do.RowHandedOff(handoff):
                     self.reports.handoffs.append(handoff)
-                case LanesGiven():
+                case do.LanesGiven():
                     self._unanswered.append(change)
                 case _:
                     raise TypeError(f"unknown change {change!r}")
         return instructions
 
-    def _answer_splits(self) -> list[Instruction]:
+    def _answer_splits(self) -> list[do.Instruction]:
         """Answer steal requests; that of a split when the connections beyond the smaller share are closed."""
         if not self._unanswered:
             return []
         ready = [given for given in self._unanswered if self._count_open(given.servers) <= given.connections]
         self._unanswered = [given for given in self._unanswered if given not in ready]
-        return [Send(given.answer) for given in ready]
+        return [do.Send(given.answer) for given in ready]
 
     def _count_open(self, servers: Iterable[str]) -> int:
         return sum(self._open_connections(server) for server in servers)
 
-    def _report(self, now: float, memory_bytes: int) -> list[Instruction]:
+    def _report(self, now: float, memory_bytes: int) -> list[do.Instruction]:
         instructions = self._carry_out(self.frontier.recount(now), now)
-        return instructions + [Send(message) for message in self.reports.take(self.frontier, now, memory_bytes)]
+        return instructions + [do.Send(message) for message in self.reports.take(self.frontier, now, memory_bytes)]
 
     def __repr__(self) -> str:
         return f"<RankCore: {self.frontier!r}, {len(self._unanswered)} steal requests to answer>"
@@ -285,7 +256,7 @@ class PartClosing:
         self._interval_s = checkpoint_interval_s / 2
         self._due_at = now + self._interval_s
         self._closing = 0  # the ticket of the last closing of all parts, until they are durable; 0 = they are
-        self._draining: dict[int, LaneEnded] = {}
+        self._draining: dict[int, do.LaneEnded] = {}
         self._last_ticket = 0
 
     @property
@@ -293,17 +264,17 @@ class PartClosing:
         """When all parts have to close next (s, monotonic); inf = not before the last closing is done."""
         return math.inf if self._closing else self._due_at
 
-    def close_batch(self, batch_id: int) -> CloseParts:
+    def close_batch(self, batch_id: int) -> do.CloseParts:
         """Close the parts of a batch of which no row is left here."""
         return self._close(frozenset((batch_id,)))
 
-    def close_lane(self, ended: LaneEnded) -> CloseParts:
+    def close_lane(self, ended: do.LaneEnded) -> do.CloseParts:
         """Close the parts of a lane of which no row is left here; ``closed`` gives it back."""
         close = self._close(ended.batch_ids)
         self._draining[close.ticket] = ended
         return close
 
-    def close_all_if_due(self, now: float) -> list[Instruction]:
+    def close_all_if_due(self, now: float) -> list[do.Instruction]:
         """Close all parts, one closing after the other."""
         if now < self._due_at or self._closing:
             return []
@@ -312,15 +283,15 @@ class PartClosing:
         self._closing = close.ticket
         return [close]
 
-    def _close(self, batch_ids: frozenset[int] | None) -> CloseParts:
+    def _close(self, batch_ids: frozenset[int] | None) -> do.CloseParts:
         self._last_ticket += 1
-        return CloseParts(self._last_ticket, batch_ids)
+        return do.CloseParts(self._last_ticket, batch_ids)
 
     def is_behind(self, now: float) -> bool:
         """Return whether the disk is an interval behind: a kill would cost more work than the interval allows."""
         return bool(self._closing) and now >= self._due_at
 
-    def closed(self, ticket: int) -> LaneEnded | None:
+    def closed(self, ticket: int) -> do.LaneEnded | None:
         """Note that the parts of a ticket are durable; return the lane of which all is committed now."""
         if ticket == self._closing:
             self._closing = 0

@@ -93,10 +93,6 @@ class RobotsGate:
             self._known.move_to_end(origin)
         return entry.file
 
-    def knows(self, origin: str, now: float) -> bool:
-        """Whether the origin's file need not be asked for."""
-        return self._file(origin, now) is not None
-
     def _is_first(self, origin: str, slot: Slot) -> bool:
         """Note that the slot waits for the file; whether nobody has asked for it."""
         slots = self._waiting.get(origin)
@@ -107,7 +103,6 @@ class RobotsGate:
         return slots is None
 
     def learn(self, origin: str, file: RobotsFile, now: float) -> None:
-        """This is what the origin's file says."""
         self._drop(origin)
         self._known[origin] = _Entry(file, now + KNOWN_FOR_S, now)
         self._known_bytes += file.size_bytes + ENTRY_BYTES

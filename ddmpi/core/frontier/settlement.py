@@ -15,6 +15,7 @@ robots.txt is no row).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ddmpi.core.frontier.held_lane import HeldLane
 from ddmpi.core.frontier.interface import BatchEnded, Change
@@ -78,11 +79,7 @@ class Changes:
         self.touched.setdefault(lane, {}).update(dict.fromkeys(slots))
 
     def next_touched(self) -> tuple[HeldLane, dict[Slot, None]]:
-        """Take out a lane that has to be looked after, with its slots.
-
-        Raises:
-            StopIteration: there is none.
-        """
+        """Take out a lane that has to be looked after, with its slots. Raises StopIteration: there is none."""
         lane = next(iter(self.touched))
         return lane, self.touched.pop(lane)
 
@@ -92,41 +89,34 @@ class Changes:
         return told
 
 
+@dataclass(frozen=True, eq=False)
 class Settlement:
-    """The rows that leave the lanes of one rank.
+    """The rows that leave the lanes of one rank."""
 
-    Args:
-        gate: None where no server's robots.txt counts.
-    """
-
-    def __init__(
-        self, lanes: Mapping[int, HeldLane], batches: OpenBatches, gate: RobotsGate | None, changes: Changes
-    ) -> None:
-        self._lanes = lanes
-        self._batches = batches
-        self._gate = gate
-        self._changes = changes
+    lanes: Mapping[int, HeldLane]
+    batches: OpenBatches
+    gate: RobotsGate | None
+    """None where no server's robots.txt counts."""
+    changes: Changes
 
     def settle(self, lane: HeldLane, task: Task) -> None:
-        """Count out a task that leaves this rank, or the request for a robots.txt that is over.
-
-        The caller looks after the lane; others that this concerns are touched.
-        """
+        """Count out a task that leaves this rank, or the request for a robots.txt that is over. The caller looks after
+        the lane; others that this concerns are touched."""
         lane.rows -= 1
         lane.settled += 1
         if task.home_lane:
             self._come_back(task, lane)
-            self._changes.touch(self._lanes[task.home_lane])
+            self.changes.touch(self.lanes[task.home_lane])
         if not task.robots_of:
-            self._batches.remove(task.batch_id)
-        elif self._gate is not None:
+            self.batches.remove(task.batch_id)
+        elif self.gate is not None:
             # The rows that waited for the file have their turn again; those that find it unknown will ask.
-            for slot in self._gate.hand_out(task.robots_of):
-                self._changes.touch(self._lanes[slot.lane_id], slot)
+            for slot in self.gate.hand_out(task.robots_of):
+                self.changes.touch(self.lanes[slot.lane_id], slot)
 
     def note_decided(self, lane: HeldLane, task: Task) -> None:
         """Note that a sample has its outcome: whoever gets the rest of its batch has to know."""
-        home = self._lanes[task.home_lane] if task.home_lane else lane
+        home = self.lanes[task.home_lane] if task.home_lane else lane
         if home.is_sampling:
             home.decided.append((task.batch_id, task.row))
 
@@ -136,7 +126,7 @@ class Settlement:
         self._come_back(task, holder)
         if task.home_lane == 0:
             task.home_lane = holder.lane_id
-        home = self._lanes[task.home_lane]
+        home = self.lanes[task.home_lane]
         if home is taker:
             task.home_lane = 0
         else:
@@ -145,7 +135,7 @@ class Settlement:
     def _come_back(self, task: Task, holder: HeldLane) -> None:
         """Count the task as no longer handed off to the lane that holds it; nothing happens if it is at home."""
         if task.home_lane:
-            home = self._lanes[task.home_lane]
+            home = self.lanes[task.home_lane]
             home.handed_off[holder.lane_id] -= 1
             if not home.handed_off[holder.lane_id]:
                 del home.handed_off[holder.lane_id]

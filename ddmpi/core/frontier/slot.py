@@ -15,6 +15,7 @@ import heapq
 import itertools
 import math
 from collections import deque
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -22,49 +23,29 @@ from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.records import Failure, Limits, Task
 
 
+@dataclass(slots=True, eq=False)
 class Slot:
-    """The tasks of one server group (in a packed lane: of one server) in one lane.
+    """The tasks of one server group (in a packed lane: of one server) in one lane."""
 
-    Args:
-        planned: what the slot may use where no control override says otherwise.
-    """
-
-    __slots__ = (
-        "_held_back",
-        "_retries",
-        "_sequence",
-        "_whole_connections",
-        "delay_s",
-        "given_up",
-        "in_flight",
-        "is_held",
-        "key",
-        "lane_id",
-        "limiter",
-        "planned",
-        "queue",
-        "scheduled_at",
-    )
-
-    def __init__(self, key: str, lane_id: int, limiter: RateLimiter, planned: Limits) -> None:
-        self.key = key
-        self.lane_id = lane_id
-        self.limiter = limiter
-        self.planned = planned
-        self.queue: deque[Task] = deque()
-        self.in_flight = 0
-        self.is_held = False
-        """Whether the operator lets nothing start here."""
-        self.given_up: Failure | None = None
-        """What the server's last probe failed with; None while it is not given up."""
-        self.scheduled_at = math.inf
-        """When the frontier looks at this slot again; inf = at the next event."""
-        self.delay_s = 0.0
-        """Crawl-delay: seconds between two requests of the whole group; 0 = none is asked for."""
-        self._whole_connections = 1
-        self._retries: list[tuple[float, int, Task]] = []
-        self._held_back: dict[str, list[Task]] = {}
-        self._sequence = 0
+    key: str
+    lane_id: int
+    limiter: RateLimiter
+    planned: Limits
+    """What the slot may use where no control override says otherwise."""
+    queue: deque[Task] = field(default_factory=deque)
+    in_flight: int = 0
+    is_held: bool = False
+    """Whether the operator lets nothing start here."""
+    given_up: Failure | None = None
+    """What the server's last probe failed with; None while it is not given up."""
+    scheduled_at: float = math.inf
+    """When the frontier looks at this slot again; inf = at the next event."""
+    delay_s: float = 0.0
+    """Crawl-delay: seconds between two requests of the whole group; 0 = none is asked for."""
+    _whole_connections: int = 1
+    _retries: list[tuple[float, int, Task]] = field(default_factory=list)
+    _held_back: dict[str, list[Task]] = field(default_factory=dict)
+    _sequence: int = 0
 
     @property
     def waiting(self) -> int:

@@ -52,7 +52,6 @@ class WorkRequests:
         self._may_ask_at = at
 
     def make(self) -> WorkRequest:
-        """Return the next request."""
         self._last_id += 1
         self._is_asking = True
         return WorkRequest(self._last_id)

@@ -10,8 +10,6 @@ from ddmpi.core.protocol import Assign, Exit, StopReason, ToDownloader
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this message to the rank."""
-
     rank: int
     message: ToDownloader
 
@@ -28,8 +26,6 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """One row of schedule.csv."""
-
     rank: int
     server_name: str
     partition_from: int
@@ -50,8 +46,6 @@ class BatchCompleted:
     """Write the batch's marker, and verify it from the files. ``number`` is its big batch's."""
 
     batch_id: int
-    successes: int
-    errors: int
     number: int
 
 
@@ -98,16 +92,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class DownloadBegan:
-    """The first big batch flows out: note when, and the least time."""
-
-    bound: Bound
-
-
-@dataclass(frozen=True, slots=True)
-class BoundChanged:
-    """Servers were profiled meanwhile: note the least time as it is known now."""
-
-    bound: Bound
+    """The first big batch flows out: note when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,5 +123,4 @@ class RunEnded:
 
 
 FileAction = BigBatchStarted | BatchCompleted | BigBatchEnded | ProfilingEnded | SaveCheckpoint | VerifyRest
-Notice = DownloadBegan | BoundChanged | StopBegan
-Action = Send | Scatter | FileAction | Notice | GroupPaused | RunEnded
+Action = Send | Scatter | FileAction | DownloadBegan | StopBegan | GroupPaused | RunEnded

@@ -102,7 +102,6 @@ class BatchAccounts:
 
     @property
     def withheld(self) -> Collection[int]:
-        """The groups whose batches are withheld."""
         return self._withheld.keys()
 
     def complete_whole(self, batch_ids: Iterable[int]) -> list[Action]:
@@ -177,22 +176,15 @@ class BatchAccounts:
     # ---- what is final
 
     def on_part(self, part: PartReport) -> list[Action]:
-        """Count a published part.
-
-        Raises:
-            TransitionError: the batch would have more outcomes than rows.
-        """
+        """Count a published part. Raises TransitionError: the batch would have more outcomes than rows."""
         self.counts.add_part(part)
         batch_id = part.batch_id
         has_flowed = batch_id in self._big_batch_of  # others are completed when they flow, as members of a big batch
         return self._complete_batch(batch_id) if has_flowed and not self.counts.is_open(batch_id) else []
 
     def _complete_batch(self, batch_id: int) -> list[Action]:
-        counts = self.counts
-        counts.complete(batch_id)
-        successes, errors = int(counts.successes[batch_id]), int(counts.errors[batch_id])
-        done = BatchCompleted(batch_id, successes, errors, self._big_batch_of[batch_id])
-        return [done, *self._leave_big_batch(batch_id)]
+        self.counts.complete(batch_id)
+        return [BatchCompleted(batch_id, self._big_batch_of[batch_id]), *self._leave_big_batch(batch_id)]
 
     def reopen(self, found: BatchContent) -> None:
         """Verification found rows of a completed batch missing: it has only what its files really hold."""
@@ -212,11 +204,8 @@ class BatchAccounts:
     # ---- for checks
 
     def validate(self, holds: Mapping[int, int]) -> None:
-        """Compare the holds with those that the lanes have.
-
-        Raises:
-            AssertionError: they differ, or the batches do not add up.
-        """
+        """Compare the holds with those that the lanes have. Raises AssertionError: they differ, or the batches do not
+        add up."""
         if holds != self._holds:
             raise AssertionError("a batch's holders do not add up")
         self.counts.validate()

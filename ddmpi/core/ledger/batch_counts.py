@@ -61,11 +61,7 @@ class BatchCounts:
     # ---- what changes them
 
     def add_part(self, part: PartReport) -> None:
-        """Count a published part.
-
-        Raises:
-            TransitionError: the batch would have more outcomes than rows.
-        """
+        """Count a published part. Raises TransitionError: the batch would have more outcomes than rows."""
         batch_id = part.batch_id
         paths = self.parts.setdefault(batch_id, [])
         paths.append(part.path)
@@ -77,10 +73,8 @@ class BatchCounts:
             self._of_kind(kind)[batch_id] += count
 
     def set(self, content: BatchContent, rows: int | None = None) -> None:
-        """Replace all that was counted of a batch; ``rows`` replaces its number of rows too.
-
-        The batch is complete if all rows are final and no parts are given.
-        """
+        """Replace all that was counted of a batch; ``rows`` replaces its number of rows too. The batch is complete if
+        all rows are final and no parts are given."""
         batch_id = content.batch_id
         if rows is not None:
             self.rows[batch_id] = rows
@@ -145,7 +139,6 @@ class BatchCounts:
         return int(self.rows.sum()) - self.rows_final
 
     def kinds_of(self, batch_id: int) -> dict[str, int]:
-        """Return the batch's errors by kind."""
         return {kind: int(column[batch_id]) for kind, column in self._kinds.items() if column[batch_id]}
 
     @property
@@ -160,11 +153,7 @@ class BatchCounts:
     # ---- for checks
 
     def validate(self) -> None:
-        """Check the invariants.
-
-        Raises:
-            AssertionError: the counts do not add up.
-        """
+        """Check the invariants. Raises AssertionError: the counts do not add up."""
         if self.incomplete != int(np.count_nonzero(~self._is_complete)):
             raise AssertionError("the incomplete batches do not add up")
         if (self.rows_left() < 0).any() or (self.rows_left()[self._is_complete] > 0).any():

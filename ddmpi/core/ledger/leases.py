@@ -45,8 +45,6 @@ class LeaseState(Enum):
 
 
 class LeaseEvent(Enum):
-    """What happens to a lease."""
-
     GRANT = "grant"
     """A rank gets it."""
     RUN = "run"
@@ -110,11 +108,7 @@ class Lease:
     state: LeaseState = LeaseState.NEW
 
     def happens(self, event: LeaseEvent) -> None:
-        """Go to the state that follows.
-
-        Raises:
-            TransitionError: the event cannot happen to a lease in this state.
-        """
+        """Go to the state that follows. Raises TransitionError: the event cannot happen to a lease in this state."""
         after = TRANSITIONS.get((self.state, event))
         if after is None:
             raise TransitionError(f"{event.value} of lane {self.lane_id} of {self.group}, which is {self.state.value}")
@@ -192,10 +186,7 @@ class Leases:
 
     def on_report(self, lease: Lease, report: LaneReport, now: float) -> None:
         """Note what the rank says of its lane. One that has not seen the last extension knows too little to count.
-
-        Raises:
-            TransitionError: the lane is none that can be in this state.
-        """
+        Raises TransitionError: the lane is none that can be in this state."""
         is_current = report.version == lease.version
         event = _EVENTS.get(report.state) if is_current else LeaseEvent.RUN
         if event is None:
@@ -315,11 +306,8 @@ class Leases:
         return self.extend(own, sorted(other.batch_ids), other.share, other.handoffs)
 
     def end(self, lease: Lease) -> list[Action]:
-        """Release a lane that has ended.
-
-        Batches that it leaves incomplete, and that no handoff holds, have to flow again; its share goes to another lane
-        of the group.
-        """
+        """Release a lane that has ended. Batches that it leaves incomplete, and that no handoff holds, have to flow
+        again; its share goes to another lane of the group."""
         rank = lease.rank
         self._drop(lease)
         self._leave_rank(lease)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
+from ddmpi.core import protocol as msg
 from ddmpi.core.ledger.actions import Action, BigBatchStarted, Scatter, ScheduleRow, Send
 from ddmpi.core.ledger.batch_accounts import BatchAccounts
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
@@ -21,17 +22,6 @@ from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.leases import Lease, Leases, LeaseState
 from ddmpi.core.ledger.schedule import BATCHES_PER_WORKER, LeastLoaded, Plan, lanes_for
 from ddmpi.core.ledger.stealing import Stealing
-from ddmpi.core.protocol import (
-    Assign,
-    Extend,
-    Handoff,
-    Lane,
-    LaneReport,
-    PartReport,
-    Progress,
-    StealResponse,
-    WorkRequest,
-)
 from ddmpi.core.records import PaceState
 from ddmpi.errors import TransitionError
 
@@ -48,14 +38,14 @@ class Ledger:
         """
         self.plan = plan
         self._counts = counts
-        self._batches = BatchAccounts(plan, counts)
-        self._paces = KnownPaces(lambda server: self._group_of(server, server))
-        self._leases = Leases(plan, self._batches, self._paces)
+        self.batches = BatchAccounts(plan, counts)
+        self.paces = KnownPaces(lambda server: self._group_of(server, server))
+        self._leases = Leases(plan, self.batches, self.paces)
         self._parked_since = math.inf  # since when no lane has been able to start anything but probes
         self._stops = False
-        self._stealing = Stealing(plan, self._leases, self._batches)
+        self.stealing = Stealing(plan, self._leases, self.batches)
         self._next_number = 1
-        self._withheld_handoffs: dict[int, list[tuple[int, Handoff]]] = {}  # to withheld groups, with their sender
+        self._withheld_handoffs: dict[int, list[tuple[int, msg.Handoff]]] = {}  # to withheld groups, with their sender
 
     # ---- work flows out
 
@@ -74,11 +64,11 @@ class Ledger:
             withheld: indexes of groups whose limits sampling lanes use, until ``admit``.
             decided: samples of the other groups, rows by batch, that are in no part before ``samples_durable``.
         """
-        self._batches.note_sampled(decided)
+        self.batches.note_sampled(decided)
         self._next_number = first_number
-        self._paces.learn(paces, now)
+        self.paces.learn(paces, now)
         if withheld:
-            self._batches.withhold(withheld)
+            self.batches.withhold(withheld)
         return self._flow(now)
 
     def admit(
@@ -96,15 +86,15 @@ class Ledger:
                 nothing to spend.
             decided: as in ``start``.
         """
-        self._batches.note_sampled(decided)
+        self.batches.note_sampled(decided)
         for group, time_s in row_times.items():
             self.plan.row_times[group] = time_s
-        self._paces.learn(paces, now)
-        admitted = self._batches.admit(row_times)
-        actions = self._flow(now, admitted) if self._batches.flowing < 2 * self._big_batch_size else []
+        self.paces.learn(paces, now)
+        admitted = self.batches.admit(row_times)
+        actions = self._flow(now, admitted) if self.batches.flowing < 2 * self._big_batch_size else []
         for group in row_times:
             for rank, handoff in self._withheld_handoffs.pop(group, ()):
-                self._batches.pass_on((handoff.batch.batch_id,))
+                self.batches.pass_on((handoff.batch.batch_id,))
                 actions += self.on_handed_off(rank, (handoff,), now)
         return actions
 
@@ -122,24 +112,20 @@ class Ledger:
             return []
         number = self._next_number
         size = self._big_batch_size if most is None else min(most, self._big_batch_size)
-        members = self._batches.begin_big_batch(number, size)
+        members = self.batches.begin_big_batch(number, size)
         if not members:
             return []
         self._next_number += 1
-        completed = self._batches.complete_whole(members)
+        completed = self.batches.complete_whole(members)
         is_open = [batch_id for batch_id in members if not self._counts.is_complete(batch_id)]
         return self._distribute(number, is_open, now) + completed
-
-    def samples_durable(self, batch_ids: Iterable[int]) -> list[Action]:
-        """The samples of these batches are in parts, which were reported before."""
-        return self._batches.samples_durable(batch_ids)
 
     @property
     def _big_batch_size(self) -> int:
         return len(self.plan.workers) * BATCHES_PER_WORKER
 
     def _flow_if_low(self, now: float) -> list[Action]:
-        if self._batches.waiting and self._batches.flowing < self._big_batch_size / 2:
+        if self.batches.waiting and self.batches.flowing < self._big_batch_size / 2:
             return self._flow(now)
         return []
 
@@ -150,14 +136,14 @@ class Ledger:
         pending = self._new_leases(by_group)
         actions, rows = self._extend_running(by_group)
         ranks = LeastLoaded({rank: account.load_s for rank, account in self._leases.ranks.items()})
-        assigns: dict[int, list[Lane]] = {}
+        assigns: dict[int, list[msg.Lane]] = {}
         for lease in sorted(pending, key=lambda lease: (-lease.time_s, lease.lane_id)):
             rank = ranks.take(lease.cost_s, self._leases.ranks_with(lease.group))
             assigns.setdefault(rank, []).append(self._leases.grant(lease, rank, now))
             rows.append(self._schedule_row(lease, lease.batch_ids))
         actions.append(BigBatchStarted(number, tuple(rows)))
         if assigns:
-            answered = {rank: Assign(tuple(lanes), self._stealing.answer(rank)) for rank, lanes in assigns.items()}
+            answered = {rank: msg.Assign(tuple(lanes), self.stealing.answer(rank)) for rank, lanes in assigns.items()}
             actions.append(Scatter(answered))
         return actions
 
@@ -197,29 +183,21 @@ class Ledger:
 
     # ---- reports come in
 
-    def on_progress(self, rank: int, message: Progress, now: float) -> list[Action]:
+    def on_progress(self, rank: int, message: msg.Progress, now: float) -> list[Action]:
         """Count what is durable, note the rank's state, end drained leases."""
         account = self._leases.ranks[rank]
         account.ends_at = now + message.remaining_s
         account.unstarted = message.unstarted
         actions: list[Action] = []
         for part in message.parts:
-            actions += self.on_part(part)
+            actions += self.batches.on_part(part)
         for report in message.lanes:
             actions += self._on_lane(rank, report, now)
         actions += self._flow_if_low(now)
-        actions += self._stealing.on_news(rank, now)
+        actions += self.stealing.on_news(rank, now)
         return actions
 
-    def on_part(self, part: PartReport) -> list[Action]:
-        """Count a published part.
-
-        Raises:
-            TransitionError: the batch would have more outcomes than rows.
-        """
-        return self._batches.on_part(part)
-
-    def _on_lane(self, rank: int, report: LaneReport, now: float) -> list[Action]:
+    def _on_lane(self, rank: int, report: msg.LaneReport, now: float) -> list[Action]:
         lease = self._leases.get(report.lane_id)
         if lease is None or lease.rank != rank:
             raise TransitionError(f"rank {rank} reports on lane {report.lane_id}, which it does not hold")
@@ -233,35 +211,35 @@ class Ledger:
         """Keep what a lane has learned, as of the whole group; a pause stops the other lanes of the group too."""
         if not paces:
             return []
-        wait_s = self._paces.report(lease.group, self._leases.part(lease), paces, now)
+        wait_s = self.paces.report(lease.group, self._leases.part(lease), paces, now)
         if not wait_s:
             return []
         # News, not work: the version stays, or a drained lane would end again, and be news to the others again.
         return [
-            Send(other.rank, Extend(other.lane_id, other.version, wait_s=wait_s))
+            Send(other.rank, msg.Extend(other.lane_id, other.version, wait_s=wait_s))
             for other in self._leases.of_group(lease.group)
             if other is not lease
         ]
 
     def reopen(self, found: BatchContent, now: float) -> list[Action]:
         """Schedule a batch again of which verification found rows missing, with what its files really hold."""
-        self._batches.reopen(found)
+        self.batches.reopen(found)
         return self._flow_if_low(now)
 
     # ---- redirected rows
 
-    def on_handed_off(self, rank: int, handoffs: Iterable[Handoff], now: float) -> list[Action]:
+    def on_handed_off(self, rank: int, handoffs: Iterable[msg.Handoff], now: float) -> list[Action]:
         """Rows that need another group's limits: to the rank that holds its lane, else a lane of their own."""
-        by_group: dict[str, list[Handoff]] = {}
+        by_group: dict[str, list[msg.Handoff]] = {}
         for handoff in handoffs:
             by_group.setdefault(self._group_of(handoff.server, handoff.group), []).append(handoff)
         return [action for group, rows in by_group.items() for action in self._send_handoffs(rank, group, rows, now)]
 
-    def _send_handoffs(self, rank: int, group: str, handoffs: list[Handoff], now: float) -> list[Action]:
+    def _send_handoffs(self, rank: int, group: str, handoffs: list[msg.Handoff], now: float) -> list[Action]:
         running = self._leases.of_group(group)
-        self._batches.hold(handoff.batch.batch_id for handoff in handoffs)
-        index = self.plan.group_of_server(handoffs[0].server, group) if self._batches.withheld else None
-        if index is not None and index in self._batches.withheld:
+        self.batches.hold(handoff.batch.batch_id for handoff in handoffs)
+        index = self.plan.group_of_server(handoffs[0].server, group) if self.batches.withheld else None
+        if index is not None and index in self.batches.withheld:
             self._withheld_handoffs.setdefault(index, []).extend((rank, handoff) for handoff in handoffs)
             return []
         if running:
@@ -269,37 +247,24 @@ class Ledger:
             return [self._leases.extend(own_first, [], None, handoffs)]
         lease = self._leases.new(group, [], self._leases.limits(group))
         lease.handoffs += handoffs
-        return [Send(rank, Assign((self._leases.grant(lease, rank, now),)))]
+        return [Send(rank, msg.Assign((self._leases.grant(lease, rank, now),)))]
 
     # ---- work is stolen
 
-    def on_work_request(self, rank: int, message: WorkRequest, now: float) -> list[Action]:
+    def on_work_request(self, rank: int, message: msg.WorkRequest, now: float) -> list[Action]:
         """A rank runs low: the next big batch, else lanes of the rank with the most time left."""
-        self._stealing.ask(rank, message.request_id)
+        self.stealing.ask(rank, message.request_id)
         actions = self._flow(now)
-        if self._stealing.is_asking(rank):
-            actions.append(self._stealing.ask_victim(rank, now))
+        if self.stealing.is_asking(rank):
+            actions.append(self.stealing.ask_victim(rank, now))
         return actions
-
-    def on_steal_response(self, rank: int, message: StealResponse, now: float) -> list[Action]:
-        """A victim has answered: what it gives back goes to the thief."""
-        return self._stealing.on_steal_response(rank, message, now)
 
     def tick(self, now: float) -> list[Action]:
         """What is due although no message came."""
         self._parked_since = min(self._parked_since, now) if self._leases.none_runs else math.inf
-        return self._stealing.tick(now)
-
-    @property
-    def steals(self) -> int:
-        """Steals that moved work."""
-        return self._stealing.steals
+        return self.stealing.tick(now)
 
     # ---- what there is, and the end
-
-    def paces(self, now: float) -> dict[str, PaceState]:
-        """What is known of every server's pace, with the waits that are left."""
-        return self._paces.all(now)
 
     def holder(self, lane_id: int) -> int | None:
         """The rank to which the lane is leased, None if it is to none."""
@@ -307,21 +272,12 @@ class Ledger:
         return None if lease is None else lease.rank
 
     def lane_group(self, lane_id: int) -> str | None:
-        """The group that a leased lane serves."""
         lease = self._leases.get(lane_id)
         return None if lease is None else lease.group
 
     def lanes_of(self, group: str) -> list[int]:
         """The lanes of a group that are leased."""
         return [lease.lane_id for lease in self._leases.of_group(group)]
-
-    def rows_final(self) -> int:
-        """Rows that are in published parts."""
-        return self._counts.rows_final
-
-    def open_big_batches(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Big batches that have not ended: their number and batches."""
-        return self._batches.open_big_batches()
 
     @property
     def is_complete(self) -> bool:
@@ -335,28 +291,24 @@ class Ledger:
 
     def is_stuck(self, now: float, final_wait_s: float) -> bool:
         """Whether only parked lanes are out, and nothing can become final in ``final_wait_s``, or has for that long."""
-        is_sampling = self._batches.withheld or self._batches.has_samples
-        if self._batches.waiting or is_sampling or not self._stealing.is_idle:
+        is_sampling = self.batches.withheld or self.batches.has_samples
+        if self.batches.waiting or is_sampling or not self.stealing.is_idle:
             return False
         waited_in_vain = self._leases.none_runs and now - self._parked_since >= final_wait_s
         return waited_in_vain or self._leases.all_parked(now + final_wait_s)
 
     def validate(self) -> None:
-        """Check the invariants (tests call this after every step).
-
-        Raises:
-            AssertionError: with what breaks.
-        """
+        """Check the invariants (tests call this after every step). Raises AssertionError: with what breaks."""
         self._leases.validate(
             handoff.batch.batch_id for handoffs in self._withheld_handoffs.values() for _, handoff in handoffs
         )
-        for group in self._batches.withheld:
+        for group in self.batches.withheld:
             if self._leases.of_group(self.plan.group_names[group]):
                 raise AssertionError(f"{self.plan.group_names[group]} is withheld and leased")
 
     def __repr__(self) -> str:
         total, open_batches = len(self._counts), self._counts.incomplete
         return (
-            f"<Ledger: {len(self._leases)} leased, {self._batches.waiting} to flow, "
+            f"<Ledger: {len(self._leases)} leased, {self.batches.waiting} to flow, "
             f"{total - open_batches} of {total} complete>"
         )

@@ -21,49 +21,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ddmpi.core.ledger.actions import (
-    Action,
-    BatchCompleted,
-    BigBatchEnded,
-    Bound,
-    BoundChanged,
-    DownloadBegan,
-    GroupPaused,
-    ProfilingEnded,
-    RunEnded,
-    SaveCheckpoint,
-    Scatter,
-    Send,
-    StopBegan,
-    VerifyRest,
-)
+from ddmpi.core import protocol as msg
+from ddmpi.core.ledger import actions as act
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.sampling import Sampling, Target
 from ddmpi.core.ledger.schedule import Plan, lower_bound_s
-from ddmpi.core.protocol import (
-    Assign,
-    ControlOverride,
-    Exit,
-    Failed,
-    Finished,
-    HandedOff,
-    LaneReport,
-    Progress,
-    Release,
-    Samples,
-    ServersUsed,
-    SetControl,
-    StealResponse,
-    Stop,
-    StopReason,
-    StopRequested,
-    ToCoordinator,
-    ToDownloader,
-    WorkRequest,
-)
 from ddmpi.core.records import Limits, PaceState, is_packed
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING
 
@@ -76,8 +41,6 @@ LONG_PAUSE_S = 5.0
 
 
 class Stage(Enum):
-    """What rank 0 is doing."""
-
     PROFILING = "profiling"
     DOWNLOADING = "downloading"
     STOPPING = "stopping"
@@ -105,13 +68,11 @@ class Rank0Config:
 
 
 class SoftStop:
-    """Why the run stops, which ranks have finished, and how it ends.
-
-    A stop is soft: each rank commits what it has and says so, and none is waited for longer than ``FINISH_TIMEOUT_S``.
-    """
+    """Why the run stops, which ranks have finished, and how it ends. A stop is soft: each rank commits what it has and
+    says so, and none is waited for longer than ``FINISH_TIMEOUT_S``."""
 
     def __init__(self, workers: Sequence[int]) -> None:
-        self.reason: StopReason | None = None
+        self.reason: msg.StopReason | None = None
         """None while the run does not stop."""
         self.failure = ""
         """What went wrong on some rank, for the person who started the run."""
@@ -120,7 +81,7 @@ class SoftStop:
         self._unfinished = dict.fromkeys(workers)
         self._deadline = 0.0
 
-    def begin(self, reason: StopReason, now: float) -> None:
+    def begin(self, reason: msg.StopReason, now: float) -> None:
         """The ranks are told now."""
         self.reason = reason
         self._deadline = now + FINISH_TIMEOUT_S
@@ -138,9 +99,8 @@ class SoftStop:
         """Whether no rank is waited for any longer."""
         return self.reason is not None and (not self._unfinished or now >= self._deadline)
 
-    def ending(self, pending_rows: int) -> Exit:
-        """Return what all ranks end with."""
-        return Exit(EXIT_DONE if pending_rows == 0 and not self.failure else EXIT_PENDING, self.failure)
+    def ending(self, pending_rows: int) -> msg.Exit:
+        return msg.Exit(EXIT_DONE if pending_rows == 0 and not self.failure else EXIT_PENDING, self.failure)
 
 
 class Rank0Core:
@@ -175,8 +135,8 @@ class Rank0Core:
         """None before the download begins."""
         self.sampling: Sampling | None = None
         """None where no server is being profiled."""
-        self.bound: Bound | None = None
-        self.exit: Exit | None = None
+        self.bound: act.Bound | None = None
+        self.exit: msg.Exit | None = None
         self._config = config
         self._make_plan = make_plan
         self._targets = targets
@@ -186,49 +146,47 @@ class Rank0Core:
         self._rows_left = counts.rows_left()
         self._began_at = now
         self._soft_stop = SoftStop(config.workers)
-        self._last_steps: Iterator[list[Action]] | None = None
+        self._last_steps: Iterator[list[act.Action]] | None = None
 
     # ---- stages
 
-    def start(self, now: float) -> list[Action]:
+    def start(self, now: float) -> list[act.Action]:
         """Send the first lanes out: those that sample, else those of the first big batch. All ranks have begun."""
         if not self._targets:
             return self._start_download(now)
         config = self._config
         self.sampling = Sampling(self._targets, config.limits, config.group_of, config.samples_per_server, now)
-        return [Scatter(self.sampling.lanes(config.workers, self._paces.all(now)))]
+        return [act.Scatter(self.sampling.lanes(config.workers, self._paces.all(now)))]
 
-    def _go_on_sampling(self, sampling: Sampling, now: float) -> list[Action]:
+    def _go_on_sampling(self, sampling: Sampling, now: float) -> list[act.Action]:
         """Let those servers join the download that have been sampled."""
         groups = sampling.take(now)
         self.profiles.update(sampling.profiles(groups, self._config.rate_multiplier))
-        actions: list[Action] = []
+        actions: list[act.Action] = []
         if self.ledger is None:
             actions += self._complete_sampled()
             actions += self._start_download(now)
         elif groups:
-            admitted = sampling.admit(self.ledger.plan, groups, self.profiles)
-            actions += self.ledger.admit(admitted.row_times, admitted.paces, now, admitted.decided)
-            actions.append(BoundChanged(self._note_bound(self.ledger.plan)))
+            row_times = sampling.admit(self.ledger.plan, groups, self.profiles)
+            paces = {group: sampling.paces[group] for group in groups if group in sampling.paces}
+            actions += self.ledger.admit(row_times, paces, now, sampling.decided())
+            self._note_bound(self.ledger.plan)
         if sampling.is_drained:
             self.sampling = None
-            actions += [ProfilingEnded(), SaveCheckpoint()]
+            actions += [act.ProfilingEnded(), act.SaveCheckpoint()]
         return actions
 
-    def _complete_sampled(self) -> list[Action]:
+    def _complete_sampled(self) -> list[act.Action]:
         """Batches of which an earlier run had left no more rows than are sampled make a big batch of their own."""
-        counts, due = self.counts, self.counts.due()
+        due = self.counts.due()
         if not due:
             return []
         number, self._next_number = self._next_number, self._next_number + 1
-        actions: list[Action] = []
         for batch_id in due:
-            counts.complete(batch_id)
-            successes, errors = int(counts.successes[batch_id]), int(counts.errors[batch_id])
-            actions.append(BatchCompleted(batch_id, successes, errors, number))
-        return [*actions, BigBatchEnded(number, tuple(due))]
+            self.counts.complete(batch_id)
+        return [*(act.BatchCompleted(batch_id, number) for batch_id in due), act.BigBatchEnded(number, tuple(due))]
 
-    def _start_download(self, now: float) -> list[Action]:
+    def _start_download(self, now: float) -> list[act.Action]:
         plan = self._make_plan(self.profiles)
         self._began_at = now
         self.ledger = Ledger(plan, self.counts)
@@ -240,123 +198,128 @@ class Rank0Core:
             paces.update(self.sampling.paces)
             withheld, decided = self.sampling.withhold(plan), self.sampling.decided()
         actions = self.ledger.start(self._next_number, paces, now, withheld, decided)
-        if not any(isinstance(action, Scatter) for action in actions):
-            actions.append(Scatter({}))
-        return [DownloadBegan(self._note_bound(plan)), *actions]
+        if not any(isinstance(action, act.Scatter) for action in actions):
+            actions.append(act.Scatter({}))
+        self._note_bound(plan)
+        return [act.DownloadBegan(), *actions]
 
-    def _note_bound(self, plan: Plan) -> Bound:
+    def _note_bound(self, plan: Plan) -> None:
         """Note the least time by what is known of the servers by now."""
         bound_s, slowest = lower_bound_s(plan, self._rows_left)
-        self.bound = Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", self._began_at)
-        return self.bound
+        self.bound = act.Bound(bound_s, plan.group_names[slowest] if slowest >= 0 else "", self._began_at)
 
     # ---- messages
 
-    def handle(self, rank: int, message: ToCoordinator, now: float) -> list[Action]:
-        """Take a downloader's message."""
+    def handle(self, rank: int, message: msg.ToCoordinator, now: float) -> list[act.Action]:
         match message:
-            case Progress():
+            case msg.Progress():
                 return self._allowed(self._on_progress(rank, message, now))
-            case Samples(samples):
+            case msg.Samples(samples):
                 if self.sampling is not None:
                     self.sampling.on_samples(samples)
-            case StopRequested(reason):
+            case msg.StopRequested(reason):
                 return self.stop(reason, now)
-            case Failed(text):
+            case msg.Failed(text):
                 self._soft_stop.failure = f"rank {rank}: {text}"
-                return self.stop(StopReason.FAILURE, now)
-            case Finished():
+                return self.stop(msg.StopReason.FAILURE, now)
+            case msg.Finished():
                 self._soft_stop.finished(rank)
-            case WorkRequest() | StealResponse() | HandedOff():
+            case msg.WorkRequest() | msg.StealResponse() | msg.HandedOff():
                 if self.ledger is not None:  # no lane is out before that from which they could follow
                     return self._allowed(self._steer(self.ledger, rank, message, now))
-            case ServersUsed():
+            case msg.ServersUsed():
                 pass  # for people, who have a table of their own
             case _:
                 raise TypeError(f"unknown message {message!r}")
         return []
 
     @staticmethod
-    def _steer(ledger: Ledger, rank: int, message: WorkRequest | StealResponse | HandedOff, now: float) -> list[Action]:
+    def _steer(
+        ledger: Ledger, rank: int, message: msg.WorkRequest | msg.StealResponse | msg.HandedOff, now: float
+    ) -> list[act.Action]:
         match message:
-            case WorkRequest():
+            case msg.WorkRequest():
                 return ledger.on_work_request(rank, message, now)
-            case StealResponse():
-                return ledger.on_steal_response(rank, message, now)
-            case HandedOff(handoffs):
+            case msg.StealResponse():
+                return ledger.stealing.on_steal_response(rank, message, now)
+            case msg.HandedOff(handoffs):
                 return ledger.on_handed_off(rank, handoffs, now)
 
-    def _on_progress(self, rank: int, message: Progress, now: float) -> list[Action]:
-        actions: list[Action] = []
+    def _on_progress(self, rank: int, message: msg.Progress, now: float) -> list[act.Action]:
+        actions: list[act.Action] = []
         if any(pace.wait_s > LONG_PAUSE_S for report in message.lanes for pace in report.paces.values()):
-            actions.append(SaveCheckpoint(soon=True))
+            actions.append(act.SaveCheckpoint(soon=True))
         sampled: Sequence[int] = ()
         if self.sampling is not None:
             sorted_out = self.sampling.sort_out(message)
             message, sampled = sorted_out.rest, sorted_out.durable
             if sorted_out.released:
-                actions.append(Send(rank, Release(sorted_out.released)))
+                actions.append(act.Send(rank, msg.Release(sorted_out.released)))
         if self.ledger is None:
             for part in message.parts:
                 self.counts.add_part(part)
             return actions
         actions += self._pauses(self.ledger, message.lanes)
         actions += self.ledger.on_progress(rank, message, now)
-        actions += self.ledger.samples_durable(sampled)
+        actions += self.ledger.batches.samples_durable(sampled)
         return actions
 
     @staticmethod
-    def _pauses(ledger: Ledger, reports: Sequence[LaneReport]) -> Iterator[GroupPaused]:
+    def _pauses(ledger: Ledger, reports: Sequence[msg.LaneReport]) -> Iterator[act.GroupPaused]:
         """Of packed servers none is told apart, and what one of them asked for is no pause of all."""
         for report in reports:
             group = ledger.lane_group(report.lane_id) if report.paces else None
             if group is not None and not is_packed(group):
-                yield from (GroupPaused(group, pace.wait_s) for pace in report.paces.values())
+                yield from (act.GroupPaused(group, pace.wait_s) for pace in report.paces.values())
 
-    def _allowed(self, actions: list[Action]) -> list[Action]:
+    def _allowed(self, actions: list[act.Action]) -> list[act.Action]:
         """While the run stops, no rank gets new work."""
         if self.stage is not Stage.STOPPING:
             return actions
-        return [action for action in actions if not (isinstance(action, Send) and isinstance(action.message, Assign))]
+        return [
+            action
+            for action in actions
+            if not (isinstance(action, act.Send) and isinstance(action.message, msg.Assign))
+        ]
 
-    def set_overrides(self, rules: Sequence[ControlOverride]) -> list[Action]:
+    def set_overrides(self, rules: Sequence[msg.ControlOverride]) -> list[act.Action]:
         """Tell all ranks the rules that hold from now on."""
-        return self._to_all(SetControl(tuple(rules)))
+        return self._to_all(msg.SetControl(tuple(rules)))
 
-    def _to_all(self, message: ToDownloader) -> list[Action]:
-        return [Send(rank, message) for rank in self._config.workers]
+    def _to_all(self, message: msg.ToDownloader) -> list[act.Action]:
+        return [act.Send(rank, message) for rank in self._config.workers]
 
     # ---- time passes
 
-    def turn(self, now: float, *, verifying: bool) -> list[Action]:
+    def turn(self, now: float, *, verifying: bool) -> list[act.Action]:
         """Return what is due although no message came.
 
         Args:
             verifying: the shell has complete batches that it has not verified.
         """
-        actions: list[Action] = []
+        actions: list[act.Action] = []
         is_running = self.stage in {Stage.PROFILING, Stage.DOWNLOADING}
         if is_running and self.sampling is not None and self.sampling.is_due(now):
             actions += self._go_on_sampling(self.sampling, now)
         if self.stage is Stage.DOWNLOADING and self.ledger is not None:
             actions += self.ledger.tick(now)
-            verifying = verifying or any(isinstance(action, BatchCompleted) for action in actions)
+            verifying = verifying or any(isinstance(action, act.BatchCompleted) for action in actions)
             actions += self._stop_if_done(self.ledger, now, verifying=verifying)
         elif self.stage is Stage.STOPPING and not verifying and self._soft_stop.is_over(now):
             self._last_steps = self._last_steps or self._end_in_steps()
             actions += next(self._last_steps)
         return actions
 
-    def _stop_if_done(self, ledger: Ledger, now: float, *, verifying: bool) -> list[Action]:
+    def _stop_if_done(self, ledger: Ledger, now: float, *, verifying: bool) -> list[act.Action]:
         if ledger.is_complete:
-            return [] if verifying or self.sampling is not None else self.stop(StopReason.DONE, now)
+            return [] if verifying or self.sampling is not None else self.stop(msg.StopReason.DONE, now)
         if self._config.deadline is not None and now >= self._config.deadline:
-            return self.stop(StopReason.WALLTIME, now)
+            return self.stop(msg.StopReason.WALLTIME, now)
         if ledger.is_stuck(now, self._config.final_wait_s):
-            return self.stop(StopReason.DONE, now, is_stuck=True)
+            return self.stop(msg.StopReason.DONE, now, is_stuck=True)
         return []
 
-    def reopen(self, found: BatchContent, now: float) -> list[Action]:
+    def reopen(self, found: BatchContent, now: float) -> list[act.Action]:
         """Verification found rows of a complete batch missing: fetch them again, in this run if it goes on."""
         if self.ledger is None:
             self.counts.set(found)
@@ -365,7 +328,7 @@ class Rank0Core:
 
     # ---- the end
 
-    def stop(self, reason: StopReason, now: float, *, is_stuck: bool = False) -> list[Action]:
+    def stop(self, reason: msg.StopReason, now: float, *, is_stuck: bool = False) -> list[act.Action]:
         """Stop softly; the first reason counts, a second one changes nothing."""
         if self.stage in {Stage.STOPPING, Stage.ENDED}:
             return []
@@ -373,32 +336,32 @@ class Rank0Core:
         self._soft_stop.begin(reason, now)
         if self.ledger is not None:
             self.ledger.stop()
-        grace_s = 0.0 if reason is StopReason.DONE else self._config.grace_s
-        return [StopBegan(reason, is_stuck), *self._to_all(Stop(reason, grace_s))]
+        grace_s = 0.0 if reason is msg.StopReason.DONE else self._config.grace_s
+        return [act.StopBegan(reason, is_stuck), *self._to_all(msg.Stop(reason, grace_s))]
 
-    def fail(self, text: str, now: float) -> list[Action]:
+    def fail(self, text: str, now: float) -> list[act.Action]:
         """Rank 0 itself cannot write: stop softly, and write nothing more (but try a report)."""
         self._soft_stop.failure = self._soft_stop.failure or text
         self._soft_stop.is_readonly = True
-        return self._end() if self.stage is Stage.STOPPING else self.stop(StopReason.FAILURE, now)
+        return self._end() if self.stage is Stage.STOPPING else self.stop(msg.StopReason.FAILURE, now)
 
-    def _end_in_steps(self) -> Iterator[list[Action]]:
+    def _end_in_steps(self) -> Iterator[list[act.Action]]:
         """Yield the last steps, for a turn each: if the disk fails at one of them, the run still ends."""
         if not self._soft_stop.is_readonly:
-            big_batches = self.ledger.open_big_batches() if self.ledger is not None else ()
-            yield [VerifyRest(tuple(big_batches))]
-            yield [SaveCheckpoint()]
+            big_batches = self.ledger.batches.open_big_batches() if self.ledger is not None else ()
+            yield [act.VerifyRest(tuple(big_batches))]
+            yield [act.SaveCheckpoint()]
         yield self._end(self._soft_stop.unfinished)
 
-    def _end(self, unfinished: tuple[int, ...] = ()) -> list[Action]:
+    def _end(self, unfinished: tuple[int, ...] = ()) -> list[act.Action]:
         self.stage = Stage.ENDED
         self.exit = self._soft_stop.ending(self.counts.pending)
-        return [RunEnded(self.exit, unfinished), *self._to_all(self.exit)]
+        return [act.RunEnded(self.exit, unfinished), *self._to_all(self.exit)]
 
     # ---- what there is
 
     @property
-    def stop_reason(self) -> StopReason | None:
+    def stop_reason(self) -> msg.StopReason | None:
         """Why the run stops, None while it does not."""
         return self._soft_stop.reason
 
@@ -415,14 +378,14 @@ class Rank0Core:
     @property
     def steals(self) -> int:
         """Steals that moved work."""
-        return 0 if self.ledger is None else self.ledger.steals
+        return 0 if self.ledger is None else self.ledger.stealing.steals
 
     def paces(self, now: float) -> dict[str, PaceState]:
         """Return what is known of every server's pace: what a checkpoint holds."""
         sampling = self.sampling
         if self.ledger is None:
             return self._paces.all(now) | (sampling.paces if sampling is not None else {})
-        return self.ledger.paces(now) | (sampling.paces_out if sampling is not None else {})
+        return self.ledger.paces.all(now) | (sampling.paces_out if sampling is not None else {})
 
     def holder(self, lane_id: int) -> int | None:
         """Return the rank that fetches with this lane, None if none does."""
@@ -435,11 +398,7 @@ class Rank0Core:
         return None if lanes is None else lanes.lane_group(lane_id)
 
     def validate(self) -> None:
-        """Check the invariants (tests call this after every step).
-
-        Raises:
-            AssertionError: with what breaks.
-        """
+        """Check the invariants (tests call this after every step). Raises AssertionError: with what breaks."""
         self.counts.validate()
         if self.ledger is not None:
             self.ledger.validate()

@@ -43,17 +43,6 @@ class SortedOut:
     """Batches whose samples are in the message's parts, or those before."""
 
 
-@dataclass(frozen=True)
-class Admitted:
-    """What was found out of the groups that join: by their index in the plan, and by name."""
-
-    row_times: dict[int, float]
-    """Seconds per row."""
-    paces: dict[str, PaceState]
-    decided: dict[int, tuple[int, ...]]
-    """Samples, rows by batch, that are not durable yet."""
-
-
 class Sampling:
     """The servers of a run that are being profiled, and those of them that are done.
 
@@ -108,7 +97,6 @@ class Sampling:
     # ---- what comes back
 
     def on_samples(self, samples: Iterable[Sample]) -> None:
-        """Note what a rank measured."""
         for sample in samples:
             self._samples.setdefault(sample.server, []).append(sample)
 
@@ -137,7 +125,6 @@ class Sampling:
     # ---- who joins the download
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for ``take``."""
         return now >= self._due_at or self.is_drained or (not self._out and bool(self._back))
 
     def take(self, now: float) -> set[str]:
@@ -162,8 +149,8 @@ class Sampling:
         self._lanes_out.update(index for index in indexes if index is not None)
         return set(self._lanes_out)
 
-    def admit(self, plan: Plan, groups: Collection[str], profiles: Mapping[str, Profile]) -> Admitted:
-        """Return what the plan's groups need to know that join now."""
+    def admit(self, plan: Plan, groups: Collection[str], profiles: Mapping[str, Profile]) -> dict[int, float]:
+        """Return the seconds per row of the plan's groups that join now, by their index."""
         times: dict[int, float] = {}
         for group in groups:
             index = plan.group_of_server(group, group)
@@ -172,8 +159,7 @@ class Sampling:
             self._lanes_out[index] -= 1
             if not self._lanes_out[index]:
                 times[index] = server_row_time_s(plan.limits(group), profiles.get(group))
-        paces = {group: self.paces[group] for group in groups if group in self.paces}
-        return Admitted(times, paces, self.decided())
+        return times
 
     # ---- what there is
 

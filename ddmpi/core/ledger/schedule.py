@@ -28,10 +28,8 @@ SPLIT_ABOVE_PER_S = 500.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do, as columns: B batches of G groups.
-
-    A *group* here is what one lane may serve: a pace group, or one packed batch of many small servers.
-    """
+    """What there is to do, as columns: B batches of G groups. A *group* here is what one lane may serve: a pace group,
+    or one packed batch of many small servers."""
 
     batch_rows: IntArray
     """(B,) rows of each batch."""
@@ -137,11 +135,8 @@ class LeastLoaded:
         heapq.heapify(self._heap)
 
     def take(self, cost_s: float, but_not: Collection[int] = ()) -> int:
-        """The least loaded rank that is not in ``but_not``; it is charged ``cost_s``.
-
-        Raises:
-            IndexError: every rank is in ``but_not``.
-        """
+        """The least loaded rank that is not in ``but_not``; it is charged ``cost_s``. Raises IndexError: every rank is
+        in ``but_not``."""
         passed_over = []
         while self._heap[0][1] in but_not:
             passed_over.append(heapq.heappop(self._heap))

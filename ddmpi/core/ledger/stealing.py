@@ -79,7 +79,6 @@ class Stealing:
         self._accounts[thief].asking = request_id
 
     def is_asking(self, thief: int) -> bool:
-        """Whether the rank waits for an answer."""
         return self._accounts[thief].asking != 0
 
     def answer(self, thief: int) -> int:

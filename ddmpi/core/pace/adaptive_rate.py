@@ -24,6 +24,7 @@ Invariant: the rate is never above the limit.
 from __future__ import annotations
 
 import math
+from dataclasses import InitVar, dataclass
 
 BACK_SHARE = 0.85
 """Of the target, right after an incident."""
@@ -64,52 +65,36 @@ MEASURE_S = 2.0
 """Time constant of the estimate of how fast a server without a limit is being asked."""
 
 
+@dataclass(slots=True, eq=False)
 class AdaptiveRate:
-    """The rate of one holder. 0 stands for no limit, and nothing learned.
+    """The rate of one holder. 0 stands for no limit, and nothing learned."""
 
-    Args:
-        limit_per_s: never exceeded; 0 = none.
-        learned_per_s: what an earlier holder was holding at, 0 if it had no reason to.
-    """
+    limit_per_s: float
+    """Never exceeded; 0 = none."""
+    before_per_s: InitVar[float]
+    """What an earlier holder was holding at, 0 if it had no reason to."""
+    now: InitVar[float]
+    per_s: float = 0.0
+    _target_per_s: float = 0.0  # 0: nothing learned
+    _too_much_per_s: float = 0.0  # the first rate that the server objected to
+    _hold_s: float = HOLD_S
+    _rest_s: float = 0.0  # of the pause at the last incident, what the server had no use for
+    _climbed_s: float = 0.0  # seconds of well-answered traffic since the last incident
+    _climbed_at: float = 0.0  # until when traffic has been credited
+    _stepped_at: float = -math.inf
+    _starts: int = 0  # since _starts_since: the last incident, or up to RECENT_S ago
+    _starts_since: float = 0.0
+    _half_starts: int = 0  # the newer ones of them, since _half_at
+    _half_at: float = 0.0
+    _first_start_at: float = math.inf
+    _recent_starts: float = 0.0  # decaying count of starts, as of _started_at
+    _started_at: float = 0.0
 
-    __slots__ = (
-        "_climbed_at",
-        "_climbed_s",
-        "_first_start_at",
-        "_half_at",
-        "_half_starts",
-        "_hold_s",
-        "_recent_starts",
-        "_rest_s",
-        "_started_at",
-        "_starts",
-        "_starts_since",
-        "_stepped_at",
-        "_target_per_s",
-        "_too_much_per_s",
-        "limit_per_s",
-        "per_s",
-    )
-
-    def __init__(self, limit_per_s: float, learned_per_s: float, now: float) -> None:
-        self.limit_per_s = limit_per_s
-        self.per_s = limit_per_s
-        self._target_per_s = 0.0  # 0: nothing learned
-        self._too_much_per_s = 0.0  # the first rate that the server objected to
-        self._hold_s = HOLD_S
-        self._rest_s = 0.0  # of the pause at the last incident, what the server had no use for
-        self._climbed_s = 0.0  # seconds of well-answered traffic since the last incident
-        self._climbed_at = now  # until when traffic has been credited
-        self._stepped_at = -math.inf
-        self._starts = 0  # since _starts_since: the last incident, or up to RECENT_S ago
-        self._starts_since = now
-        self._half_starts = 0  # the newer ones of them, since _half_at
-        self._half_at = now
-        self._first_start_at = math.inf
-        self._recent_starts = 0.0  # decaying count of starts, as of _started_at
-        self._started_at = now
-        if learned_per_s > 0 and not 0 < limit_per_s <= learned_per_s:
-            self._target_per_s = self._too_much_per_s = self.per_s = learned_per_s
+    def __post_init__(self, before_per_s: float, now: float) -> None:
+        self.per_s = self.limit_per_s
+        self._climbed_at = self._starts_since = self._half_at = self._started_at = now
+        if before_per_s > 0 and not 0 < self.limit_per_s <= before_per_s:
+            self._target_per_s = self._too_much_per_s = self.per_s = before_per_s
             self._climbed_s = self._hold_s
 
     @property
@@ -123,7 +108,6 @@ class AdaptiveRate:
         return min(self._target_per_s, self.per_s)
 
     def started(self, now: float) -> None:
-        """A request starts."""
         self._first_start_at = min(self._first_start_at, now)
         self._recent_starts = self._recent_starts * math.exp((self._started_at - now) / MEASURE_S) + 1
         self._started_at = now
@@ -152,10 +136,8 @@ class AdaptiveRate:
         self._climbed_at = now
 
     def throttled(self, now: float, started_at: float, pause_s: float, *, in_a_row: bool) -> None:
-        """An incident: the server asked for fewer requests, and is left alone for ``pause_s``.
-
-        ``in_a_row``: no good answer has come since the incident before, so that one was not over.
-        """
+        """An incident: the server asked for fewer requests, and is left alone for ``pause_s``. ``in_a_row``: no good
+        answer has come since the incident before, so that one was not over."""
         before_per_s = self.per_s or self.measured_per_s()
         taken_per_s = 0.0 if in_a_row else self._least_taken_per_s(now, started_at, before_per_s)
         target_per_s = TARGET_SHARE * taken_per_s if taken_per_s else before_per_s / 2
@@ -177,10 +159,8 @@ class AdaptiveRate:
         return taken_per_s
 
     def _taken_per_s(self, now: float, started_at: float) -> float:
-        """What the server took up to the request that it did not take; 0 if nothing can be said.
-
-        Those that started while that one was on its way were hardly taken either.
-        """
+        """What the server took up to the request that it did not take; 0 if nothing can be said. Those that started
+        while that one was on its way were hardly taken either."""
         since_incident = self._starts_since <= self._stepped_at
         elapsed_s = started_at - self._starts_since - (self._rest_s if since_incident else 0.0)
         taken = self._starts - 1 - self.measured_per_s() * (now - started_at)
@@ -233,9 +213,7 @@ class AdaptiveRate:
         self._follow_curve()
 
     def measured_per_s(self) -> float:
-        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish.
-
-        A count that decays with time constant M and began T ago has seen M * (1 - exp(-T / M)) seconds.
-        """
+        """Starts per second up to the last start; not decayed since, as a slow answer would make it vanish. A count
+        that decays with time constant M and began T ago has seen M * (1 - exp(-T / M)) seconds."""
         elapsed_s = max(MEASURE_S / 8, self._started_at - self._first_start_at)
         return self._recent_starts / (MEASURE_S * (1 - math.exp(-elapsed_s / MEASURE_S)))

@@ -77,10 +77,8 @@ class Breaker:
     # ---- parking
 
     def park(self, now: float, paused_until: float) -> int:
-        """Open, or open again after a probe; how many open_count in a row that makes.
-
-        ``paused_until`` is the end of the pause so far.
-        """
+        """Open, or open again after a probe; how many open_count in a row that makes. ``paused_until`` is the end of
+        the pause so far."""
         self._before = (self.open_count, paused_until)
         self.open_count += 1
         self._parked_at = now

@@ -83,9 +83,7 @@ class RateLimiter:
     __slots__ = (
         "_breaker",
         "_bytes",
-        "_in_flight",
         "_incidents",
-        "_limits",
         "_overload",
         "_paused_until",
         "_policy",
@@ -95,16 +93,18 @@ class RateLimiter:
         "_stepped_at",
         "_throttles",
         "_token_at",
+        "in_flight",
+        "limits",
     )
 
     def __init__(
         self, limits: Limits, policy: PacePolicy, state: PaceState | None, rng: random.Random, now: float
     ) -> None:
-        self._limits = limits
+        self.limits = limits
         self._policy = policy
         self._rng = rng
         self._slots = limits.connections or sys.maxsize
-        self._in_flight = 0
+        self.in_flight = 0
 
         self._rate = AdaptiveRate(limits.rate_per_s, state.rate_per_s if state else 0.0, now)
         self._overload = OverloadDetector()
@@ -129,7 +129,7 @@ class RateLimiter:
 
     def __repr__(self) -> str:
         rate = f"{self.rate_per_s:g}/s" if self.rate_per_s else "no limit"
-        return f"<RateLimiter {self._in_flight} in flight, {rate}, {self._incidents} incidents, {self._breaker!r}>"
+        return f"<RateLimiter {self.in_flight} in flight, {rate}, {self._incidents} incidents, {self._breaker!r}>"
 
     # ---- what the caller asks
 
@@ -137,7 +137,7 @@ class RateLimiter:
         """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
         never because the server is given up."""
         breaker, paid = self._breaker, self._bytes
-        if self._in_flight >= self._slots or (breaker.open_count and (self._in_flight or breaker.tripped)):
+        if self.in_flight >= self._slots or (breaker.open_count and (self.in_flight or breaker.tripped)):
             return math.inf
         return max(now, self._token_at, paid.paid_at, paid.budget_until)
 
@@ -160,11 +160,7 @@ class RateLimiter:
     @property
     def is_probing(self) -> bool:
         """Whether the only request in flight asks if the server answers again."""
-        return self._breaker.open_count > 0 and self._in_flight == 1
-
-    @property
-    def in_flight(self) -> int:
-        return self._in_flight
+        return self._breaker.open_count > 0 and self.in_flight == 1
 
     @property
     def rate_per_s(self) -> float:
@@ -173,11 +169,7 @@ class RateLimiter:
 
     @property
     def has_byte_budget(self) -> bool:
-        return self._limits.has_byte_budget
-
-    @property
-    def limits(self) -> Limits:
-        return self._limits
+        return self.limits.has_byte_budget
 
     def snapshot(self, now: float) -> PaceState:
         """What the next holder has to know; times become durations from ``now``."""
@@ -200,7 +192,7 @@ class RateLimiter:
         ready_at = self.ready_at(now)
         if ready_at > now:
             raise TransitionError(f"request started at {now}, allowed at {ready_at}: {self!r}")
-        self._in_flight += 1
+        self.in_flight += 1
         self._rate.started(now)
         if self._rate.per_s:
             interval_s = 1 / self._rate.per_s
@@ -226,9 +218,9 @@ class RateLimiter:
         ``retry_after_s`` counts for THROTTLED only; None, negative or NaN means that the server did not say. Raises
         TransitionError when nothing is in flight.
         """
-        if self._in_flight == 0:
+        if self.in_flight == 0:
             raise TransitionError(f"request finished that never started: {self!r}")
-        self._in_flight -= 1
+        self.in_flight -= 1
         if body_bytes:
             self._bytes.charge(now, started_at, body_bytes)
         if signal is not Signal.LOCAL:
@@ -261,10 +253,6 @@ class RateLimiter:
             self._reset_incidents(now)
             self._rate.good(now, started_at)
 
-    def pause(self, now: float, pause_s: float) -> None:
-        """Keep a pause of ``pause_s`` seconds, at least, that the server asked another holder for."""
-        self._pause(now, pause_s)
-
     def reset_after_outage(self, now: float, since: float) -> None:
         """Requests that found no connection since then did so for reasons of our own: they do not count, and neither
         does a parking. The only case in which a pause becomes shorter: it was not asked for by anybody."""
@@ -276,7 +264,7 @@ class RateLimiter:
     def set_limits(self, limits: Limits, now: float) -> None:
         """The holder's share changed. What was learned keeps its proportion to the limit; more requests in flight
         than the new number of connections just means that none is admitted until there are fewer."""
-        old, self._limits = self._limits, limits
+        old, self.limits = self.limits, limits
         self._slots = limits.connections or sys.maxsize
         if old.rate_per_s != limits.rate_per_s:
             before_per_s = self._rate.per_s
@@ -312,7 +300,7 @@ class RateLimiter:
             self._rate.throttled(now, started_at, pause_s, in_a_row=self._throttles > 1)
             self._stepped_at = now
             self._overload.forget()
-        self._pause(now, pause_s)
+        self.pause(now, pause_s)
 
     def _reset_incidents(self, now: float) -> None:
         """Forget incidents after quiet time. A pause is not quiet time: it may be longer than that itself."""
@@ -320,11 +308,12 @@ class RateLimiter:
             self._incidents = self._throttles = 0
             self._rate.reset_incidents()
 
-    def _pause(self, now: float, pause_s: float) -> None:
+    def pause(self, now: float, pause_s: float) -> None:
+        """Keep a pause of ``pause_s`` seconds, at least, that the server asked this holder or another one for."""
         self._paused_until = max(self._paused_until, now + pause_s)
         self._token_at = max(self._token_at, self._paused_until)
 
     def _park(self, now: float) -> None:
         """The breaker opens, or a probe has failed."""
         open_count = self._breaker.park(now, self._paused_until)
-        self._pause(now, self._policy.backoff_s(open_count, self._rng))
+        self.pause(now, self._policy.backoff_s(open_count, self._rng))

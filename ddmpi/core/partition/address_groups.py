@@ -82,10 +82,8 @@ def _split(server: str) -> tuple[str, str]:
 
 
 def usable_addresses(texts: Iterable[str], may_connect: Callable[[str], bool]) -> tuple[str, ...]:
-    """The addresses that may be contacted, smallest first, as server names spell them, whatever a resolver wrote.
-
-    Names without a server behind them share 0.0.0.0 or 127.0.0.1: that makes no group.
-    """
+    """The addresses that may be contacted, smallest first, as server names spell them, whatever a resolver wrote. Names
+    without a server behind them share 0.0.0.0 or 127.0.0.1: that makes no group."""
     allowed = {unwrapped(ipaddress.ip_address(text.partition("%")[0])) for text in texts if may_connect(text)}
     return tuple(map(_spelled, sorted(allowed, key=_order)))
 

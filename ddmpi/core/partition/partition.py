@@ -39,10 +39,8 @@ _ODD_CHARACTERS: Final = r"[\x00-\x20\x7f\\]"
 
 
 class Servers(NamedTuple):
-    """Per row of the input: the server (null if refused) and why the URL is refused (null if it is not).
-
-    ``names`` is a dictionary array of strings, ``rejects`` an array of strings.
-    """
+    """Per row of the input: the server (null if refused) and why the URL is refused (null if it is not). ``names`` is a
+    dictionary array of strings, ``rejects`` an array of strings."""
 
     names: pa.DictionaryArray[Any, Any]
     rejects: pa.Array[Any]
@@ -51,7 +49,7 @@ class Servers(NamedTuple):
 def servers_of(urls: pa.Array[Any]) -> Servers:
     """What ``parse_url`` says of each URL (string or large_string, valid UTF-8).
 
-    Plain ones (see ``urls.PLAIN_URL``) are seen to by arrow: names are judged once per distinct name, and the
+    Plain ones (see ``urls.PLAIN_SERVER``) are seen to by arrow: names are judged once per distinct name, and the
     characters of all URLs together. Ports, addresses and capitals are judged once per distinct name as well; only what
     is odd beyond that is looked at row by row.
     """

@@ -26,10 +26,8 @@ def patterns_in(text: str) -> list[str]:
 
 
 def matching_servers(names: pa.Array[Any] | pa.ChunkedArray[Any], patterns: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """(n,) which of these canonical server names are meant.
-
-    Arrow looks for all plain names at once and for globs one by one; Python only for sets such as ``[ab]``.
-    """
+    """(n,) which of these canonical server names are meant. Arrow looks for all plain names at once and for globs one
+    by one; Python only for sets such as ``[ab]``."""
     wanted = list(dict.fromkeys(patterns))
     found = np.asarray(pc.is_in(names, value_set=pa.array(wanted, pa.string())))
     for pattern in wanted:

@@ -52,10 +52,8 @@ def begins_like_image(body: bytes) -> bool:
 
 
 def image_is_cut_off(body: bytes) -> bool:
-    """Whether the end of the image is missing. What stands behind the end does not matter.
-
-    False for formats that do not show it (TIFF, JPEG 2000) and for bytes that are no such image.
-    """
+    """Whether the end of the image is missing. What stands behind the end does not matter. False for formats that do
+    not show it (TIFF, JPEG 2000) and for bytes that are no such image."""
     if body.startswith(_JPEG):
         return _jpeg_is_cut_off(body)
     if body.startswith(_PNG):

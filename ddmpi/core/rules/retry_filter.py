@@ -35,11 +35,8 @@ class RetryChoice:
 
 
 def choice_of(words: Iterable[str]) -> RetryChoice:
-    """What the words mean.
-
-    Raises:
-        ValueError: a word is no kind, no code and no server; the text names the nearest kind.
-    """
+    """What the words mean. Raises ValueError: a word is no kind, no code and no server; the text names the nearest
+    kind."""
     given = [word.lower() for word in words]
     errors = [word for word in given if word in _KINDS or _CODE.fullmatch(word)]
     servers = [word for word in given if word not in errors and word != EVERYTHING]

@@ -91,7 +91,6 @@ def robots_task(origin: str, server: str) -> Task:
 
 
 def judge_robots(answer: Answer, token: str) -> RobotsVerdict:
-    """Judge an answer to a ``robots_task``."""
     verdict = classify(answer, "any", MAX_ROBOTS_REDIRECTS)
     if answer.curl_code or answer.blocked or answer.too_large or verdict.signal is Signal.THROTTLED:
         return _unknown(verdict, verdict.signal)

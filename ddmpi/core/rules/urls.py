@@ -49,12 +49,8 @@ PLAIN_MAX_SERVER_CHARS: Final = 63
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _NAME: Final = r"(?:[a-z0-9][a-z0-9_-]*\.)+[a-z][a-z0-9-]*"
 PLAIN_SERVER: Final = rf"(?:{_NAME}|(?:{_OCTET}\.){{3}}{_OCTET})(?::[1-9][0-9]{{0,3}})?"
-PLAIN_URL: Final = rf"^https?://{PLAIN_SERVER}(?:/[^\x00-\x20\x7f\\]*)?$"
-"""Conservative test, the same text for ``re`` and RE2.
-
-A match needs no repair if it has at most ``PLAIN_MAX_URL_BYTES``, and its server at most ``PLAIN_MAX_SERVER_CHARS``
-and no default port.
-"""
+"""Conservative, the same text for ``re`` and RE2. A URL of such a server needs no repair if its characters are plain,
+it has at most ``PLAIN_MAX_URL_BYTES``, and its server at most ``PLAIN_MAX_SERVER_CHARS`` and no default port."""
 PLAIN_NOT_ENDING: Final = (":80", ":443")
 
 # Python's texts, unlike arrow's, may have lone surrogates.

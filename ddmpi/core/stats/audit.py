@@ -51,7 +51,6 @@ class Audited:
     paused_s: float = 0.0
 
     def joined(self, other: Audited) -> Audited:
-        """Both runs together."""
         return Audited(
             self.group,
             self.requests + other.requests,
@@ -93,11 +92,9 @@ class AskedNotes:
         return notes
 
     def started(self, group: str, at: float) -> None:
-        """A request starts."""
         self._of(group).starts.append(at)
 
     def answered(self, group: str, size_bytes: int, *, throttled: bool) -> None:
-        """A request has ended."""
         notes = self._of(group)
         notes.bytes += size_bytes
         notes.throttled += throttled

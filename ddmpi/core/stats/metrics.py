@@ -67,7 +67,6 @@ class Totals(msgspec.Struct, frozen=True):
     bytes: int = 0
 
     def plus(self, other: Totals) -> Totals:
-        """Return both together."""
         return Totals(
             self.fetched_rows + other.fetched_rows, self.requests + other.requests, self.bytes + other.bytes
         )  # fmt: skip
@@ -210,6 +209,5 @@ class Tally:
     audit: Audit = field(default_factory=Audit)
 
     def total(self) -> Counters:
-        """Return the sum over the ranks."""
         each = self.counters.values()
         return Counters(*(sum(getattr(c, name) for c in each) for name in Counters.__struct_fields__))

@@ -21,7 +21,6 @@ BUCKETS = 36
 
 
 def bucket_of(latency_s: float) -> int:
-    """The bucket of a latency."""
     if latency_s <= 0.001:
         return 0
     return min(BUCKETS - 1, int(2 * math.log2(latency_s * 1000)))

@@ -59,11 +59,8 @@ class _Envelope(msgspec.Struct):
 
 
 def save(layout: Layout, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint; the one that was there becomes the previous generation, unless it is damaged.
-
-    Raises:
-        StorageError: with path and reason; the generation that was there is still there.
-    """
+    """Replace the checkpoint; the one that was there becomes the previous generation, unless it is damaged. Raises
+    StorageError: with path and reason; the generation that was there is still there."""
     current, _ = _read(layout.checkpoint)
     if current is not None:
         write_atomically(layout.previous_checkpoint, _encode(current), layout.temporary)

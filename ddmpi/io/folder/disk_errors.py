@@ -51,11 +51,8 @@ def named_disk_errors(what: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def machine_faults() -> Iterator[None]:
-    """Turn faults of the machine, at calls that expect no error, into a StorageError; others pass.
-
-    Raises:
-        StorageError: with the path, where the operating system has named one.
-    """
+    """Turn faults of the machine, at calls that expect no error, into a StorageError; others pass. Raises StorageError:
+    with the path, where the operating system has named one."""
     try:
         yield
     except OSError as error:
@@ -72,11 +69,7 @@ def one_line(error: Exception) -> str:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder, in no order; none where there is no folder.
-
-    Raises:
-        StorageError: the disk fails.
-    """
+    """Return the names in a folder, in no order; none where there is no folder. Raises StorageError: the disk fails."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries]
@@ -87,11 +80,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def read_bytes(path: Path | str) -> bytes | None:
-    """Return the content of a file, None where there is none.
-
-    Raises:
-        StorageError: the disk fails.
-    """
+    """Return the content of a file, None where there is none. Raises StorageError: the disk fails."""
     try:
         # A Path's own way takes as long as the file system does, which counts where there are thousands of files.
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123

@@ -198,9 +198,7 @@ def publish(tmp: Path, final: Path) -> None:
     """Give a file or folder that other code wrote and closed its final name: fsync, rename, fsync the folder.
 
     A folder's files must have been synced before. ``NewFile.commit`` is stricter: it syncs the writing descriptor.
-
-    Raises:
-        StorageError: with path and reason; ``tmp`` may still exist and must not be published again.
+    Raises StorageError: with path and reason; ``tmp`` may still exist and must not be published again.
     """
     try:
         fsync_path(tmp)
@@ -210,11 +208,8 @@ def publish(tmp: Path, final: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make ``folder`` and its missing ancestors; each new name is synced into its parent.
-
-    Raises:
-        StorageError: with path and reason.
-    """
+    """Make ``folder`` and its missing ancestors; each new name is synced into its parent. Raises StorageError: with
+    path and reason."""
     try:
         _make_folders(folder)
     except OSError as error:

@@ -26,10 +26,8 @@ _FENCED_PREFIX: Final = "fenced-"
 def highest_epoch(layout: Layout) -> int:
     """Return the highest epoch that any run of this folder may have written under; 0 for a new folder.
 
-    ``open_epoch`` leaves a folder that says so. Without one (a user cleaned up) all part names are read.
-
-    Raises:
-        StorageError: a folder cannot be listed.
+    ``open_epoch`` leaves a folder that says so. Without one (a user cleaned up) all part names are read. Raises
+    StorageError: a folder cannot be listed.
     """
     epochs = [int(match[1]) for name in names_in(layout.temporary) if (match := _EPOCH_FOLDER.fullmatch(name))]
     epochs = epochs or [part.name.epoch for kind in PART_KINDS for part in published_parts(layout, kind)]
@@ -38,10 +36,7 @@ def highest_epoch(layout: Layout) -> int:
 
 def open_epoch(layout: Layout, epoch: int) -> None:
     """Fence off all earlier runs and make this one's temporary folder; rank 0 calls it before it scans the parts.
-
-    Raises:
-        StorageError: with path and reason.
-    """
+    Raises StorageError: with path and reason."""
     own = layout.epoch_temporary(epoch)
     # Own folder first: its name tells the next run the highest epoch, whatever happens to the rest.
     durable.make_folders(own)

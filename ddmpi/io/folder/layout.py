@@ -42,8 +42,6 @@ _PART_NAME: Final = re.compile(r"(successes|errors)-e(\d{4,})-r(\d{5,})-(\d{4,})
 
 @dataclass(frozen=True, order=True)
 class PartName:
-    """What a part's file name says."""
-
     kind: PartKind
     epoch: int
     rank: int
@@ -144,11 +142,7 @@ def part_name(kind: PartKind, epoch: int, rank: int, number: int) -> str:
 
 
 def part_of(path: str) -> PartName:
-    """Return what a part's relative path says.
-
-    Raises:
-        StorageError: the path is no part's.
-    """
+    """Return what a part's relative path says. Raises StorageError: the path is no part's."""
     name = parse_part_name(path.rpartition("/")[2])
     if name is None:
         raise StorageError(f"{path} is not the name of a part")
@@ -165,11 +159,8 @@ def parse_part_name(name: str) -> PartName | None:
 
 
 def layout_of(results: ConfigLike) -> Layout:
-    """Return where the results lie, for ``open_results`` and the export.
-
-    Raises:
-        ConfigError: ``results`` is a config, and a wrong one.
-    """
+    """Return where the results lie, for ``open_results`` and the export. Raises ConfigError: ``results`` is a config,
+    and a wrong one."""
     if isinstance(results, (str, os.PathLike)) and not Path(results).is_file():
         return Layout(Path(results))
     return configured_layout(reader_of(results)())

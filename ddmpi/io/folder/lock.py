@@ -67,11 +67,8 @@ class OutputLock:
         self.holder = holder
 
     def touch(self) -> None:
-        """Renew the heartbeat; call it about once a minute.
-
-        Raises:
-            StorageError: the lock was taken over or removed: this run must end at once without committing more.
-        """
+        """Renew the heartbeat; call it about once a minute. Raises StorageError: the lock was taken over or removed:
+        this run must end at once without committing more."""
         self._check_own()
         try:
             os.utime(self.path)
@@ -79,11 +76,8 @@ class OutputLock:
             raise StorageError(f"cannot refresh {self.path}: {error}") from error
 
     def release(self) -> None:
-        """Release the folder. A lock that another run holds by now stays.
-
-        Raises:
-            StorageError: the lock was lost, or cannot be removed.
-        """
+        """Release the folder. A lock that another run holds by now stays. Raises StorageError: the lock was lost, or
+        cannot be removed."""
         self._check_own()
         try:
             self.path.unlink()
@@ -256,10 +250,8 @@ def _this_process(job_id: str, since: str, restart: int) -> Holder:
 
 
 def _start_ticks(pid: int) -> int:
-    """Return field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process.
-
-    A killed process that its parent has not waited for yet (state Z) is gone: it neither runs nor writes.
-    """
+    """Return field 22 of /proc/PID/stat, clock ticks since boot (proc(5)); -1 if there is no such process. A killed
+    process that its parent has not waited for yet (state Z) is gone: it neither runs nor writes."""
     stat = _read_text(Path(f"/proc/{pid}/stat"))
     # The command name is in parentheses and may hold anything, blanks and parentheses too; fields count from its end.
     fields = stat.rpartition(")")[2].split()

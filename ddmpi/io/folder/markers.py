@@ -34,10 +34,8 @@ _CHUNK: Final = 250
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A marker's content: the outcomes that count, hence ``rows == successes + errors``.
-
-    An unknown field is damage: one flipped bit in ``ignored`` would hide that rows are missing.
-    """
+    """A marker's content: the outcomes that count, hence ``rows == successes + errors``. An unknown field is damage:
+    one flipped bit in ``ignored`` would hide that rows are missing."""
 
     rows: int
     successes: int
@@ -68,30 +66,20 @@ class PublishedPart:
 
 
 def write_completed(layout: Layout, batch: BatchRef, counts: Marker) -> None:
-    """Mark a batch whose rows are all final; its parts must have been committed before.
-
-    Raises:
-        StorageError: with path and reason.
-    """
+    """Mark a batch whose rows are all final; its parts must have been committed before. Raises StorageError: with path
+    and reason."""
     marker = layout.completed(batch.server_name, batch.partition_id)
     write_atomically(marker, msgspec.json.encode(counts), layout.temporary)
 
 
 def read_completed(layout: Layout, batch: BatchRef) -> Marker | None:
-    """Return the marker's counts; None where there is none, or none that can be read: the parts then decide.
-
-    Raises:
-        StorageError: the disk fails.
-    """
+    """Return the marker's counts; None where there is none, or none that can be read: the parts then decide. Raises
+    StorageError: the disk fails."""
     return _read_marker(layout.completed(batch.server_name, batch.partition_id))
 
 
 def remove_completed(layout: Layout, batch: BatchRef) -> None:
-    """Take the marker back, before rows of the batch are fetched again.
-
-    Raises:
-        StorageError: with path and reason.
-    """
+    """Take the marker back, before rows of the batch are fetched again. Raises StorageError: with path and reason."""
     marker = layout.completed(batch.server_name, batch.partition_id)
     try:
         marker.unlink(missing_ok=True)
@@ -100,11 +88,8 @@ def remove_completed(layout: Layout, batch: BatchRef) -> None:
 
 
 def parts_of(layout: Layout, batch: BatchRef) -> tuple[str, ...]:
-    """Return all parts of a batch, relative to the output folder, oldest epoch first within a kind.
-
-    Raises:
-        StorageError: the disk fails.
-    """
+    """Return all parts of a batch, relative to the output folder, oldest epoch first within a kind. Raises
+    StorageError: the disk fails."""
     return tuple(
         part
         for kind in PART_KINDS
@@ -116,9 +101,7 @@ def scan(layout: Layout, batches: Iterable[BatchRef]) -> list[BatchState]:
     """Return the state of all batches at start, in their order; opens markers, but no Parquet file.
 
     A folder is listed once, not asked for each of its batches: on network file systems a miss costs as much as a hit.
-
-    Raises:
-        StorageError: the disk fails.
+    Raises StorageError: the disk fails.
     """
     places = [(batch.batch_id, server_folder(batch.server_name), batch.partition_id) for batch in batches]
     markers = _Tree(layout.batches)
@@ -137,11 +120,7 @@ def scan(layout: Layout, batches: Iterable[BatchRef]) -> list[BatchState]:
 
 
 def published_parts(layout: Layout, kind: PartKind) -> Iterator[PublishedPart]:
-    """Yield the parts of one tree, in the order of their paths.
-
-    Raises:
-        StorageError: a folder cannot be listed.
-    """
+    """Yield the parts of one tree, in the order of their paths. Raises StorageError: a folder cannot be listed."""
     tree = layout.parts_tree(kind)
     for server in sorted(names_in(tree)):
         server_name = server_of_folder(server)
@@ -160,10 +139,7 @@ def published_parts(layout: Layout, kind: PartKind) -> Iterator[PublishedPart]:
 
 def servers_present(layout: Layout) -> set[str]:
     """Return the servers that have a folder among markers or parts, as far as the folders' names tell them in full.
-
-    Raises:
-        StorageError: the disk fails.
-    """
+    Raises StorageError: the disk fails."""
     trees = (layout.batches, *map(layout.parts_tree, PART_KINDS))
     servers = (server_of_folder(name) for tree in trees for name in names_in(tree))
     return {server for server in servers if server is not None}

@@ -17,21 +17,15 @@ from ddmpi.io.folder.durable import csv_bytes, write_atomically
 
 
 def write_profiles(path: Path, profiles: Mapping[str, Profile], temporary: Path) -> None:
-    """Write all profiles, sorted by server; first into the folder ``temporary``.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write all profiles, sorted by server; first into the folder ``temporary``. Raises StorageError: the file cannot
+    be written."""
     rows = (astuple(profile) for _, profile in sorted(profiles.items()))
     write_atomically(path, csv_bytes([field.name for field in fields(Profile)], rows), temporary)
 
 
 def read_profiles(path: Path) -> dict[str, Profile]:
-    """Return the profiles by server; columns that are missing have their defaults.
-
-    Raises:
-        OutputError: the file is not what ``write_profiles`` wrote or a user may have made of it.
-    """
+    """Return the profiles by server; columns that are missing have their defaults. Raises OutputError: the file is not
+    what ``write_profiles`` wrote or a user may have made of it."""
     kinds = {"str": str, "int": int, "float": float}
     profiles = {}
     with path.open(newline="") as file:

@@ -10,10 +10,8 @@ from ddmpi.io.folder.layout import Layout
 
 
 def log_to_file(layout: Layout, rank: int, options: Logging) -> None:
-    """Log to the rank's own file, from now on; a disk that takes no more log does not stop the run.
-
-    Only our own lines are more at "debug": those of libraries may hold anything.
-    """
+    """Log to the rank's own file, from now on; a disk that takes no more log does not stop the run. Only our own lines
+    are more at "debug": those of libraries may hold anything."""
     root = logging.getLogger()
     if any(isinstance(handler, logging.handlers.RotatingFileHandler) for handler in root.handlers):
         return

@@ -28,21 +28,13 @@ class VerificationRow:
 
 
 def write_schedule(layout: Layout, number: int, rows: Iterable[ScheduleRow]) -> None:
-    """Write schedule.csv of a big batch.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write schedule.csv of a big batch. Raises StorageError: the file cannot be written."""
     data = csv_bytes(_SCHEDULE, map(astuple, rows))
     write_atomically(layout.schedule(number) / "schedule.csv", data, layout.temporary)
 
 
 def write_verification(layout: Layout, number: int, rows: Iterable[VerificationRow]) -> None:
-    """Write verification.csv of a big batch.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write verification.csv of a big batch. Raises StorageError: the file cannot be written."""
     data = csv_bytes(_VERIFICATION, map(astuple, rows))
     write_atomically(layout.schedule(number) / "verification.csv", data, layout.temporary)
 

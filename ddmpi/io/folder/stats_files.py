@@ -141,7 +141,6 @@ def _parsed(row: dict[str, str]) -> Audited:
 
 
 def write_usage(path: Path, table: UsageTable, now: float) -> None:
-    """Replace the file."""
     count = len(table)
     numbers = table.finished(now)
     columns: dict[str, Any] = {"group": pa.array(table.names, pa.string())}

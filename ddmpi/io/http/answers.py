@@ -28,11 +28,8 @@ _HTTP_VERSIONS = {1: "1.0", 2: "1.1", 3: "2", 4: "2", 5: "2", 30: "3"}
 
 
 def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
-    """Return the answer to the handle's request, which ended with this code of libcurl's.
-
-    Raises:
-        RuntimeError: the handle has no request.
-    """
+    """Return the answer to the handle's request, which ended with this code of libcurl's. Raises RuntimeError: the
+    handle has no request."""
     task, get_raw = handle.task, handle.curl.getinfo_raw
     if task is None:
         raise RuntimeError("libcurl finished a handle that has no task")

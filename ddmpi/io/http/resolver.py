@@ -55,13 +55,8 @@ def resolve(
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Sequence[str]]:
-    """Return the addresses of the hosts that have some; the others are missing.
-
-    ``on_progress`` is told often how many of how many names are done.
-
-    Raises:
-        Interrupted: ``should_stop`` turned true.
-    """
+    """Return the addresses of the hosts that have some; the others are missing. ``on_progress`` is told often how many
+    of how many names are done. Raises Interrupted: ``should_stop`` turned true."""
     callers = _Callers(hosts, lookup, bounds)
     found: dict[str, Sequence[str]] = {}
     ends_at = time.monotonic() + bounds.least_s + bounds.per_name_s * len(hosts)

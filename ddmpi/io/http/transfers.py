@@ -165,10 +165,8 @@ class Transfers:
     # ---- memory
 
     def restrain(self, may_read_on: Callable[[Sequence[Arrival]], Sequence[bool]]) -> None:
-        """Let the bodies in flight, in the order of their starts, be read or stand still.
-
-        A body that stands still does not stall in libcurl's sense, but its total time-out runs on.
-        """
+        """Let the bodies in flight, in the order of their starts, be read or stand still. A body that stands still does
+        not stall in libcurl's sense, but its total time-out runs on."""
         handles = list(self._busy.values())
         for handle, reads_on in zip(handles, may_read_on([handle.arrival for handle in handles]), strict=True):
             handle.read_on(reads_on)

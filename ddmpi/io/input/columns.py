@@ -57,11 +57,8 @@ class Shaping:
         return list(dict.fromkeys([*parts, *self._filter_columns]))
 
     def shape(self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str]) -> Shaped:
-        """Return ``columns`` of some rows of the input, which begin with row ``first_row``.
-
-        Raises:
-            pa.ArrowException: a column has no text form.
-        """
+        """Return ``columns`` of some rows of the input, which begin with row ``first_row``. Raises pa.ArrowException: a
+        column has no text form."""
         numbers = np.arange(first_row, first_row + rows.num_rows, dtype=np.int64)
         dropped = 0
         if self._filter is not None:

@@ -65,9 +65,7 @@ class SourceFile(ABC):
 
     def batches(self, columns: Sequence[str], as_dictionary: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yield all rows with these columns; those ``as_dictionary``, which must be ``repeated``, as dictionary arrays.
-
-        Raises InputError where the file is damaged or is no longer the one opened.
-        """
+        Raises InputError where the file is damaged or is no longer the one opened."""
         rows = 0
         own = [name for name in columns if name not in self.folder_columns]
         with naming(self.path):
@@ -268,9 +266,7 @@ _KINDS: Final[dict[str, Callable[[InputFile, Compression | None, str, Sequence[s
 
 def open_source(file: InputFile, text_column: str, text_columns: Sequence[str]) -> SourceFile:
     """Open one file by the ending of its name. ``text_column`` is the name that lines of a .txt file get.
-
-    ``text_columns`` are the columns of a .jsonl file that are text where they are not seen at once.
-    """
+    ``text_columns`` are the columns of a .jsonl file that are text where they are not seen at once."""
     kind, compression = _kind_of(file.path)
     if kind not in _KINDS or (compression and kind == ".parquet"):
         endings = ", ".join(_KINDS)

@@ -43,10 +43,8 @@ def open_bytes(path: InputPath, compression: Compression | None) -> IO[bytes]:
 
 
 def check_encoding(path: InputPath, compression: Compression | None) -> None:
-    """Refuse a file in UTF-16 or UTF-32, as spreadsheets write them: every row of it would be a bad URL.
-
-    Raises InputError, and OSError as it comes.
-    """
+    """Refuse a file in UTF-16 or UTF-32, as spreadsheets write them: every row of it would be a bad URL. Raises
+    InputError, and OSError as it comes."""
     with open_bytes(path, compression) as stream:
         first = stream.read(4)
     if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):

@@ -131,10 +131,8 @@ def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers
 
 
 def complete(bare: pa.Table, servers: Array, schema: pa.Schema, dictionaries: Mapping[str, Dictionary]) -> pa.Table:
-    """Return rows of the urls folder: bare ones, each with its server's name.
-
-    ``schema`` is ``urls_schema``'s; ``dictionaries`` go by the names in it.
-    """
+    """Return rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s;
+    ``dictionaries`` go by the names in it."""
     columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
     for name, dictionary in dictionaries.items():
         columns[name] = dictionary.texts(columns[name])
@@ -147,9 +145,7 @@ def complete(bare: pa.Table, servers: Array, schema: pa.Schema, dictionaries: Ma
 
 def as_text(values: Array) -> tuple[Array, Array | None]:
     """Return values as valid UTF-8 strings, and which of them were not (those have U+FFFD for what was broken), if any.
-
-    Raises pa.ArrowInvalid or pa.ArrowNotImplementedError for values without a text form (nested ones).
-    """
+    Raises pa.ArrowInvalid or pa.ArrowNotImplementedError for values without a text form (nested ones)."""
     if isinstance(values, pa.DictionaryArray):
         values = values.dictionary_decode()
     if isinstance(values, pa.ExtensionArray):

@@ -43,10 +43,8 @@ class RawRows(NamedTuple):
 
 
 class InputTable:
-    """A table of URLs in one or more files of one kind; made by ``open_input``.
-
-    ``texts`` maps our names of columns to the input's, without those that the input does not have.
-    """
+    """A table of URLs in one or more files of one kind; made by ``open_input``. ``texts`` maps our names of columns to
+    the input's, without those that the input does not have."""
 
     def __init__(
         self,
@@ -91,10 +89,8 @@ class InputTable:
         return None if first is None else self.bare(first).rows
 
     def expected_bytes(self, sample: pa.RecordBatch | None) -> int:
-        """Return about how much memory all rows take, given the first of them. Raises InputError.
-
-        What a file says of itself is no more than a hint: values that repeat take next to nothing there.
-        """
+        """Return about how much memory all rows take, given the first of them. Raises InputError. What a file says of
+        itself is no more than a hint: values that repeat take next to nothing there."""
         columns = self._shaping.sources_of(self._columns())
         hint = sum(source.expected_bytes(columns) for source in self._sources)
         if not sample or self.rows is None:
@@ -118,9 +114,7 @@ class InputTable:
 
     def raw(self, *, urls_only: bool = False, up_to: int | None = None) -> Iterator[RawRows]:
         """Yield all rows that are taken, in order, with all columns that matter or only the URLs. Raises InputError.
-
-        Ends with the rows among which is that before row ``up_to``, if it is given.
-        """
+        Ends with the rows among which is that before row ``up_to``, if it is given."""
         columns = [self._texts["identifier"]] if urls_only else self._columns()
         as_dictionary = [] if urls_only else list(self._dictionaries)
         first_row = 0
@@ -178,9 +172,7 @@ def open_input(
     the first value that is not null counts, and those that the input does not have are passed over.
 
     Only ``identifier`` must exist; a column that does not is null. ``keep_columns`` are carried along as they are.
-
-    Raises:
-        InputError: no file, an unknown kind, a damaged file, several schemas, missing columns or wrong types.
+    Raises InputError: no file, an unknown kind, a damaged file, several schemas, missing columns or wrong types.
     """
     named = {name: _as_tuple(columns[name]) for name in TEXT_COLUMNS if name in columns}
     named.setdefault("identifier", ("identifier",))

@@ -67,10 +67,8 @@ def start_mpi(environment: Mapping[str, str]) -> MPI.Intracomm:
     """Start MPI; returns COMM_WORLD, all ranks that the launcher has started.
 
     MPICH ends the process, with a code and a text of its own, where it does not know the launcher. So the library is
-    loaded first, asked whose it is, and started only then.
-
-    Raises:
-        SetupError: mpi4py finds no MPI library, or the launcher is of another MPI.
+    loaded first, asked whose it is, and started only then. Raises SetupError: mpi4py finds no MPI library, or the
+    launcher is of another MPI.
     """
     import mpi4py  # noqa: PLC0415  # not before the arguments are known to be good
 
@@ -123,10 +121,8 @@ def run_together(comm: Ranks, run: Callable[[], int], arguments: Sequence[str] =
 def refuse_other_mpi(environment: Mapping[str, str], library: str) -> None:
     """Refuse another MPI's launcher: those of Open MPI and of MPICH (Intel's too) start only their own kind.
 
-    ``library`` is the MPI that mpi4py has loaded, e.g. "Open MPI 5.0.11". Slurm's srun may start either.
-
-    Raises:
-        SetupError: the launcher started several processes, and belongs to the other kind.
+    ``library`` is the MPI that mpi4py has loaded, e.g. "Open MPI 5.0.11". Slurm's srun may start either. Raises
+    SetupError: the launcher started several processes, and belongs to the other kind.
     """
     is_open_mpi = library.startswith("Open MPI")
     launcher, name = ("MPICH's or Intel MPI's", "MPI_LOCALNRANKS") if is_open_mpi else ("Open MPI's", LAUNCHER_SIZES[1])
@@ -142,12 +138,7 @@ def refuse_other_mpi(environment: Mapping[str, str], library: str) -> None:
 
 def refuse_wrong_launcher(environment: Mapping[str, str], size: int) -> None:
     """Refuse N programs that each believe to be alone, as another MPI's launcher starts them: N times every limit.
-
-    ``size`` is that of COMM_WORLD.
-
-    Raises:
-        SetupError: MPI knows of one rank, the launcher of several.
-    """
+    ``size`` is that of COMM_WORLD. Raises SetupError: MPI knows of one rank, the launcher of several."""
     if size != 1:
         return
     for name in LAUNCHER_SIZES:
@@ -172,10 +163,8 @@ def refuse_start(error: SetupError, environment: Mapping[str, str]) -> int:
 
 
 def speaks(environment: Mapping[str, str]) -> bool:
-    """Return whether this rank is the first of its node, as far as its launcher has said.
-
-    A variable may come from another launcher, outside of this one: one more rank that speaks does less harm than none.
-    """
+    """Return whether this rank is the first of its node, as far as its launcher has said. A variable may come from
+    another launcher, outside of this one: one more rank that speaks does less harm than none."""
     numbers = [environment[name] for name in _LOCAL_RANKS if name in environment]
     return not numbers or "0" in numbers
 

@@ -61,10 +61,8 @@ class Mailbox:
         self._sent[rank] += 1
 
     def scatter(self, messages: Mapping[int, Message]) -> None:
-        """Give each rank its message with one MPI scatter (from this rank); ranks without one take part unnoticed.
-
-        Each receiver learns of the scatter by a small message that says how many bytes its share has.
-        """
+        """Give each rank its message with one MPI scatter (from this rank); ranks without one take part unnoticed. Each
+        receiver learns of the scatter by a small message that says how many bytes its share has."""
         chunks = [encode(messages[r]) if r in messages and r != self.rank else b"" for r in range(self.size)]
         own = messages.get(self.rank)
         if own is not None:
@@ -132,9 +130,7 @@ class Mailbox:
 
     def parted(self) -> bool:
         """Return whether all ranks want to part and have received whatever was sent to them. Never waits: ask again.
-
-        Collective; this rank sends nothing any more. What arrives meanwhile comes too late to matter: it is dropped.
-        """
+        Collective; this rank sends nothing any more. What arrives meanwhile comes too late to matter: it is dropped."""
         if self._parting is None:
             self._parting = Parting(self._parting_comm, self._sent)
         for source, message in self.poll():

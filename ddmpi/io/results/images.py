@@ -59,8 +59,6 @@ class DecodeError(ValueError):
 
 @dataclass(slots=True, frozen=True)
 class Shrunk:
-    """A re-encoded image."""
-
     image: bytes
     original_size: tuple[int, int]
     resized_size: tuple[int, int]
@@ -97,11 +95,8 @@ def _jpeg_size(body: bytes) -> tuple[int, int] | None:
 def make_shrink(longest_side: int) -> Callable[[bytes], Shrunk]:
     """Return a function that decodes a body, shrinks it to ``longest_side`` pixels by area, and encodes it again.
 
-    Nothing is enlarged. JPEG of quality 95, or PNG where there is an alpha channel. The function raises
-    ``DecodeError`` and may be called from any thread.
-
-    Raises:
-        SetupError: OpenCV is not installed.
+    Nothing is enlarged. JPEG of quality 95, or PNG where there is an alpha channel. The function raises ``DecodeError``
+    and may be called from any thread. Raises SetupError: OpenCV is not installed.
     """
     try:
         import cv2  # noqa: PLC0415  # an optional dependency, needed by nothing else

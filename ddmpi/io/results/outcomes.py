@@ -40,9 +40,7 @@ class Outcomes:
 
     def to_retry(self, retry: Sequence[str], epoch: int, rows: pa.Table | None = None) -> npt.NDArray[np.bool_]:
         """Return (n,) which errors of runs before ``epoch`` these words mean (see ``retry_filter``); of none, none.
-
-        ``rows`` (row_number, server_name) tells the servers, where the words name some.
-        """
+        ``rows`` (row_number, server_name) tells the servers, where the words name some."""
         if not retry:
             return np.zeros(len(self.rows), np.bool_)
         choice = choice_of(retry)
@@ -54,7 +52,6 @@ class Outcomes:
         return meant & (self.epochs < epoch)
 
     def count_kinds(self) -> dict[str, int]:
-        """Return errors by kind."""
         counts = Counter(self.kinds)
         del counts[""]
         return dict(counts)
@@ -71,11 +68,8 @@ class Outcomes:
 
 
 def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
-    """Return the outcomes in these parts (paths relative to the output folder).
-
-    Raises:
-        StorageError: a part is missing or cannot be read.
-    """
+    """Return the outcomes in these parts (paths relative to the output folder). Raises StorageError: a part is missing
+    or cannot be read."""
     tables = [_read(layout, part) for part in parts]
     rows = np.concatenate([table[0] for table in tables] or [np.empty(0, np.int64)])
     epochs = np.repeat([part_of(part).epoch for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
@@ -92,10 +86,8 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
 def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
     """Return by epoch the rows of a batch whose outcomes a later epoch has replaced; parts as for ``outcomes_of``.
 
-    Opens no part where all are of one epoch, since a run gives a row one outcome.
-
-    Raises:
-        StorageError: a part is missing or cannot be read.
+    Opens no part where all are of one epoch, since a run gives a row one outcome. Raises StorageError: a part is
+    missing or cannot be read.
     """
     of_parts = [part_of(part).epoch for part in parts]
     if len(set(of_parts)) < 2:

@@ -53,11 +53,8 @@ class PartFile:
 
 
 def _open_parquet(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    """Open a writer for one part.
-
-    Bodies are compressed already: they are stored plainly, without dictionary or statistics. Pages carry a CRC32, so
-    that a flipped byte is found in any column and not only in the images.
-    """
+    """Open a writer for one part. Bodies are compressed already: they are stored plainly, without dictionary or
+    statistics. Pages carry a CRC32, so that a flipped byte is found in any column and not only in the images."""
     others = [path for path in _leaf_paths(schema) if path != "image"]
     return pq.ParquetWriter(
         sink,

@@ -111,11 +111,8 @@ class Parts:
         return f"{len(self._parts)} parts, {len(self._files)} with files, {self._held_bytes} bytes held"
 
     def add(self, batch: BatchRef, row: ResultRow) -> None:
-        """Take a row into its batch's buffer; writes and closes what has become large enough.
-
-        Raises:
-            StorageError, OSError, pa.ArrowException: the caller has to give up and ``discard_all``.
-        """
+        """Take a row into its batch's buffer; writes and closes what has become large enough. Raises StorageError,
+        OSError, pa.ArrowException: the caller has to give up and ``discard_all``."""
         if isinstance(row, SuccessRow):
             part, body_bytes = self._part(batch, "successes"), len(row.image)
         else:

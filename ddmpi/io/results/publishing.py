@@ -22,6 +22,7 @@ import os
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -44,34 +45,29 @@ _SETTLING_THREADS: Final = 8
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """The content of ``publication.json``."""
-
     to: str
     owner: str
     """Made up once; the store's object has the same."""
 
 
+@dataclass(frozen=True)
 class Publisher:
     """Brings parts to the store. One per rank; ``publish`` may be called from several threads."""
 
-    def __init__(self, layout: Layout, store: PartStore, epoch: int) -> None:
-        self._layout = layout
-        self._store = store
-        self._epoch = epoch
+    layout: Layout
+    store: PartStore
+    epoch: int
 
     def publish(self, part: str, size_bytes: int) -> None:
         """Upload a part that is durable on disk (path relative to the output folder), then take its images off it.
-
-        Raises:
-            StorageError: the store or the disk fails; the part on disk is as it was.
-        """
-        path = self._layout.root / part
+        Raises StorageError: the store or the disk fails; the part on disk is as it was."""
+        path = self.layout.root / part
         try:
             with path.open("rb") as file:
                 # The descriptor's size, not the name's: a part that a later run has made thin must not be uploaded.
                 if os.fstat(file.fileno()).st_size != size_bytes:
                     raise StorageError(f"{path} is not the part that was written: another run has taken over")
-                self._store.put(part, file, size_bytes)
+                self.store.put(part, file, size_bytes)
             if part_of(part).kind == "successes":
                 self._make_thin(path, size_bytes)
         except (OSError, pa.ArrowException) as error:
@@ -81,7 +77,7 @@ class Publisher:
         with pq.ParquetFile(path) as full:
             fields = [field for field in full.schema_arrow if field.name != IMAGE]
             schema = pa.schema(fields, {_OBJECT_BYTES: str(size_bytes).encode()})
-            thin = PartFile(self._layout.epoch_temporary(self._epoch) / path.name, schema)
+            thin = PartFile(self.layout.epoch_temporary(self.epoch) / path.name, schema)
             try:
                 for group in range(full.num_row_groups):
                     rows = full.read_row_group(group, columns=schema.names)
@@ -92,40 +88,30 @@ class Publisher:
                 raise
 
     def settle(self, parts: Iterable[str]) -> None:
-        """Publish those of these parts that a killed run has not come to publish.
-
-        Raises:
-            StorageError: the store or the disk fails.
-        """
+        """Publish those of these parts that a killed run has not come to publish. Raises StorageError: the store or the
+        disk fails."""
         with ThreadPoolExecutor(_SETTLING_THREADS, thread_name_prefix="settling") as pool:
             for _ in pool.map(self._settle, list(parts)):
                 pass
 
     def _settle(self, part: str) -> None:
-        path = self._layout.root / part
+        path = self.layout.root / part
         size_bytes = object_bytes(path)
         if part_of(part).kind == "errors":
-            if self._store.size(part) != size_bytes:
+            if self.store.size(part) != size_bytes:
                 self.publish(part, size_bytes)
         elif not is_thin(path):
             self.publish(part, size_bytes)
 
     def clear(self) -> None:
-        """Delete all parts from the store.
-
-        Raises:
-            StorageError: the store fails.
-        """
+        """Delete all parts from the store. Raises StorageError: the store fails."""
         for kind in PART_KINDS:
-            self._store.clear(self._layout.relative(self._layout.parts_tree(kind)))
+            self.store.clear(self.layout.relative(self.layout.parts_tree(kind)))
 
 
 def make_publisher(layout: Layout, to: str | None, epoch: int) -> Publisher | None:
-    """Return what brings parts to a store, if there is one.
-
-    Raises:
-        SetupError: the URI is wrong, or the store does not answer.
-    """
+    """Return what brings parts to a store, if there is one. Raises SetupError: the URI is wrong, or the store does not
+    answer."""
     return None if to is None else Publisher(layout, part_store(to), epoch)
 
 

@@ -21,10 +21,8 @@ MAX_IMAGE_BYTES: Final = (1 << 31) - (32 << 20)
 
 @dataclass(slots=True, eq=False)
 class SuccessRow:
-    """A success that waits for its row group. Sizes are (height, width) in pixels.
-
-    ``image`` is what will be stored; ``answer.body`` is the same object, or empty.
-    """
+    """A success that waits for its row group. Sizes are (height, width) in pixels. ``image`` is what will be stored;
+    ``answer.body`` is the same object, or empty."""
 
     row: int
     answer: Answer
@@ -104,11 +102,8 @@ def error_row(row: int, failure: Failure, answer: Answer | None, attempts: int) 
 
 @dataclass(frozen=True)
 class IntegrityCheck:
-    """Compare files with the hash and the size that the table promises for them.
-
-    Both are kept columns, named here (None: the table has none); a row without a value promises nothing. The hash is
-    hexadecimal text.
-    """
+    """Compare files with the hash and the size that the table promises for them. Both are kept columns, named here
+    (None: the table has none); a row without a value promises nothing. The hash is hexadecimal text."""
 
     hash_column: str | None = None
     bytes_column: str | None = None

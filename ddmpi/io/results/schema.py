@@ -34,54 +34,40 @@ _FALSE: Final = pa.scalar(value=False)
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 _SIZE: Final = pa.list_(pa.int32())
 
-_FIELDS: Final[dict[PartKind, tuple[pa.Field[Any], ...]]] = {
-    "successes": (
-        pa.field("uuid", pa.string()),
-        pa.field("source_id", pa.string()),
-        pa.field("identifier", pa.string()),
-        pa.field("is_license_full", pa.bool_()),
-        pa.field("license", pa.string()),
-        pa.field("source", pa.string()),
-        pa.field("title", pa.string()),
-        pa.field("hashsum_original", pa.string()),
-        pa.field("hashsum_resized", pa.string()),
-        pa.field("original_size", _SIZE),
-        pa.field("resized_size", _SIZE),
-        pa.field("image", pa.large_binary()),
-        pa.field("status", pa.int32()),
-        pa.field("final_url", pa.string()),
-        pa.field("content_type", pa.string()),
-        pa.field("bytes", pa.int64()),
-        pa.field("etag", pa.string()),
-        pa.field("last_modified", pa.string()),
-        pa.field("attempts", pa.int32()),
-        pa.field("fetched_at", _TIMESTAMP),
-        pa.field("total_ms", pa.float32()),
-        pa.field("ttfb_ms", pa.float32()),
-        pa.field("ip", pa.string()),
-        pa.field(ROW_NUMBER, pa.int64()),
-    ),
-    "errors": (
-        pa.field("uuid", pa.string()),
-        pa.field("source_id", pa.string()),
-        pa.field("identifier", pa.string()),
-        pa.field("retry_count", pa.int32()),
-        pa.field("error_code", pa.int32()),
-        pa.field("error_kind", pa.string()),
-        pa.field("error_msg", pa.string()),
-        pa.field("final_url", pa.string()),
-        pa.field("fetched_at", _TIMESTAMP),
-        pa.field(ROW_NUMBER, pa.int64()),
-    ),
+
+def _of(kind: pa.DataType, *names: str) -> list[pa.Field[Any]]:
+    return [pa.field(name, kind) for name in names]
+
+
+_FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
+    "successes": [
+        *_of(pa.string(), "uuid", "source_id", "identifier"),
+        *_of(pa.bool_(), "is_license_full"),
+        *_of(pa.string(), "license", "source", "title", "hashsum_original", "hashsum_resized"),
+        *_of(_SIZE, "original_size", "resized_size"),
+        *_of(pa.large_binary(), "image"),
+        *_of(pa.int32(), "status"),
+        *_of(pa.string(), "final_url", "content_type"),
+        *_of(pa.int64(), "bytes"),
+        *_of(pa.string(), "etag", "last_modified"),
+        *_of(pa.int32(), "attempts"),
+        *_of(_TIMESTAMP, "fetched_at"),
+        *_of(pa.float32(), "total_ms", "ttfb_ms"),
+        *_of(pa.string(), "ip"),
+        *_of(pa.int64(), ROW_NUMBER),
+    ],
+    "errors": [
+        *_of(pa.string(), "uuid", "source_id", "identifier"),
+        *_of(pa.int32(), "retry_count", "error_code"),
+        *_of(pa.string(), "error_kind", "error_msg", "final_url"),
+        *_of(_TIMESTAMP, "fetched_at"),
+        *_of(pa.int64(), ROW_NUMBER),
+    ],
 }
 
 
 def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
-    """Return the schema of all parts of a kind.
-
-    Raises:
-        ConfigError: a kept column has the name of one of ours.
-    """
+    """Return the schema of all parts of a kind. Raises ConfigError: a kept column has the name of one of ours."""
     schema = pa.schema([*_FIELDS[kind], *keep_columns])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
@@ -97,10 +83,8 @@ def input_columns(keep_columns: Sequence[str]) -> list[str]:
 def result_table(
     kind: PartKind, rows: Sequence[ResultRow], inputs: pa.Table, keep_columns: Sequence[str], bodies: BodyColumn
 ) -> pa.Table:
-    """Return results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``.
-
-    The images are in the memory of ``bodies``, hence valid until it makes its next column.
-    """
+    """Return results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``. The images
+    are in the memory of ``bodies``, hence valid until it makes its next column."""
     taken = inputs.take(pa.array([row.row for row in rows], pa.int64()))
     if kind == "successes":
         columns = _success_columns(cast("Sequence[SuccessRow]", rows), bodies)

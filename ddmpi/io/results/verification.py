@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -30,24 +30,28 @@ Objects: TypeAlias = "Mapping[str, int]"
 
 
 @dataclass(frozen=True)
-class BatchCheck:
-    """What the files say of one batch; all counts are rows of its input.
+class _Tally:
+    """What the outcomes of one batch come to, in rows."""
 
-    ``rows == successes + errors + pending + ignored`` always; the batch is completed if ``ok`` and nothing is pending.
-    """
-
-    rows: int
     successes: int
     errors: int
-    pending: int
-    ignored: int
-    """Rows on ignored servers without an outcome."""
     superseded: int
     """Older errors of rows that were fetched again; legitimate."""
     doubled: int
     """Rows with outcomes that exclude each other."""
     unknown: int
     """Outcomes of rows that the batch does not have."""
+
+
+@dataclass(frozen=True)
+class BatchCheck(_Tally):
+    """What the files say of one batch; all counts are rows of its input. ``rows == successes + errors + pending +
+    ignored`` always; the batch is completed if ``ok`` and nothing is pending."""
+
+    rows: int
+    pending: int
+    ignored: int
+    """Rows on ignored servers without an outcome."""
     unreadable: list[str]
     """Parts that cannot be read, with reason."""
     damaged: list[str]
@@ -115,18 +119,15 @@ def verify_batch(
             unreadable.append(f"{path}: {problem}")
     tally = outcomes.tally(row_numbers)
     left_out = 0 if ignored is None else outcomes.count_missing(ignored)
+    rows = int(row_numbers.size)
     return BatchCheck(
-        rows=int(row_numbers.size),
-        successes=tally.successes,
-        errors=tally.errors,
-        pending=int(row_numbers.size) - tally.successes - tally.errors - left_out,
+        **asdict(tally),
+        rows=rows,
+        pending=rows - tally.successes - tally.errors - left_out,
         ignored=left_out,
-        superseded=tally.superseded,
-        doubled=tally.doubled,
-        unknown=tally.unknown,
         unreadable=unreadable,
         damaged=damaged,
-        marker=_marker_problem(layout, batch, tally, int(row_numbers.size)),
+        marker=_marker_problem(layout, batch, tally, rows),
     )
 
 
@@ -147,15 +148,6 @@ def _unpublished(layout: Layout, path: str, objects: Objects) -> str:
     if found is None:
         return "is not in the store" if is_thin(layout.root / path) else "is not in the store yet: start the job again"
     return "" if found == expected else f"has {found} bytes in the store, not {expected}"
-
-
-@dataclass(frozen=True)
-class _Tally:
-    successes: int
-    errors: int
-    superseded: int
-    doubled: int
-    unknown: int
 
 
 class _Outcomes:

@@ -167,10 +167,8 @@ class ResultWriter:
         return self._accepted_bytes - self._released_bytes
 
     def success(self, batch: BatchRef, row: int, answer: Answer) -> None:
-        """Store the row ``row`` of ``batch`` (index in the batch), fetched in ``answer.task.attempt`` attempts.
-
-        It still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events.
-        """
+        """Store the row ``row`` of ``batch`` (index in the batch), fetched in ``answer.task.attempt`` attempts. It
+        still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events."""
         size_bytes = len(answer.body)
         self._accepted_bytes += size_bytes
         made: ResultRow | Future[ResultRow]
@@ -203,11 +201,8 @@ class ResultWriter:
         return events
 
     def stop(self, timeout_s: float = 60.0) -> None:
-        """Commit all parts and end the thread; blocks. The last events are there for ``events`` afterwards.
-
-        Raises:
-            StorageError: the disk did not take the rest within ``timeout_s``.
-        """
+        """Commit all parts and end the thread; blocks. The last events are there for ``events`` afterwards. Raises
+        StorageError: the disk did not take the rest within ``timeout_s``."""
         self._pending.append(_Plain.STOP)
         self.flush()
         self._thread.join(timeout_s)

@@ -42,11 +42,8 @@ def is_uri(path: str) -> bool:
 
 
 def open_store(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Return the file system of a URI, and the path in it (``bucket/prefix``).
-
-    Raises:
-        SetupError: the URI is wrong, or the store does not answer.
-    """
+    """Return the file system of a URI, and the path in it (``bucket/prefix``). Raises SetupError: the URI is wrong, or
+    the store does not answer."""
     try:
         if uri.startswith("s3://"):
             return _open_s3(uri)

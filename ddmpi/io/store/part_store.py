@@ -32,10 +32,8 @@ _OWNER_MAX_BYTES: Final = 4_096
 
 
 class PartStore:
-    """One prefix of a store. Names are relative to it, with ``/``. May be used from several threads.
-
-    All methods raise StorageError, with the object and the store's reason.
-    """
+    """One prefix of a store. Names are relative to it, with ``/``. May be used from several threads. All methods raise
+    StorageError, with the object and the store's reason."""
 
     def __init__(self, files: pyarrow.fs.FileSystem, base: str, place: str) -> None:
         self._files = files
@@ -70,11 +68,8 @@ class PartStore:
         stream.close()
 
     def _give_up(self, name: str, stream: pa.NativeFile, size_bytes: int) -> None:
-        """Remove what came of a failed upload.
-
-        Arrow has no way to abort one: it completes what it closes or collects, so that half a part may appear. A part
-        that is whole comes from an earlier upload, and is as good.
-        """
+        """Remove what came of a failed upload. Arrow has no way to abort one: it completes what it closes or collects,
+        so that half a part may appear. A part that is whole comes from an earlier upload, and is as good."""
         with contextlib.suppress(*STORE_ERRORS):
             stream.close()
         with contextlib.suppress(*STORE_ERRORS, StorageError):
@@ -128,10 +123,7 @@ class PartStore:
 
 @lru_cache(maxsize=8)
 def part_store(uri: str) -> PartStore:
-    """Return the store behind a URI; at each call the one object, with its connections.
-
-    Raises:
-        SetupError: the URI is wrong, or the store does not answer.
-    """
+    """Return the store behind a URI; at each call the one object, with its connections. Raises SetupError: the URI is
+    wrong, or the store does not answer."""
     files, base = open_store(uri)
     return PartStore(files, base, place_of(uri))

@@ -46,7 +46,6 @@ class Uploads(Generic[Event]):
             future.add_done_callback(lambda _: self._pass_on())
 
     def check(self) -> None:
-        """Raise what an upload has raised."""
         if self._failure is not None:
             raise self._failure
 

@@ -97,11 +97,7 @@ class AddressGrouping:
         return self._entered(names, groups, taken)
 
     def write(self, folder: Path) -> None:
-        """Keep what was found beside the batches.
-
-        Raises:
-            OSError: the disk does not take it.
-        """
+        """Keep what was found beside the batches. Raises OSError: the disk does not take it."""
         names = sorted(self._found)
         write_addresses(
             folder,

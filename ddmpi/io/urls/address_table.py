@@ -59,20 +59,13 @@ class AddressTable:
 
 
 def write_addresses(folder: Path, names: pa.Array[Any], groups: pa.Array[Any], addresses: pa.Array[Any]) -> None:
-    """Write the table of one folder.
-
-    Raises:
-        OSError: the disk does not take it.
-    """
+    """Write the table of one folder. Raises OSError: the disk does not take it."""
     write_table(folder / ADDRESSES_NAME, pa.Table.from_arrays([names, groups, addresses], schema=_SCHEMA))
 
 
 def read_rows(urls: Path) -> pa.Table:
-    """Return the table of a urls folder, with those of rows that were added.
-
-    Raises:
-        OutputError: it is damaged or missing: who shares an address cannot be told.
-    """
+    """Return the table of a urls folder, with those of rows that were added. Raises OutputError: it is damaged or
+    missing: who shares an address cannot be told."""
     tables = []
     for folder in index_folders(urls):
         table = read_table(folder / ADDRESSES_NAME)
@@ -83,18 +76,11 @@ def read_rows(urls: Path) -> pa.Table:
 
 
 def read_addresses(urls: Path) -> AddressTable:
-    """Return the groups of a urls folder.
-
-    Raises:
-        OutputError: see ``read_rows``.
-    """
+    """Return the groups of a urls folder. Raises OutputError: see ``read_rows``."""
     return AddressTable(read_rows(urls))
 
 
 def located(config: Config, layout: Layout) -> Config:
-    """Return the config, with what the output folder says of addresses if a rule asks for it.
-
-    Raises:
-        OutputError: see ``read_rows``.
-    """
+    """Return the config, with what the output folder says of addresses if a rule asks for it. Raises OutputError: see
+    ``read_rows``."""
     return config.with_addresses(read_addresses(layout.urls)) if config.rules.per_address else config

@@ -34,11 +34,8 @@ class BatchReader:
         self._lock = threading.Lock()  # a ParquetFile has one file position: two reads at once would mix
 
     def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the batch's rows, in input order, with these columns (None: all), in this order.
-
-        Raises:
-            OutputError: the file is missing or damaged, or does not have these rows or columns.
-        """
+        """Return the batch's rows, in input order, with these columns (None: all), in this order. Raises OutputError:
+        the file is missing or damaged, or does not have these rows or columns."""
         path = self._folder / batch.file
         try:
             with self._lock:

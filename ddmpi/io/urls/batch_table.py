@@ -31,11 +31,8 @@ _LONG_NAME_CHARS: Final = 80
 
 
 class BatchTable:
-    """batches.parquet and servers.parquet of an output folder, and which servers its ignored table leaves out.
-
-    Raises:
-        OutputError: one of them cannot be read.
-    """
+    """batches.parquet and servers.parquet of an output folder, and which servers its ignored table leaves out. Raises
+    OutputError: one of them cannot be read."""
 
     def __init__(self, layout: Layout) -> None:
         index = read_index(layout.urls)
@@ -72,7 +69,6 @@ class BatchTable:
 
     @property
     def server_count(self) -> int:
-        """How many servers there are."""
         return int(np.count_nonzero(self.is_server))
 
     def ref(self, batch_id: int) -> BatchRef:
@@ -89,7 +85,6 @@ class BatchTable:
         )
 
     def server_of(self, batch_id: int) -> str:
-        """Return ``server_name`` of the batch."""
         return self._server_names[int(self._servers[batch_id])]
 
     def group_of_server(self, server: str, pace_group: str) -> int | None:
@@ -114,11 +109,8 @@ class BatchTable:
         return largest
 
     def begun(self, layout: Layout) -> IntArray:
-        """Return the batches of servers that have a folder among markers or parts: only those can have any.
-
-        Raises:
-            StorageError: a folder cannot be listed.
-        """
+        """Return the batches of servers that have a folder among markers or parts: only those can have any. Raises
+        StorageError: a folder cannot be listed."""
         names = self._server_names
         present = pa.array(sorted(servers_present(layout)), pa.string())
         # A folder may have a shortened name: those of long server names are not judged by their folder's.

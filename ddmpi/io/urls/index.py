@@ -52,11 +52,8 @@ class UrlsIndex:
     def groups_of(
         self, servers: pa.Array[Any], groups_of_new: Callable[[pa.Array[Any]], pa.Array[Any]]
     ) -> pa.Array[Any]:
-        """Return (n,) the server group of each server.
-
-        Known ones keep theirs, also where it is a packed batch: one server in two groups would be asked by two ranks at
-        once. ``groups_of_new`` is asked of the others.
-        """
+        """Return (n,) the server group of each server. Known ones keep theirs, also where it is a packed batch: one
+        server in two groups would be asked by two ranks at once. ``groups_of_new`` is asked of the others."""
         places = pc.index_in(servers, value_set=one_array(self.servers.column("server_name")))
         # Not its group in the table of servers, which does not tell the packed batch.
         first_batches = one_array(self.servers.column("first_batch_id")).take(places)
@@ -67,7 +64,6 @@ class UrlsIndex:
 
     @property
     def next_addition(self) -> Path:
-        """Where the next rows are added."""
         return self.folder / f"{_ADDED}{self.additions + 1:04d}"
 
     @property
@@ -77,11 +73,7 @@ class UrlsIndex:
 
 
 def read_index(folder: Path) -> UrlsIndex:
-    """Return the index of a urls folder.
-
-    Raises:
-        OutputError: a table is missing or cannot be read.
-    """
+    """Return the index of a urls folder. Raises OutputError: a table is missing or cannot be read."""
     folders = index_folders(folder)
     batches = [read_table(path / BATCHES_NAME) for path in folders]
     servers = [read_table(path / SERVERS_NAME) for path in folders]
@@ -96,11 +88,7 @@ def index_folders(folder: Path) -> list[Path]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Return one table of the index.
-
-    Raises:
-        OutputError: it is missing or cannot be read.
-    """
+    """Return one table of the index. Raises OutputError: it is missing or cannot be read."""
     try:
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:

@@ -24,14 +24,14 @@ from ddmpi.io.results.parts import RowReader
 Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
 
 
+@dataclass(eq=False)
 class BatchRows:
     """The rows of a batch that have no outcome yet: the frontier's cursor."""
 
-    def __init__(self, rows: npt.NDArray[np.int64], urls: Column, servers: Column) -> None:
-        self._rows = rows
-        self._urls = urls
-        self._servers = servers
-        self._next = 0
+    _rows: npt.NDArray[np.int64]
+    _urls: Column
+    _servers: Column
+    _next: int = 0
 
     @property
     def left(self) -> int:
@@ -79,7 +79,6 @@ class Loader:
         self._done: deque[Future[Loaded]] = deque()
 
     def load(self, lane_id: int, batch: BatchRef) -> None:
-        """Begin to read."""
         self._pool.submit(self._load, lane_id, batch).add_done_callback(self._finish)
 
     def _finish(self, future: Future[Loaded]) -> None:
@@ -87,11 +86,7 @@ class Loader:
         self._on_loaded()
 
     def take_loaded(self) -> list[Loaded]:
-        """Return the batches that are ready.
-
-        Raises:
-            StorageError: the batch or one of its parts cannot be read.
-        """
+        """Return the batches that are ready. Raises StorageError: the batch or one of its parts cannot be read."""
         loaded = []
         while self._done:
             loaded.append(self._done.popleft().result())

@@ -59,7 +59,6 @@ class ServerTally:
 
     @property
     def is_full(self) -> bool:
-        """Return whether it is time to fold."""
         return len(self._gathered) >= FOLD_BATCHES or self._gathered_names >= max(FOLD_NAMES, len(self.names))
 
     def fold(self) -> list[Numbers]:
@@ -91,12 +90,10 @@ class NumberFile:
         self._file = path.open("x+b")
 
     def close(self) -> None:
-        """Remove the file."""
         self._file.close()
         self._path.unlink()
 
     def append_all(self, batches: Iterable[Numbers]) -> None:
-        """Add the next rows."""
         for numbers in batches:
             self._file.write(numbers.tobytes())
 

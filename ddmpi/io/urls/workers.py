@@ -30,7 +30,6 @@ class Workers:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self, work: Callable[[], _Done]) -> Future[_Done]:
-        """Begin one call."""
         return self._pool.submit(work)
 
     def map(self, work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[_Done]:

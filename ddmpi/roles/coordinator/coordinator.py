@@ -9,38 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from ddmpi.core.ledger.actions import (
-    Action,
-    BatchCompleted,
-    BigBatchEnded,
-    BigBatchStarted,
-    Bound,
-    BoundChanged,
-    DownloadBegan,
-    FileAction,
-    GroupPaused,
-    Notice,
-    ProfilingEnded,
-    RunEnded,
-    SaveCheckpoint,
-    Scatter,
-    Send,
-    StopBegan,
-    VerifyRest,
-)
+from ddmpi.core import protocol as msg
+from ddmpi.core.ledger import actions as act
 from ddmpi.core.ledger.rank0_core import Rank0Config, Rank0Core, Stage
-from ddmpi.core.protocol import (
-    Assign,
-    Begin,
-    ControlOverride,
-    Exit,
-    Progress,
-    ServersUsed,
-    StopReason,
-    ToCoordinator,
-    ToDownloader,
-    report_interval_s,
-)
 from ddmpi.core.stats.metrics import Tally
 from ddmpi.io.folder.profiles import write_profiles
 from ddmpi.io.folder.schedules import write_schedule
@@ -70,12 +41,12 @@ class Coordinator:
         self,
         state: RunState,
         workers: list[int],
-        send: Callable[[int, ToDownloader], None],
-        scatter: Callable[[dict[int, ToDownloader]], None],
+        send: Callable[[int, msg.ToDownloader], None],
+        scatter: Callable[[dict[int, msg.ToDownloader]], None],
         deadline: float | None = None,
         *,
-        on_end: Callable[[Exit], None] = lambda _: None,
-        overrides: tuple[ControlOverride, ...] = (),
+        on_end: Callable[[msg.Exit], None] = lambda _: None,
+        overrides: tuple[msg.ControlOverride, ...] = (),
     ) -> None:
         self.state = state
         self.tally = Tally()
@@ -106,16 +77,11 @@ class Coordinator:
             now=time.monotonic(),
         )  # fmt: skip
 
-    @property
-    def workers(self) -> int:
-        """Ranks that download."""
-        return len(self._workers)
-
     # ---- what the loop calls; all times are seconds, monotonic
 
     def start(self, now: float) -> None:
         """Tell the ranks to begin, and send the first lanes out."""
-        begin = Begin(self.state.epoch, self.state.config.to_json(), report_interval_s(len(self._workers)))
+        begin = msg.Begin(self.state.epoch, self.state.config.to_json(), msg.report_interval_s(len(self._workers)))
         for rank in self._workers:
             self._send(rank, begin)
         if self._overrides:
@@ -123,20 +89,18 @@ class Coordinator:
         self._saves.begin(now)
         self._perform(self.core.start(now), now)
         if self.core.sampling is not None:
-            log.info("profiling servers of %d groups", self.core.sampling.progress[1])
+            log.info("profiling the servers of %d groups", self.core.sampling.progress[1])
 
-    def handle(self, rank: int, message: ToCoordinator, now: float) -> None:
-        """Take a downloader's message."""
+    def handle(self, rank: int, message: msg.ToCoordinator, now: float) -> None:
         match message:
-            case Progress(counters=counters):
+            case msg.Progress(counters=counters):
                 self.tally.counters[rank] = counters
-            case ServersUsed(usages, asked):
+            case msg.ServersUsed(usages, asked):
                 self.tally.usage.add(usages, now)
                 self.tally.audit.add(asked)
         self._perform(self.core.handle(rank, message, now), now)
 
     def step(self, now: float) -> None:
-        """Do what is due now."""
         if self._may_verify and (found := self._verifier.step()) is not None:
             self.state.remove_marker(found.batch_id)
             self._perform(self.core.reopen(found, now), now)
@@ -145,11 +109,11 @@ class Coordinator:
         if self._saves.is_due(now) and self.core.stage is not Stage.ENDED and not self.core.is_readonly:
             self._save(now)
 
-    def set_overrides(self, rules: tuple[ControlOverride, ...]) -> None:
+    def set_overrides(self, rules: tuple[msg.ControlOverride, ...]) -> None:
         """Let these rules hold from now on, on all ranks."""
         self._perform(self.core.set_overrides(rules), 0.0)
 
-    def stop(self, reason: StopReason, now: float) -> None:
+    def stop(self, reason: msg.StopReason, now: float) -> None:
         """Stop softly; the first reason counts, a second one changes nothing."""
         self._perform(self.core.stop(reason, now), now)
 
@@ -158,7 +122,7 @@ class Coordinator:
         self._perform(self.core.fail(text, now), now)
 
     @property
-    def exit(self) -> Exit | None:
+    def exit(self) -> msg.Exit | None:
         """How the run ended, None before."""
         return self.core.exit
 
@@ -174,69 +138,56 @@ class Coordinator:
 
     # ---- the ladder
 
-    def _perform(self, actions: Iterable[Action], now: float) -> None:
-        """Carry out what the core has decided, in order.
-
-        Raises:
-            StorageError: a file cannot be written.
-        """
+    def _perform(self, actions: Iterable[act.Action], now: float) -> None:
+        """Carry out what the core has decided, in order. Raises StorageError: a file cannot be written."""
         for action in actions:
             match action:
-                case Send(rank, message):
+                case act.Send(rank, message):
                     self._send(rank, message)
-                case Scatter(assigns):
-                    self._scatter({rank: assigns.get(rank, Assign(())) for rank in self._workers})
-                case GroupPaused(group, wait_s):
+                case act.Scatter(assigns):
+                    self._scatter({rank: assigns.get(rank, msg.Assign(())) for rank in self._workers})
+                case act.GroupPaused(group, wait_s):
                     self.tally.usage.note_pause(group, wait_s, now)
-                case RunEnded(ending, unfinished):
+                case act.RunEnded(ending, unfinished):
                     if unfinished:
                         log.error("ranks that did not finish in time: %s", list(unfinished))
                     self._on_end(ending)
-                case DownloadBegan() | BoundChanged() | StopBegan():
-                    self._note(action)
+                case act.DownloadBegan():
+                    self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
+                    log.info("downloading: %r", self.core.ledger)
+                case act.StopBegan(reason, is_stuck):
+                    stuck = ": only parked servers are left" if is_stuck else ""
+                    log.info("stopping all ranks: %s%s (%d steals)", reason.value, stuck, self.core.steals)
                 case _:
                     self._write(action, now)
 
-    def _write(self, action: FileAction, now: float) -> None:
+    def _write(self, action: act.FileAction, now: float) -> None:
         state = self.state
         match action:
-            case BigBatchStarted(number, rows):
+            case act.BigBatchStarted(number, rows):
                 write_schedule(state.layout, number, rows)
-            case BatchCompleted(batch_id, number=number):
+            case act.BatchCompleted(batch_id, number):
                 state.write_marker(batch_id)
                 self._verifier.add(number, batch_id)
-            case BigBatchEnded(number):
+            case act.BigBatchEnded(number):
                 self._verifier.close(number)
-            case VerifyRest(big_batches):
+            case act.VerifyRest(big_batches):
                 self._verifier.add_rest(big_batches)
-            case SaveCheckpoint(soon=True):
+            case act.SaveCheckpoint(soon=True):
                 self._saves.hurry()
-            case SaveCheckpoint():
+            case act.SaveCheckpoint():
                 self._save(now)
-            case ProfilingEnded():
+            case act.ProfilingEnded():
                 write_profiles(state.layout.profiles, state.profiles, state.layout.temporary)
                 state.stages["profiled"] = True
             case _:
                 raise TypeError(f"unknown action {action!r}")
 
-    def _note(self, action: Notice) -> None:
-        match action:
-            case DownloadBegan(bound):
-                self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
-                self._note_bound(bound)
-                log.info("downloading: %r", self.core.ledger)
-            case BoundChanged(bound):
-                self._note_bound(bound)
-            case StopBegan(reason, is_stuck):
-                stuck = ": only parked servers are left" if is_stuck else ""
-                log.info("stopping all ranks: %s%s (%d steals)", reason.value, stuck, self.core.steals)
-
-    def _note_bound(self, bound: Bound) -> None:
-        self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
-
     def _save(self, now: float) -> None:
         began_at = time.monotonic()
         self._saves.begin(now)
+        if (bound := self.core.bound) is not None:
+            self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
         self.state.save(self.core.paces(now))
         self._saves.saved(now, time.monotonic() - began_at)
 
@@ -266,5 +217,4 @@ class SaveTimer:
         self._due_at = min(self._due_at, self._may_save_at)
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time to save."""
         return now >= self._due_at

@@ -52,11 +52,8 @@ class InitCallbacks:
 
 
 def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
-    """Make the output folder if it is missing and become its one owner.
-
-    Raises:
-        OutputError: it cannot be written, or another run has it.
-    """
+    """Make the output folder if it is missing and become its one owner. Raises OutputError: it cannot be written, or
+    another run has it."""
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -126,11 +123,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
 
 
 def input_of(config: Config) -> InputTable:
-    """The input that the config names.
-
-    Raises:
-        InputError: there is none, or none that can be read.
-    """
+    """The input that the config names. Raises InputError: there is none, or none that can be read."""
     return open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
 
 

@@ -40,10 +40,8 @@ def places(state: RunState) -> dict[str, str]:
 
 
 def server_lines(state: RunState, usage: UsageTable, now: float) -> tuple[list[ServerLine], ServerLine | None]:
-    """The pace groups that are listed, largest first, and all others together.
-
-    Packed batches are one line: their servers have limits of their own, and a batch says nothing about any of them.
-    """
+    """The pace groups that are listed, largest first, and all others together. Packed batches are one line: their
+    servers have limits of their own, and a batch says nothing about any of them."""
     table, names = state.table, state.table.group_names
     packed = np.asarray(pc.starts_with(names.values, pattern=PACKED_PREFIX))
     line_of_group = np.where(packed, len(names), np.arange(len(names)))

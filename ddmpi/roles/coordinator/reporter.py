@@ -56,12 +56,12 @@ class ConsoleReporter:
 
     def on_rows(self, progress: PartitionProgress) -> None:
         """Show how far the input is clustered."""
-        snapshot = Snapshot(PARTITIONING, progress.total or 0, progress.rows, 0, 0, 0, self._ranks)
+        snapshot = Snapshot(PARTITIONING, progress.total or 0, progress.rows, 0, 0, 0)
         self._console.show(snapshot, time.monotonic())
 
     def on_names(self, done: int, total: int) -> None:
         """Show how many of the servers' names are looked up."""
-        self._console.show(Snapshot(LOOKING_UP, total, done, 0, 0, 0, self._ranks, unit="names"), time.monotonic())
+        self._console.show(Snapshot(LOOKING_UP, total, done, 0, 0, 0, unit="names"), time.monotonic())
 
     def on_grouped(self, summary: AddressSummary) -> None:
         """It is known which servers share an address."""
@@ -133,7 +133,6 @@ class ConsoleReporter:
             errors=self._errors_before + total.errors,
             bytes=total.bytes,
             servers_active=total.servers_active,
-            ranks=coordinator.workers,
             note=note,
         )
 

@@ -105,10 +105,7 @@ class RunState:
         """Open the errors that these words mean (see ``retry_filter``) again; the number of rows.
 
         The markers of their batches are taken back first; a kill in between leaves batches that are complete as they
-        were and get their marker back.
-
-        Raises:
-            StorageError: a part cannot be read or a marker cannot be removed.
+        were and get their marker back. Raises StorageError: a part cannot be read or a marker cannot be removed.
         """
         opened = 0
         servers = choice_of(retry).servers
@@ -162,11 +159,7 @@ class RunState:
         return list(found.values())
 
     def write_marker(self, batch_id: int) -> None:
-        """Write the marker of a batch whose rows are all final.
-
-        Raises:
-            StorageError: the marker cannot be written.
-        """
+        """Write the marker of a batch whose rows are all final. Raises StorageError: the marker cannot be written."""
         counts = self.counts
         marker = Marker(
             int(counts.rows[batch_id]),
@@ -178,11 +171,8 @@ class RunState:
         write_completed(self.layout, self.table.ref(batch_id), marker)
 
     def remove_marker(self, batch_id: int) -> None:
-        """Take the marker of a batch back, before its missing rows are fetched again.
-
-        Raises:
-            StorageError: the marker cannot be removed.
-        """
+        """Take the marker of a batch back, before its missing rows are fetched again. Raises StorageError: the marker
+        cannot be removed."""
         remove_completed(self.layout, self.table.ref(batch_id))
 
     @property
@@ -207,11 +197,7 @@ class RunState:
         }
 
     def save(self, paces: dict[str, PaceState]) -> None:
-        """Write the checkpoint.
-
-        Raises:
-            StorageError: it cannot be written; the one before it is still there.
-        """
+        """Write the checkpoint. Raises StorageError: it cannot be written; the one before it is still there."""
         now = time.time()
         for name, pace in paces.items():
             not_before = now + pace.wait_s if pace.wait_s > 0 else 0.0

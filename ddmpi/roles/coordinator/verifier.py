@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 
 class Verifier:
-    """The verification of one run."""
-
     def __init__(self, state: RunState) -> None:
         self._state = state
         self._queue: deque[tuple[int, int]] = deque()
@@ -41,11 +39,8 @@ class Verifier:
         self._members.setdefault(number, set()).add(batch_id)
 
     def close(self, number: int) -> None:
-        """The big batch has no more batches to verify: write its verification.csv after the last one.
-
-        Raises:
-            StorageError: the file cannot be written.
-        """
+        """The big batch has no more batches to verify: write its verification.csv after the last one. Raises
+        StorageError: the file cannot be written."""
         self._closed.add(number)
         self._write_if_done(number)
 
@@ -76,11 +71,8 @@ class Verifier:
         return not self._queue
 
     def add_rest(self, big_batches: Iterable[tuple[int, tuple[int, ...]]]) -> None:
-        """Verify the batches of big batches (number, batches) that did not end, as far as they are.
-
-        Raises:
-            StorageError: see ``close``.
-        """
+        """Verify the batches of big batches (number, batches) that did not end, as far as they are. Raises
+        StorageError: see ``close``."""
         for number, batch_ids in big_batches:
             for batch_id in set(batch_ids) - self._members.get(number, set()):
                 self.add(number, batch_id)
@@ -88,10 +80,7 @@ class Verifier:
 
     def step(self) -> BatchContent | None:
         """Verify one batch; return what its files really hold, if it was complete and they lack some of its rows.
-
-        Raises:
-            StorageError: a folder cannot be listed, or verification.csv cannot be written.
-        """
+        Raises StorageError: a folder cannot be listed, or verification.csv cannot be written."""
         if not self._queue:
             return None
         batch_id, check = self._verify_next()

@@ -43,11 +43,8 @@ def make_downloader(
     report_interval_s: float,
     now: float,
 ) -> Downloader:
-    """A downloader of this process, which may keep ``cores`` threads busy.
-
-    Raises:
-        SetupError: a library is too old or missing, too few files may be open, or ``check_authorities``.
-    """
+    """A downloader of this process, which may keep ``cores`` threads busy. Raises SetupError: a library is too old or
+    missing, too few files may be open, or ``check_authorities``."""
     check_authorities(config)
     connections = _connections(config.downloader_parameters.connections_per_rank)
     tools = Tools(
@@ -68,22 +65,15 @@ def make_downloader(
 
 
 def check_libraries() -> None:
-    """Refuse libraries that would break a promise.
-
-    Raises:
-        SetupError: libcurl is older than ``OLDEST_LIBCURL``.
-    """
+    """Refuse libraries that would break a promise. Raises SetupError: libcurl is older than ``OLDEST_LIBCURL``."""
     version = pycurl.version_info()[1]
     if tuple(int(part) for part in version.split("-")[0].split(".")) < OLDEST_LIBCURL:
         raise SetupError(f"libcurl {version} is too old: {'.'.join(map(str, OLDEST_LIBCURL))} or newer is needed")
 
 
 def check_authorities(config: Config) -> None:
-    """Refuse a ``ca_bundle`` that libcurl could not load: every row on an https server would fail for it.
-
-    Raises:
-        SetupError: it cannot be read here, or holds no certificate.
-    """
+    """Refuse a ``ca_bundle`` that libcurl could not load: every row on an https server would fail for it. Raises
+    SetupError: it cannot be read here, or holds no certificate."""
     bundle = config.downloader_parameters.ca_bundle
     if bundle is None or not config.downloader_parameters.verify_tls:
         return

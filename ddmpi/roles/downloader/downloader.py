@@ -14,19 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ddmpi.config.config import Config
-from ddmpi.core.frontier.interface import (
-    CloseConnections,
-    CloseParts,
-    Disposition,
-    Finish,
-    Finished,
-    FrontierConfig,
-    Instruction,
-    LoadBatch,
-    RowsFailed,
-    Send,
-    Start,
-)
+from ddmpi.core.frontier import interface as do
+from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
@@ -125,7 +114,6 @@ class Downloader:
     # ---- what comes in
 
     def handle(self, message: ToDownloader, now: float) -> None:
-        """Do what rank 0 says."""
         if isinstance(message, Stop):
             log.info("stopping: %s", message.reason.value)
         if self._debug is not None:
@@ -139,10 +127,8 @@ class Downloader:
             self._perform(self._core.ask_to_stop(reason), time.monotonic())
 
     def fail(self, error: Exception) -> None:
-        """Stop the job softly: the disk does not take or give more.
-
-        Raises any ``error`` that is no StorageError: a bug.
-        """
+        """Stop the job softly: the disk does not take or give more. Raises any ``error`` that is no StorageError: a
+        bug."""
         if not isinstance(error, StorageError):
             raise error
         log.error("stopping: %s", error)
@@ -152,7 +138,6 @@ class Downloader:
     # ---- one turn of the loop
 
     def step(self, now: float) -> None:
-        """Do everything that is due now."""
         if self._has_finished:
             return
         self._take_loaded(now)
@@ -175,40 +160,40 @@ class Downloader:
         for answer in answers:
             self._perform(self._core.answered(answer, now), now, answer)
 
-    def _perform(self, instructions: Iterable[Instruction], now: float, answer: Answer | None = None) -> None:
+    def _perform(self, instructions: Iterable[do.Instruction], now: float, answer: Answer | None = None) -> None:
         """Do what the core says, in order. ``answer`` is what ``Finished`` is about."""
         for instruction in instructions:
             match instruction:
-                case Start():
+                case do.Start():
                     self._start(instruction)
-                case Finished() if answer is not None:
+                case do.Finished() if answer is not None:
                     self._record(instruction, answer, now)
-                case RowsFailed(batch, tasks, failure):
+                case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
                         self._writer.error(batch, task.row, failure, None, task.attempt)
-                case LoadBatch(lane_id, batch):
+                case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
-                case CloseParts(ticket, batch_ids):
+                case do.CloseParts(ticket, batch_ids):
                     self._writer.close_parts(ticket, batch_ids)
-                case CloseConnections(servers):
+                case do.CloseConnections(servers):
                     self._transfers.leave(servers)
-                case Send(message):
+                case do.Send(message):
                     self._send(message)
-                case Finish():
+                case do.Finish():
                     self._finish(now)
                 case _:
                     raise TypeError(f"unknown instruction {instruction!r}")
 
     # ---- requests
 
-    def _start(self, start: Start) -> None:
+    def _start(self, start: do.Start) -> None:
         server = start.task.server
         is_last = self._transfers.connections.has_more(server, start.connection_limit)
         self._connections.make_room(start.key, server, start.spare_connections)
         self._transfers.start(start.task, last_on_connection=is_last, impatient=start.is_sampling)
         self._notes.started(start.key)
 
-    def _record(self, done: Finished, answer: Answer, now: float) -> None:
+    def _record(self, done: do.Finished, answer: Answer, now: float) -> None:
         size_bytes = len(answer.body)
         self._notes.finished(done, size_bytes, now)
         self._notes.opened(self._connections.opened())

@@ -36,7 +36,7 @@ class Rank:
         self.slots: list[Slot] = []
         self.tasks: list[Task] = []
         for number, group in enumerate(("s", "t")):
-            held = HeldLane(lane(number + 1, [batch(number, 1)], group=group))
+            held = HeldLane.of(lane(number + 1, [batch(number, 1)], group=group))
             held.is_sampling = is_sampling
             self.lanes.start(held, 0.0)
             intake.next_batch(held)

@@ -20,7 +20,7 @@ from tests.core.frontier.test_frontier import batch, lane
 
 
 def held(stage: LaneStage = LaneStage.QUEUED) -> HeldLane:
-    it = HeldLane(lane(3, [batch(0), batch(1)]))
+    it = HeldLane.of(lane(3, [batch(0), batch(1)]))
     it.stage = stage
     return it
 
@@ -58,9 +58,9 @@ def test_busy_connections(limits: Limits, busy: float) -> None:
 
 
 def test_a_packed_lane_is_not_expected_to_fill_a_rank() -> None:
-    packed = HeldLane(lane(1, [batch(0, 10_000)], group="__many__/0"))
+    packed = HeldLane.of(lane(1, [batch(0, 10_000)], group="__many__/0"))
     assert packed.demand == MOST_PACKED_DEMAND
-    assert HeldLane(lane(1, [batch(0, 3)], group="__many__/0")).demand == 3.0
+    assert HeldLane.of(lane(1, [batch(0, 3)], group="__many__/0")).demand == 3.0
 
 
 def test_the_speed_of_a_lane_is_measured_once_it_has_run_for_a_while() -> None:

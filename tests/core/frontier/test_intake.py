@@ -21,7 +21,7 @@ def intake(**options: int) -> Intake:
 
 
 def test_one_batch_is_asked_for_at_a_time_and_none_while_there_are_rows_enough() -> None:
-    it, held = intake(low_water_rows=5), HeldLane(lane(batches=[batch(0), batch(1, 3), batch(2)]))
+    it, held = intake(low_water_rows=5), HeldLane.of(lane(batches=[batch(0), batch(1, 3), batch(2)]))
     assert it.next_batch(held) == LoadBatch(1, batch(0))
     assert it.next_batch(held) is None, "it has not come yet"
     it.loaded(held, batch(0), rows(10))
@@ -32,7 +32,7 @@ def test_one_batch_is_asked_for_at_a_time_and_none_while_there_are_rows_enough()
 
 
 def test_a_lane_that_the_operator_holds_loads_nothing() -> None:
-    it, held = intake(), HeldLane(lane(batches=[batch(0)]))
+    it, held = intake(), HeldLane.of(lane(batches=[batch(0)]))
     held.set_overrides(Overrides([ControlOverride("s", pause=True)]), 0.0)
     assert it.next_batch(held) is None
 
@@ -42,7 +42,7 @@ def test_a_lane_that_the_operator_holds_loads_nothing() -> None:
     [pytest.param(False, 4, id="a chunk at a time"), pytest.param(True, 10, id="all rows of a packed batch")],
 )
 def test_how_many_rows_become_tasks(packed: bool, tasks: int) -> None:
-    it, held = intake(chunk_rows=4), HeldLane(lane(batches=[batch(0)], group="__many__/0" if packed else "s"))
+    it, held = intake(chunk_rows=4), HeldLane.of(lane(batches=[batch(0)], group="__many__/0" if packed else "s"))
     it.next_batch(held)
     it.loaded(held, batch(0), rows(10))
     list(it.refill(held, 0.0))
@@ -52,7 +52,7 @@ def test_how_many_rows_become_tasks(packed: bool, tasks: int) -> None:
 
 def test_each_server_of_a_packed_lane_has_its_own_limits_and_what_the_profiles_say_counts() -> None:
     packed = Lane(1, "__many__/0", True, Limits(0.0, 1), (batch(0, 2),), limits={"b": Limits(0.25, 1)})
-    it, held = intake(), HeldLane(packed)
+    it, held = intake(), HeldLane.of(packed)
     it.next_batch(held)
     it.loaded(held, batch(0, 2), Rows([(0, "http://a/0", "a"), (1, "http://b/0", "b")]))
     limits = {slot.key: slot.limiter.limits for slot in it.refill(held, 0.0)}
@@ -60,7 +60,7 @@ def test_each_server_of_a_packed_lane_has_its_own_limits_and_what_the_profiles_s
 
 
 def test_a_handoff_is_due_at_once_with_its_tries_and_redirects() -> None:
-    it, held = intake(), HeldLane(lane())
+    it, held = intake(), HeldLane.of(lane())
     slot = it.take_handoff(held, Handoff(batch(7), 3, "http://s/x", "s", "s", 2, 4), 5.0)
     assert slot.next_due(5.0) == 5.0
     task = slot.pop(5.0)
@@ -70,7 +70,7 @@ def test_a_handoff_is_due_at_once_with_its_tries_and_redirects() -> None:
 
 
 def test_a_slot_is_found_by_group_or_server_until_its_lane_has_gone() -> None:
-    it, held = intake(), HeldLane(lane(group="joint"))
+    it, held = intake(), HeldLane.of(lane(group="joint"))
     slot = it.slot(held, "joint", 0.0)
     assert it.find("joint", "joint-a") is slot
     assert it.find("other", "other") is None
@@ -79,6 +79,6 @@ def test_a_slot_is_found_by_group_or_server_until_its_lane_has_gone() -> None:
 
 
 def test_a_pause_of_the_group_counts_for_slots_that_are_made_later() -> None:
-    it, held = intake(), HeldLane(lane())
+    it, held = intake(), HeldLane.of(lane())
     held.pause(30.0, 10.0)
     assert it.slot(held, "s", 15.0).limiter.wait_s(15.0) == pytest.approx(25.0)

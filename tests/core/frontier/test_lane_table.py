@@ -15,7 +15,7 @@ from tests.core.frontier.test_frontier import batch, lane
 
 def queued(*times: int, connections: int = 8) -> LaneTable:
     table = LaneTable(connections)
-    table.queue([HeldLane(lane(time_s, [batch(time_s)], share=Limits(0.0, 4))) for time_s in times])
+    table.queue([HeldLane.of(lane(time_s, [batch(time_s)], share=Limits(0.0, 4))) for time_s in times])
     return table
 
 

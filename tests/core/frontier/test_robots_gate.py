@@ -208,16 +208,16 @@ def test_files_that_are_not_needed_are_forgotten_when_they_are_many() -> None:
     big = RobotsFile.parse(b"#" * MAX_ROBOTS_BYTES, OURS)
     for number in range(1000):
         gate.learn(f"http://a{number}", RobotsFile.parse(b"#" * (MOST_KNOWN_BYTES // 100), OURS), float(number))
-    kept = [number for number in range(1000) if gate.knows(f"http://a{number}", 1000.0)]
+    kept = [number for number in range(1000) if gate._file(f"http://a{number}", 1000.0)]
     assert kept == list(range(1000 - len(kept), 1000))
     assert 60 <= len(kept) < 100, "all that were needed within a minute, and what else there is room for"
     for number in range(10):
         gate.learn(f"http://b{number}", big, 1001.0)
-    assert all(gate.knows(f"http://b{number}", 1001.0) for number in range(10)), "they are needed now"
+    assert all(gate._file(f"http://b{number}", 1001.0) for number in range(10)), "they are needed now"
     gate.learn("http://c", EVERYTHING, 1100.0)
-    kept = [number for number in range(10) if gate.knows(f"http://b{number}", 1100.0)]
+    kept = [number for number in range(10) if gate._file(f"http://b{number}", 1100.0)]
     assert kept == list(range(10))[-(MOST_KNOWN_BYTES // MAX_ROBOTS_BYTES) :]
-    assert gate.knows("http://c", 1100.0)
+    assert gate._file("http://c", 1100.0)
 
 
 def test_a_redirected_row_is_checked_by_the_file_of_its_new_server() -> None:

@@ -40,7 +40,7 @@ def test_a_batch_without_a_row_to_fetch_ends_at_once() -> None:
 
 def test_touched_lanes_come_out_with_all_their_slots() -> None:
     changes = Changes()
-    first, second = HeldLane(lane(1)), HeldLane(lane(2))
+    first, second = HeldLane.of(lane(1)), HeldLane.of(lane(2))
     changes.touch(first)
     changes.touch(second)
     changes.touch(first)
@@ -50,7 +50,7 @@ def test_touched_lanes_come_out_with_all_their_slots() -> None:
 
 
 def make() -> tuple[dict[int, HeldLane], Settlement, Task]:
-    lanes = {lane_id: HeldLane(lane(lane_id)) for lane_id in (1, 2, 3)}
+    lanes = {lane_id: HeldLane.of(lane(lane_id)) for lane_id in (1, 2, 3)}
     batches = OpenBatches()
     batches.add(batch(0), 1)
     lanes[1].rows = 1

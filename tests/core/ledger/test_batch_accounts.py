@@ -27,8 +27,8 @@ def test_a_big_batch_ends_with_its_last_batch() -> None:
     accounts = make()
     members = accounts.begin_big_batch(7, 2)
     first, second = (accounts.on_part(part(batch_id)) for batch_id in members)
-    assert first == [BatchCompleted(members[0], 10, 0, 7)]
-    assert second == [BatchCompleted(members[1], 10, 0, 7), BigBatchEnded(7, tuple(members))]
+    assert first == [BatchCompleted(members[0], 7)]
+    assert second == [BatchCompleted(members[1], 7), BigBatchEnded(7, tuple(members))]
 
 
 def test_batches_of_withheld_groups_flow_when_they_are_admitted_and_are_completed_then() -> None:
@@ -39,7 +39,7 @@ def test_batches_of_withheld_groups_flow_when_they_are_admitted_and_are_complete
     assert accounts.admit([0]) == 2
     members = accounts.begin_big_batch(2, 5)
     assert members == [0, 1]
-    assert accounts.complete_whole(members) == [BatchCompleted(0, 10, 0, 2)]
+    assert accounts.complete_whole(members) == [BatchCompleted(0, 2)]
     assert [ref.batch_id for ref in accounts.open_refs(members)] == [1]
 
 

@@ -87,20 +87,20 @@ def test_the_next_big_batch_flows_in_before_the_last_one_has_drained(make: Make)
 def test_a_batch_is_complete_when_its_parts_hold_all_rows(make: Make) -> None:
     ledger = make(world({"a": 10, "b": 10}))
     started(ledger)
-    assert ledger.on_part(part(0, 4)) == []
-    assert ledger.on_part(part(0, 6, "q", is_errors=True)) == [BatchCompleted(0, 4, 6, 1)]
-    assert ledger.rows_final() == 10
-    assert ledger.open_big_batches() == [(1, (0, 1))]
-    assert ledger.on_part(part(1)) == [BatchCompleted(1, 10, 0, 1), BigBatchEnded(1, (0, 1))]
-    assert ledger.open_big_batches() == []
+    assert ledger.batches.on_part(part(0, 4)) == []
+    assert ledger.batches.on_part(part(0, 6, "q", is_errors=True)) == [BatchCompleted(0, 1)]
+    assert ledger.batches.counts.rows_final == 10
+    assert ledger.batches.open_big_batches() == [(1, (0, 1))]
+    assert ledger.batches.on_part(part(1)) == [BatchCompleted(1, 1), BigBatchEnded(1, (0, 1))]
+    assert ledger.batches.open_big_batches() == []
 
 
 def test_more_outcomes_than_rows_are_a_bug(make: Make) -> None:
     ledger = make(world({"a": 10}))
     started(ledger)
-    ledger.on_part(part(0))
+    ledger.batches.on_part(part(0))
     with pytest.raises(TransitionError, match="10 rows and 11 outcomes"):
-        ledger.on_part(part(0, 1))
+        ledger.batches.on_part(part(0, 1))
 
 
 def test_a_restart_leases_only_what_is_open_with_the_parts_that_hold_the_rest() -> None:
@@ -168,8 +168,8 @@ def test_verification_reopens_a_batch_with_what_its_files_hold(make: Make) -> No
     ended_lane(ledger, rank, lane)
     ((again,),) = lanes_of(ledger.reopen(BatchContent(0, 5, 1, parts=("x",)), 0.0)).values()
     assert again.batches[0].parts == ("x",)
-    assert ledger.rows_final() == 6
-    assert ledger.on_part(part(0, 4))[0] == BatchCompleted(0, 9, 1, 2)
+    assert ledger.batches.counts.rows_final == 6
+    assert ledger.batches.on_part(part(0, 4))[0] == BatchCompleted(0, 2)
 
 
 # ---- servers that are still being profiled
@@ -188,12 +188,12 @@ def test_a_group_that_is_withheld_gets_no_lane_before_it_joins_with_what_was_mea
 def test_a_group_of_which_samples_are_left_is_not_complete_before_it_joins(make: Make) -> None:
     ledger = make(world({"a": 10, "b": 10}))
     rank, lane = only_lane_of(ledger.start(1, {}, 0.0, withheld={0}))
-    assert ledger.on_part(part(0)) == []
+    assert ledger.batches.on_part(part(0)) == []
     ended_lane(ledger, rank, lane)
     assert not ledger.is_complete
     begun, completed, ended = ledger.admit({0: 0.1}, {}, 1.0)
     assert (begun, completed, ended) == (
-        BigBatchStarted(2, ()), BatchCompleted(0, 10, 0, 2), BigBatchEnded(2, (0,)),
+        BigBatchStarted(2, ()), BatchCompleted(0, 2), BigBatchEnded(2, (0,)),
     )  # fmt: skip
     assert ledger.is_complete
 
@@ -206,8 +206,8 @@ def test_a_batch_waits_for_its_samples_to_be_durable_before_it_flows_again(make:
     ledger.on_progress(rank, progress(drained(lane), parts=(part(0, 8, "p"),)), 2.0)
     assert not ledger.is_complete
     assert not ledger.is_stuck(1e6, 0.0)
-    assert ledger.on_part(part(0, 2, "q")) == [BatchCompleted(0, 10, 0, 1), BigBatchEnded(1, (0,))]
-    assert ledger.samples_durable((0,)) == []
+    assert ledger.batches.on_part(part(0, 2, "q")) == [BatchCompleted(0, 1), BigBatchEnded(1, (0,))]
+    assert ledger.batches.samples_durable((0,)) == []
     assert ledger.is_complete
 
 
@@ -217,7 +217,7 @@ def test_a_row_that_is_redirected_to_a_withheld_group_waits_for_it(make: Make) -
     handoff = handoff_to("a", 2, ledger)
     assert ledger.on_handed_off(rank, [handoff], 0.0) == []
     ledger.validate()
-    assert ended_lane(ledger, rank, lane)[-1] != BatchCompleted(2, 10, 0, 1), "its row is elsewhere"
+    assert ended_lane(ledger, rank, lane)[-1] != BatchCompleted(2, 1), "its row is elsewhere"
     sent = [action.message for action in ledger.admit({0: 0.1}, {}, 1.0) if isinstance(action, Send)]
     assert [message.handoffs for message in sent if isinstance(message, Extend)] == [(handoff,)]
 
@@ -270,8 +270,8 @@ def test_what_is_known_of_a_server_goes_with_its_next_lane_and_waits_run_down(ma
     ledger = make(world({"a": 10}))
     (lane,) = next(iter(lanes_of(ledger.start(1, {"a": PaceState(4.0, 30.0, 2)}, 100.0)).values()))
     assert lane.paces == {"a": PaceState(4.0, 30.0, 2)}
-    assert ledger.paces(120.0) == {"a": PaceState(4.0, 10.0, 2)}
-    assert ledger.paces(500.0) == {"a": PaceState(4.0, 0.0, 2)}
+    assert ledger.paces.all(120.0) == {"a": PaceState(4.0, 10.0, 2)}
+    assert ledger.paces.all(500.0) == {"a": PaceState(4.0, 0.0, 2)}
 
 
 def test_a_learned_rate_is_kept_as_of_the_whole_group(make: Make) -> None:
@@ -279,7 +279,7 @@ def test_a_learned_rate_is_kept_as_of_the_whole_group(make: Make) -> None:
     lanes = started(ledger)
     report = LaneReport(lanes[0][0].lane_id, 0, LaneState.RUNNING, 0.0, {"a": PaceState(200.0)})
     ledger.on_progress(0, progress(report), 0.0)
-    assert ledger.paces(0.0) == {"a": PaceState(400.0)}
+    assert ledger.paces.all(0.0) == {"a": PaceState(400.0)}
 
 
 def test_a_pause_that_one_lane_was_asked_for_stops_its_siblings_once(make: Make) -> None:
@@ -298,7 +298,7 @@ def test_a_lane_that_has_not_heard_of_a_pause_does_not_end_it(make: Make) -> Non
     ignorant = LaneReport(lanes[1][0].lane_id, 0, LaneState.RUNNING, 0.0, {"a": PaceState()})
     ledger.on_progress(0, progress(paused), 0.0)
     ledger.on_progress(1, progress(ignorant), 1.0)
-    assert ledger.paces(2.0)["a"].wait_s == pytest.approx(58.0)
+    assert ledger.paces.all(2.0)["a"].wait_s == pytest.approx(58.0)
 
 
 # ---- the end
@@ -337,7 +337,7 @@ def test_probes_that_nobody_answers_do_not_prolong_a_run(make: Make) -> None:
 def test_counts_for_people(make: Make) -> None:
     ledger = make(world({"a": 20}))
     started(ledger)
-    ledger.on_part(part(0))
+    ledger.batches.on_part(part(0))
     assert repr(ledger) == "<Ledger: 1 leased, 0 to flow, 1 of 2 complete>"
 
 

@@ -57,16 +57,16 @@ def test_lanes_that_were_not_started_move_to_the_thief(two: tuple[Ledger, list[L
     ledger, (first, *_) = two
     request = asked(ledger, thief=1, victim=0)
     assert (request.time_s, request.split_lane_id) == (4.0, 0)
-    (action,) = ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
+    (action,) = ledger.stealing.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
     assert action == Send(1, Assign((first,), 1))
     assert ledger.holder(first.lane_id) == 1
-    assert ledger.steals == 1
+    assert ledger.stealing.steals == 1
 
 
 def test_a_victim_with_nothing_to_give_lets_the_thief_wait(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, _ = two
     request = asked(ledger, thief=1, victim=0)
-    assert ledger.on_steal_response(0, StealResponse(request.request_id), 0.0) == [Send(1, NoWork(1, 2.0))]
+    assert ledger.stealing.on_steal_response(0, StealResponse(request.request_id), 0.0) == [Send(1, NoWork(1, 2.0))]
 
 
 def test_a_thief_that_is_refused_waits_longer_each_time(make: Make) -> None:
@@ -79,12 +79,12 @@ def test_a_thief_that_is_refused_waits_longer_each_time(make: Make) -> None:
 def test_a_thief_that_was_refused_gets_work_as_soon_as_there_is_some(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, (first, *_) = two
     request = asked(ledger, thief=1, victim=0)
-    ledger.on_steal_response(0, StealResponse(request.request_id), 0.0)
+    ledger.stealing.on_steal_response(0, StealResponse(request.request_id), 0.0)
     (news,) = ledger.on_progress(0, progress(remaining_s=8.0, unstarted=2), 1.0)
     assert isinstance(news, Send)
     assert isinstance(news.message, StealRequest)
     assert news.rank == 0
-    actions = ledger.on_steal_response(0, StealResponse(news.message.request_id, (first.lane_id,)), 1.0)
+    actions = ledger.stealing.on_steal_response(0, StealResponse(news.message.request_id, (first.lane_id,)), 1.0)
     assert actions == [Send(1, Assign((first,), 0))], "it answers no request"
     assert ledger.on_progress(0, progress(remaining_s=8.0, unstarted=1), 2.0) == [], "the thief has work now"
 
@@ -113,14 +113,14 @@ def test_a_late_answer_of_a_stalled_victim_still_reaches_the_thief(two: tuple[Le
     assert ledger.tick(STEAL_TIMEOUT_S - 0.1) == []
     assert ledger.tick(STEAL_TIMEOUT_S) == [Send(1, NoWork(1, 2.0))]
     assert ledger.tick(STEAL_TIMEOUT_S + 1) == [], "the thief is told once"
-    (action,) = ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 9.0)
+    (action,) = ledger.stealing.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 9.0)
     assert action == Send(1, Assign((first,), 0)), "it answers no request any more"
 
 
 def test_an_answer_that_was_not_asked_for_is_a_bug(two: tuple[Ledger, list[Lane]]) -> None:
     ledger, _ = two
     with pytest.raises(TransitionError, match="was not asked of it"):
-        ledger.on_steal_response(0, StealResponse(99), 0.0)
+        ledger.stealing.on_steal_response(0, StealResponse(99), 0.0)
 
 
 def test_a_victim_is_asked_by_one_thief_at_a_time(make: Make) -> None:
@@ -139,7 +139,7 @@ def test_a_lane_that_moves_takes_along_the_extension_that_its_holder_did_not_see
     handoff = handoff_to(first.group, second.batches[0].batch_id, ledger)
     ledger.on_handed_off(0, [handoff], 0.0)
     ((moved,),) = lanes_of(
-        ledger.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
+        ledger.stealing.on_steal_response(0, StealResponse(request.request_id, (first.lane_id,)), 0.0)
     ).values()
     assert (moved.version, moved.handoffs) == (1, (handoff,))
 
@@ -159,7 +159,7 @@ def test_a_lane_is_split_with_its_share(make: Make) -> None:
     assert request.split_lane_id == lane.lane_id
     given = tuple(batch.batch_id for batch in lane.batches[3:])
     answer = StealResponse(request.request_id, (), lane.lane_id, given, Limits(0.0, 4))
-    ((new,),) = lanes_of(ledger.on_steal_response(0, answer, 0.0)).values()
+    ((new,),) = lanes_of(ledger.stealing.on_steal_response(0, answer, 0.0)).values()
     assert (new.group, new.share) == ("a", Limits(0.0, 4))
     assert tuple(batch.batch_id for batch in new.batches) == given
     assert isinstance(steal(ledger, 1, 2).message, NoWork), "the group has as many lanes as it may have"
@@ -177,7 +177,7 @@ def test_a_share_given_while_a_split_is_under_way_is_added_not_set(make: Make) -
     given = (lanes[victim].batches[-1].batch_id,)
     cut_off = Limits(0.0, lanes[victim].share.connections // 2)
     answer = StealResponse(request.message.request_id, (), lanes[victim].lane_id, given, cut_off)
-    ((new,),) = lanes_of(ledger.on_steal_response(victim, answer, 0.0)).values()
+    ((new,),) = lanes_of(ledger.stealing.on_steal_response(victim, answer, 0.0)).values()
     extended = [action.message for action in grown if isinstance(action.message, Extend)]
     grown_by = lanes[sibling].share.connections + version * lanes[2].share.connections
     assert [(message.lane_id, message.added) for message in extended] == [
@@ -190,7 +190,9 @@ def test_a_split_without_batches_is_a_bug(make: Make) -> None:
     ledger, lane = fast_halves(make)
     request = asked(ledger, thief=1, victim=0)
     with pytest.raises(TransitionError, match="in a way that it cannot"):
-        ledger.on_steal_response(0, StealResponse(request.request_id, (), lane.lane_id, (), Limits(0.0, 4)), 0.0)
+        ledger.stealing.on_steal_response(
+            0, StealResponse(request.request_id, (), lane.lane_id, (), Limits(0.0, 4)), 0.0
+        )
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,9 @@ def test_what_a_thief_gets_of_a_group_that_it_serves_already_is_joined_to_its_la
     thief_lane = next(lane for lane in lanes[1] if lane.group == "a")
     ledger.on_progress(0, progress(remaining_s=8.0, unstarted=1), 0.0)
     request = asked(ledger, thief=1, victim=0)
-    extend, answer = ledger.on_steal_response(0, StealResponse(request.request_id, (victim_lane.lane_id,)), 0.0)
+    extend, answer = ledger.stealing.on_steal_response(
+        0, StealResponse(request.request_id, (victim_lane.lane_id,)), 0.0
+    )
     assert extend == Send(1, Extend(thief_lane.lane_id, 1, victim_lane.share, victim_lane.batches))
     assert answer == Send(1, Assign((), 1))
     assert ledger.lanes_of("a") == [thief_lane.lane_id]

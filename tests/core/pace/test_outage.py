@@ -93,7 +93,7 @@ def test_after_half_an_hour_the_servers_are_taken_at_their_word_until_one_answer
 def test_a_parking_is_taken_back_and_what_the_server_asked_for_is_not() -> None:
     pace = RateLimiter(Limits(0.0, 9), PacePolicy(breaker_failures=2, jitter=0.0), None, random.Random(1), 0.0)
     for started_at, signal in ((1.0, Signal.THROTTLED), (2.0, Signal.CONNECT_FAILED), (2.0, Signal.CONNECT_FAILED)):
-        pace._in_flight += 1  # as if all had started before the first one ended
+        pace.in_flight += 1  # as if all had started before the first one ended
         pace.finish(2.0, started_at, signal, 30.0)
     assert pace.parked(3.0)
     pace.reset_after_outage(3.0, since=2.0)

@@ -547,7 +547,7 @@ def test_a_byte_debt_is_paid_back_at_the_new_rate() -> None:
 def test_the_text_of_a_pace_has_its_counts() -> None:
     pace, now = half_open()
     pace.start(now)
-    assert repr(pace) == "<RateLimiter 1 in flight, no limit, 0 incidents, 5 failures, 1 open_count>"
+    assert repr(pace) == "<RateLimiter 1 in flight, no limit, 0 incidents, 5 failures, 1 times open>"
 
 
 # ---- the promises, whatever happens
