@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
+import msgspec
+
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, Limits
 from ddmpi.core.rules.retry import RetryPolicy
@@ -68,8 +70,11 @@ def _packs(rows: list[Row], batch_size: int) -> Iterator[list[Row]]:
         yield pack
 
 
-def random_world(rng: random.Random) -> World:
-    """Some tens of servers, some of them limited, slow, dead, late or joined in a group, and some redirects."""
+def random_world(rng: random.Random, *, has_budgets: bool = True) -> World:
+    """Some tens of servers, some of them limited, slow, dead, late or joined in a group, and some redirects.
+
+    With ``has_budgets`` some servers allow so few bytes in an hour or a day that a run cannot wait for the rest.
+    """
     names = [f"s{number}" for number in range(rng.choice([1, 2, 5, 12, 30]))]
     sizes = {name: rng.choice([1, 2, 3, 8, 20, 60, 120]) for name in names}
     groups = {name: "joint" for name in names if rng.random() < rng.choice([0.0, 0.2, 0.6])}
@@ -89,8 +94,11 @@ def random_world(rng: random.Random) -> World:
     for location in list(redirects.values()):
         if rng.random() < 0.2:
             redirects[location] = f"http://{rng.choice([*names, *OUTSIDE, 'nowhere'])}/again/{location[7:]}"
-    limits = {name: _random_limits(rng) for name in [*names, *OUTSIDE, "joint"] if rng.random() < 0.5}
-    return World(batches, servers, limits, _random_limits(rng), groups, redirects)
+    limits = {
+        name: _random_limits(rng, has_budgets=has_budgets) for name in [*names, *OUTSIDE, "joint"] if rng.random() < 0.5
+    }
+    default = _random_limits(rng, has_budgets=has_budgets)
+    return World(batches, servers, limits, default, groups, redirects)
 
 
 def with_robots(world: World, rng: random.Random) -> World:
@@ -121,14 +129,16 @@ def _random_server(rng: random.Random) -> ServerModel:
     )
 
 
-def _random_limits(rng: random.Random) -> Limits:
-    return Limits(
+def _random_limits(rng: random.Random, *, has_budgets: bool) -> Limits:
+    limits = Limits(
         rng.choice([0.0, 0.0, 0.5, 5.0, 10.0, 100.0, 800.0, 2000.0]),
         rng.choice([1, 2, 4, 16]),
         bytes_per_s=rng.choice([0.0, 0.0, 0.0, 1e4, 1e6]),
-        bytes_per_hour=rng.choice([0.0, 0.0, 0.0, 0.0, 2e4]),
-        bytes_per_day=rng.choice([0.0, 0.0, 0.0, 0.0, 6e4]),
     )
+    if not has_budgets:
+        return limits
+    hour, day = rng.choice([0.0, 0.0, 0.0, 0.0, 2e4]), rng.choice([0.0, 0.0, 0.0, 0.0, 6e4])
+    return msgspec.structs.replace(limits, bytes_per_hour=hour, bytes_per_day=day)
 
 
 def random_cluster(rng: random.Random) -> Cluster:

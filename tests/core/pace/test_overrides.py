@@ -217,7 +217,7 @@ def test_small_servers_that_share_a_batch_are_controlled_one_by_one() -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_the_laws_hold_whatever_is_changed_and_when(seed: int) -> None:
     rng = random.Random(f"control {seed}")
-    world = random_world(rng)
+    world = random_world(rng, has_budgets=False)
     names = [*world.servers, "joint", "s*", "*"]
     controls = [
         (rng.uniform(0, 30), [_random_rule(rng, names) for _ in range(rng.choice([0, 1, 3]))]) for _ in range(4)

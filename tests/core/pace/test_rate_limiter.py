@@ -426,7 +426,7 @@ def test_failed_probes_double_the_pause_and_the_last_one_kills() -> None:
         pauses.append(round(pace.wait_s(now)))
     assert pauses == [120, 240, 480, 960, 1920]
     assert pace.ready_at(now + DAY_S) == math.inf
-    with pytest.raises(TransitionError, match="dead"):
+    with pytest.raises(TransitionError, match="tripped"):
         pace.start(now + DAY_S)
 
 
