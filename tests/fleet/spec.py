@@ -77,7 +77,7 @@ class ServerSpec:
     not_found_share: float = 0.0
     """Share of paths that answer 404, at every try."""
     body_bytes_per_s: float = 0.0
-    """RateLimiter of each connection's body."""
+    """Pace of each connection's body."""
     redirect_to: str = ""
     """Address of the server whose same path a 302 points to."""
     mode: Mode = Mode.OK

@@ -65,7 +65,7 @@ class World:
     """By pace group; ``default_limits`` for all others."""
     default_limits: Limits = field(default_factory=lambda: Limits(10.0, 4))
     groups: Mapping[str, str] = field(default_factory=dict)
-    """RateLimiter groups of servers that are not their own."""
+    """Groups of servers that are not their own."""
     redirects: Mapping[str, str] = field(default_factory=dict)
     """URL -> Location."""
     robots: Mapping[str, str] | None = None

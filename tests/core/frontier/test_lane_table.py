@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import pytest
 
 from ddmpi.core.frontier.held_lane import HeldLane, LaneStage
+from ddmpi.core.frontier.interface import LaneEnded
 from ddmpi.core.frontier.lane_table import LaneTable, lanes_to_give, wants_work
 from ddmpi.core.records import Limits
+from ddmpi.core.rules.verdict import SUCCESS
 from ddmpi.errors import TransitionError
-from tests.core.frontier.test_frontier import batch, lane
+from tests.core.frontier.test_frontier import Driven, batch, config, lane, start, taken, tasks
 
 
 def queued(*times: int, connections: int = 8) -> LaneTable:
@@ -103,3 +105,14 @@ def test_a_report_of_an_earlier_end_says_nothing() -> None:
     table.end(it)
     assert table.drained(4, 1, 0.0) is None, "what came since may not be committed"
     assert table.drained(4, 2, 0.0) is not None
+
+
+def test_a_drained_lane_tells_what_it_has_spent_of_a_byte_budget() -> None:
+    frontier = Driven(config())
+    start(frontier, lane(batches=[batch(0, 1)], share=Limits(0.0, 1, bytes_per_hour=1e6)))
+    (task,) = tasks(frontier, 0.0)
+    frontier.finished(task, SUCCESS, 0.0, 700)
+    (ended,) = [change for change in taken(frontier) if isinstance(change, LaneEnded)]
+    report = frontier.drained(ended, 5.0)
+    assert report is not None
+    assert sum(size_bytes for _, size_bytes in report.paces["s"].spent_hour) == 700
