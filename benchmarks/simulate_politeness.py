@@ -31,9 +31,9 @@ from typing import Final
 from ddmpi.core.records import Answer, Limits, Task
 from tests.laws.laws import Laws, run
 from tests.simulation.disk import Disk
-from tests.simulation.simulation import RunReport, Simulation
+from tests.simulation.simulation import Simulation
 from tests.worlds.at_random import table
-from tests.worlds.model import Cluster, ServerModel, World
+from tests.worlds.model import Cluster, RunReport, ServerModel, World
 
 SEED: Final = 20_261_125
 SHAPE: Final = 1.3

@@ -21,8 +21,8 @@ from ddmpi.core.protocol import Handoff
 from ddmpi.core.records import Answer, Limits, Task, is_packed
 from tests.laws.witness import COORDINATOR, Witness
 from tests.simulation.disk import Disk
-from tests.simulation.simulation import CHECKPOINT_S, RunReport, Simulation
-from tests.worlds.model import World
+from tests.simulation.simulation import CHECKPOINT_S, Simulation
+from tests.worlds.model import RunReport, World
 
 CRAWLER = "ddmpi"
 UNDERWAY = -2

@@ -10,9 +10,9 @@ from dataclasses import replace
 from ddmpi.core.protocol import ControlOverride
 from tests.laws.laws import Laws, run
 from tests.simulation.disk import Disk
-from tests.simulation.simulation import RunReport, Simulation
+from tests.simulation.simulation import Simulation
 from tests.worlds.at_random import random_cluster, random_world, with_robots
-from tests.worlds.model import Cluster, World
+from tests.worlds.model import Cluster, RunReport, World
 
 RANKS = (1, 2, 3, 5, 8, 16)
 SOON_S = 5.0

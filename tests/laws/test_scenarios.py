@@ -10,9 +10,9 @@ import pytest
 from ddmpi.core.records import Answer, Limits
 from tests.laws.laws import Laws, run
 from tests.simulation.disk import Disk
-from tests.simulation.simulation import RunReport, Simulation
+from tests.simulation.simulation import Simulation
 from tests.worlds.at_random import table
-from tests.worlds.model import BatchModel, Cluster, RankModel, ServerModel, World
+from tests.worlds.model import BatchModel, Cluster, RankModel, RunReport, ServerModel, World
 
 RESTART_S = 5.0
 

@@ -8,31 +8,19 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ddmpi.core.frontier.interface import (
-    CloseConnections,
-    CloseParts,
-    Disposition,
-    Finish,
-    Finished,
-    FrontierConfig,
-    Instruction,
-    LoadBatch,
-    RowsFailed,
-    Send,
-    Start,
-)
+from ddmpi.core.frontier import interface as do
+from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.protocol import HandedOff, PartReport, ToCoordinator, ToDownloader
 from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Task
 from tests.laws.witness import Witness
 from tests.simulation.disk import Disk, Part
-from tests.worlds.model import RankModel, World
-from tests.worlds.network import Network
+from tests.worlds.model import Cursor, RankModel, World
+from tests.worlds.network import Connections, Network
 
 BUDGET_BYTES = 1 << 40
 
@@ -49,59 +37,6 @@ class Surroundings:
     send: Callable[[ToCoordinator], None]
     at: Callable[[float, Callable[[float], None]], None]
     """Call back at this time (s), after what was asked for the same time before, and give the rank a turn then."""
-
-
-class Connections:
-    """The connections of a rank, kept idle by server as libcurl keeps them."""
-
-    def __init__(self) -> None:
-        self._idle: Counter[str] = Counter()
-        self._busy: Counter[str] = Counter()
-
-    def count(self, server: str) -> int:
-        """Open connections to the server."""
-        return self._idle[server] + self._busy[server]
-
-    def take(self, server: str, group: Iterable[str], spare: int) -> bool:
-        """Use a connection to the server, after idle ones to the group were closed but for ``spare``; whether it is
-        a new one."""
-        reuses = self._idle[server] > 0
-        others = [name for name in group if name != server]
-        surplus = sum(self._idle[name] for name in others) + self._idle[server] - reuses - spare
-        for name in others:
-            closed = max(0, min(self._idle[name], surplus))
-            self._idle[name] -= closed
-            surplus -= closed
-        self._idle[server] -= reuses
-        self._busy[server] += 1
-        return not reuses
-
-    def give_back(self, server: str, *, keep: bool) -> None:
-        """A request has ended; its connection stays open or is closed."""
-        self._busy[server] -= 1
-        self._idle[server] += keep
-
-    def close(self, servers: Iterable[str]) -> None:
-        """Close idle connections."""
-        for server in servers:
-            self._idle[server] = 0
-
-
-class Cursor:
-    """Rows of a batch."""
-
-    def __init__(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        self._rows = rows
-        self._next = 0
-
-    @property
-    def left(self) -> int:
-        return len(self._rows) - self._next
-
-    def take(self, n: int) -> Sequence[tuple[int, str, str]]:
-        taken = self._rows[self._next : self._next + n]
-        self._next += len(taken)
-        return taken
 
 
 class SimulatedRank:
@@ -129,7 +64,7 @@ class SimulatedRank:
         self.idle_wakes = 0
         """Turns that the core asked for and in which nothing was done."""
         self._in = surroundings
-        self._done: list[Callable[[float], Sequence[Instruction]]] = []
+        self._done: list[Callable[[float], Sequence[do.Instruction]]] = []
         self._open_rows: dict[tuple[int, bool], list[int]] = {}
         self._answers: list[Answer] = []
         self._in_flight: dict[Task, bool] = {}
@@ -178,34 +113,34 @@ class SimulatedRank:
             return math.inf
         return max(self.free_at, self.free_at if self._answers or self._done else self.core.wake_at())
 
-    def _perform(self, instructions: Iterable[Instruction], now: float, answer: Answer | None = None) -> None:
+    def _perform(self, instructions: Iterable[do.Instruction], now: float, answer: Answer | None = None) -> None:
         for instruction in instructions:
             match instruction:
-                case Start():
+                case do.Start():
                     self._start(instruction, now)
-                case Finished() if answer is not None:
+                case do.Finished() if answer is not None:
                     is_error = instruction.failure is not None
                     if is_error or (instruction.batch and instruction.disposition is Disposition.SUCCESS):
                         self._decide(instruction.task.batch_id, instruction.task.row, is_error=is_error)
-                case RowsFailed(tasks=tasks):
+                case do.RowsFailed(tasks=tasks):
                     for task in tasks:
                         self._decide(task.batch_id, task.row, is_error=True)
-                case LoadBatch(lane_id, batch):
+                case do.LoadBatch(lane_id, batch):
                     self._load(lane_id, batch, now)
-                case CloseParts(ticket, batch_ids):
+                case do.CloseParts(ticket, batch_ids):
                     self._close_parts(ticket, batch_ids, now)
-                case CloseConnections(servers):
+                case do.CloseConnections(servers):
                     self.connections.close(servers)
-                case Send(message):
+                case do.Send(message):
                     for handoff in message.handoffs if isinstance(message, HandedOff) else ():
                         self._in.witness.handed_off(self.rank, handoff)
                     self._in.send(message)
-                case Finish():
+                case do.Finish():
                     self._finish(now)
                 case _:
                     raise TypeError(f"unknown instruction {instruction!r}")
 
-    def _start(self, start: Start, now: float) -> None:
+    def _start(self, start: do.Start, now: float) -> None:
         task = start.task
         self._in.witness.started(now, self.rank, task, start.lane_id)
         group = self._in.world.servers_of(start.key)
@@ -235,7 +170,7 @@ class SimulatedRank:
 
         self._in.at(now + self.model.load_s * (0.5 + self._in.rng.random()), done)
 
-    def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> Sequence[Instruction]:
+    def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> Sequence[do.Instruction]:
         rows = [(row, *row_of) for row, row_of in enumerate(self._in.world.batches[batch.batch_id].rows)]
         left = [row for row in rows if row[0] not in final and row[0] not in batch.decided]
         left = left[: batch.sample_rows or None]
@@ -264,7 +199,7 @@ class SimulatedRank:
     def _publish(self, parts: Iterable[Part]) -> list[PartReport]:
         return [PartReport(it.batch_id, self._in.disk.publish(it), len(it.rows), it.is_errors) for it in parts]
 
-    def _note(self, published: Iterable[PartReport], ticket: int, now: float) -> Sequence[Instruction]:
+    def _note(self, published: Iterable[PartReport], ticket: int, now: float) -> Sequence[do.Instruction]:
         for part in published:
             self.core.committed(part)
         self.core.closed(ticket, now)

@@ -14,45 +14,24 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import cast
 
-from ddmpi.core.frontier.interface import FrontierConfig
-from ddmpi.core.ledger.actions import (
-    Action,
-    BatchCompleted,
-    BigBatchEnded,
-    RunEnded,
-    SaveCheckpoint,
-    Scatter,
-    Send,
-    StopBegan,
-)
+from ddmpi.core import protocol as msg
+from ddmpi.core.ledger import actions as act
 from ddmpi.core.ledger.known_paces import aged
 from ddmpi.core.ledger.rank0_core import Rank0Config, Rank0Core
-from ddmpi.core.protocol import (
-    Assign,
-    LaneState,
-    Progress,
-    StopReason,
-    ToCoordinator,
-    ToDownloader,
-    decode,
-    encode,
-    report_interval_s,
-)
 from ddmpi.core.records import PaceState
 from tests.laws.witness import COORDINATOR, Witness
 from tests.simulation.disk import Disk
 from tests.simulation.rank import SimulatedRank, Surroundings
-from tests.worlds.model import Cluster, World
+from tests.worlds.model import Cluster, RunReport, World
 from tests.worlds.network import Network
 
 TICK_S = 0.25
 """How often rank 0 has its turn when no message comes."""
 CHECKPOINT_S = 10.0
 SOON_S = 1.0
-"""How often a checkpoint is written, and how soon after the last one it may be."""
+"""How often a checkpoint is written, and how soon after another."""
 EVENTS_PER_ROW = 400
 EVENTS_PER_RANK = 400_000
 """Bounds on the events of a run; waiting costs two reports a second, so these are hours of it."""
@@ -60,28 +39,6 @@ EVENTS_PER_RANK = 400_000
 
 class SimulationError(Exception):
     """The simulated run does not come to an end."""
-
-
-@dataclass
-class RunReport:
-    """How a run ended."""
-
-    began_at_s: float
-    ended_at_s: float
-    was_killed: bool
-    was_stuck: bool
-    """Only parked rows were left."""
-    unfinished: tuple[int, ...]
-    """Ranks that did not finish in time: what they had not committed is lost."""
-    requests: int
-    steals: int
-    idle_wakes: int
-    completed: list[int]
-    """Batches that got their marker, in order."""
-    verified: list[int]
-    """Batches of ended big batches, in order."""
-    paces: dict[str, PaceState]
-    """What the last checkpoint holds, with waits counted from the end."""
 
 
 class Simulation:
@@ -129,18 +86,14 @@ class Simulation:
         self._sampled: dict[int, tuple[int, ...]] = {}  # batches of each sampling lane
         self._checkpoint = (start_at_s, paces)
         self._save_at = start_at_s + CHECKPOINT_S
-        self._stop: StopBegan | None = None
-        self._ended: RunEnded | None = None
+        self._stop: act.StopBegan | None = None
+        self._ended: act.RunEnded | None = None
         self._completed: list[int] = []
         self._verified: list[int] = []
 
     def _make_rank(self, rank: int) -> SimulatedRank:
         cluster = self.cluster
         model = cluster.models.get(rank, cluster.model)
-
-        def locate(location: str) -> tuple[str, str] | str:
-            server = location.removeprefix("http://").partition("/")[0]
-            return (location, server) if server in self.world.servers else "no such server"
 
         def call_at(at: float, call: Callable[[float], None]) -> None:
             def arrive(now: float) -> None:
@@ -149,24 +102,12 @@ class Simulation:
 
             self._at(at, arrive)
 
-        config = FrontierConfig(
-            limits_for=self.world.limits_for,
-            group_of=self.world.group_of,
-            locate=locate,
-            pace=cluster.pace,
-            retry=cluster.retry,
-            connections=cluster.connections_per_rank,
-            chunk_rows=cluster.chunk_rows,
-            low_water_rows=cluster.low_water_rows,
-            obeys_robots=None if self.world.robots is None else lambda _: True,
-            accept="any",
-            checkpoint_interval_s=model.checkpoint_interval_s,
-        )
+        config = cluster.frontier_config(self.world, model)
         surroundings = Surroundings(
             self.world, self._network, self._disk, self._rng, self._witness,
             send=lambda message: self._send_up(rank, message), at=call_at,
         )  # fmt: skip
-        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=report_interval_s(cluster.ranks))
+        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=msg.report_interval_s(cluster.ranks))
 
     # ---- time
 
@@ -186,7 +127,7 @@ class Simulation:
             self._plan_turn(rank)
         for at_s, rules in self.cluster.controls:
             self._at(at_s, lambda _, rules=rules: self._perform(self.core.set_overrides(rules)))  # type: ignore[misc]
-        self._at(self.cluster.stop_at_s, lambda now: self._perform(self.core.stop(StopReason.SIGNAL, now)))
+        self._at(self.cluster.stop_at_s, lambda now: self._perform(self.core.stop(msg.StopReason.SIGNAL, now)))
         for _ in range(most):
             at, _, call = heapq.heappop(self._heap)
             if at >= self.cluster.kill_at_s:
@@ -255,23 +196,23 @@ class Simulation:
         self._arrived_at[source, target] = at
         return at
 
-    def _send_down(self, rank: int, message: ToDownloader) -> None:
-        data = encode(message)
+    def _send_down(self, rank: int, message: msg.ToDownloader) -> None:
+        data = msg.encode(message)
 
         def arrive(now: float) -> None:
-            self.ranks[rank].receive(cast("ToDownloader", decode(data)))
+            self.ranks[rank].receive(cast("msg.ToDownloader", msg.decode(data)))
             self._plan_turn(rank, now)
 
         self._at(self._delivery_at(COORDINATOR, rank), arrive)
 
-    def _send_up(self, rank: int, message: ToCoordinator) -> None:
-        data = encode(message)
+    def _send_up(self, rank: int, message: msg.ToCoordinator) -> None:
+        data = msg.encode(message)
 
         def arrive(now: float) -> None:
-            arrived = cast("ToCoordinator", decode(data))
+            arrived = cast("msg.ToCoordinator", msg.decode(data))
             self._perform(self.core.handle(rank, arrived, now))
-            for report in arrived.lanes if isinstance(arrived, Progress) else ():
-                if report.state is LaneState.SAMPLED:
+            for report in arrived.lanes if isinstance(arrived, msg.Progress) else ():
+                if report.state is msg.LaneState.SAMPLED:
                     for batch_id in self._sampled[report.lane_id]:
                         self._witness.withdrawn(batch_id)
             self._witness.stepped(COORDINATOR)
@@ -280,30 +221,30 @@ class Simulation:
 
     # ---- what rank 0 decides
 
-    def _perform(self, actions: Iterable[Action]) -> None:
+    def _perform(self, actions: Iterable[act.Action]) -> None:
         for action in actions:
             match action:
-                case Send(rank, message):
+                case act.Send(rank, message):
                     self._send_down(rank, message)
-                case Scatter(assigns):
+                case act.Scatter(assigns):
                     for rank in range(self.cluster.ranks):
-                        self._scatter(rank, assigns.get(rank, Assign(())))
-                case BatchCompleted(batch_id):
+                        self._scatter(rank, assigns.get(rank, msg.Assign(())))
+                case act.BatchCompleted(batch_id):
                     self._completed.append(batch_id)
-                case BigBatchEnded(_, batch_ids):
+                case act.BigBatchEnded(_, batch_ids):
                     self._verified += batch_ids
-                case SaveCheckpoint(soon):
+                case act.SaveCheckpoint(soon):
                     self._save_at = min(self._save_at, max(self.now, self._checkpoint[0] + SOON_S * soon))
                     if not soon:
                         self._save()
-                case StopBegan():
+                case act.StopBegan():
                     self._stop = action
-                case RunEnded():
+                case act.RunEnded():
                     self._ended = action
                 case _:
                     pass  # what only people or files hear of
 
-    def _scatter(self, rank: int, message: Assign) -> None:
+    def _scatter(self, rank: int, message: msg.Assign) -> None:
         for lane in message.lanes:
             if lane.sampling:
                 self._sampled[lane.lane_id] = tuple(batch.batch_id for batch in lane.batches)

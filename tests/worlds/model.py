@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS
+from ddmpi.core.frontier.interface import CHUNK_ROWS, LOW_WATER_ROWS, FrontierConfig
 from ddmpi.core.ledger.batch_counts import BatchCounts
 from ddmpi.core.ledger.rank0_core import GRACE_S
 from ddmpi.core.ledger.sampling import Target
 from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import ControlOverride
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, is_packed
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, PaceState, is_packed
 from ddmpi.core.rules.retry import RetryPolicy
 
 
@@ -189,3 +189,63 @@ class Cluster:
     """Rows of each server that are fetched to profile it, before its batches flow."""
     kill_at_s: float = math.inf
     """SIGKILL for all ranks at this time."""
+
+    def frontier_config(self, world: World, model: RankModel) -> FrontierConfig:
+        """What a rank of this cluster has to know."""
+
+        def locate(location: str) -> tuple[str, str] | str:
+            server = location.removeprefix("http://").partition("/")[0]
+            return (location, server) if server in world.servers else "no such server"
+
+        return FrontierConfig(
+            limits_for=world.limits_for,
+            group_of=world.group_of,
+            locate=locate,
+            pace=self.pace,
+            retry=self.retry,
+            connections=self.connections_per_rank,
+            chunk_rows=self.chunk_rows,
+            low_water_rows=self.low_water_rows,
+            obeys_robots=None if world.robots is None else lambda _: True,
+            accept="any",
+            checkpoint_interval_s=model.checkpoint_interval_s,
+        )
+
+
+class Cursor:
+    """Rows of a batch."""
+
+    def __init__(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        self._rows = rows
+        self._next = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._rows) - self._next
+
+    def take(self, n: int) -> Sequence[tuple[int, str, str]]:
+        taken = self._rows[self._next : self._next + n]
+        self._next += len(taken)
+        return taken
+
+
+@dataclass
+class RunReport:
+    """How a run ended."""
+
+    began_at_s: float
+    ended_at_s: float
+    was_killed: bool
+    was_stuck: bool
+    """Only parked rows were left."""
+    unfinished: tuple[int, ...]
+    """Ranks that did not finish in time: what they had not committed is lost."""
+    requests: int
+    steals: int
+    idle_wakes: int
+    completed: list[int]
+    """Batches that got their marker, in order."""
+    verified: list[int]
+    """Batches of ended big batches, in order."""
+    paces: dict[str, PaceState]
+    """What the last checkpoint holds, with waits counted from the end."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Iterable
 
 from ddmpi.core.records import Answer, Task
 from tests.worlds.model import ServerModel, World
@@ -71,3 +73,39 @@ class Network:
         above = level + 1 > server.burst
         self._levels[name] = (level if above else level + 1, now)
         return above
+
+
+class Connections:
+    """The connections of a rank, kept idle by server as libcurl keeps them."""
+
+    def __init__(self) -> None:
+        self._idle: Counter[str] = Counter()
+        self._busy: Counter[str] = Counter()
+
+    def count(self, server: str) -> int:
+        """Open connections to the server."""
+        return self._idle[server] + self._busy[server]
+
+    def take(self, server: str, group: Iterable[str], spare: int) -> bool:
+        """Use a connection to the server, after idle ones to the group were closed but for ``spare``; whether it is
+        a new one."""
+        reuses = self._idle[server] > 0
+        others = [name for name in group if name != server]
+        surplus = sum(self._idle[name] for name in others) + self._idle[server] - reuses - spare
+        for name in others:
+            closed = max(0, min(self._idle[name], surplus))
+            self._idle[name] -= closed
+            surplus -= closed
+        self._idle[server] -= reuses
+        self._busy[server] += 1
+        return not reuses
+
+    def give_back(self, server: str, *, keep: bool) -> None:
+        """A request has ended; its connection stays open or is closed."""
+        self._busy[server] -= 1
+        self._idle[server] += keep
+
+    def close(self, servers: Iterable[str]) -> None:
+        """Close idle connections."""
+        for server in servers:
+            self._idle[server] = 0
