@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,11 @@ def running_fleet(
     (folder / "ready.json").unlink(missing_ok=True)
     with (folder / "fleet.out").open("wb") as printed:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fleet", *arguments], cwd=_ROOT, stdout=printed, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "tests.fleet", *arguments],
+            cwd=_ROOT,
+            env=_unmeasured(os.environ),
+            stdout=printed,
+            stderr=subprocess.STDOUT,
         )
     try:
         fleet = RunningFleet(folder, tuple(specs), _await_port(process, folder), process)
@@ -89,6 +94,11 @@ def running_fleet(
         fleet.stop()
     finally:
         _end(process)
+
+
+def _unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what has coverage follow into it: servers are not what is measured, and slow enough."""
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
