@@ -11,7 +11,6 @@ from tests.test_imports import CORE, imports, is_within
 
 TESTS = Path(__file__).parent
 EXEMPT = {
-    "core/arrays.py": "two names of types",
     "core/frontier/interface.py": "data that its users' tests make and compare",
     "core/ledger/actions.py": "data that its users' tests make and compare",
 }
