@@ -62,7 +62,7 @@ class World:
     batches: Sequence[BatchModel]
     servers: Mapping[str, ServerModel]
     limits: Mapping[str, Limits] = field(default_factory=dict)
-    """By pace group; ``default_limits`` for all others."""
+    """By server group; ``default_limits`` for all others."""
     default_limits: Limits = field(default_factory=lambda: Limits(10.0, 4))
     groups: Mapping[str, str] = field(default_factory=dict)
     """Groups of servers that are not their own."""
@@ -90,7 +90,7 @@ class World:
         return members
 
     def limits_for(self, group: str) -> Limits:
-        """The limits of a pace group."""
+        """The limits of a server group."""
         return self.limits.get(group, self.default_limits)
 
     @property

@@ -51,7 +51,7 @@ class RobotsGate:
 
     Args:
         obeys: whether a server's robots.txt counts at all.
-        limits_for: the limits of a pace group as a whole, of which Crawl-delay is one.
+        limits_for: the limits of a server group as a whole, of which Crawl-delay is one.
     """
 
     def __init__(self, obeys: Callable[[str], bool], limits_for: Callable[[str], Limits]) -> None:

@@ -97,7 +97,7 @@ class DownloadBegan:
 
 @dataclass(frozen=True, slots=True)
 class GroupPaused:
-    """A pace group is left alone for ``wait_s``: count it."""
+    """A server group is left alone for ``wait_s``: count it."""
 
     group: str
     wait_s: float

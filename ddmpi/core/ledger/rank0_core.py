@@ -54,9 +54,9 @@ class Rank0Config:
     workers: Sequence[int]
     """Ranks that download."""
     limits: Callable[[str], Limits]
-    """The limits of a pace group, as config and profiles say."""
+    """The limits of a server group, as config and profiles say."""
     group_of: Callable[[str], str]
-    """The pace group of a server."""
+    """The server group of a server."""
     final_wait_s: float
     """How long a run waits where only parked servers are left."""
     deadline: float | None = None

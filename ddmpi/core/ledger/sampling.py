@@ -48,8 +48,8 @@ class Sampling:
 
     Args:
         targets: the servers to profile.
-        limits: the limits of a pace group.
-        group_of: the pace group of a server.
+        limits: the limits of a server group.
+        group_of: the server group of a server.
         now: when it begins (s, monotonic).
     """
 
@@ -79,7 +79,7 @@ class Sampling:
         """Paces that the samples have hurt (429, unreachable): the download starts with them."""
 
     def lanes(self, workers: Sequence[int], known: Mapping[str, PaceState]) -> dict[int, Assign]:
-        """Deal out the sampling lanes in turn, one per pace group. Their ids are negative.
+        """Deal out the sampling lanes in turn, one per server group. Their ids are negative.
 
         Args:
             known: paces from earlier runs, by group.
@@ -128,13 +128,13 @@ class Sampling:
         return now >= self._due_at or self.is_drained or (not self._out and bool(self._back))
 
     def take(self, now: float) -> set[str]:
-        """Return the pace groups that have been sampled since the last call."""
+        """Return the server groups that have been sampled since the last call."""
         self._due_at = now + INTERVAL_S
         groups, self._back = self._back, set()
         return groups
 
     def profiles(self, groups: Collection[str], rate_multiplier: float) -> dict[str, Profile]:
-        """Return one profile per target in these pace groups."""
+        """Return one profile per target in these server groups."""
         return {
             server: profile_of(
                 server, batches, self._limits(group).rate_per_s * rate_multiplier, self._samples.get(server, ())
@@ -169,7 +169,7 @@ class Sampling:
 
     @property
     def groups_out(self) -> set[str]:
-        """The pace groups that are still being sampled."""
+        """The server groups that are still being sampled."""
         return {group for group, _ in self._out.values()}
 
     @property
@@ -185,7 +185,7 @@ class Sampling:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Pace groups that are done, and all of them."""
+        """Server groups that are done, and all of them."""
         total = len(self._servers)
         return total - len(self._out), total
 

@@ -28,7 +28,7 @@ SPLIT_ABOVE_PER_S = 500.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do, as columns: B batches of G groups. A *group* here is what one lane may serve: a pace group,
+    """What there is to do, as columns: B batches of G groups. A *group* here is what one lane may serve: a server group,
     or one packed batch of many small servers."""
 
     batch_rows: IntArray
@@ -43,7 +43,7 @@ class Plan:
     """(G,) seconds per row when one group has all of its limits."""
     ref: Callable[[int], BatchRef]
     group_of_server: Callable[[str, str], int | None]
-    """(server, its pace group) -> index of the group that serves it, or None when no input row is on it."""
+    """(server, its server group) -> index of the group that serves it, or None when no input row is on it."""
     max_lanes: Callable[[int], int]
     """Batches of a group -> ranks that may work on it at once (``schedule_rules``)."""
     workers: Sequence[int]

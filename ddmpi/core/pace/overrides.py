@@ -1,6 +1,6 @@
 """Limits that change while a run goes on: what the person who watches it has asked for. Pure.
 
-Decides what a pace group may do under some control rules, and what a lane with a share of the group's limits may. It
+Decides what a server group may do under some control rules, and what a lane with a share of the group's limits may. It
 must not know where the rules come from, or which lanes there are.
 
 A lane's share stays in units of the limits that were planned, so that steals and splits need not know of any control;
@@ -30,7 +30,7 @@ class Overrides:
         self.rules = tuple(rules)
 
     def rule_for(self, name: str) -> ControlOverride | None:
-        """The rule for a pace group, None if there is none. Equal names match although '[' begins a glob's set."""
+        """The rule for a server group, None if there is none. Equal names match although '[' begins a glob's set."""
         return next((rule for rule in self.rules if rule.match == name or fnmatchcase(name, rule.match)), None)
 
     def limits(self, name: str, planned: Limits) -> Limits | None:

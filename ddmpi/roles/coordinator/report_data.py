@@ -40,7 +40,7 @@ def places(state: RunState) -> dict[str, str]:
 
 
 def server_lines(state: RunState, usage: UsageTable, now: float) -> tuple[list[ServerLine], ServerLine | None]:
-    """The pace groups that are listed, largest first, and all others together. Packed batches are one line: their
+    """The server groups that are listed, largest first, and all others together. Packed batches are one line: their
     servers have limits of their own, and a batch says nothing about any of them."""
     table, names = state.table, state.table.group_names
     packed = np.asarray(pc.starts_with(names.values, pattern=PACKED_PREFIX))
