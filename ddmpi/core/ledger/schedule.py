@@ -28,8 +28,8 @@ SPLIT_ABOVE_PER_S = 500.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do, as columns: B batches of G groups. A *group* here is what one lane may serve: a server group,
-    or one packed batch of many small servers."""
+    """What there is to do, as columns: B batches of G groups. A *group* here is what one lane may serve: a group of
+    servers, or one packed batch of many small ones."""
 
     batch_rows: IntArray
     """(B,) rows of each batch."""
