@@ -65,15 +65,12 @@ class SimulatedRank:
         """Turns that the core asked for and in which nothing was done."""
         self._in = surroundings
         self._done: list[Callable[[float], Sequence[do.Instruction]]] = []
+        self._commits: list[Callable[[float], Sequence[do.Instruction]]] = []
         self._open_rows: dict[tuple[int, bool], list[int]] = {}
         self._answers: list[Answer] = []
         self._in_flight: dict[Task, bool] = {}
         self._writer_free_at = now
         self._has_finished = False
-
-    @property
-    def requests(self) -> int:
-        return self.core.reports.requests
 
     def receive(self, message: ToDownloader) -> None:
         """A message has arrived; it is read at the next turn."""
@@ -88,12 +85,12 @@ class SimulatedRank:
         wanted = self._is_admission_due(now)
         answers, self._answers = self._answers, []
         self.free_at = now + self.model.cpu_per_answer_s * len(answers)
-        did = bool(answers or self._done)
+        did = bool(answers or self._done or self._commits)
         for answer in answers:
             if answer.task in self._in_flight:
                 del self._in_flight[answer.task]
                 self._perform(self.core.answered(answer, now), now, answer)
-        done, self._done = self._done, []
+        done, self._done, self._commits = self._done + self._commits, [], []
         for event in done:
             self._perform(event(now), now)
         self._perform(self.core.turn(now), now)
@@ -111,7 +108,7 @@ class SimulatedRank:
         """When the rank wants its next turn if nothing arrives before."""
         if self._has_finished:
             return math.inf
-        return max(self.free_at, self.free_at if self._answers or self._done else self.core.wake_at())
+        return max(self.free_at, self.free_at if self._answers or self._done or self._commits else self.core.wake_at())
 
     def _perform(self, instructions: Iterable[do.Instruction], now: float, answer: Answer | None = None) -> None:
         for instruction in instructions:
@@ -188,7 +185,7 @@ class SimulatedRank:
 
         def done(_: float) -> None:
             published = self._publish(parts)
-            self._done.append(lambda at: self._note(published, ticket, at))
+            self._commits.append(lambda at: self._note(published, ticket, at))
 
         self._in.at(self._writer_free_at, done)
 
@@ -207,15 +204,15 @@ class SimulatedRank:
 
     def _finish(self, now: float) -> None:
         """What is open is committed after what the writer has still to do; then the rank is gone."""
+        self._has_finished = True
         self._in_flight.clear()
         parts = self._take_parts(None)
 
         def done(at: float) -> None:
-            for event in self._done:
-                event(at)
+            for note in self._commits:  # what was loaded since then comes too late
+                note(at)
             for part in self._publish(parts):
                 self.core.committed(part)
             self._perform(self.core.finish(at), at)
-            self._has_finished = True
 
         self._in.at(max(now, self._writer_free_at) + self.model.commit_s * bool(parts), done)

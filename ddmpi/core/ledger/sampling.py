@@ -174,8 +174,8 @@ class Sampling:
 
     @property
     def paces_out(self) -> dict[str, PaceState]:
-        """Those of ``paces`` whose groups are still being sampled."""
-        out = self.groups_out
+        """Those of ``paces`` whose groups have not joined the download."""
+        out = self.groups_out | self._back
         return {group: pace for group, pace in self.paces.items() if group in out}
 
     @property

@@ -96,3 +96,13 @@ def test_profiles_hold_what_was_measured_and_the_scaled_limit() -> None:
     assert {name: (profile.total_s, profile.rate_limit) for name, profile in found.items()} == {
         "a": (0.8, 20.0), "b": (0.0, 20.0),
     }  # fmt: skip
+
+
+def test_a_pause_is_known_until_its_server_has_joined_the_download() -> None:
+    """A run that stops before that saves it: the next one has to keep it."""
+    sampling, (first, _) = make()
+    paused = {"a": PaceState(wait_s=30.0)}
+    say(sampling, first, LaneState.SAMPLED, paces=paused)
+    assert sampling.paces_out == paused
+    sampling.take(100.0)
+    assert sampling.paces_out == {}
