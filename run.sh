@@ -248,8 +248,6 @@ run_tests() {
   done
   if [[ $all == all ]]; then
     report_coverage
-    # New random jobs for each commit, under the laws.
-    "$python" -m tests.simulation --seeds 300
     # Without coverage, which costs memory and time: the log holds the figures that these tests measure, shown of those
     # that pass too.
     "$python" -m pytest -m slow -rP --log-level=INFO --durations=0

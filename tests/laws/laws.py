@@ -78,6 +78,10 @@ class ServerLedger:
             self._bodies.pop()
         self._paid_at = -math.inf
 
+    def forget_crawl_delay(self) -> None:
+        """A run knows of it only when it has asked for the file again."""
+        self._levels = {what: level for what, level in self._levels.items() if not what.startswith("rows of ")}
+
     def received(self, now: float, started_at: float, size_bytes: int, bytes_per_s: float) -> None:
         """A body has come in."""
         self._largest = max(self._largest, size_bytes)
@@ -107,6 +111,8 @@ class Laws(Witness):
         self.in_flight: Counter[str] = Counter()
         self.own_pauses: dict[tuple[str, int], float] = {}
         self.requests = 0
+        for ledger in self.servers.values():
+            ledger.forget_crawl_delay()
 
     def of(self, group: str) -> ServerLedger:
         """The ledger of a server group."""
@@ -156,9 +162,10 @@ class Laws(Witness):
         ledger.started(group, now, limits.rate_per_s, burst)
         ledger.check_bytes(group, now, limits)
         if not task.robots_of and group == task.server and group in self.robots:
-            # Each lane asks for the file before it knows of the delay.
+            # Each lane asks for the file before it knows of the delay, and so has the one that took samples.
             delay_s = self.robots[group].crawl_delay(CRAWLER) or 0.0
-            ledger.started(f"rows of {group}", now, delay_s and 1 / delay_s, 1.0 + lanes)
+            unaware = lanes + bool(self._simulation.cluster.samples)
+            ledger.started(f"rows of {group}", now, delay_s and 1 / delay_s, 1.0 + unaware)
 
     def _check_row(self, rank: int, task: Task) -> None:
         key = (task.batch_id, task.row)
@@ -210,12 +217,12 @@ class Laws(Witness):
         own_until = self.own_pauses.get((group, rank), -math.inf)
         assert now >= own_until - ROUNDING, f"{group} asked rank {rank} to wait until {own_until}, asked at {now}"
         ledger = self.of(group)
-        until = ledger.pause_until
+        until = ledger.pause_until - PAUSE_NEWS_S  # less is no news to other ranks and lives
         if may_have_several_lanes(self.world.limits_for(group)):
             if now < ledger.paused_at + NEWS_S:
                 return
             # Two pauses that differ by less than a message takes cannot be told apart: clocks of ranks are their own.
-            until -= PAUSE_NEWS_S + self._simulation.cluster.most_latency_s
+            until -= 2 * self._simulation.cluster.most_latency_s
         assert now >= until - ROUNDING, f"{group} asked to wait until {until}, rank {rank} asks at {now}"
 
     def answered(self, now: float, rank: int, answer: Answer) -> None:
