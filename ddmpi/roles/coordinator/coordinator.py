@@ -16,6 +16,7 @@ from ddmpi.core.stats.metrics import Tally
 from ddmpi.io.folder.profiles import write_profiles
 from ddmpi.io.folder.schedules import write_schedule
 from ddmpi.io.urls.batch_table import limits_by_group, make_plan
+from ddmpi.report.formats import counted
 from ddmpi.roles.coordinator.run_state import RunState
 from ddmpi.roles.coordinator.verifier import Verifier
 
@@ -154,7 +155,7 @@ class Coordinator:
                     self._on_end(ending)
                 case act.DownloadBegan():
                     self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
-                    log.info("downloading: %r", self.core.ledger)
+                    log.info("downloading: %s are not complete", counted(self.core.counts.incomplete, "batch"))
                 case act.StopBegan(reason, is_stuck):
                     stuck = ": only parked servers are left" if is_stuck else ""
                     log.info("stopping all ranks: %s%s (%d steals)", reason.value, stuck, self.core.steals)
