@@ -32,8 +32,6 @@ NEWS_S = 12.0
 """After so long every rank knows that the server has asked for a pause, even if one was stalled for 8 s."""
 HOUR_S = 3600.0
 DAY_S = 86_400.0
-FORGOTTEN_LATE = 1 + 1 / 60
-"""Bytes may count for a sixtieth of their window too long, never too short: windows are checked exactly."""
 
 Row = tuple[int, int]
 
@@ -100,7 +98,6 @@ class Laws(Witness):
         self.disk = disk
         self.servers: dict[str, ServerLedger] = {}
         self.robots = {server: Protego.parse(text) for server, text in (world.robots or {}).items()}
-        self._before: RunReport | None = None
 
     def begin_life(self, simulation: Simulation) -> None:
         """A run begins: nothing is in flight, and what was not durable is lost."""
@@ -156,7 +153,7 @@ class Laws(Witness):
         self.in_flight[group] += 1
         assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
         burst = max(1.0, limits.rate_per_s * BURST_S)
-        if may_have_several_lanes(limits) or may_have_several_lanes(self.world.limits_for(group)):
+        if may_have_several_lanes(limits):
             burst += lanes  # those that there are now: each may have begun with a request
         ledger = self.of(group)
         ledger.started(group, now, limits.rate_per_s, burst)
@@ -217,12 +214,12 @@ class Laws(Witness):
         own_until = self.own_pauses.get((group, rank), -math.inf)
         assert now >= own_until - ROUNDING, f"{group} asked rank {rank} to wait until {own_until}, asked at {now}"
         ledger = self.of(group)
-        until = ledger.pause_until - PAUSE_NEWS_S  # less is no news to other ranks and lives
+        until = ledger.pause_until
         if may_have_several_lanes(self.world.limits_for(group)):
             if now < ledger.paused_at + NEWS_S:
                 return
             # Two pauses that differ by less than a message takes cannot be told apart: clocks of ranks are their own.
-            until -= 2 * self._simulation.cluster.most_latency_s
+            until -= PAUSE_NEWS_S + self._simulation.cluster.most_latency_s
         assert now >= until - ROUNDING, f"{group} asked to wait until {until}, rank {rank} asks at {now}"
 
     def answered(self, now: float, rank: int, answer: Answer) -> None:

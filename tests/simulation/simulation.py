@@ -29,11 +29,10 @@ from tests.worlds.network import Network
 
 TICK_S = 0.25
 """How often rank 0 has its turn when no message comes."""
-CHECKPOINT_S = 10.0
-SOON_S = 1.0
+CHECKPOINT_S, SOON_S = 10.0, 1.0
 """How often a checkpoint is written, and how soon after another."""
 EVENTS_PER_ROW = 400
-EVENTS_PER_RANK = 400_000
+EVENTS_PER_RANK = 200_000
 """Bounds on the events of a run; waiting costs two reports a second, so these are hours of it."""
 
 
@@ -141,13 +140,12 @@ class Simulation:
         return self._report()
 
     def _report(self) -> RunReport:
-        was_killed = self._ended is None
-        ended_at_s = self.cluster.kill_at_s if was_killed else self.now
+        ended_at_s = self.cluster.kill_at_s if self._ended is None else self.now
         saved_at, paces = self._checkpoint
         return RunReport(
             began_at_s=self._began_at,
             ended_at_s=ended_at_s,
-            was_killed=was_killed,
+            was_killed=self._ended is None,
             was_stuck=self._stop is not None and self._stop.is_stuck,
             unfinished=self._ended.unfinished if self._ended is not None else (),
             requests=sum(rank.core.reports.requests for rank in self.ranks),
@@ -160,9 +158,8 @@ class Simulation:
 
     def _plan_turn(self, rank: int, at: float = math.inf) -> None:
         """The rank gets its next turn at ``at``, or when it wants one if that is earlier."""
-        it = self.ranks[rank]
+        it, model = self.ranks[rank], self.ranks[rank].model
         at = max(self.now, it.free_at, min(at, it.next_turn_at()))
-        model = it.model
         if model.stall_at_s <= at - self._began_at < model.stall_at_s + model.stall_s:
             at = self._began_at + model.stall_at_s + model.stall_s
         if at >= self._turns[rank] or at == math.inf:
@@ -180,13 +177,19 @@ class Simulation:
         self._at(at, take_turn)
 
     def _tick(self, now: float) -> None:
+        self._take_turn(now)
+        self._at(now + TICK_S, self._tick)
+
+    def _take_turn(self, now: float) -> None:
+        """Rank 0 has its turn, as after each message and while it ends."""
         actions = self.core.turn(now, verifying=False)
         if actions:
             self._perform(actions)
             self._witness.stepped(COORDINATOR)
         if now >= self._save_at:
             self._save()
-        self._at(now + (0.0 if self.core.is_ending else TICK_S), self._tick)
+        if self.core.is_ending:
+            self._at(now, self._take_turn)
 
     # ---- messages
 
@@ -209,13 +212,13 @@ class Simulation:
         data = msg.encode(message)
 
         def arrive(now: float) -> None:
-            arrived = cast("msg.ToCoordinator", msg.decode(data))
-            self._perform(self.core.handle(rank, arrived, now))
+            self._perform(self.core.handle(rank, arrived := cast("msg.ToCoordinator", msg.decode(data)), now))
             for report in arrived.lanes if isinstance(arrived, msg.Progress) else ():
                 if report.state is msg.LaneState.SAMPLED:
                     for batch_id in self._sampled[report.lane_id]:
                         self._witness.withdrawn(batch_id)
             self._witness.stepped(COORDINATOR)
+            self._take_turn(now)
 
         self._at(self._delivery_at(rank, COORDINATOR), arrive)
 

@@ -121,5 +121,5 @@ def test_an_outage_burns_no_row_and_costs_hardly_more_than_its_time(seed: int, o
     assert not report.was_stuck
     assert not any(part.is_errors for part in disk.parts.values())
     assert sum(len(part.rows) for part in disk.parts.values()) == world.rows
-    assert report.ended_at_s < 20.0 + offline_s + PROBE_MOST_S + 11.0
+    assert report.ended_at_s < 20.0 + offline_s + PROBE_MOST_S + 10.0
     assert report.requests < world.rows * 1.1 + 200
