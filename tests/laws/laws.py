@@ -153,7 +153,7 @@ class Laws(Witness):
         self.in_flight[group] += 1
         assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
         burst = max(1.0, limits.rate_per_s * BURST_S)
-        if may_have_several_lanes(limits):
+        if may_have_several_lanes(limits) or may_have_several_lanes(self.world.limits_for(group)):
             burst += lanes  # those that there are now: each may have begun with a request
         ledger = self.of(group)
         ledger.started(group, now, limits.rate_per_s, burst)

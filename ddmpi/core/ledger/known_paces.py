@@ -24,11 +24,14 @@ class KnownPaces:
     def __init__(self, group_of: Callable[[str], str]) -> None:
         self._group_of = group_of
         self._by_group: dict[str, dict[str, tuple[PaceState, float]]] = {}
+        self._told_until: dict[tuple[str, str], float] = {}  # by group and server: the pause that all lanes know of
 
     def learn(self, paces: Mapping[str, PaceState], now: float) -> None:
         """Keep what is known from profiling and earlier runs."""
         for name, state in paces.items():
-            self._by_group.setdefault(self._group_of(name), {})[name] = (state, now)
+            group = self._group_of(name)
+            self._by_group.setdefault(group, {})[name] = (state, now)
+            self._told_until[group, name] = now + state.wait_s
 
     def report(self, group: str, part: float, paces: Mapping[str, PaceState], now: float) -> float:
         """Keep what a lane with ``part`` of the group's limits has learned.
@@ -43,7 +46,10 @@ class KnownPaces:
             left_s = max(0.0, before.wait_s - (now - learned_at))
             learned = _scaled(state, 1 / part)
             known[name] = (msgspec.structs.replace(learned, wait_s=max(state.wait_s, left_s)), now)
-            if state.wait_s > left_s + PAUSE_NEWS_S:
+            # Of what was told: many pauses, each a little longer than the one before, add up to a long one.
+            until = now + state.wait_s
+            if until > max(now, self._told_until.get((group, name), now)) + PAUSE_NEWS_S:
+                self._told_until[group, name] = until
                 news_s = max(news_s, state.wait_s)
         return news_s
 

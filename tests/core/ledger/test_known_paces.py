@@ -45,3 +45,12 @@ def test_pauses(wait_s: float, news_s: float) -> None:
     known = make(a1=PaceState(wait_s=30.0))
     assert known.report("a", 1.0, {"a1": PaceState(wait_s=wait_s)}, 110.0) == news_s
     assert known.all(110.0)["a1"].wait_s == max(20.0, wait_s)
+
+
+def test_pauses_that_grow_by_little_each_are_news_when_they_have_grown_by_much() -> None:
+    known = make(a1=PaceState(wait_s=30.0))
+    news = [
+        known.report("a", 1.0, {"a1": PaceState(wait_s=30.0 + number * PAUSE_NEWS_S * 0.6)}, 100.0)
+        for number in range(4)
+    ]
+    assert news == [0.0, 0.0, 30.0 + 1.2 * PAUSE_NEWS_S, 0.0]
