@@ -92,6 +92,10 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, printed
 
 
+MakeJob = Callable[..., Job]
+"""Makes a job for a table; keywords are config keys."""
+
+
 def make_job(folder: Path, table: Path, **changes: Any) -> Job:
     """A job over a table of the fleet, with settings for tests: loopback allowed, short pauses.
 

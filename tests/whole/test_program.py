@@ -8,9 +8,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,11 +25,11 @@ from tests.fleet.spec import Mode, ServerSpec, plain_address, plain_fleet
 from tests.whole.job import (
     ARRIVAL_SLACK_S,
     Job,
+    MakeJob,
     assert_bodies_as_served,
     assert_every_row_once,
     assert_polite,
     finish,
-    make_job,
     outcomes,
     parts,
     ranks_of,
@@ -40,22 +38,6 @@ from tests.whole.job import (
     signal_run,
     wait_until,
 )
-
-MakeJob = Callable[..., Job]
-
-
-@pytest.fixture
-def new_job(tmp_path: Path) -> Iterator[MakeJob]:
-    """Makes jobs below tmp_path and ends what they leave."""
-    jobs: list[Job] = []
-
-    def make(table: Path, **changes: Any) -> Job:
-        jobs.append(make_job(tmp_path / f"job{len(jobs)}", table, **changes))
-        return jobs[-1]
-
-    yield make
-    for job in jobs:
-        job.close()
 
 
 def limited_fleet(servers: int, rate: float) -> list[ServerSpec]:
