@@ -56,7 +56,7 @@ class Frontier:
     """The lanes of one rank. See the module's docstring."""
 
     def __init__(self, config: FrontierConfig, rng: random.Random) -> None:
-        self._lanes = lanes = LaneTable(config.connections)
+        self.lanes = lanes = LaneTable(config.connections)
         self._wake_queue = WakeQueue()
         self._outage = Outage()
         self._in_flight: dict[Task, Slot] = {}
@@ -81,19 +81,19 @@ class Frontier:
             lane = HeldLane.of(assigned)
             lane.set_overrides(self._overrides, now)
             if assigned.handoffs or assigned.sampling:
-                self._lanes.start(lane, now)
+                self.lanes.start(lane, now)
                 self._open(lane, now)
                 for handoff in assigned.handoffs:
                     self._changes.touch(lane, self._intake.take_handoff(lane, handoff, now))
             else:
                 waiting.append(lane)
-        self._lanes.queue(waiting)
+        self.lanes.queue(waiting)
         return self._after_changes(now)
 
     def extend(self, message: Extend, now: float) -> list[Change]:
         """Take more batches or handoffs, a larger share or a pause for a lane. A lane that was given back meanwhile is
         unknown here, and its extension void: the ledger has moved the new batches along with the lane."""
-        lane = self._lanes.by_id.get(message.lane_id)
+        lane = self.lanes.by_id.get(message.lane_id)
         if lane is None:
             return []
         if message.added is not None:
@@ -102,10 +102,10 @@ class Frontier:
             lane.pause(message.wait_s, now)
         lane.batches.extend(message.batches)
         if lane.version != message.version:
-            self._lanes.extend(lane, now)
+            self.lanes.extend(lane, now)
         lane.version = message.version
         if message.handoffs and lane.stage is LaneStage.QUEUED:
-            self._lanes.start(lane, now)
+            self.lanes.start(lane, now)
             self._open(lane, now)
         for handoff in message.handoffs:
             self._intake.take_handoff(lane, handoff, now)
@@ -115,7 +115,7 @@ class Frontier:
     def set_overrides(self, overrides: Overrides, now: float) -> list[Change]:
         """Apply the operator's overrides. What is in flight goes on; rows of what is held stay with their lane."""
         self._overrides = overrides
-        for lane in self._lanes.by_id.values():
+        for lane in self.lanes.by_id.values():
             lane.set_overrides(overrides, now)
             self._changes.touch(lane, *lane.slots.values())
         return self._after_changes(now)
@@ -123,12 +123,12 @@ class Frontier:
     def release(self, lane_ids: Iterable[int]) -> None:
         """Forget lanes that have ended. Raises TransitionError: one of them has not."""
         for lane_id in lane_ids:
-            self._intake.forget(self._lanes.release(lane_id))
+            self._intake.forget(self.lanes.release(lane_id))
 
     def give(self, message: StealRequest, now: float) -> list[Change]:
         """Give back about half of the queued lanes, at most ``message.time_s``; else split a lane; else nothing."""
-        given = self._lanes.give_back(message.time_s)
-        lane = self._lanes.by_id.get(message.split_lane_id)
+        given = self.lanes.give_back(message.time_s)
+        lane = self.lanes.by_id.get(message.split_lane_id)
         if not given and lane is not None and lane.can_be_cut:
             cut(lane, message.request_id, now)
             self._changes.touch(lane, *lane.slots.values())
@@ -138,12 +138,12 @@ class Frontier:
 
     def loaded(self, lane_id: int, batch: BatchRef, cursor: RowCursor, now: float) -> list[Change]:
         """Take the rows of a batch that was asked for."""
-        lane = self._lanes.by_id[lane_id]
+        lane = self.lanes.by_id[lane_id]
         self._intake.loaded(lane, batch, cursor)
         self._refill(lane, now)
         lane.expect()
         if lane.is_running:
-            self._lanes.count_demand(lane)
+            self.lanes.count_demand(lane)
         self._changes.touch(lane)
         return self._after_changes(now)
 
@@ -155,7 +155,7 @@ class Frontier:
         if now < self._outage.probe_at:
             return []
         while not self._stopped and (slot := self._wake_queue.pop(now)) is not None:
-            lane = self._lanes.by_id.get(slot.lane_id)
+            lane = self.lanes.by_id.get(slot.lane_id)
             if lane is None:
                 continue  # it was released, with an entry left that had become too early
             task = None
@@ -170,7 +170,7 @@ class Frontier:
 
     def _let_through(self, gate: RobotsGate, slot: Slot, now: float) -> Task | None:
         """Take the slot's next task as far as robots.txt allows it; rows that it forbids fail."""
-        lane = self._lanes.by_id[slot.lane_id]
+        lane = self.lanes.by_id[slot.lane_id]
         passage = gate.next_task(slot, now)
         lane.rows += passage.is_new
         for failure, tasks in passage.refused.items():
@@ -188,7 +188,7 @@ class Frontier:
         if self._outage.is_on:
             self._outage.started(now)
         connections = slot.limiter.limits.connections
-        is_sampling = self._lanes.by_id[slot.lane_id].is_sampling
+        is_sampling = self.lanes.by_id[slot.lane_id].is_sampling
         spare = max(0, connections - slot.in_flight)
         self._changes.told.append(Start(task, slot.key, slot.lane_id, connections, spare, is_sampling))
 
@@ -200,7 +200,7 @@ class Frontier:
         """Decide what becomes of the row after this verdict on one attempt at it: ``Finished``, and what follows.
         ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's rate limiter."""
         slot = self._in_flight.pop(task)
-        lane = self._lanes.by_id[slot.lane_id]
+        lane = self.lanes.by_id[slot.lane_id]
         limiter = slot.limiter
         url, attempt = task.url, task.attempt
         slot.in_flight -= 1
@@ -231,7 +231,7 @@ class Frontier:
             self._outage.answered(slot.key)
         elif signal is Signal.CONNECT_FAILED:
             if self._outage.unreachable(slot.key, now):
-                for lane in self._lanes.running.values():
+                for lane in self.lanes.running.values():
                     for other in lane.slots.values():
                         other.limiter.reset_after_outage(now, self._outage.began_at)
                         self._wake_queue.enter(other, now)
@@ -248,10 +248,10 @@ class Frontier:
         changes = self._changes
         if lane is not None and slot is not None:
             self._after_change(lane, (slot,), now)
-        while changes.touched or self._lanes.queued:
+        while changes.touched or self.lanes.queued:
             while changes.touched:
                 self._after_change(*changes.next_touched(), now)
-            started = None if self._stopped else self._lanes.start_next(now)
+            started = None if self._stopped else self.lanes.start_next(now)
             if started is None:
                 break
             self._open(started, now)
@@ -275,7 +275,7 @@ class Frontier:
             self._changes.told.append(LanesGiven(lane.split, tuple(lane.servers), lane.share.connections))
             lane.split = None
         if not lane.rows and lane.is_used_up:
-            self._lanes.end(lane)
+            self.lanes.end(lane)
             ended = LaneEnded(lane.lane_id, frozenset(lane.batch_ids), tuple(lane.servers), lane.endings)
             self._changes.told.append(ended)
             lane.batch_ids.clear()
@@ -330,21 +330,13 @@ class Frontier:
 
     def recount(self, now: float) -> list[Change]:
         """Judge anew how busy the rank is, and start lanes in place of those whose servers are paused or parked."""
-        self._lanes.recount(now)
+        self.lanes.recount(now)
         return self._after_changes(now)
 
     def updates(self, now: float) -> list[LaneReport]:
         """Return what the ledger has to hear of running lanes: which wait, and the paces that changed."""
         touched, self._touched = self._touched, {}
-        return self._lanes.updates(touched.values(), now)
-
-    def sampled(self, lane_id: int, now: float) -> LaneReport | None:
-        """Return what is known of a sampling lane that has ended, before its parts are committed; None for others."""
-        return self._lanes.sampled(lane_id, now)
-
-    def drained(self, ended: LaneEnded, now: float) -> LaneReport | None:
-        """Return the last report of a lane whose rows are committed; None if it was extended meanwhile."""
-        return self._lanes.drained(ended.lane_id, ended.ending, now)
+        return self.lanes.updates(touched.values(), now)
 
     @property
     def in_flight(self) -> int:
@@ -352,27 +344,18 @@ class Frontier:
         return len(self._in_flight)
 
     @property
-    def unstarted(self) -> int:
-        """Lanes that could be given back."""
-        return len(self._lanes.queued)
-
-    @property
     def wants_work(self) -> bool:
         """Whether more lanes would start soon."""
-        return not self._stopped and self._lanes.wants_work
+        return not self._stopped and self.lanes.wants_work
 
     def slots_active(self) -> int:
         """Return the number of servers with a request in flight (one for all servers of a group)."""
         return len(set(self._in_flight.values()))
 
-    def remaining_s(self, now: float) -> float:
-        """Return the predicted time until this rank's lanes are empty."""
-        return self._lanes.remaining_s(now)
-
     def validate(self) -> None:
         """Check the invariants (tests call this after every step). Raises AssertionError: with the lane that breaks
         one."""
-        for lane in self._lanes.by_id.values():
+        for lane in self.lanes.by_id.values():
             rows = sum(slot.waiting + slot.in_flight for slot in lane.slots.values())
             if rows != lane.rows:
                 raise AssertionError(f"lane {lane.lane_id} counts {lane.rows} rows, its slots {rows}")
@@ -380,5 +363,5 @@ class Frontier:
                 raise AssertionError(f"lane {lane.lane_id} ended with {lane.rows_left} rows left")
 
     def __repr__(self) -> str:
-        lanes = self._lanes
+        lanes = self.lanes
         return f"<Frontier: {len(lanes.running)} running, {len(lanes.queued)} queued, {len(self._in_flight)} in flight>"

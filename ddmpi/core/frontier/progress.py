@@ -64,8 +64,10 @@ class ProgressReports:
         )  # fmt: skip
         if self.parts or lanes or counters != self._sent:
             self._sent = counters
-            remaining_s = frontier.remaining_s(now)
-            messages.append(msg.Progress(tuple(self.parts), tuple(lanes), remaining_s, frontier.unstarted, counters))
+            held = frontier.lanes
+            messages.append(
+                msg.Progress(tuple(self.parts), tuple(lanes), held.remaining_s(now), len(held.queued), counters)
+            )
             self.parts.clear()
             self._ended.clear()
         return messages

@@ -138,7 +138,7 @@ class RankCore:
         """Note that all parts of this ``CloseParts`` were committed."""
         ended = self._closing.closed(ticket)
         if ended is not None:
-            self.reports.add_lane(self.frontier.drained(ended, now))
+            self.reports.add_lane(self.frontier.lanes.drained(ended.lane_id, ended.ending, now))
 
     # ---- requests
 
@@ -216,7 +216,7 @@ class RankCore:
                 case do.BatchEnded(batch_id):
                     instructions.append(self._closing.close_batch(batch_id))
                 case do.LaneEnded():
-                    self.reports.add_lane(self.frontier.sampled(change.lane_id, now))
+                    self.reports.add_lane(self.frontier.lanes.sampled(change.lane_id, now))
                     instructions += [do.CloseConnections(change.servers), self._closing.close_lane(change)]
                 case do.RowsFailed():
                     self.reports.errors += len(change.tasks)

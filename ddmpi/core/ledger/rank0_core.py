@@ -211,39 +211,34 @@ class Rank0Core:
     # ---- messages
 
     def handle(self, rank: int, message: msg.ToCoordinator, now: float) -> list[act.Action]:
+        ledger = self.ledger
+        actions: list[act.Action] = []
         match message:
             case msg.Progress():
-                return self._allowed(self._on_progress(rank, message, now))
+                actions = self._on_progress(rank, message, now)
             case msg.Samples(samples):
                 if self.sampling is not None:
                     self.sampling.on_samples(samples)
             case msg.StopRequested(reason):
-                return self.stop(reason, now)
+                actions = self.stop(reason, now)
             case msg.Failed(text):
                 self._soft_stop.failure = f"rank {rank}: {text}"
-                return self.stop(msg.StopReason.FAILURE, now)
+                actions = self.stop(msg.StopReason.FAILURE, now)
             case msg.Finished():
                 self._soft_stop.finished(rank)
+            case msg.WorkRequest() if ledger is not None:
+                actions = ledger.on_work_request(rank, message, now)
+            case msg.StealResponse() if ledger is not None:
+                actions = ledger.stealing.on_steal_response(rank, message, now)
+            case msg.HandedOff(handoffs) if ledger is not None:
+                actions = ledger.on_handed_off(rank, handoffs, now)
             case msg.WorkRequest() | msg.StealResponse() | msg.HandedOff():
-                if self.ledger is not None:  # no lane is out before that from which they could follow
-                    return self._allowed(self._steer(self.ledger, rank, message, now))
+                pass  # no lane is out before there is a ledger from which they could follow
             case msg.ServersUsed():
                 pass  # for people, who have a table of their own
             case _:
                 raise TypeError(f"unknown message {message!r}")
-        return []
-
-    @staticmethod
-    def _steer(
-        ledger: Ledger, rank: int, message: msg.WorkRequest | msg.StealResponse | msg.HandedOff, now: float
-    ) -> list[act.Action]:
-        match message:
-            case msg.WorkRequest():
-                return ledger.on_work_request(rank, message, now)
-            case msg.StealResponse():
-                return ledger.stealing.on_steal_response(rank, message, now)
-            case msg.HandedOff(handoffs):
-                return ledger.on_handed_off(rank, handoffs, now)
+        return self._allowed(actions)
 
     def _on_progress(self, rank: int, message: msg.Progress, now: float) -> list[act.Action]:
         actions: list[act.Action] = []

@@ -355,9 +355,9 @@ def test_an_errand_starts_a_queued_lane(make: Make) -> None:
     frontier = make(connections=1)
     start(frontier, lane(9, batches=[batch(0)]))
     frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
-    assert frontier.unstarted == 1
+    assert len(frontier.lanes.queued) == 1
     frontier.extend(Extend(1, 1, handoffs=(Handoff(batch(7), 3, "http://t/x", "t", "t", 1, 1),)), 0.0)
-    assert frontier.unstarted == 0
+    assert len(frontier.lanes.queued) == 0
     assert "http://t/x" in [task.url for task in tasks(frontier, 0.0)]
 
 
@@ -393,13 +393,13 @@ def test_a_lane_is_drained_with_what_the_next_holder_must_know(frontier: Driven)
     succeed(frontier, 0.0)
     *_, ended = taken(frontier)
     assert isinstance(ended, LaneEnded)
-    report = frontier.drained(ended, 0.1)
+    report = frontier.lanes.drained(ended.lane_id, ended.ending, 0.1)
     assert report is not None
     assert report.state is LaneState.DRAINED
     assert report.paces == {"s": PaceState()}, "the next request may not start at once"
-    assert frontier.drained(ended, 10.0) is not None
+    assert frontier.lanes.drained(ended.lane_id, ended.ending, 10.0) is not None
     frontier.release([1])
-    assert frontier.drained(ended, 10.0) is None
+    assert frontier.lanes.drained(ended.lane_id, ended.ending, 10.0) is None
 
 
 def test_a_quiet_pace_need_not_be_told(frontier: Driven) -> None:
@@ -407,7 +407,7 @@ def test_a_quiet_pace_need_not_be_told(frontier: Driven) -> None:
     succeed(frontier, 0.0)
     *_, ended = taken(frontier)
     assert isinstance(ended, LaneEnded)
-    report = frontier.drained(ended, 0.6)
+    report = frontier.lanes.drained(ended.lane_id, ended.ending, 0.6)
     assert report is not None
     assert report.paces == {}
 
@@ -420,13 +420,13 @@ def test_an_extension_makes_the_first_ending_void_and_the_lane_ends_again(fronti
     (load,) = taken(frontier)
     assert isinstance(load, LoadBatch)
     assert isinstance(first, LaneEnded)
-    assert frontier.drained(first, 0.0) is None, "it runs again"
+    assert frontier.lanes.drained(first.lane_id, first.ending, 0.0) is None, "it runs again"
     frontier.loaded(1, load.batch, rows(1), 0.0)
     succeed(frontier, 0.0)
     *_, second = taken(frontier)
     assert isinstance(second, LaneEnded)
-    assert frontier.drained(first, 0.0) is None, "what came later may not be committed yet"
-    report = frontier.drained(second, 0.0)
+    assert frontier.lanes.drained(first.lane_id, first.ending, 0.0) is None, "what came later may not be committed yet"
+    report = frontier.lanes.drained(second.lane_id, second.ending, 0.0)
     assert report is not None
     assert report.version == 1
 
@@ -438,7 +438,7 @@ def test_a_larger_share_alone_makes_an_ended_lane_end_again(frontier: Driven) ->
     frontier.extend(Extend(1, 1, added=Limits(0.0, 2)), 0.0)
     (ended,) = taken(frontier)
     assert isinstance(ended, LaneEnded)
-    report = frontier.drained(ended, 0.0)
+    report = frontier.lanes.drained(ended.lane_id, ended.ending, 0.0)
     assert report is not None
     assert report.version == 1
 
@@ -470,7 +470,7 @@ def test_news_of_a_pause_does_not_open_an_ended_lane_again(frontier: Driven) -> 
     frontier.extend(Extend(1, 0, wait_s=20.0), 0.0)
     assert taken(frontier) == []
     assert isinstance(ended, LaneEnded)
-    report = frontier.drained(ended, 0.0)
+    report = frontier.lanes.drained(ended.lane_id, ended.ending, 0.0)
     assert report is not None
     assert report.paces["s"].wait_s == 20.0
 
@@ -519,7 +519,7 @@ def test_queued_lanes_are_given_back(make: Make, times: list[int], time_s: float
     answer = yielded(frontier)
     assert answer.request_id == 5
     assert set(answer.lane_ids) == given
-    assert frontier.unstarted == len(times) - len(given)
+    assert len(frontier.lanes.queued) == len(times) - len(given)
 
 
 def test_an_extension_of_a_lane_that_was_given_back_is_void(make: Make) -> None:
@@ -580,7 +580,7 @@ def test_a_lane_that_cannot_be_split_is_kept(make: Make, batches: int, share: Li
 def test_lanes_wait_in_the_queue_while_the_connections_are_spoken_for(make: Make) -> None:
     frontier = make(connections=8)
     frontier.assign([lane(number, batches=[batch(number)], group=f"g{number}") for number in (1, 2, 3)], 0.0)
-    assert frontier.unstarted == 1
+    assert len(frontier.lanes.queued) == 1
     assert [event.lane_id for event in taken(frontier) if isinstance(event, LoadBatch)] == [3, 2], "longest first"
     assert not frontier.wants_work
 
@@ -589,9 +589,9 @@ def test_the_next_lane_starts_when_one_has_ended(make: Make) -> None:
     frontier = make(connections=4)
     start(frontier, lane(5, batches=[batch(0, 1)]))
     frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
-    assert frontier.unstarted == 1
+    assert len(frontier.lanes.queued) == 1
     succeed(frontier, 0.0)
-    assert frontier.unstarted == 0
+    assert len(frontier.lanes.queued) == 0
 
 
 def test_a_parked_lane_gives_its_place_to_the_next_one(make: Make) -> None:
@@ -604,7 +604,7 @@ def test_a_parked_lane_gives_its_place_to_the_next_one(make: Make) -> None:
     assert report.state is LaneState.PARKED
     assert report.wait_s == pytest.approx(599.0)
     assert report.paces["s"].incidents == 1
-    assert frontier.unstarted == 0
+    assert len(frontier.lanes.queued) == 0
 
 
 def test_running_lanes_are_reported_only_when_something_changed(frontier: Driven) -> None:
@@ -635,7 +635,7 @@ def test_counts_for_people(frontier: Driven) -> None:
     tasks(frontier, 0.0)
     assert repr(frontier.bare) == "<Frontier: 1 running, 0 queued, 4 in flight>"
     assert frontier.slots_active() == 1
-    assert frontier.remaining_s(0.0) == pytest.approx(1.0)
+    assert frontier.lanes.remaining_s(0.0) == pytest.approx(1.0)
 
 
 def test_what_is_left_is_predicted_by_the_lanes_own_speed_where_that_is_slower(frontier: Driven) -> None:
@@ -643,7 +643,7 @@ def test_what_is_left_is_predicted_by_the_lanes_own_speed_where_that_is_slower(f
     for _ in range(10):
         for task in tasks(frontier, 0.0):
             frontier.finished(task, SUCCESS, 0.0, 0)
-    assert frontier.remaining_s(1.0) == pytest.approx(60 / 40), "it was to take 1 s, and has done 40 of 100 rows in it"
+    assert frontier.lanes.remaining_s(1.0) == pytest.approx(60 / 40), "in the 1 s for all 100 rows it has done 40"
 
 
 # ---- sampling
@@ -674,6 +674,6 @@ def test_profiling_does_not_wait_for_a_server_that_asks_for_a_pause(make: Make) 
     frontier.loaded(-1, load.batch, rows(6), 0.0)
     ended = taken(frontier)[-1]
     assert isinstance(ended, LaneEnded)
-    report = frontier.drained(ended, 0.0)
+    report = frontier.lanes.drained(ended.lane_id, ended.ending, 0.0)
     assert report is not None
     assert report.paces["s"].wait_s == pytest.approx(60.0)

@@ -113,6 +113,6 @@ def test_a_drained_lane_tells_what_it_has_spent_of_a_byte_budget() -> None:
     (task,) = tasks(frontier, 0.0)
     frontier.finished(task, SUCCESS, 0.0, 700)
     (ended,) = [change for change in taken(frontier) if isinstance(change, LaneEnded)]
-    report = frontier.drained(ended, 5.0)
+    report = frontier.lanes.drained(ended.lane_id, ended.ending, 5.0)
     assert report is not None
     assert sum(size_bytes for _, size_bytes in report.paces["s"].spent_hour) == 700
