@@ -1,14 +1,14 @@
-"""Who gives work to a rank that runs low: the transactions of work stealing. Pure.
+"""Who gives work to a rank that runs low, and how it changes hands: work stealing. Pure.
 
 A thief never takes: it asks rank 0, rank 0 asks a victim, who gives back only what it has not started (or cuts a
 running lane in two, share and batches together), and rank 0 leases that anew. Every request of a thief is answered
 once, by ``Assign`` or ``NoWork``; a victim is asked by one thief at a time, and what it gives back late goes to the
 thief all the same. A thief that was refused is remembered: as soon as a rank reports lanes to give, it gets some.
 
-Whom to ask for work: the rank with the most time left, or the lane that is worth cutting in two. Pure.
-
-Heaps with entries that are checked when they come up, so that neither a report nor a steal looks at all ranks or lanes.
-Times are when a rank or lane is predicted to end, as last heard: that can be compared however old the news is.
+The victim is the rank with the most time left that has lanes to give, else the holder of the lane that ends last and
+is worth cutting in two. ``Victims`` finds it with heaps whose entries are checked when they come up, so that neither
+a report nor a steal looks at all ranks or lanes. Times are when a rank or lane is predicted to end, as last heard:
+that can be compared however old the news is.
 
 Invariant: every rank with lanes to give, and every lane that may be cut, has an entry at least as late as its end.
 """
