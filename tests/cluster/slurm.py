@@ -112,7 +112,7 @@ class Cluster:
     def wait(self, job_id: str, timeout_s: float) -> JobEnd:
         """Wait for the end of a job. Raises ClusterError where it does not come."""
         active = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"}
-        _wait_for(
+        wait_for(
             lambda: self.state(job_id) not in active,
             timeout_s,
             lambda: f"job {job_id} did not end: {self._fields(job_id)}\n{self.printed(job_id)}",
@@ -149,7 +149,7 @@ class Cluster:
     def cancel_all(self) -> None:
         """End all jobs, whose processes would otherwise outlive the daemons. Raises ClusterError."""
         self.call("scancel", "--user", _user())
-        _wait_for(
+        wait_for(
             lambda: not self.call("squeue", "--noheader").strip(),
             STOP_TIMEOUT_S,
             lambda: f"jobs did not end:\n{self.call('squeue')}",
@@ -185,7 +185,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         daemons.callback(cluster.end_nodes)
         for node in NODES:
             cluster.start_node(node)
-        _wait_for(
+        wait_for(
             lambda: _answers(cluster) and cluster.idle_nodes() == len(NODES),
             START_TIMEOUT_S,
             lambda: f"the cluster did not become idle:\n{_logs(folder)}",
@@ -207,7 +207,7 @@ def _start_munge(daemons: ExitStack, cluster: Cluster) -> None:
     daemons.enter_context(
         _daemon(cluster, "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={sock}", *paths)
     )
-    _wait_for(sock.exists, START_TIMEOUT_S, lambda: f"munged did not start:\n{_logs(folder)}")
+    wait_for(sock.exists, START_TIMEOUT_S, lambda: f"munged did not start:\n{_logs(folder)}")
 
 
 @contextmanager
@@ -291,7 +291,8 @@ def _answers(cluster: Cluster) -> bool:
     return True
 
 
-def _wait_for(condition: Callable[[], bool], timeout_s: float, message: Callable[[], str]) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float, message: Callable[[], str]) -> None:
+    """Poll until ``condition`` holds. Raises ClusterError: it does not in time, with ``message``."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

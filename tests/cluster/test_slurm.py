@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import yaml
 
 from tests.chaos.evidence import examine, repeated_requests
 from tests.cluster.processes import ranks_of_job
-from tests.cluster.slurm import NODES, Cluster, ClusterError, running_cluster
+from tests.cluster.slurm import NODES, Cluster, ClusterError, running_cluster, wait_for
 from tests.cluster.walltime import NO_WARNING, await_last_end, run_through, submit
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
@@ -25,6 +24,7 @@ LOGGER = logging.getLogger(__name__)
 ROWS = 800
 SERVERS = 8
 WALLTIMES = 2
+NEWS_TIMEOUT_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,8 @@ def job(tmp_path: Path, fleet: RunningFleet) -> Job:
 
 
 def await_first_part(cluster: Cluster, job: Job, job_id: str) -> None:
-    wait_until(lambda: bool(outcomes(job)), lambda: cluster.printed(job_id))
+    wait_for(lambda: bool(outcomes(job)), NEWS_TIMEOUT_S, lambda: cluster.printed(job_id))
     assert cluster.state(job_id) == "RUNNING"
-
-
-def wait_until(condition: Callable[[], bool], message: Callable[[], str], timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, message()
-        time.sleep(0.2)
 
 
 def assert_completed(cluster: Cluster, job: Job, fleet: RunningFleet, job_id: str) -> int:
@@ -110,7 +103,7 @@ def test_a_warning_signal_stops_softly(cluster: Cluster, job: Job, fleet: Runnin
     await_first_part(cluster, job, job_id)
     # The signal is due a minute before the end, and comes up to a minute early: at Slurm's next look.
     cluster.call("scontrol", "update", f"JobId={job_id}", "TimeLimit=2")
-    wait_until(lambda: cluster.restarts(job_id) == 1, lambda: cluster.printed(job_id), timeout_s=110)
+    wait_for(lambda: cluster.restarts(job_id) == 1, 110.0, lambda: cluster.printed(job_id))
     assert "run the same command again" in cluster.printed(job_id)
     assert 0 < len(outcomes(job)) < ROWS
     cluster.call("scontrol", "update", f"JobId={job_id}", "TimeLimit=10")
@@ -123,7 +116,7 @@ def test_a_lost_node_costs_seconds_of_work(cluster: Cluster, job: Job, fleet: Ru
     job_id = submit(cluster, job, "--time=5", NO_WARNING)
     await_first_part(cluster, job, job_id)
     cluster.kill_node(NODES[1], job_id)
-    wait_until(lambda: cluster.restarts(job_id) == 1, lambda: cluster.printed(job_id))
+    wait_for(lambda: cluster.restarts(job_id) == 1, NEWS_TIMEOUT_S, lambda: cluster.printed(job_id))
     cluster.start_node(NODES[1])
     repeated = assert_completed(cluster, job, fleet, job_id)
     LOGGER.info("%d of %d rows fetched twice", repeated, ROWS)

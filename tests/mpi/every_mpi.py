@@ -14,7 +14,6 @@ import site
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from tests.chaos.evidence import examine, repeated_requests
 from tests.chaos.victims import await_end, kill
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.whole.job import ROOT, Job, finish, make_job, ranks_of
+from tests.whole.job import ROOT, Job, finish, make_job, ranks_of, wait_until
 
 PACKAGES = ("mpich", "openmpi", "impi-rt")
 RANKS = (1, 2, 4)
@@ -210,12 +209,9 @@ def _job(folder: Path) -> Iterator[tuple[Job, RunningFleet, str]]:
 
 
 def _start_fetching(environment: Environment, fleet: RunningFleet, config: str) -> subprocess.Popen[str]:
-    """A run that has begun to fetch. Raises AssertionError where it ends before."""
+    """A run that has begun to fetch. Raises AssertionError where it ends before, or does not begin."""
     process = environment.start(JOB_RANKS, "-m", "ddmpi", config)
-    while fleet.log_path.stat().st_size == 0:
-        if process.poll() is not None:
-            raise AssertionError(f"the run ended at once\n{finish(process)[1]}")
-        time.sleep(0.02)
+    wait_until(lambda: fleet.log_path.stat().st_size > 0, process)
     return process
 
 
