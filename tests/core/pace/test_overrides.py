@@ -214,7 +214,7 @@ def test_small_servers_that_share_a_batch_are_controlled_one_by_one() -> None:
     assert 65 < report.ended_at_s < 75
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_the_laws_hold_whatever_is_changed_and_when(seed: int) -> None:
     rng = random.Random(f"control {seed}")
     world = random_world(rng, has_budgets=False)
@@ -223,11 +223,11 @@ def test_the_laws_hold_whatever_is_changed_and_when(seed: int) -> None:
         (rng.uniform(0, 30), [_random_rule(rng, names) for _ in range(rng.choice([0, 1, 3]))]) for _ in range(4)
     ]
     cluster = random_cluster(rng)
-    # Pauses end within a minute, so that waiting for all of them, and for those of the control, takes no years.
+    # Pauses that grow end within 10 s: all ranks report twice a second while the run waits for hours.
     cluster = replace(
         cluster,
         controls=[*sorted(controls, key=itemgetter(0)), (40.0, [])],
-        pace=replace(cluster.pace, backoff_cap_s=60.0),
+        pace=replace(cluster.pace, backoff_cap_s=10.0),
         final_wait_s=1e12,
     )
     report, _ = simulate(world, cluster, seed)
