@@ -230,6 +230,8 @@ run_tests() {
   if [[ $all == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
   find_launcher
   cd "$root"
+  # Hundreds of processes start: each compiles every module again where this is set.
+  unset PYTHONDONTWRITEBYTECODE
   ruff check .
   ruff format --check .
   mypy ddmpi tests benchmarks docs
@@ -248,6 +250,8 @@ run_tests() {
   done
   if [[ $all == all ]]; then
     report_coverage
+    # Random jobs that no commit before had, under the laws.
+    "$python" -m tests.simulation --seeds 300
     # Without coverage, which costs memory and time: the log holds the figures that these tests measure, shown of those
     # that pass too.
     "$python" -m pytest -m slow -rP --log-level=INFO --durations=0
