@@ -163,7 +163,7 @@ class Run:
         """The last line, without ``crashes``."""
         rows: Counter[str] = Counter()
         for part in committed(self._writer.events()):
-            rows[part.kind] += part.rows
+            rows["errors" if part.is_errors else "successes"] += part.rows
         successes, errors = self.counts["successes"], self._answers - self.counts["successes"]
         return {
             "answers": self._answers,

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
 from ddmpi.io.folder.fence import open_epoch
 from ddmpi.io.folder.layout import Layout, PartKind
-from ddmpi.io.results.parts import PartCommitted
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterEvent, WriterFailed
 
 FETCHED_AT = 1_700_000_000.25
@@ -122,10 +122,10 @@ def open_writer(
     )
 
 
-def committed(events: Sequence[WriterEvent]) -> list[PartCommitted]:
+def committed(events: Sequence[WriterEvent]) -> list[PartReport]:
     """The parts in ``events``, which must hold no failure."""
     assert not [event for event in events if isinstance(event, WriterFailed)]
-    return [event for event in events if isinstance(event, PartCommitted)]
+    return [event for event in events if isinstance(event, PartReport)]
 
 
 def closed(events: Sequence[WriterEvent]) -> list[int]:
@@ -140,7 +140,7 @@ def write_outcomes(
     errors: Sequence[int] = (),
     epoch: int = 1,
     rank: int = 0,
-) -> list[PartCommitted]:
+) -> list[PartReport]:
     """One run that gives these rows of ``batch`` their outcomes."""
     writer = open_writer(layout, epoch=epoch, rank=rank)
     for row in successes:

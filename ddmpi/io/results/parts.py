@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
+from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
 from ddmpi.io.results.body_column import BodyColumn
@@ -41,18 +42,6 @@ class RowReader(Protocol):
     """Reads a batch's input rows (schema of the urls files, kept columns included), from any thread."""
 
     def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table: ...
-
-
-@dataclass(frozen=True)
-class PartCommitted:
-    """A part is durable. ``path`` is relative to the output folder; ``kinds`` counts errors by ``error_kind``."""
-
-    batch_id: int
-    path: str
-    kind: PartKind
-    rows: int
-    kinds: dict[str, int]
-    size_bytes: int
 
 
 @dataclass(eq=False)
@@ -89,7 +78,7 @@ class Parts:
         keep_columns: Sequence[str],
         part_bytes: int,
         held_limit_bytes: int,
-        on_commit: Callable[[PartCommitted], None],
+        on_commit: Callable[[PartReport], None],
         on_released: Callable[[int], None],
     ) -> None:
         self._layout = layout
@@ -206,13 +195,13 @@ class Parts:
         del self._parts[part.batch.batch_id, part.kind]
         del self._files[file.name]
         self._on_commit(
-            PartCommitted(
+            PartReport(
                 batch_id=part.batch.batch_id,
                 path=self._layout.relative(final),
-                kind=part.kind,
                 rows=part.written_rows,
+                is_errors=part.kind == "errors",
+                bytes=file.size_bytes,
                 kinds=dict(part.kinds),
-                size_bytes=file.size_bytes,
             )
         )
 

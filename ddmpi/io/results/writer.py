@@ -10,7 +10,7 @@ from it, costs as much as the hash. For the same reason rows are handed over in 
 
 What it promises:
 
-- ``PartCommitted`` is delivered after the part is durable, never before; and, where there is a publisher, published;
+- a ``PartReport`` is delivered after the part is durable, never before; and, where there is a publisher, published;
 - ``buffered_bytes`` counts every body from ``success`` until its bytes are in a file, exactly;
 - an exception in the thread is delivered as ``WriterFailed``, once, as the last event. No further part appears then,
   and rows handed over afterwards are dropped: no part holds them, hence the next run fetches them.
@@ -31,11 +31,12 @@ from typing import Final
 
 import pyarrow as pa
 
+from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.process import give_back_freed
-from ddmpi.io.results.parts import PartCommitted, Parts, RowReader
+from ddmpi.io.results.parts import Parts, RowReader
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.rows import ErrorRow, IntegrityCheck, ResultRow, RowMaker, SuccessRow, error_row, refused
 from ddmpi.io.store.uploads import Uploads
@@ -60,7 +61,7 @@ class WriterFailed:
     error: Exception
 
 
-WriterEvent = PartCommitted | PartsClosed | WriterFailed
+WriterEvent = PartReport | PartsClosed | WriterFailed
 
 
 @dataclass(slots=True, eq=False)
@@ -267,12 +268,12 @@ class ResultWriter:
         if isinstance(request, _Success):
             self._release(request.body_bytes)
 
-    def _publish(self, event: PartCommitted) -> None:
+    def _publish(self, event: PartReport) -> None:
         publisher = self._publisher
         if publisher is None:
             self._uploads.add(event)
         else:
-            self._uploads.add(event, lambda: publisher.publish(event.path, event.size_bytes))
+            self._uploads.add(event, lambda: publisher.publish(event.path, event.bytes))
 
     def _on_failed_upload(self) -> None:
         """Wake the writer's thread, which may have nothing to do and would not see it; called from another one."""

@@ -25,7 +25,7 @@ from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.connections import GroupConnections
 from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.process import resident_bytes
-from ddmpi.io.results.parts import PartCommitted, RowReader
+from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.rows import IntegrityCheck
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterFailed
@@ -239,9 +239,9 @@ class Downloader:
     def _take_writer_events(self, now: float) -> None:
         for event in self._writer.events():
             match event:
-                case PartCommitted():
-                    log.debug("part %s is committed: %d rows, %d bytes", event.path, event.rows, event.size_bytes)
-                    self._core.committed(_report(event))
+                case PartReport():
+                    log.debug("part %s is committed: %d rows, %d bytes", event.path, event.rows, event.bytes)
+                    self._core.committed(event)
                 case PartsClosed(ticket):
                     self._core.closed(ticket, now)
                 case WriterFailed(error):
@@ -282,8 +282,3 @@ class Downloader:
         """Give back descriptors and connections."""
         self._transfers.close()
         os.close(self._wake_fd)
-
-
-def _report(event: PartCommitted) -> PartReport:
-    is_errors = event.kind == "errors"
-    return PartReport(event.batch_id, event.path, event.rows, is_errors, event.size_bytes, dict(event.kinds))

@@ -17,13 +17,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef, ErrorKind, Failure
 from ddmpi.errors import ConfigError, StorageError
 from ddmpi.io.folder import durable
 from ddmpi.io.folder.layout import Layout, parse_part_name
 from ddmpi.io.results import parts
 from ddmpi.io.results.outcomes import outcomes_of
-from ddmpi.io.results.parts import PartCommitted
 from ddmpi.io.results.schema import result_schema
 from ddmpi.io.results.writer import (
     PartsClosed,
@@ -68,7 +68,7 @@ def files_under(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
 
 
-def read_part(layout: Layout, part: PartCommitted) -> list[dict[str, object]]:
+def read_part(layout: Layout, part: PartReport) -> list[dict[str, object]]:
     table = pq.read_table(layout.root / part.path, partitioning=None)
     rows: list[dict[str, object]] = table.to_pylist()
     return rows
@@ -79,7 +79,7 @@ TICKETS = itertools.count(1)
 
 def wait_for_close(
     writer: ResultWriter, woken: threading.Event, batch_ids: Sequence[int] | None = None
-) -> list[PartCommitted]:
+) -> list[PartReport]:
     """Close parts; what is committed until they are durable, as the loop would gather it: woken by ``on_event``."""
     ticket = next(TICKETS)
     writer.close_parts(ticket, batch_ids)
@@ -115,8 +115,8 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
     assert name is not None
     assert (name.kind, name.epoch, name.rank) == ("successes", 3, 12)
     assert part.path.startswith("images/server_name=img.example.org%3A8080/partition_id=0/")
-    assert (part.batch_id, part.kind, part.rows, part.kinds) == (0, "successes", 1, {})
-    assert part.size_bytes == (layout.root / part.path).stat().st_size
+    assert (part.batch_id, part.is_errors, part.rows, part.kinds) == (0, False, 1, {})
+    assert part.bytes == (layout.root / part.path).stat().st_size
     digest = hashlib.sha256(body).hexdigest()
     (row,) = read_part(layout, part)
     assert row == {
@@ -163,7 +163,7 @@ def test_errors_are_stored_and_counted_by_kind(layout: Layout) -> None:
     writer.error(batch, 5, make_failure(), make_answer(5, b""), attempts=1)
     writer.stop()
     (part,) = committed(writer.events())
-    assert (part.kind, part.rows, part.kinds) == ("errors", 3, {"http_status": 2, "bad_url": 1})
+    assert (part.is_errors, part.rows, part.kinds) == (True, 3, {"http_status": 2, "bad_url": 1})
     assert part.path.startswith("errors/")
     first, second, _ = read_part(layout, part)
     assert first == {
@@ -224,12 +224,9 @@ def test_close_parts_closes_what_it_was_asked_for_and_says_when(layout: Layout) 
         writer.success(batch, 0, make_answer(0, b"x"))
         writer.error(batch, 1, make_failure(), None, attempts=1)
     found = wait_for_close(writer, woken, [2, 0])
-    assert [(part.batch_id, part.kind) for part in found] == [
-        *((0, "successes"), (0, "errors")),
-        *((2, "successes"), (2, "errors")),
-    ]
+    assert [(part.batch_id, part.is_errors) for part in found] == [(0, False), (0, True), (2, False), (2, True)]
     assert {path.relative_to(layout.root).as_posix() for path in files_under(layout.images)} == {
-        part.path for part in found if part.kind == "successes"
+        part.path for part in found if not part.is_errors
     }
     assert wait_for_close(writer, woken, [0, 2, 99]) == [], "nothing is open there any more"
     rest = wait_for_close(writer, woken)
@@ -249,7 +246,7 @@ def test_parts_close_at_their_size(layout: Layout, monkeypatch: pytest.MonkeyPat
     writer.stop()
     found = committed(writer.events())
     assert len(found) >= 4
-    assert all(part.size_bytes >= 30_000 for part in found[:-1])
+    assert all(part.bytes >= 30_000 for part in found[:-1])
     assert outcomes_of(layout, [part.path for part in found]).rows.tolist() == list(range(40))
     metadata = pq.ParquetFile(layout.root / found[0].path).metadata
     assert metadata.num_row_groups >= 2
@@ -347,7 +344,7 @@ def test_a_decode_failure_becomes_an_error(layout: Layout) -> None:
     writer.success(batch, 2, make_answer(2, b"no image"))
     writer.stop()
     assert writer.buffered_bytes == 0
-    successes, errors = sorted(committed(writer.events()), key=lambda part: part.kind, reverse=True)
+    successes, errors = sorted(committed(writer.events()), key=lambda part: part.is_errors)
     assert (successes.rows, errors.rows, errors.kinds) == (1, 2, {"decode": 2})
     (row,) = read_part(layout, successes)
     assert row["original_size"] == [100, 200]
@@ -367,10 +364,10 @@ def test_a_body_that_no_page_can_hold_becomes_an_error(layout: Layout, monkeypat
     writer.success(make_batch(), 0, make_answer(0, bytes(11)))
     writer.stop()
     (part,) = committed(writer.events())
-    assert (part.kind, part.kinds, writer.buffered_bytes) == ("errors", {"too_large": 1}, 0)
+    assert (part.is_errors, part.kinds, writer.buffered_bytes) == (True, {"too_large": 1}, 0)
 
 
-def run_with_fault(layout: Layout, batch_rows: int = 12) -> tuple[list[PartCommitted], list[WriterFailed], int]:
+def run_with_fault(layout: Layout, batch_rows: int = 12) -> tuple[list[PartReport], list[WriterFailed], int]:
     writer = open_writer(layout, part_bytes=9_000)
     batch = make_batch(rows=batch_rows)
     for row in range(batch_rows):
@@ -386,7 +383,7 @@ def run_with_fault(layout: Layout, batch_rows: int = 12) -> tuple[list[PartCommi
         assert events[-1] is failures[0], "a failure is the last event"
     else:
         assert PartsClosed(ticket) in events
-    return [event for event in events if isinstance(event, PartCommitted)], failures, writer.buffered_bytes
+    return [event for event in events if isinstance(event, PartReport)], failures, writer.buffered_bytes
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["one call fails", "the disk fails for good"])
