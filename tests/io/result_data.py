@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from ddmpi.config.config import parse
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
 from ddmpi.io.folder.fence import open_epoch
 from ddmpi.io.folder.layout import Layout, PartKind
+from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterEvent, WriterFailed
 
 FETCHED_AT = 1_700_000_000.25
@@ -107,19 +109,18 @@ def open_writer(
     on_event: Callable[[], None] = lambda: None,
 ) -> ResultWriter:
     open_epoch(layout, epoch)
-    return ResultWriter(
-        layout,
-        reader or Reader(),
-        epoch=epoch,
-        rank=rank,
-        hash_algorithm=hash_algorithm,
-        image_size=image_size,
-        threads=2,
-        keep_columns=keep_columns,
-        part_bytes=part_bytes,
-        buffer_bytes=buffer_bytes,
-        on_event=on_event,
+    config = parse({"path_to_input": "urls.txt", "path_to_output_folder": str(layout.root)}, "test")
+    # Not parsed: a config does not take every value that is tried here.
+    parameters = config.downloader_parameters.model_copy(
+        update={
+            "hash_algorithm": hash_algorithm,
+            "image_size": image_size,
+            "part_bytes": part_bytes,
+            "memory_budget_bytes": buffer_bytes,
+        }
     )
+    config = config.model_copy(update={"downloader_parameters": parameters, "keep_columns": tuple(keep_columns)})
+    return ResultWriter(ResultOptions(config, layout, reader or Reader(), epoch, rank, threads=2), on_event)
 
 
 def committed(events: Sequence[WriterEvent]) -> list[PartReport]:

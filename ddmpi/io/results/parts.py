@@ -20,11 +20,13 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
+from ddmpi.config.config import Config
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
 from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
+from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.rows import ResultRow, SuccessRow
 from ddmpi.io.results.schema import input_columns, result_table
 
@@ -44,6 +46,24 @@ class RowReader(Protocol):
     def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table: ...
 
 
+@dataclass(frozen=True)
+class ResultOptions:
+    """What one rank makes its results with."""
+
+    config: Config
+    layout: Layout
+    """The output folder; ``fence.open_epoch`` has made the epoch's temporary folder."""
+    reader: RowReader
+    """Gives the input columns of a batch."""
+    epoch: int
+    rank: int
+    """Goes into the names of the parts, as the epoch does."""
+    threads: int
+    """How many decode images and hash large bodies."""
+    publisher: Publisher | None = None
+    """Brings each part to an object store, too."""
+
+
 @dataclass(eq=False)
 class _Part:
     """One part under construction."""
@@ -60,34 +80,22 @@ class _Part:
 
 
 class Parts:
-    """All open parts of one rank.
+    """All open parts of one rank. Buffers beyond half of the memory budget are written, largest first, although their
+    row groups are small.
 
     Args:
-        held_limit_bytes: buffers beyond it are written, largest first, although their row groups are small.
         on_commit: told of each part that is durable.
         on_released: told of body bytes that left the memory for a file.
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        reader: RowReader,
-        *,
-        epoch: int,
-        rank: int,
-        keep_columns: Sequence[str],
-        part_bytes: int,
-        held_limit_bytes: int,
-        on_commit: Callable[[PartReport], None],
-        on_released: Callable[[int], None],
+        self, options: ResultOptions, on_commit: Callable[[PartReport], None], on_released: Callable[[int], None]
     ) -> None:
-        self._layout = layout
-        self._inputs = _InputCache(reader, input_columns(keep_columns))
-        self._epoch = epoch
-        self._rank = rank
-        self._keep_columns = tuple(keep_columns)
-        self._part_bytes = part_bytes
-        self._held_limit_bytes = held_limit_bytes
+        parameters = options.config.downloader_parameters
+        self._options = options
+        self._inputs = _InputCache(options.reader, input_columns(options.config.keep_columns))
+        self._part_bytes = parameters.part_bytes
+        self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
         self._on_released = on_released
         self._parts: dict[tuple[int, PartKind], _Part] = {}
@@ -167,7 +175,7 @@ class Parts:
 
     def _write(self, part: _Part) -> PartFile:
         inputs = self._inputs.read(part.batch)
-        table = result_table(part.kind, part.buffer, inputs, self._keep_columns, self._bodies)
+        table = result_table(part.kind, part.buffer, inputs, self._options.config.keep_columns, self._bodies)
         file = part.file or self._open(part, table.schema)
         file.write(table)
         released_bytes = part.body_bytes
@@ -181,15 +189,17 @@ class Parts:
     def _open(self, part: _Part, schema: pa.Schema) -> PartFile:
         # One count for all batches: no two parts of this run and rank meet, in whatever folder, without a memory
         # of all batches that came and went.
-        name = part_name(part.kind, self._epoch, self._rank, self._names_given)
+        epoch, layout = self._options.epoch, self._options.layout
+        name = part_name(part.kind, epoch, self._options.rank, self._names_given)
         self._names_given += 1
-        part.file = PartFile(self._layout.epoch_temporary(self._epoch) / name, schema)
+        part.file = PartFile(layout.epoch_temporary(epoch) / name, schema)
         self._files[name] = part
         return part.file
 
     def _commit(self, part: _Part) -> None:
         file = self._write(part) if part.buffer or part.file is None else part.file
-        folder = self._layout.parts_folder(part.kind, part.batch.server_name, part.batch.partition_id)
+        layout = self._options.layout
+        folder = layout.parts_folder(part.kind, part.batch.server_name, part.batch.partition_id)
         final = folder / file.name
         file.commit(final)
         del self._parts[part.batch.batch_id, part.kind]
@@ -197,7 +207,7 @@ class Parts:
         self._on_commit(
             PartReport(
                 batch_id=part.batch.batch_id,
-                path=self._layout.relative(final),
+                path=layout.relative(final),
                 rows=part.written_rows,
                 is_errors=part.kind == "errors",
                 bytes=file.size_bytes,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -34,10 +34,8 @@ import pyarrow as pa
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
 from ddmpi.errors import DdmpiError, StorageError
-from ddmpi.io.folder.layout import Layout
 from ddmpi.io.process import give_back_freed
-from ddmpi.io.results.parts import Parts, RowReader
-from ddmpi.io.results.publishing import Publisher
+from ddmpi.io.results.parts import Parts, ResultOptions
 from ddmpi.io.results.rows import ErrorRow, IntegrityCheck, ResultRow, RowMaker, SuccessRow, error_row, refused
 from ddmpi.io.store.uploads import Uploads
 
@@ -97,67 +95,31 @@ class ResultWriter:
     Rows wait until ``flush``, ``close_parts`` or ``stop``.
 
     Args:
-        layout: the output folder; ``durable.open_epoch`` has made the epoch's temporary folder.
-        reader: gives the input columns of a batch.
-        epoch, rank: go into the names of the parts.
-        hash_algorithm: a name for ``hashlib.new``.
-        image_size: longest side in pixels of stored images; 0 stores bodies as served.
-        threads: how many threads decode and hash.
-        keep_columns: input columns to carry into the results.
-        part_bytes: a part closes at this size.
-        buffer_bytes: the caller's budget for bodies; row groups are cut early beyond half of it.
         on_event: called from other threads when there is an event or memory was freed: wakes the loop.
-        integrity: what the input says of each file.
-        publisher: brings each part to an object store, too.
 
     Raises:
         SetupError: image_size > 0 without OpenCV.
         ValueError: an unknown hash algorithm.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        reader: RowReader,
-        *,
-        epoch: int,
-        rank: int,
-        hash_algorithm: str,
-        image_size: int,
-        threads: int,
-        keep_columns: Sequence[str],
-        part_bytes: int,
-        buffer_bytes: int,
-        on_event: Callable[[], None],
-        integrity: IntegrityCheck = IntegrityCheck(),  # noqa: B008  # it is frozen
-        publisher: Publisher | None = None,
-    ) -> None:
-        self._integrity = integrity
-        self._maker = RowMaker(hash_algorithm, image_size)
-        self._inline_bytes = 0 if image_size else INLINE_BYTES
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rows")
+    def __init__(self, options: ResultOptions, on_event: Callable[[], None]) -> None:
+        parameters, expected = options.config.downloader_parameters, options.config.expected
+        self._integrity = IntegrityCheck(expected.hash_column, expected.bytes_column)
+        self._maker = RowMaker(parameters.hash_algorithm, parameters.image_size)
+        self._inline_bytes = 0 if parameters.image_size else INLINE_BYTES
+        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="rows")
         self._on_event = on_event
         self._pending: list[_Request] = []
         self._requests: SimpleQueue[list[_Request]] = SimpleQueue()
         self._events: deque[WriterEvent] = deque()
-        self._publisher = publisher
+        self._publisher = options.publisher
         # Without a publisher it has no threads, and events pass at once.
         self._uploads: Uploads[WriterEvent] = Uploads(self._emit, self._on_failed_upload)
         # One writer each, the loop and the thread: the difference needs no lock.
         self._accepted_bytes = 0
         self._released_bytes = 0
         self._give_back_at = GIVE_BACK_BYTES
-        self._parts = Parts(
-            layout,
-            reader,
-            epoch=epoch,
-            rank=rank,
-            keep_columns=keep_columns,
-            part_bytes=part_bytes,
-            held_limit_bytes=buffer_bytes // 2,
-            on_commit=self._publish,
-            on_released=self._release,
-        )
+        self._parts = Parts(options, self._publish, self._release)
         # A daemon: an abort must not wait for a slow disk. An orderly end goes through stop().
         self._thread = threading.Thread(target=self._run, name="results", daemon=True)
         self._thread.start()

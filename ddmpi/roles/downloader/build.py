@@ -22,9 +22,10 @@ from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.easy_handle import TransferOptions
 from ddmpi.io.http.transfers import Transfers
+from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.publishing import make_publisher
 from ddmpi.io.urls.batch_reader import BatchReader
-from ddmpi.roles.downloader.downloader import Downloader, Tools
+from ddmpi.roles.downloader.downloader import Downloader
 
 RESERVED_DESCRIPTORS = 256
 """Open files that are not connections: parts, urls files, MPI, logs."""
@@ -47,21 +48,16 @@ def make_downloader(
     missing, too few files may be open, or ``check_authorities``."""
     check_authorities(config)
     connections = _connections(config.downloader_parameters.connections_per_rank)
-    tools = Tools(
-        config=config,
-        layout=layout,
-        reader=BatchReader(layout.urls),
-        frontier=_frontier_config(config, connections),
-        transfers=Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
-        epoch=epoch,
-        rank=rank,
-        cores=cores,
-        send=send,
+    publisher = make_publisher(layout, config.publish.to, epoch)
+    return Downloader(
+        ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
+        _frontier_config(config, connections),
+        Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
+        send,
         rng=random.Random(f"{epoch} {rank}"),
         report_interval_s=report_interval_s,
-        publisher=make_publisher(layout, config.publish.to, epoch),
+        now=now,
     )
-    return Downloader(tools, now)
 
 
 def check_libraries() -> None:

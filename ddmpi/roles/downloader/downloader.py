@@ -11,9 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-from ddmpi.config.config import Config
 from ddmpi.core.frontier import interface as do
 from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
@@ -21,13 +19,10 @@ from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
-from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.connections import GroupConnections
 from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.process import resident_bytes
-from ddmpi.io.results.parts import RowReader
-from ddmpi.io.results.publishing import Publisher
-from ddmpi.io.results.rows import IntegrityCheck
+from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterFailed
 from ddmpi.io.urls.loader import Loaded, Loader
 from ddmpi.roles.downloader.notes import DebugLog, ServerNotes
@@ -43,61 +38,35 @@ RESTRAIN_SHARE_S = 1e-5
 """More of that per body in flight, so that many of them do not take all of the time."""
 
 
-@dataclass(frozen=True)
-class Tools:
-    """What a downloader works with, made by ``build`` from the config."""
-
-    config: Config
-    layout: Layout
-    reader: RowReader
-    frontier: FrontierConfig
-    transfers: Transfers
-    epoch: int
-    rank: int
-    cores: int
-    """Threads that decode images and hash large files."""
-    send: Callable[[ToCoordinator], None]
-    rng: random.Random
-    report_interval_s: float
-    publisher: Publisher | None = None
-
-
 class Downloader:
     """One downloading rank. ``handle`` takes a message, ``step`` does what is due, ``wait`` waits for more."""
 
-    def __init__(self, tools: Tools, now: float) -> None:
-        parameters = tools.config.downloader_parameters
-        self._send = tools.send
-        self._transfers = tools.transfers
-        self._connections = GroupConnections(
-            tools.frontier.group_of, tools.transfers.connections, tools.transfers.keep_idle
-        )
+    def __init__(
+        self,
+        results: ResultOptions,
+        frontier: FrontierConfig,
+        transfers: Transfers,
+        send: Callable[[ToCoordinator], None],
+        *,
+        rng: random.Random,
+        report_interval_s: float,
+        now: float,
+    ) -> None:
+        self._send = send
+        self._transfers = transfers
+        self._connections = GroupConnections(frontier.group_of, transfers.connections, transfers.keep_idle)
         self._core = RankCore(
-            tools.frontier,
-            MemoryBudget(parameters.memory_budget_bytes),
-            tools.transfers.connections.count,
-            rng=tools.rng,
+            frontier,
+            MemoryBudget(results.config.downloader_parameters.memory_budget_bytes),
+            transfers.connections.count,
+            rng=rng,
             now=now,
-            report_interval_s=tools.report_interval_s,
+            report_interval_s=report_interval_s,
         )
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._transfers.watch(self._wake_fd, self._on_wake)
-        self._loader = Loader(tools.layout, tools.reader, tools.epoch, self._wake)
-        self._writer = ResultWriter(
-            tools.layout,
-            tools.reader,
-            epoch=tools.epoch,
-            rank=tools.rank,
-            hash_algorithm=parameters.hash_algorithm,
-            image_size=parameters.image_size,
-            threads=tools.cores,
-            keep_columns=tools.config.keep_columns,
-            part_bytes=parameters.part_bytes,
-            buffer_bytes=parameters.memory_budget_bytes,
-            on_event=self._wake,
-            integrity=IntegrityCheck(tools.config.expected.hash_column, tools.config.expected.bytes_column),
-            publisher=tools.publisher,
-        )
+        self._loader = Loader(results.layout, results.reader, results.epoch, self._wake)
+        self._writer = ResultWriter(results, self._wake)
         self._notes = ServerNotes(now)
         self._debug = DebugLog() if notes_log.isEnabledFor(logging.DEBUG) else None
         self._restrain_at = now
