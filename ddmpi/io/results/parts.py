@@ -93,7 +93,7 @@ class Parts:
     ) -> None:
         parameters = options.config.downloader_parameters
         self._options = options
-        self._inputs = _InputCache(options.reader, input_columns(options.config.keep_columns))
+        self.inputs = _InputCache(options.reader, input_columns(options.config.keep_columns))
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
@@ -123,10 +123,6 @@ class Parts:
             self._write_row_group(part)
         elif self._held_bytes > self._held_limit_bytes:
             self._relieve_memory()
-
-    def inputs(self, batch: BatchRef) -> pa.Table:
-        """Return the input rows of a batch of which results come in; raises what ``add`` raises."""
-        return self._inputs.read(batch)
 
     def close(self, batch_ids: Iterable[int] | None) -> None:
         """Commit the open parts of these batches, or all; raises what ``add`` raises."""
@@ -174,7 +170,7 @@ class Parts:
             self._commit(next(iter(self._files.values())))
 
     def _write(self, part: _Part) -> PartFile:
-        inputs = self._inputs.read(part.batch)
+        inputs = self.inputs.read(part.batch)
         table = result_table(part.kind, part.buffer, inputs, self._options.config.keep_columns, self._bodies)
         file = part.file or self._open(part, table.schema)
         file.write(table)
@@ -226,6 +222,7 @@ class _InputCache:
         self._size_bytes = 0
 
     def read(self, batch: BatchRef) -> pa.Table:
+        """Return the input rows of a batch of which results come in; raises what ``Parts.add`` raises."""
         table = self._tables.pop(batch.batch_id, None)
         if table is None:
             table = self._reader.read(batch, self._columns)

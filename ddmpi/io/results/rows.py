@@ -12,6 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from ddmpi.config.sections import Expected
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.io.results.images import DecodeError, header_size, make_shrink
 
@@ -100,32 +101,22 @@ def error_row(row: int, failure: Failure, answer: Answer | None, attempts: int) 
     return ErrorRow(row, failure, attempts, answer.final_url, answer.fetched_at)
 
 
-@dataclass(frozen=True)
-class IntegrityCheck:
-    """Compare files with the hash and the size that the table promises for them. Both are kept columns, named here
-    (None: the table has none); a row without a value promises nothing. The hash is hexadecimal text."""
+def objection(expected: Expected, inputs: pa.Table, made: SuccessRow) -> str:
+    """Compare a file with the hash and the size that the table promises for it: say what is not as promised; "" if all
+    is. A row without a value promises nothing. The hash is hexadecimal text.
 
-    hash_column: str | None = None
-    bytes_column: str | None = None
+    Args:
+        inputs: the batch's input rows, with the kept columns.
+    """
+    size = _promised(inputs, expected.bytes_column, made.row)
+    if size and size != str(made.original_bytes):
+        return f"{made.original_bytes} bytes, the table says {size[:20]}"
+    digest = _promised(inputs, expected.hash_column, made.row)
+    if digest and digest.lower() != made.hashsum_original:
+        return f"the hash is {made.hashsum_original}, the table says {digest[:128]}"
+    return ""
 
-    def __bool__(self) -> bool:
-        return bool(self.hash_column or self.bytes_column)
 
-    def objection(self, inputs: pa.Table, made: SuccessRow) -> str:
-        """Say what is not as promised; "" if all is.
-
-        Args:
-            inputs: the batch's input rows, with the kept columns.
-        """
-        size = self._promised(inputs, self.bytes_column, made.row)
-        if size and size != str(made.original_bytes):
-            return f"{made.original_bytes} bytes, the table says {size[:20]}"
-        digest = self._promised(inputs, self.hash_column, made.row)
-        if digest and digest.lower() != made.hashsum_original:
-            return f"the hash is {made.hashsum_original}, the table says {digest[:128]}"
-        return ""
-
-    @staticmethod
-    def _promised(inputs: pa.Table, column: str | None, row: int) -> str:
-        value = None if column is None else inputs.column(column)[row].as_py()
-        return "" if value is None else str(value).strip()
+def _promised(inputs: pa.Table, column: str | None, row: int) -> str:
+    value = None if column is None else inputs.column(column)[row].as_py()
+    return "" if value is None else str(value).strip()

@@ -36,7 +36,7 @@ from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.process import give_back_freed
 from ddmpi.io.results.parts import Parts, ResultOptions
-from ddmpi.io.results.rows import ErrorRow, IntegrityCheck, ResultRow, RowMaker, SuccessRow, error_row, refused
+from ddmpi.io.results.rows import ErrorRow, ResultRow, RowMaker, SuccessRow, error_row, objection, refused
 from ddmpi.io.store.uploads import Uploads
 
 INLINE_BYTES: Final = 128 << 10
@@ -104,7 +104,7 @@ class ResultWriter:
 
     def __init__(self, options: ResultOptions, on_event: Callable[[], None]) -> None:
         parameters, expected = options.config.downloader_parameters, options.config.expected
-        self._integrity = IntegrityCheck(expected.hash_column, expected.bytes_column)
+        self._expected = expected if expected.columns else None
         self._maker = RowMaker(parameters.hash_algorithm, parameters.image_size)
         self._inline_bytes = 0 if parameters.image_size else INLINE_BYTES
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="rows")
@@ -215,10 +215,10 @@ class ResultWriter:
                 raise TypeError(f"unknown request {request!r}")
 
     def _add_success(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
-        if self._integrity and isinstance(made, SuccessRow):
-            objection = self._integrity.objection(self._parts.inputs(batch), made)
-            if objection:
-                made = refused(made.row, made.answer, ErrorKind.HASH_MISMATCH, objection)
+        if self._expected is not None and isinstance(made, SuccessRow):
+            told = objection(self._expected, self._parts.inputs.read(batch), made)
+            if told:
+                made = refused(made.row, made.answer, ErrorKind.HASH_MISMATCH, told)
         kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0
         if kept_bytes != body_bytes:
             # From here on the parts count what they hold, which is not what was served.

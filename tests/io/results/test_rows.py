@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.config.config import parse
+from ddmpi.config.sections import Expected
 from ddmpi.core.records import Answer
 from ddmpi.errors import ConfigError
-from ddmpi.io.results.rows import IntegrityCheck, SuccessRow
+from ddmpi.io.results.rows import SuccessRow, objection
 from tests.fleet.images import body_of
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
@@ -73,7 +74,7 @@ def test_what_is_compared(digest: str | None, size: int | str | None, *, is_obje
     sizes: list[Any] = [size]
     inputs = pa.table({"hash": pa.array([digest], pa.string()), "size": pa.array(sizes)})
     row = SuccessRow(0, cast("Answer", SimpleNamespace()), b"xyz", "abc", None, 3, None, None)
-    assert bool(IntegrityCheck("hash", "size").objection(inputs, row)) is is_objected
+    assert bool(objection(Expected(hash_column="hash", bytes_column="size"), inputs, row)) is is_objected
 
 
 def test_expected_columns_have_to_be_kept() -> None:
