@@ -36,7 +36,7 @@ from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.process import give_back_freed
 from ddmpi.io.results.parts import Parts, ResultOptions
-from ddmpi.io.results.rows import ErrorRow, ResultRow, RowMaker, SuccessRow, error_row, objection, refused
+from ddmpi.io.results.rows import ResultRow, RowMaker, SuccessRow, error_row, objection, refused
 from ddmpi.io.store.uploads import Uploads
 
 INLINE_BYTES: Final = 128 << 10
@@ -63,16 +63,10 @@ WriterEvent = PartReport | PartsClosed | WriterFailed
 
 
 @dataclass(slots=True, eq=False)
-class _Success:
+class _Row:
     batch: BatchRef
     made: ResultRow | Future[ResultRow]
     body_bytes: int
-
-
-@dataclass(slots=True, eq=False)
-class _Error:
-    batch: BatchRef
-    row: ErrorRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +80,7 @@ class _Plain(Enum):
     STOP = auto()
 
 
-_Request = _Success | _Error | _Close | _Plain
+_Request = _Row | _Close | _Plain
 
 
 class ResultWriter:
@@ -139,11 +133,11 @@ class ResultWriter:
             made = self._maker.row(row, answer)
         else:
             made = self._pool.submit(self._maker.row, row, answer)
-        self._pending.append(_Success(batch, made, size_bytes))
+        self._pending.append(_Row(batch, made, size_bytes))
 
     def error(self, batch: BatchRef, row: int, failure: Failure, answer: Answer | None, attempts: int) -> None:
         """Store that the row ``row`` of ``batch`` is given up after ``attempts`` requests (0: the URL was refused)."""
-        self._pending.append(_Error(batch, error_row(row, failure, answer, attempts)))
+        self._pending.append(_Row(batch, error_row(row, failure, answer, attempts), 0))
 
     def close_parts(self, ticket: int, batch_ids: Iterable[int] | None = None) -> None:
         """Commit the open parts of these batches (None: of all); ``PartsClosed`` with the ticket follows."""
@@ -180,10 +174,11 @@ class ResultWriter:
                 # Not in a list that is walked through: it would keep bodies that have been written.
                 request = requests.popleft()
                 stopped = request is _Plain.STOP
-                if failed:
-                    self._drop(request)
-                else:
+                if not failed:
                     failed = not self._try(request)
+                elif isinstance(request, _Row):
+                    # ``buffered_bytes`` stays true after a failure, until the loop has seen it and stops.
+                    self._release(request.body_bytes)
         self._pool.shutdown(wait=False)
         self._uploads.close()
 
@@ -199,10 +194,8 @@ class ResultWriter:
     def _handle(self, request: _Request) -> None:
         self._uploads.check()
         match request:
-            case _Success(batch, made, body_bytes):
-                self._add_success(batch, made.result() if isinstance(made, Future) else made, body_bytes)
-            case _Error(batch, row):
-                self._parts.add(batch, row)
+            case _Row(batch, made, body_bytes):
+                self._add(batch, made.result() if isinstance(made, Future) else made, body_bytes)
             case _Close(batch_ids, ticket):
                 self._parts.close(batch_ids)
                 self._uploads.add(PartsClosed(ticket))
@@ -214,7 +207,7 @@ class ResultWriter:
             case _:
                 raise TypeError(f"unknown request {request!r}")
 
-    def _add_success(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
+    def _add(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
         if self._expected is not None and isinstance(made, SuccessRow):
             told = objection(self._expected, self._parts.inputs.read(batch), made)
             if told:
@@ -224,11 +217,6 @@ class ResultWriter:
             # From here on the parts count what they hold, which is not what was served.
             self._release(body_bytes - kept_bytes)
         self._parts.add(batch, made)
-
-    def _drop(self, request: _Request) -> None:
-        """Keep ``buffered_bytes`` true after a failure, until the loop has seen it and stops."""
-        if isinstance(request, _Success):
-            self._release(request.body_bytes)
 
     def _publish(self, event: PartReport) -> None:
         publisher = self._publisher
