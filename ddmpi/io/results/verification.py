@@ -7,15 +7,15 @@ of earlier epochs: such a row was fetched again. Anything else is a fault and is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import BatchRef
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout, PartName, part_of
@@ -27,6 +27,8 @@ from ddmpi.io.results.schema import ROW_NUMBER
 
 Objects: TypeAlias = "Mapping[str, int]"
 """Objects of a store and their bytes, by the paths of the parts that they are."""
+_PartRows: TypeAlias = "tuple[PartName, IntArray]"
+"""A part, and the numbers of the rows whose outcomes it has."""
 
 
 @dataclass(frozen=True)
@@ -74,41 +76,23 @@ def check_batch(
     rehash: str | None = None,
     objects: Objects | None = None,
 ) -> BatchCheck:
-    """Call ``verify_batch`` for a batch of the urls folder, of which ``ignored_rows`` rows are on ignored servers.
-
-    Raises:
-        StorageError: see there.
-        OutputError: the urls folder cannot be read.
-    """
-    rows = reader.read(batch, ["row_number", "server_name"] if batch.ignored else ["row_number"])
-    numbers = rows.column("row_number").to_numpy()
-    ignored = numbers if ignored_rows else numbers[:0]
-    if batch.ignored:
-        ignored = numbers[is_on(rows.column("server_name"), batch.ignored)]
-    return verify_batch(layout, batch, numbers, ignored=ignored, rehash=rehash, objects=objects)
-
-
-def verify_batch(
-    layout: Layout,
-    batch: BatchRef,
-    row_numbers: npt.NDArray[np.int64],
-    *,
-    ignored: npt.NDArray[np.int64] | None = None,
-    rehash: str | None = None,
-    objects: Objects | None = None,
-) -> BatchCheck:
-    """Check one batch.
+    """Check one batch of the urls folder.
 
     Args:
-        row_numbers: the batch's rows of the input.
-        ignored: those of them that are on ignored servers.
+        ignored_rows: how many of its rows are on ignored servers.
         rehash: a hash algorithm: read everything, check Parquet's page checksums and the images' digests.
         objects: what the store of a published dataset has; each part must be there with all of its bytes.
 
     Raises:
         StorageError: a folder cannot be listed, or the marker cannot be read.
+        OutputError: the urls folder cannot be read.
     """
-    outcomes = _Outcomes()
+    inputs = reader.read(batch, [ROW_NUMBER, "server_name"] if batch.ignored else [ROW_NUMBER])
+    numbers = inputs.column(ROW_NUMBER).to_numpy()
+    ignored = numbers if ignored_rows else numbers[:0]
+    if batch.ignored:
+        ignored = numbers[is_on(inputs.column("server_name"), batch.ignored)]
+    outcomes: list[_PartRows] = []
     unreadable: list[str] = []
     damaged: list[str] = []
     for path in parts_of(layout, batch):
@@ -117,24 +101,23 @@ def verify_batch(
             problem = _unpublished(layout, path, objects)
         if problem:
             unreadable.append(f"{path}: {problem}")
-    tally = outcomes.tally(row_numbers)
-    left_out = 0 if ignored is None else outcomes.count_missing(ignored)
-    rows = int(row_numbers.size)
+    tally = _tally(outcomes, numbers)
+    left_out = int(np.count_nonzero(~np.isin(ignored, _all_rows(outcomes))))
     return BatchCheck(
         **asdict(tally),
-        rows=rows,
-        pending=rows - tally.successes - tally.errors - left_out,
+        rows=batch.rows,
+        pending=batch.rows - tally.successes - tally.errors - left_out,
         ignored=left_out,
         unreadable=unreadable,
         damaged=damaged,
-        marker=_marker_problem(layout, batch, tally, rows),
+        marker=_marker_problem(layout, batch, tally),
     )
 
 
-def _read_part(layout: Layout, path: str, outcomes: _Outcomes, damaged: list[str], rehash: str | None) -> str:
+def _read_part(layout: Layout, path: str, outcomes: list[_PartRows], damaged: list[str], rehash: str | None) -> str:
     """Add what a part says; returns why it cannot be read, or ""."""
     try:
-        outcomes.add(part_of(path), _row_numbers(layout, path))
+        outcomes.append((part_of(path), _row_numbers(layout, path)))
         if rehash is not None:
             damaged.extend(_damaged_rows(layout, path, rehash))
     except (OSError, pa.ArrowException, KeyError, StorageError) as error:
@@ -150,46 +133,34 @@ def _unpublished(layout: Layout, path: str, objects: Objects) -> str:
     return "" if found == expected else f"has {found} bytes in the store, not {expected}"
 
 
-class _Outcomes:
-    """All outcomes found for one batch, as columns: 10,000 rows are no reason for Python objects."""
-
-    def __init__(self) -> None:
-        self._rows: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-        self._epochs: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-        self._are_successes: list[npt.NDArray[np.bool_]] = [np.empty(0, np.bool_)]
-
-    def add(self, part: PartName, rows: npt.NDArray[np.int64]) -> None:
-        self._rows.append(rows)
-        self._epochs.append(np.full(rows.size, part.epoch, np.int64))
-        self._are_successes.append(np.full(rows.size, part.kind == "successes", np.bool_))
-
-    def count_missing(self, rows: npt.NDArray[np.int64]) -> int:
-        """Return how many of these rows have no outcome."""
-        return int(np.count_nonzero(~np.isin(rows, np.concatenate(self._rows))))
-
-    def tally(self, expected_rows: npt.NDArray[np.int64]) -> _Tally:
-        rows = np.concatenate(self._rows)
-        epochs = np.concatenate(self._epochs)
-        are_successes = np.concatenate(self._are_successes)
-        known = np.isin(rows, expected_rows)
-        unknown = int(np.count_nonzero(~known))
-        order = np.lexsort((are_successes[known], epochs[known], rows[known]))
-        rows, epochs, are_successes = rows[known][order], epochs[known][order], are_successes[known][order]
-        # Sorted by row, then epoch: the newest outcome of a row stands last in its run.
-        is_newest = np.append(rows[1:] != rows[:-1], np.ones(min(rows.size, 1), np.bool_))
-        newest_of = np.searchsorted(rows, rows, side="right") - 1
-        is_legitimate = is_newest | (~are_successes & (epochs < epochs[newest_of]))
-        successes = int(np.count_nonzero(is_newest & are_successes))
-        return _Tally(
-            successes=successes,
-            errors=int(np.count_nonzero(is_newest)) - successes,
-            superseded=int(np.count_nonzero(is_legitimate & ~is_newest)),
-            doubled=int(np.unique(rows[~is_legitimate]).size),
-            unknown=unknown,
-        )
+def _all_rows(outcomes: Sequence[_PartRows]) -> IntArray:
+    return np.concatenate([np.empty(0, np.int64), *(rows for _, rows in outcomes)])
 
 
-def _row_numbers(layout: Layout, path: str) -> npt.NDArray[np.int64]:
+def _tally(outcomes: Sequence[_PartRows], expected_rows: IntArray) -> _Tally:
+    """Return what the outcomes of one batch come to, as columns: 10,000 rows are no reason for Python objects."""
+    rows, counts = _all_rows(outcomes), [part_rows.size for _, part_rows in outcomes]
+    epochs = np.repeat([part.epoch for part, _ in outcomes], counts)
+    are_successes = np.repeat([part.kind == "successes" for part, _ in outcomes], counts).astype(np.bool_)
+    known = np.isin(rows, expected_rows)
+    unknown = int(np.count_nonzero(~known))
+    order = np.lexsort((are_successes[known], epochs[known], rows[known]))
+    rows, epochs, are_successes = rows[known][order], epochs[known][order], are_successes[known][order]
+    # Sorted by row, then epoch: the newest outcome of a row stands last in its run.
+    is_newest = np.append(rows[1:] != rows[:-1], np.ones(min(rows.size, 1), np.bool_))
+    newest_of = np.searchsorted(rows, rows, side="right") - 1
+    is_legitimate = is_newest | (~are_successes & (epochs < epochs[newest_of]))
+    successes = int(np.count_nonzero(is_newest & are_successes))
+    return _Tally(
+        successes=successes,
+        errors=int(np.count_nonzero(is_newest)) - successes,
+        superseded=int(np.count_nonzero(is_legitimate & ~is_newest)),
+        doubled=int(np.unique(rows[~is_legitimate]).size),
+        unknown=unknown,
+    )
+
+
+def _row_numbers(layout: Layout, path: str) -> IntArray:
     with pq.ParquetFile(layout.root / path) as file:
         return file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy()
 
@@ -211,13 +182,13 @@ def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
             yield row.as_py()
 
 
-def _marker_problem(layout: Layout, batch: BatchRef, tally: _Tally, rows: int) -> str:
+def _marker_problem(layout: Layout, batch: BatchRef, tally: _Tally) -> str:
     marked = read_completed(layout, batch)
     if marked is None:
         path = layout.completed(batch.server_name, batch.partition_id)
         return "the marker cannot be read" if path.exists() else ""
     said = (marked.rows + marked.ignored, marked.successes, marked.errors)
-    found = (rows, tally.successes, tally.errors)
+    found = (batch.rows, tally.successes, tally.errors)
     if said == found:
         return ""
     return f"the marker says rows, successes, errors = {said}, the parts say {found}"

@@ -20,10 +20,10 @@ from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.results import publishing
 from ddmpi.io.results.dataset import current_outcomes
 from ddmpi.io.results.publishing import Publisher, claim, is_thin, object_bytes
-from ddmpi.io.results.verification import verify_batch
+from ddmpi.io.results.verification import check_batch
 from ddmpi.io.store.part_store import PartStore
 from ddmpi.io.store.uploads import Uploads
-from tests.io.result_data import make_batch, row_numbers, write_outcomes
+from tests.io.result_data import Reader, make_batch, write_outcomes
 
 BATCH = make_batch(rows=10)
 URI = "s3://bucket/set"
@@ -118,17 +118,17 @@ def test_readers_find_the_images_where_they_are(layout: Layout, store: PartStore
 
 def test_verification_compares_with_the_store(layout: Layout, store: PartStore) -> None:
     parts = written(layout)
-    numbers = row_numbers(BATCH)
-    assert verify_batch(layout, BATCH, numbers, objects={}).unreadable[0].endswith("yet: start the job again")
+    reader = Reader()
+    assert check_batch(layout, reader, BATCH, 0, objects={}).unreadable[0].endswith("yet: start the job again")
     Publisher(layout, store, 1).settle(parts)
     objects = {name: store.size(name) or 0 for name in parts}
-    check = verify_batch(layout, BATCH, numbers, rehash="sha256", objects=objects)
+    check = check_batch(layout, reader, BATCH, 0, rehash="sha256", objects=objects)
     assert (check.ok, check.successes, check.errors) == (True, 7, 3)
-    found = verify_batch(layout, BATCH, numbers, objects={parts[1]: 1}).unreadable
+    found = check_batch(layout, reader, BATCH, 0, objects={parts[1]: 1}).unreadable
     assert found[0] == f"{parts[0]}: is not in the store"
     assert found[1].startswith(f"{parts[1]}: has 1 bytes in the store, not ")
     Path(store.path(parts[0])).unlink()
-    assert "cannot read s3://bucket/set" in verify_batch(layout, BATCH, numbers, rehash="sha256").unreadable[0]
+    assert "cannot read s3://bucket/set" in check_batch(layout, reader, BATCH, 0, rehash="sha256").unreadable[0]
 
 
 def test_a_prefix_belongs_to_one_folder(layout: Layout, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ddmpi.io.folder.layout import Layout, PartKind, PartName, part_name
 from ddmpi.io.folder.markers import Marker, write_completed
-from ddmpi.io.results.verification import BatchCheck, _Outcomes, verify_batch
+from ddmpi.io.results.verification import BatchCheck, _tally, check_batch
 from tests.io.result_data import (
+    Reader,
     committed,
     make_answer,
     make_batch,
@@ -33,7 +34,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def check(layout: Layout, rehash: str | None = None) -> BatchCheck:
-    result = verify_batch(layout, BATCH, row_numbers(BATCH), rehash=rehash)
+    result = check_batch(layout, Reader(), BATCH, 0, rehash=rehash)
     assert result.rows == 10
     assert result.rows == result.successes + result.errors + result.pending
     return result
@@ -191,10 +192,8 @@ OUTCOMES = st.lists(
 
 @given(OUTCOMES)
 def test_the_tally_equals_its_definition(found: list[tuple[int, int, PartKind]]) -> None:
-    outcomes = _Outcomes()
-    for row, epoch, kind in found:
-        outcomes.add(PartName(kind, epoch, 0, 0), np.array([row], np.int64))
-    tally = outcomes.tally(np.arange(5, dtype=np.int64))  # rows 5 and 6 are unknown
+    outcomes = [(PartName(kind, epoch, 0, 0), np.array([row], np.int64)) for row, epoch, kind in found]
+    tally = _tally(outcomes, np.arange(5, dtype=np.int64))  # rows 5 and 6 are unknown
     successes = errors = superseded = doubled = 0
     for row in range(5):
         of_row = sorted((epoch, kind == "successes") for r, epoch, kind in found if r == row)
