@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, get_args
 
 Target = Literal["webdataset", "files", "parquet"]
 SHARD_BYTES: Final = 256 << 20
@@ -53,14 +53,11 @@ def parse_order(argv: Sequence[str]) -> Order:
     parser.add_argument("--check", action="store_true", help="leave out what its digest or a decoder finds damaged")
     parser.add_argument("--resize", type=_count, default=0, metavar="PX", help="longest side; encodes all images again")
     parser.add_argument("--shard-bytes", type=_count, default=SHARD_BYTES, metavar="N", help="source bytes per shard")
-    given = parser.parse_args(argv)
-    if given.max_bytes and given.max_bytes < given.min_bytes:
+    given = vars(parser.parse_args(argv))
+    order = Order(given.pop("results"), given.pop("target"), Options(**given))
+    if order.options.max_bytes and order.options.max_bytes < order.options.min_bytes:
         parser.error("--max-bytes is below --min-bytes")
-    options = Options(
-        cast("Target", given.to), given.min_side, given.min_bytes, given.max_bytes, given.unique, given.check,
-        given.resize, given.shard_bytes,
-    )  # fmt: skip
-    return Order(given.results, given.target, options)
+    return order
 
 
 def _count(text: str) -> int:
