@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -77,25 +77,24 @@ def suffix_of(body: bytes) -> str:
 
 
 def described(rows: pa.Table, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """Return the rows as JSON takes them, with what a new image changes."""
-    found = [{name: _plain(value) for name, value in row.items()} for row in rows.to_pylist()]
+    """Return the rows with what a new image changes."""
+    found: list[dict[str, Any]] = rows.to_pylist()
     for row, picture in zip(found, pictures, strict=True):
         if picture.digest is not None and picture.resized_size is not None:
             row.update(hashsum_resized=picture.digest, resized_size=list(picture.resized_size))
     return found
 
 
-def _plain(value: object) -> object:
+def _json(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no notation for."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, datetime):
         return value.isoformat()
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
     return str(value)  # a kept column's date, decimal or the like
 
 
@@ -110,7 +109,7 @@ class _TarShard:
     def add(self, rows: pa.Table, pictures: Sequence[Picture]) -> None:
         for row, picture in zip(described(rows, pictures), pictures, strict=True):
             name = sample_name(row[ROW_NUMBER])
-            self._append(f"{name}.json", json.dumps(row, ensure_ascii=False).encode())
+            self._append(f"{name}.json", _json(row).encode())
             self._append(f"{name}.{suffix_of(picture.body)}", picture.body)
 
     def commit(self) -> None:
@@ -132,18 +131,18 @@ class _FilesShard:
     def __init__(self, temporary: Path, final: Path) -> None:
         self._folder, self._final = temporary, final
         make_folders(temporary)
-        self._written: list[Path] = []
         self._lines: list[str] = []
 
     def add(self, rows: pa.Table, pictures: Sequence[Picture]) -> None:
         for row, picture in zip(described(rows, pictures), pictures, strict=True):
             name = f"{sample_name(row[ROW_NUMBER])}.{suffix_of(picture.body)}"
-            self._write(name, picture.body)
-            self._lines.append(json.dumps({"file_name": name, **row}, ensure_ascii=False))
+            (self._folder / name).write_bytes(picture.body)
+            self._lines.append(_json({"file_name": name, **row}))
 
     def commit(self) -> None:
-        self._write("metadata.jsonl", "".join(f"{line}\n" for line in self._lines).encode())
-        for path in self._written:  # all at the end: the disk was busy with the first ones meanwhile
+        lines = "".join(f"{line}\n" for line in self._lines)
+        (self._folder / "metadata.jsonl").write_bytes(lines.encode())
+        for path in self._folder.iterdir():  # all at the end: the disk was busy with the first ones meanwhile
             fsync_path(path)
         if self._final.exists():  # whole, but a kill came before its counts were written
             shutil.rmtree(self._final)
@@ -151,11 +150,6 @@ class _FilesShard:
 
     def discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _write(self, name: str, data: bytes) -> None:
-        path = self._folder / name
-        path.write_bytes(data)
-        self._written.append(path)
 
 
 class _ParquetShard:
