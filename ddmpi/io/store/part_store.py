@@ -36,15 +36,11 @@ class PartStore:
     StorageError, with the object and the store's reason."""
 
     def __init__(self, files: pyarrow.fs.FileSystem, base: str, place: str) -> None:
-        self._files = files
+        self.files = files
+        """For readers, too; ``path`` gives the names in it."""
         self._base = base.rstrip("/")
         self.place = place
         """The URI without options, for messages."""
-
-    @property
-    def files(self) -> pyarrow.fs.FileSystem:
-        """For readers; ``path`` gives the names in it."""
-        return self._files
 
     def path(self, name: str) -> str:
         """Return ``name`` as the file system calls it."""
@@ -59,7 +55,7 @@ class PartStore:
                 raise OSError(f"the object has {found} of {size_bytes} bytes")
 
     def _upload(self, name: str, file: IO[bytes], size_bytes: int) -> None:
-        stream = self._files.open_output_stream(self.path(name))
+        stream = self.files.open_output_stream(self.path(name))
         try:
             shutil.copyfileobj(file, cast("IO[bytes]", stream), _CHUNK_BYTES)
         except BaseException:
@@ -74,24 +70,24 @@ class PartStore:
             stream.close()
         with contextlib.suppress(*STORE_ERRORS, StorageError):
             if self.size(name) not in {None, size_bytes}:
-                self._files.delete_file(self.path(name))
+                self.files.delete_file(self.path(name))
 
     def open(self, name: str) -> pa.NativeFile:
         """Open the object for reading at any place."""
         with self._named("cannot read", name):
-            return self._files.open_input_file(self.path(name))
+            return self.files.open_input_file(self.path(name))
 
     def size(self, name: str) -> int | None:
         """Return bytes of an object; None where there is none."""
         with self._named("cannot ask for", name):
-            found = self._files.get_file_info(self.path(name))
+            found = self.files.get_file_info(self.path(name))
             return int(found.size) if found.type is pyarrow.fs.FileType.File else None
 
     def sizes(self, tree: str) -> dict[str, int]:
         """Return all objects below ``tree`` and their bytes."""
         with self._named("cannot list", tree):
             selector = pyarrow.fs.FileSelector(self.path(tree), recursive=True, allow_not_found=True)
-            found: list[Any] = self._files.get_file_info(selector)
+            found: list[Any] = self.files.get_file_info(selector)
             files = [info for info in found if info.type is pyarrow.fs.FileType.File]
             return {info.path[len(self._base) + 1 :]: int(info.size) for info in files}
 
@@ -99,18 +95,18 @@ class PartStore:
         """Delete all objects below ``tree``."""
         if self.sizes(tree):
             with self._named("cannot delete", tree):
-                self._files.delete_dir(self.path(tree))
+                self.files.delete_dir(self.path(tree))
 
     def owner(self) -> str | None:
         """Return whose the prefix is; None where no run has said so."""
         if self.size(_OWNER_NAME) is None:
             return None
-        with self._named("cannot read", _OWNER_NAME), self._files.open_input_stream(self.path(_OWNER_NAME)) as stream:
+        with self._named("cannot read", _OWNER_NAME), self.files.open_input_stream(self.path(_OWNER_NAME)) as stream:
             return stream.read(_OWNER_MAX_BYTES).decode("utf-8", "replace")
 
     def set_owner(self, owner: str) -> None:
         """Say whose it is."""
-        with self._named("cannot write", _OWNER_NAME), self._files.open_output_stream(self.path(_OWNER_NAME)) as stream:
+        with self._named("cannot write", _OWNER_NAME), self.files.open_output_stream(self.path(_OWNER_NAME)) as stream:
             stream.write(owner.encode())
 
     @contextlib.contextmanager
