@@ -26,12 +26,10 @@ class BodyColumn:
 
     def make(self, bodies: Sequence[bytes]) -> pa.ChunkedArray[Any]:
         """Return the bodies in their order, as ``large_binary``."""
-        self._reserve(sum(len(body) for body in bodies if len(body) < WHOLE_BYTES))
-        return pa.chunked_array(self._chunks(bodies), _TYPE)
-
-    def _reserve(self, size_bytes: int) -> None:
+        size_bytes = sum(len(body) for body in bodies if len(body) < WHOLE_BYTES)
         if size_bytes > len(self._memory):
             self._memory = bytearray(size_bytes)
+        return pa.chunked_array(self._chunks(bodies), _TYPE)
 
     def _chunks(self, bodies: Sequence[bytes]) -> Iterator[pa.Array[Any]]:
         run: list[bytes] = []

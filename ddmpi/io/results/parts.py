@@ -28,7 +28,7 @@ from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.rows import ResultRow, SuccessRow
-from ddmpi.io.results.schema import input_columns, result_table
+from ddmpi.io.results.schema import INPUT_COLUMNS, result_table
 
 ROW_GROUP_BYTES: Final = 8 << 20
 """Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""
@@ -93,7 +93,7 @@ class Parts:
     ) -> None:
         parameters = options.config.downloader_parameters
         self._options = options
-        self.inputs = _InputCache(options.reader, input_columns(options.config.keep_columns))
+        self.inputs = _InputCache(options.reader, [*INPUT_COLUMNS, *options.config.keep_columns])
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
@@ -215,9 +215,9 @@ class Parts:
 class _InputCache:
     """Input columns of the batches written last: a batch of 10,000 rows makes dozens of row groups."""
 
-    def __init__(self, reader: RowReader, columns: Sequence[str]) -> None:
+    def __init__(self, reader: RowReader, columns: list[str]) -> None:
         self._reader = reader
-        self._columns = list(columns)
+        self._columns = columns
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._size_bytes = 0
 

@@ -24,7 +24,8 @@ Column: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any]"
 
 ROW_NUMBER: Final = "row_number"
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
-_INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENSE_COLUMNS)
+INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENSE_COLUMNS)
+"""What has to be read of a batch to complete its results, beside the kept columns."""
 
 
 # Made once: without pandas, pyarrow 26 searches the whole path for it at each call of pa.scalar.
@@ -73,11 +74,6 @@ def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = ()) ->
     if doubled:
         raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
     return schema
-
-
-def input_columns(keep_columns: Sequence[str]) -> list[str]:
-    """Return the columns that have to be read of a batch to complete its results."""
-    return [*_INPUT_COLUMNS, *keep_columns]
 
 
 def result_table(
