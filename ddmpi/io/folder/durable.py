@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from ddmpi.io.folder.disk_errors import storage_error
+from ddmpi.io.folder.disk_errors import named_disk_errors, storage_error
 
 _BUFFER_BYTES: Final = 256 << 10
 """Parquet writers hand over page headers and small columns one by one: a hundred calls for a part of a few rows."""
@@ -80,10 +80,8 @@ class NewFile(io.RawIOBase):
         self._fd: int | None = None
         self._position = 0
         self._buffer = bytearray()
-        try:
+        with named_disk_errors("cannot create", path):
             self._fd = os_open(path, _NEW_FILE)
-        except OSError as error:
-            raise storage_error("cannot create", path, error) from error
 
     def writable(self) -> bool:
         return True
@@ -152,8 +150,9 @@ def write_atomically(path: Path, data: bytes, temporary: Path | None = None) -> 
     Raises:
         StorageError: with path and reason; ``path`` is then as it was, or (where only the last fsync failed) new.
     """
+    make_folders(path.parent if temporary is None else temporary)
     # A name of its own: an orphan and its successor must never write into one file.
-    new = NewFile(_beside(path) if temporary is None else _made(temporary) / f"{path.name}.{uuid.uuid4().hex}")
+    new = NewFile(_beside(path) if temporary is None else temporary / f"{path.name}.{uuid.uuid4().hex}")
     try:
         new.write(data)
     except OSError as error:
@@ -171,20 +170,11 @@ def csv_bytes(names: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _made(folder: Path) -> Path:
-    make_folders(folder)
-    return folder
-
-
 def _beside(path: Path) -> Path:
     """Return a name beside ``path``, one and the same each time, so that a killed run's file does not stay."""
-    temporary = _made(path.parent) / f".{path.name}.tmp"
-    try:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with named_disk_errors("cannot remove", temporary), contextlib.suppress(FileNotFoundError):
         os_unlink(temporary)
-    except FileNotFoundError:
-        return temporary
-    except OSError as error:
-        raise storage_error("cannot remove", temporary, error) from error
     return temporary
 
 
@@ -200,20 +190,16 @@ def publish(tmp: Path, final: Path) -> None:
     A folder's files must have been synced before. ``NewFile.commit`` is stricter: it syncs the writing descriptor.
     Raises StorageError: with path and reason; ``tmp`` may still exist and must not be published again.
     """
-    try:
+    with named_disk_errors("cannot commit", final):
         fsync_path(tmp)
         _rename_durably(tmp, final, tmp.stat().st_ino)
-    except OSError as error:
-        raise storage_error("cannot commit", final, error) from error
 
 
 def make_folders(folder: Path) -> None:
     """Make ``folder`` and its missing ancestors; each new name is synced into its parent. Raises StorageError: with
     path and reason."""
-    try:
+    with named_disk_errors("cannot create folder", folder):
         _make_folders(folder)
-    except OSError as error:
-        raise storage_error("cannot create folder", folder, error) from error
 
 
 def fsync_path(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from ddmpi.core.records import UNDECODABLE, BatchRef
-from ddmpi.io.folder.disk_errors import names_in, read_bytes, storage_error
+from ddmpi.io.folder.disk_errors import named_disk_errors, names_in, read_bytes
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import (
     COMPLETED_NAME,
@@ -81,10 +81,8 @@ def read_completed(layout: Layout, batch: BatchRef) -> Marker | None:
 def remove_completed(layout: Layout, batch: BatchRef) -> None:
     """Take the marker back, before rows of the batch are fetched again. Raises StorageError: with path and reason."""
     marker = layout.completed(batch.server_name, batch.partition_id)
-    try:
+    with named_disk_errors("cannot remove", marker):
         marker.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error("cannot remove", marker, error) from error
 
 
 def parts_of(layout: Layout, batch: BatchRef) -> tuple[str, ...]:
