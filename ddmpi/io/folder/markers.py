@@ -88,11 +88,7 @@ def remove_completed(layout: Layout, batch: BatchRef) -> None:
 def parts_of(layout: Layout, batch: BatchRef) -> tuple[str, ...]:
     """Return all parts of a batch, relative to the output folder, oldest epoch first within a kind. Raises
     StorageError: the disk fails."""
-    return tuple(
-        part
-        for kind in PART_KINDS
-        for part in _parts_in(layout, layout.parts_folder(kind, batch.server_name, batch.partition_id))
-    )
+    return _parts_in(layout, (layout.parts_folder(kind, batch.server_name, batch.partition_id) for kind in PART_KINDS))
 
 
 def scan(layout: Layout, batches: Iterable[BatchRef]) -> list[BatchState]:
@@ -101,20 +97,24 @@ def scan(layout: Layout, batches: Iterable[BatchRef]) -> list[BatchState]:
     A folder is listed once, not asked for each of its batches: on network file systems a miss costs as much as a hit.
     Raises StorageError: the disk fails.
     """
-    places = [(batch.batch_id, server_folder(batch.server_name), batch.partition_id) for batch in batches]
+    places = [
+        (batch.batch_id, server_folder(batch.server_name), f"{PARTITION_PREFIX}{batch.partition_id}")
+        for batch in batches
+    ]
     markers = _Tree(layout.batches)
     trees = [_Tree(layout.parts_tree(kind)) for kind in PART_KINDS]
     marked = [place for place in places if markers.has(place[1], place[2])]
     # Texts, not Paths: these would be half of the time that a restart over 20,000 batches takes.
     root = str(layout.batches)
-    paths = [f"{root}/{folder}/{PARTITION_PREFIX}{partition_id}/{COMPLETED_NAME}" for _, folder, partition_id in marked]
+    paths = [f"{root}/{folder}/{partition}/{COMPLETED_NAME}" for _, folder, partition in marked]
     counts = dict(zip((batch_id for batch_id, _, _ in marked), _read_markers(paths), strict=True))
-    return [
-        BatchState(batch_id, found)
-        if (found := counts.get(batch_id)) is not None
-        else BatchState(batch_id, None, _parts_at(layout, trees, folder, partition_id))
-        for batch_id, folder, partition_id in places
-    ]
+    states = []
+    for batch_id, folder, partition in places:
+        marker = counts.get(batch_id)
+        searched = trees if marker is None else ()
+        folders = (tree.root / folder / partition for tree in searched if tree.has(folder, partition))
+        states.append(BatchState(batch_id, marker, _parts_in(layout, folders)))
+    return states
 
 
 def published_parts(layout: Layout, kind: PartKind) -> Iterator[PublishedPart]:
@@ -143,15 +143,6 @@ def servers_present(layout: Layout) -> set[str]:
     return {server for server in servers if server is not None}
 
 
-def _parts_at(layout: Layout, trees: Iterable[_Tree], folder: str, partition_id: int) -> tuple[str, ...]:
-    return tuple(
-        part
-        for tree in trees
-        if tree.has(folder, partition_id)
-        for part in _parts_in(layout, tree.root / folder / f"{PARTITION_PREFIX}{partition_id}")
-    )
-
-
 class _Tree:
     """Which partitions a tree of ``server_name=S/partition_id=P`` has; each folder is listed at most once."""
 
@@ -160,18 +151,21 @@ class _Tree:
         self._servers = frozenset(names_in(root))
         self._partitions: dict[str, frozenset[str]] = {}
 
-    def has(self, folder: str, partition_id: int) -> bool:
+    def has(self, folder: str, partition: str) -> bool:
         if folder not in self._servers:
             return False
         if folder not in self._partitions:
             self._partitions[folder] = frozenset(names_in(self.root / folder))
-        return f"{PARTITION_PREFIX}{partition_id}" in self._partitions[folder]
+        return partition in self._partitions[folder]
 
 
-def _parts_in(layout: Layout, folder: Path) -> list[str]:
-    named = [(part, name) for name in names_in(folder) if (part := parse_part_name(name))]
-    prefix = layout.relative(folder)
-    return [f"{prefix}/{name}" for _, name in sorted(named)]
+def _parts_in(layout: Layout, folders: Iterable[Path]) -> tuple[str, ...]:
+    found: list[str] = []
+    for folder in folders:
+        named = [(part, name) for name in names_in(folder) if (part := parse_part_name(name))]
+        prefix = layout.relative(folder)
+        found += [f"{prefix}/{name}" for _, name in sorted(named)]
+    return tuple(found)
 
 
 def _read_markers(paths: Sequence[str]) -> Iterator[Marker | None]:
