@@ -56,19 +56,12 @@ class MetricsFile:
                         file.write(b"\n")
                 file.write(encode_line(line))
             if size_bytes > MOST_BYTES:
-                self._thin()
+                lines = list(decode_lines(self.path.read_bytes().splitlines()))
+                write_atomically(self.path, b"".join(map(encode_line, thinned(lines))))
         except (OSError, StorageError) as error:
-            self._complain(error)
-
-    def _thin(self) -> None:
-        lines = list(decode_lines(self.path.read_bytes().splitlines()))
-        write_atomically(self.path, b"".join(map(encode_line, thinned(lines))))
-
-    def _complain(self, error: Exception) -> None:
-        """Log the error once: a full disk would be told every interval."""
-        if not self._is_broken:
-            self._is_broken = True
-            log.warning("metrics are not kept: %s", error)
+            if not self._is_broken:  # told once: a full disk would be told every interval
+                self._is_broken = True
+                log.warning("metrics are not kept: %s", error)
 
     def last(self) -> Measurement | None:
         """Return the newest whole line, None without one."""
