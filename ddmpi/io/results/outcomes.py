@@ -29,8 +29,6 @@ class Outcomes:
 
     rows: IntArray
     """(n,) sorted row numbers."""
-    is_success: npt.NDArray[np.bool_]
-    """(n,)"""
     kinds: Sequence[str]
     """(n,) the error's kind, "" for a success."""
     codes: IntArray
@@ -59,7 +57,7 @@ class Outcomes:
     @property
     def successes(self) -> int:
         """Rows that were fetched."""
-        return int(np.count_nonzero(self.is_success))
+        return self.kinds.count("")
 
     @property
     def errors(self) -> int:
@@ -77,10 +75,7 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
     codes = np.concatenate([table[2] for table in tables] or [np.empty(0, np.int64)])
     order = np.lexsort((epochs, rows))
     newest = order[np.append(rows[order][1:] != rows[order][:-1], np.ones(min(len(rows), 1), np.bool_))]
-    found = [kinds[i] for i in newest.tolist()]
-    return Outcomes(
-        rows[newest], np.array([kind == "" for kind in found], np.bool_), found, codes[newest], epochs[newest]
-    )
+    return Outcomes(rows[newest], [kinds[i] for i in newest.tolist()], codes[newest], epochs[newest])
 
 
 def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
