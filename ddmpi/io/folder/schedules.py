@@ -41,20 +41,18 @@ def write_verification(layout: Layout, number: int, rows: Iterable[VerificationR
 
 def last_number(layout: Layout) -> int:
     """Return the highest number of a big batch so far, 0 if there is none."""
-    folder = layout.schedule(1).parent
-    if not folder.is_dir():
+    if not layout.schedules.is_dir():
         return 0
-    return max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
+    return max((int(path.name) for path in layout.schedules.iterdir() if path.name.isdigit()), default=0)
 
 
 def verified_batches(layout: Layout) -> set[tuple[str, int]]:
     """Return (server_name, partition_id) of every batch that an earlier run has found complete."""
-    found = set()
+    found: set[tuple[str, int]] = set()
     for number in range(1, last_number(layout) + 1):
         path = layout.schedule(number) / "verification.csv"
         if path.exists():
             with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    if row["status"] == "completed":
-                        found.add((row["server_name"], int(row["partition_id"])))
+                completed = [row for row in csv.DictReader(file) if row["status"] == "completed"]
+            found |= {(row["server_name"], int(row["partition_id"])) for row in completed}
     return found

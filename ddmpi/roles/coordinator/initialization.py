@@ -177,8 +177,7 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
     if publisher is not None and results:
         # Before the disk's: after a kill in between, the folder still shows that there is something to delete.
         publisher.clear()
-    schedules = layout.schedule(1).parent
-    for folder in (*results, layout.urls, schedules):
+    for folder in (*results, layout.urls, layout.schedules):
         if folder.exists():
             shutil.rmtree(folder)
     for entry in layout.batches.iterdir() if layout.batches.exists() else ():
