@@ -143,7 +143,8 @@ class _Codec:
         stored = self._read(data, self._cv2.IMREAD_UNCHANGED)
         upright = self._read(data, self._cv2.IMREAD_COLOR)
         if stored.ndim == 3 and stored.shape[2] == 4 and stored.dtype.kind == "u":
-            return _oriented_like(_eight_bit(stored), upright)
+            eight_bit = stored if stored.dtype == np.uint8 else (stored >> 8).astype(np.uint8)
+            return _oriented_like(eight_bit, upright)
         return upright
 
     def resize(self, pixels: Pixels, longest_side: int) -> Pixels:
@@ -193,9 +194,3 @@ def _oriented_like(stored: Pixels, upright: Pixels) -> Pixels:
         if np.array_equal(turned[:, :, :3], upright):
             return np.ascontiguousarray(turned)
     return stored
-
-
-def _eight_bit(pixels: npt.NDArray[np.uint8 | np.uint16]) -> Pixels:
-    if pixels.dtype == np.uint8:
-        return cast("Pixels", pixels)
-    return (pixels >> 8).astype(np.uint8)
