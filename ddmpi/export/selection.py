@@ -10,7 +10,6 @@ Invariant: each row is exported, or left out for exactly one reason; the first o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +25,7 @@ from ddmpi.export.plan import reading
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.mpi.launcher import Ranks
 from ddmpi.io.results.images import DecodeError, Shrunk, make_shrink
+from ddmpi.io.results.rows import hexdigest
 from ddmpi.io.results.schema import ROW_NUMBER
 
 Mask = npt.NDArray[np.bool_]
@@ -122,7 +122,7 @@ def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Pictur
     shrink = make_shrink(options.resize or _LARGEST_SIDE) if options.resize or options.check else None
 
     def look(body: bytes, stated: str) -> Picture | str:
-        if options.check and _digest(body, algorithm) != stated:
+        if options.check and hexdigest(algorithm, body) != stated:
             return "damaged"
         if shrink is None:
             return Picture(body)
@@ -132,10 +132,6 @@ def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Pictur
             return "undecodable"
         if not options.resize:
             return Picture(body)
-        return Picture(shrunk.image, shrunk.resized_size, _digest(shrunk.image, algorithm))
+        return Picture(shrunk.image, shrunk.resized_size, hexdigest(algorithm, shrunk.image))
 
     return look
-
-
-def _digest(body: bytes, algorithm: str) -> str:
-    return hashlib.new(algorithm, body, usedforsecurity=False).hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -58,7 +59,7 @@ class RowMaker:
     """
 
     def __init__(self, hash_algorithm: str, image_size: int) -> None:
-        self._hash_algorithm = hash_algorithm
+        self._digest = partial(hexdigest, hash_algorithm)
         self._shrink = make_shrink(image_size) if image_size > 0 else None
         self._digest(b"")
 
@@ -84,8 +85,10 @@ class RowMaker:
             shrunk.resized_size,
         )
 
-    def _digest(self, data: bytes) -> str:
-        return hashlib.new(self._hash_algorithm, data, usedforsecurity=False).hexdigest()
+
+def hexdigest(algorithm: str, data: bytes | memoryview) -> str:
+    """Return the digest as it stands in the results."""
+    return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
 
 
 def refused(row: int, answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:

@@ -6,7 +6,6 @@ of earlier epochs: such a row was fetched again. Anything else is a fault and is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
@@ -23,6 +22,7 @@ from ddmpi.io.folder.markers import parts_of, read_completed
 from ddmpi.io.results.outcomes import is_on
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import is_thin, object_bytes, with_images
+from ddmpi.io.results.rows import hexdigest
 from ddmpi.io.results.schema import ROW_NUMBER
 
 Objects: TypeAlias = "Mapping[str, int]"
@@ -177,8 +177,7 @@ def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
     columns = [table.column(name) for name in (ROW_NUMBER, "image", "hashsum_original", "hashsum_resized")]
     for row, image, original, resized in zip(*columns, strict=True):
         stated = resized.as_py() or original.as_py()
-        body = memoryview(image.as_buffer())
-        if hashlib.new(algorithm, body, usedforsecurity=False).hexdigest() != stated:
+        if hexdigest(algorithm, memoryview(image.as_buffer())) != stated:
             yield row.as_py()
 
 
