@@ -5,7 +5,8 @@ and sends each to the rank that its first bytes name; equal ones meet there, and
 of the digest are compared: among a billion files two different ones that agree in them are expected with a probability
 below 1e-20.
 
-Invariant: each row is exported, or left out for exactly one reason; the first one in the order of ``REASONS`` counts.
+Invariant: each row is exported, or left out for exactly one reason; the first one in the order of ``_objections``
+counts, and what is seen in the image comes last.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from ddmpi.io.results.rows import hexdigest
 from ddmpi.io.results.schema import ROW_NUMBER
 
 Mask = npt.NDArray[np.bool_]
-REASONS: Final = ("too_few_bytes", "too_many_bytes", "unknown_size", "too_small", "duplicate", "damaged", "undecodable")
 _LARGEST_SIDE: Final = 65_535
 """Of a JPEG; with it nothing is ever shrunk: decoding is what is wanted."""
 _HEX_DIGITS: Final = 32
@@ -47,9 +47,7 @@ def find_duplicates(layout: Layout, parts: Sequence[str], ranks: Ranks) -> npt.N
     sent = [entries[owners == rank] for rank in range(ranks.Get_size())]
     received: Entries = np.concatenate(ranks.alltoall(sent))
     found: list[npt.NDArray[np.int64]] = ranks.allgather(later_rows(received))
-    rows: npt.NDArray[np.int64] = np.concatenate(found)
-    rows.sort()
-    return rows
+    return np.sort(np.concatenate(found))
 
 
 def later_rows(entries: Entries) -> npt.NDArray[np.int64]:
