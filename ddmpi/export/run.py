@@ -12,7 +12,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,10 +125,8 @@ def _own(places: Places, options: Options, source: str, environment: Mapping[str
     if not places.state.exists() and places.target.exists() and any(places.target.iterdir()):
         raise OutputError(f"{places.target} is not empty; export into a new folder")
     make_folders(places.state)
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    lock = acquire(
-        places.state / "lock", job_id=environment.get("SLURM_JOB_ID", ""), since=since, job_is_gone=slurm.job_is_gone
-    )
+    job_id = environment.get("SLURM_JOB_ID", "")
+    lock = acquire(places.state / "lock", job_id=job_id, job_is_gone=slurm.job_is_gone)
     try:
         _check_same(places, wanted)
     except OutputError:

@@ -23,6 +23,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -93,19 +94,18 @@ class OutputLock:
             raise StorageError(f"the lock {self.path} was taken over by {_describe(found)}")
 
 
-def acquire(path: Path, *, job_id: str, since: str, job_is_gone: JobIsGone, restart: int = 0) -> OutputLock:
+def acquire(path: Path, *, job_id: str, job_is_gone: JobIsGone, restart: int = 0) -> OutputLock:
     """Take the lock at ``path``, whose folder exists.
 
     Args:
         job_id: this run's Slurm job, or "".
-        since: now, as text for people.
         job_is_gone: asked only about the holder of a lock with an old heartbeat.
         restart: how often Slurm has requeued this job.
 
     Raises:
         OutputError: another run holds the folder (the text names the holder), or it cannot be written.
     """
-    holder = _this_process(job_id, since, restart)
+    holder = _this_process(job_id, restart)
     try:
         _hold(path, holder, job_is_gone)
         _clean_up(path)
@@ -235,7 +235,7 @@ def _server_now(path: Path, token: str) -> float:
         probe.unlink(missing_ok=True)  # the new owner cleans up
 
 
-def _this_process(job_id: str, since: str, restart: int) -> Holder:
+def _this_process(job_id: str, restart: int) -> Holder:
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -243,7 +243,7 @@ def _this_process(job_id: str, since: str, restart: int) -> Holder:
         boot_id=_read_text(Path("/proc/sys/kernel/random/boot_id")),
         namespace=_namespace(),
         job_id=job_id,
-        since=since,
+        since=datetime.now().astimezone().isoformat(timespec="seconds"),
         token=uuid.uuid4().hex,
         restart=restart,
     )

@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +57,9 @@ def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
         layout.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the output folder {layout.root}: {error.strerror}") from error
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
     job_id = environment.get("SLURM_JOB_ID", "")
     restart = int(environment.get("SLURM_RESTART_COUNT") or 0)
-    return acquire(layout.lock, job_id=job_id, since=since, job_is_gone=slurm.job_is_gone, restart=restart)
+    return acquire(layout.lock, job_id=job_id, job_is_gone=slurm.job_is_gone, restart=restart)
 
 
 def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, callbacks: InitCallbacks) -> RunState:

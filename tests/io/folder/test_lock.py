@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ def must_not_ask(job_id: str) -> bool | None:
 
 
 def take(path: Path, job_is_gone: JobIsGone = must_not_ask, restart: int = 0) -> OutputLock:
-    return acquire(path, job_id="77", since="2026-01-01 12:00:00", job_is_gone=job_is_gone, restart=restart)
+    return acquire(path, job_id="77", job_is_gone=job_is_gone, restart=restart)
 
 
 def plant(path: Path, *, age_s: float = 0.0, **changes: object) -> Holder:
@@ -66,12 +67,13 @@ def test_a_lock_is_taken_kept_and_released(path: Path) -> None:
 
 
 def test_a_running_holder_is_named_however_old_its_heartbeat(path: Path) -> None:
-    take(path)
+    since = take(path).holder.since
+    assert datetime.fromisoformat(since).tzinfo is not None
     os.utime(path, (1.0, 1.0))
     with pytest.raises(OutputError) as caught:
         take(path)
     text = str(caught.value)
-    for part in ("job 77", f"process {os.getpid()} on ", "since 2026-01-01 12:00:00", "sign of life", str(path)):
+    for part in ("job 77", f"process {os.getpid()} on ", f"since {since}", "sign of life", str(path)):
         assert part in text
     assert only_the_lock_is_left(path)
 

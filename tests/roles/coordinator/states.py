@@ -38,7 +38,7 @@ def make_state(
         partition_input(table, layout.urls, batch_size=batch_size, small_rows=min_rows, group_of=config.group_of)
     servers: dict[str, ServerState] = {}
     layout.lock.unlink(missing_ok=True)  # an earlier run of this test has ended
-    lock = acquire(layout.lock, job_id="", since="now", job_is_gone=lambda _: None)
+    lock = acquire(layout.lock, job_id="", job_is_gone=lambda _: None)
     return RunState(
         config=config, layout=layout, table=BatchTable(layout), reader=BatchReader(layout.urls), lock=lock,
         epoch=epoch, input_fingerprint="", stages={}, servers=servers, saved_at=0.0, profiles={},
