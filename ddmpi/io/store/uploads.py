@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
 UPLOADS: Final = 4
@@ -50,12 +50,8 @@ class Uploads(Generic[Event]):
             raise self._failure
 
     def finish(self) -> None:
-        """Wait until all uploads are done; raises what one of them has raised."""
-        with self._lock:
-            futures = [future for future, _ in self._waiting if future is not None]
-        wait(futures)
-        # A future is done before its callback has run.
-        self._pass_on()
+        """Wait until all uploads are done, after the last ``add``; raises what one of them has raised."""
+        self._pool.shutdown()  # the threads end after their callbacks: all events that may pass have passed
         self.check()
 
     def close(self) -> None:
