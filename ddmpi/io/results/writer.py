@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from queue import SimpleQueue
 from typing import Final
 
@@ -220,10 +221,7 @@ class ResultWriter:
 
     def _publish(self, event: PartReport) -> None:
         publisher = self._publisher
-        if publisher is None:
-            self._uploads.add(event)
-        else:
-            self._uploads.add(event, lambda: publisher.publish(event.path, event.bytes))
+        self._uploads.add(event, None if publisher is None else partial(publisher.publish, event.path, event.bytes))
 
     def _on_failed_upload(self) -> None:
         """Wake the writer's thread, which may have nothing to do and would not see it; called from another one."""
