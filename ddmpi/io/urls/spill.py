@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,43 +28,15 @@ _SMALL_PIECE_ROWS: Final = 4096
 """Smaller pieces are joined before they are written: each buffer of each piece costs a call to the compressor."""
 
 
-class Spill(Protocol):
-    """Rows in buckets. ``put`` is called from one thread, ``take`` afterwards from any."""
-
-    def put(self, bucket: int, piece: pa.RecordBatch) -> None:
-        """Add rows to a bucket."""
-
-    def finish(self) -> None:
-        """Call between the last ``put`` and the first ``take``."""
-
-    def take(self, bucket: int) -> list[pa.RecordBatch]:
-        """Return all pieces of a bucket, which is empty afterwards."""
-
-
-class MemorySpill:
-    """A spill that needs no disk, for tables that fit into memory."""
-
-    def __init__(self) -> None:
-        self._pieces: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
-
-    def put(self, bucket: int, piece: pa.RecordBatch) -> None:
-        self._pieces[bucket].append(piece)
-
-    def finish(self) -> None:
-        """Do nothing: no write is pending here."""
-
-    def take(self, bucket: int) -> list[pa.RecordBatch]:
-        return self._pieces.pop(bucket, [])
-
-
-class DiskSpill:
-    """A scratch file per bucket, appended to whenever ``memory_bytes`` are pending.
+class Spill:
+    """Rows in buckets: a scratch file for each, appended to whenever ``memory_bytes`` are pending. A table that fits is
+    pending as a whole, and needs no disk. ``put`` is called from one thread, ``take`` afterwards from any.
 
     ``start`` begins a call in another thread: while that one compresses and writes, as much again may become pending.
     A file is a row of complete IPC streams, one per append: no file stays open, however many spill there are.
     """
 
-    def __init__(self, folder: Path, memory_bytes: int, start: Callable[[Callable[[], None]], Future[None]]) -> None:
+    def __init__(self, folder: Path, memory_bytes: float, start: Callable[[Callable[[], None]], Future[None]]) -> None:
         self._folder = folder
         self._memory_bytes = memory_bytes
         self._start = start
@@ -73,6 +45,7 @@ class DiskSpill:
         self._appending: list[Future[None]] = []
 
     def put(self, bucket: int, piece: pa.RecordBatch) -> None:
+        """Add rows to a bucket."""
         self._pending[bucket].append(piece)
         self._pending_bytes += piece.nbytes
         if self._pending_bytes > self._memory_bytes:
@@ -82,12 +55,14 @@ class DiskSpill:
             self._pending_bytes = 0
 
     def finish(self) -> None:
-        """Wait until the writes under way are done; pending rows stay in memory."""
+        """Wait until the writes under way are done; pending rows stay in memory. Call between the last ``put`` and the
+        first ``take``."""
         for append in self._appending:
             append.result()
         self._appending = []
 
     def take(self, bucket: int) -> list[pa.RecordBatch]:
+        """Return all pieces of a bucket, which is empty afterwards."""
         path = self._path(bucket)
         pieces: list[pa.RecordBatch] = []
         if path.exists():

@@ -8,6 +8,7 @@ file. The output is the same either way.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections import deque
@@ -35,7 +36,7 @@ from ddmpi.io.urls.address_grouping import AddressGrouping
 from ddmpi.io.urls.files import Place, PlacedRows, UrlsFiles, write_index
 from ddmpi.io.urls.index import UrlsIndex
 from ddmpi.io.urls.server_tally import REFUSED, NumberFile, Numbers, ServerTally
-from ddmpi.io.urls.spill import DiskSpill, MemorySpill, Spill
+from ddmpi.io.urls.spill import Spill
 from ddmpi.io.urls.workers import Workers, recycled_memory
 
 DEFAULT_MEMORY_BYTES: Final = 1 << 30
@@ -241,9 +242,7 @@ class _Job:
         return max(1, min(rows, BUCKET_BYTES // row_bytes))
 
     def _fill_spill(self, workers: Workers, numbers: NumberFile, ranked: IntArray, bucket_starts: IntArray) -> Spill:
-        spill: Spill = MemorySpill()
-        if self.kept is None:
-            spill = DiskSpill(self.staging, self.memory_bytes // 3, workers.start)
+        spill = Spill(self.staging, self.memory_bytes // 3 if self.kept is None else math.inf, workers.start)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
             batch = placed.batch
