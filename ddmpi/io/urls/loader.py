@@ -97,13 +97,15 @@ class Loader:
         columns = ["row_number", "identifier", "server_name"] + (["reject"] if is_refused else [])
         table = self._reader.read(batch, columns)
         open_rows = self._open_rows(batch, table)
+        refused: list[tuple[int, str]] = []
         if is_refused:
             reasons = table.column("reject").take(open_rows).to_pylist()
             refused = [(int(row), str(reason)) for row, reason in zip(open_rows, reasons, strict=True)]
-            return Loaded(lane_id, batch, _no_rows(table), refused)
+            open_rows = open_rows[:0]
         if len(open_rows) != len(table):
             table = table.take(open_rows)
-        return Loaded(lane_id, batch, BatchRows(open_rows, table.column("identifier"), table.column("server_name")), ())
+        rows = BatchRows(open_rows, table.column("identifier"), table.column("server_name"))
+        return Loaded(lane_id, batch, rows, refused)
 
     def _open_rows(self, batch: BatchRef, table: pa.Table) -> npt.NDArray[np.int64]:
         """Return the indexes of the rows without an outcome in the batch's parts, or a few of them for sampling."""
@@ -117,23 +119,11 @@ class Loader:
             rows = rows[~is_on(table.column("server_name"), batch.ignored)[rows]]
         if batch.decided:
             rows = rows[~np.isin(rows, batch.decided)]
-        if not batch.sample_rows:
+        if not batch.sample_rows or len(rows) <= batch.sample_rows:
             return rows
-        return _spread(rows, batch.sample_rows)
+        # Evenly spread: neighbors in a table are often alike.
+        return rows[np.linspace(0, len(rows) - 1, batch.sample_rows).astype(np.int64)]
 
     def close(self) -> None:
         """End the thread; what is being read is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _spread(rows: npt.NDArray[np.int64], samples: int) -> npt.NDArray[np.int64]:
-    """Return ``samples`` of the rows, evenly spread: neighbors in a table are often alike."""
-    if len(rows) <= samples:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, samples).astype(np.int64)]
-
-
-def _no_rows(table: pa.Table) -> BatchRows:
-    return BatchRows(
-        np.empty(0, np.int64), table.column("identifier").slice(0, 0), table.column("server_name").slice(0, 0)
-    )
