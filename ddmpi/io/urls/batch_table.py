@@ -41,9 +41,9 @@ class BatchTable:
         self._partitions: IntArray = table.column("partition_id").to_numpy().astype(np.int64)
         self._row_groups: IntArray = table.column("row_group").to_numpy().astype(np.int64)
         self._offsets: IntArray = table.column("offset").to_numpy().astype(np.int64)
-        self._files, self._file_names = _encode(table.column("file"))
-        self._servers, self._server_names = _encode(table.column("server_name"))
-        self.groups, self.group_names = _encode(table.column("group"))
+        self._files, self._file_names = _encode(table.column("file").combine_chunks())
+        self._servers, self._server_names = _encode(table.column("server_name").combine_chunks())
+        self.groups, self.group_names = _encode(table.column("group").combine_chunks())
         self.server_names = NameColumn(one_array(servers.column("server_name")))
         """One name per server, and a further one for each time that rows of it were added."""
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
@@ -57,15 +57,10 @@ class BatchTable:
     @cached_property
     def is_server(self) -> npt.NDArray[np.bool_]:
         """Which of ``server_names`` is the first of its server."""
-        _, first = np.unique(self._server_codes, return_index=True)
+        _, first = np.unique(_encode(self.server_names.values)[0], return_index=True)
         found = np.zeros(len(self.server_names), np.bool_)
         found[first] = True
         return found
-
-    @cached_property
-    def _server_codes(self) -> IntArray:
-        encoded: Any = self.server_names.values.dictionary_encode()
-        return np.asarray(encoded.indices).astype(np.int64)
 
     @property
     def server_count(self) -> int:
@@ -81,7 +76,7 @@ class BatchTable:
             int(self._row_groups[batch_id]),
             int(self._offsets[batch_id]),
             int(self.rows[batch_id]),
-            ignored=self._ignored_in_packs.get(batch_id, ()),
+            ignored=tuple(self._ignored[1].get(batch_id, ())),
         )
 
     def server_of(self, batch_id: int) -> str:
@@ -101,12 +96,6 @@ class BatchTable:
         names = self.server_names.values.take(places).to_pylist()
         first, counts = self.server_first_batch[places].tolist(), self._server_batches[places].tolist()
         return [(str(name), batch_id, count) for name, batch_id, count in zip(names, first, counts, strict=True)]
-
-    def largest_server_rows(self) -> IntArray:
-        """Return (B,) rows of the largest server in each batch that is a server's first one, 0 elsewhere."""
-        largest = np.zeros(len(self.rows), np.int64)
-        np.maximum.at(largest, self.server_first_batch, self.server_rows)
-        return largest
 
     def begun(self, layout: Layout) -> IntArray:
         """Return the batches of servers that have a folder among markers or parts: only those can have any. Raises
@@ -134,30 +123,24 @@ class BatchTable:
         """Servers that the ignored table leaves out."""
         return int(np.count_nonzero(self._is_ignored & self.is_server))
 
-    @cached_property
+    @property
     def ignored_rows(self) -> IntArray:
         """(B,) rows of each batch that are on ignored servers."""
-        ignored = np.zeros(len(self), np.int64)
-        for place in np.flatnonzero(self._is_ignored).tolist():
-            first, count = int(self.server_first_batch[place]), int(self._server_batches[place])
-            if self._is_pack(first):
-                ignored[first] += self.server_rows[place]
-            else:
-                ignored[first : first + count] = self.rows[first : first + count]
-        return ignored
+        return self._ignored[0]
 
     @cached_property
-    def _ignored_in_packs(self) -> dict[int, tuple[str, ...]]:
-        """Names of the ignored servers in each packed batch that has some."""
-        found: dict[int, list[str]] = {}
+    def _ignored(self) -> tuple[IntArray, dict[int, list[str]]]:
+        """(B,) ``ignored_rows``; and the names of the ignored servers in each packed batch that has some."""
+        rows = np.zeros(len(self), np.int64)
+        in_packs: dict[int, list[str]] = {}
         for place in np.flatnonzero(self._is_ignored).tolist():
-            first = int(self.server_first_batch[place])
-            if self._is_pack(first):
-                found.setdefault(first, []).append(self.server_names[place])
-        return {batch_id: tuple(names) for batch_id, names in found.items()}
-
-    def _is_pack(self, batch_id: int) -> bool:
-        return self.server_of(batch_id) == MANY_SERVERS
+            first, count = int(self.server_first_batch[place]), int(self._server_batches[place])
+            if self.server_of(first) == MANY_SERVERS:
+                rows[first] += self.server_rows[place]
+                in_packs.setdefault(first, []).append(self.server_names[place])
+            else:
+                rows[first : first + count] = self.rows[first : first + count]
+        return rows, in_packs
 
 
 def _ignored_patterns(layout: Layout) -> list[str]:
@@ -169,9 +152,9 @@ def _ignored_patterns(layout: Layout) -> list[str]:
         raise OutputError(f"{layout.ignored}: cannot be read: {error}") from error
 
 
-def _encode(column: pa.ChunkedArray[Any]) -> tuple[IntArray, NameColumn]:
+def _encode(values: pa.Array[Any]) -> tuple[IntArray, NameColumn]:
     """Return codes and the distinct values."""
-    encoded: Any = one_array(column).dictionary_encode()
+    encoded: Any = values.dictionary_encode()
     return np.asarray(encoded.indices).astype(np.int64), NameColumn(encoded.dictionary)
 
 
@@ -217,14 +200,14 @@ def make_plan(
     """
     groups = len(table.group_names)
     group_rows = np.bincount(table.groups, weights=rows, minlength=groups).astype(np.int64)
-    packed_largest = np.zeros(groups, np.int64)
-    np.maximum.at(packed_largest, table.groups, table.largest_server_rows())
+    largest = np.zeros(groups, np.int64)  # rows of a group's largest server
+    np.maximum.at(largest, table.groups[table.server_first_batch], table.server_rows)
     parameters = config.downloader_parameters
     default = Limits(parameters.default_rate_limit, parameters.max_connections_per_server)
     times = np.full(groups, row_time_s(default, DEFAULT_LATENCY_S))
     for index, name in _groups_to_judge(table.group_names, config, profiles):
         if is_packed(name):
-            times[index] = row_time_s(default, DEFAULT_LATENCY_S, int(packed_largest[index]), int(group_rows[index]))
+            times[index] = row_time_s(default, DEFAULT_LATENCY_S, int(largest[index]), int(group_rows[index]))
         elif name == INVALID_SERVER:
             times[index] = CPU_PER_ROW_S
         else:
