@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -26,7 +27,7 @@ from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.input.uuids import HASHED_BYTES, hash_texts, mix
-from ddmpi.io.urls.index import UrlsIndex, one_array
+from ddmpi.io.urls.index import UrlsIndex
 from ddmpi.io.urls.workers import Workers
 
 Words: TypeAlias = npt.NDArray[np.uint64]
@@ -51,58 +52,36 @@ def known_rows(table: InputTable, index: UrlsIndex, should_stop: Callable[[], bo
     rows = index.input_rows
     if rows is None:
         raise OutputError(f"{index.folder} does not say how many rows of the input it holds")
-    blocks = _Blocks(rows)
+    block_rows = 1 + rows // MOST_BLOCKS
+    # Sums of digests per block of rows; those of equal rows cancel each other out.
+    sums: Words = np.zeros(1 + rows // block_rows, np.uint64)
     with closing(Workers()) as workers:
         compared = [name for name in table.schema.names if name not in _DERIVED]
-        for number, (numbers, digests) in enumerate(workers.map(partial(digest_rows, columns=compared), _held(index))):
-            blocks.add(numbers, digests)
+        held = chain.from_iterable(map(_row_groups, index.files))
+        for number, (numbers, digests) in enumerate(workers.map(partial(digest_rows, columns=compared), held)):
+            np.add.at(sums, numbers // block_rows, digests)
             _look(should_stop, number)
         read = 0
         for number, (end, (numbers, digests)) in enumerate(
             workers.map(partial(_digest_input, table, compared, rows), table.raw(up_to=rows))
         ):
-            blocks.subtract(numbers, digests)
+            np.subtract.at(sums, numbers // block_rows, digests)
             read = max(read, end)
             _look(should_stop, number)
     if read < rows:
         raise OutputError(f"it has {read:,} rows, and had {rows:,}: rows may be added to an input, and none taken away")
-    different = blocks.first_difference()
-    if different:
-        raise OutputError(f"{different} (counted from 0) not as before: rows may be added only after the last one")
+    different = np.flatnonzero(sums)
+    if len(different):
+        start = int(different[0]) * block_rows
+        end = min(rows, start + block_rows) - 1
+        which = f"row {start:,} is" if end <= start else f"of rows {start:,} to {end:,} at least one is"
+        raise OutputError(f"{which} (counted from 0) not as before: rows may be added only after the last one")
     return rows
-
-
-class _Blocks:
-    """Sums of digests per block of rows; those of equal rows cancel each other out."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._block_rows = 1 + rows // MOST_BLOCKS
-        self._sums: Words = np.zeros(1 + rows // self._block_rows, np.uint64)
-
-    def add(self, numbers: IntArray, digests: Words) -> None:
-        np.add.at(self._sums, numbers // self._block_rows, digests)
-
-    def subtract(self, numbers: IntArray, digests: Words) -> None:
-        np.subtract.at(self._sums, numbers // self._block_rows, digests)
-
-    def first_difference(self) -> str:
-        blocks = np.flatnonzero(self._sums)
-        if not len(blocks):
-            return ""
-        start = int(blocks[0]) * self._block_rows
-        end = min(self._rows, start + self._block_rows) - 1
-        return f"row {start:,} is" if end <= start else f"of rows {start:,} to {end:,} at least one is"
 
 
 def _look(should_stop: Callable[[], bool], number: int) -> None:
     if number % 8 == 0 and should_stop():
         raise Interrupted("stopped while the input was compared with what is there; run the same command again")
-
-
-def _held(index: UrlsIndex) -> Iterator[pa.Table]:
-    for path in index.files:
-        yield from _row_groups(path)
 
 
 def _row_groups(path: Path) -> Iterator[pa.Table]:
@@ -137,8 +116,6 @@ def digest_rows(rows: pa.Table, columns: Sequence[str]) -> Digests:
 def _as_text(values: Any) -> pa.Array[Any]:
     if pa.types.is_nested(values.type):
         return pa.array([None if value is None else repr(value) for value in values.to_pylist()], pa.string())
-    if isinstance(values, pa.ChunkedArray):
-        values = one_array(values)
     return cast("pa.Array[Any]", values.cast(pa.large_string(), safe=False))
 
 
