@@ -23,7 +23,7 @@ from ddmpi.core.rules.addresses import address_rule
 from ddmpi.errors import SetupError
 from ddmpi.io.http.resolver import Lookup, resolve, system_lookup
 from ddmpi.io.urls.address_table import read_rows, write_addresses
-from ddmpi.io.urls.index import UrlsIndex, one_array
+from ddmpi.io.urls.index import UrlsIndex
 
 MANY_NAMES: Final = 10
 """From this many servers on not all are gone: where none of them has an address, no name server answers here."""
@@ -141,7 +141,7 @@ class AddressGrouping:
 def _taken(index: UrlsIndex) -> dict[str, str]:
     """Return the group that serves each address of the urls folder."""
     rows = read_rows(index.folder)
-    names, own_groups = one_array(rows.column("server_name")), one_array(rows.column("group"))
+    names, own_groups = rows.column("server_name").combine_chunks(), rows.column("group").combine_chunks()
     served_by = index.groups_of(names, lambda unknown: pa.nulls(len(unknown), pa.string()))
     groups = pc.coalesce(own_groups, served_by)
     # A packed server is asked under its own limits: no server can join it.

@@ -19,7 +19,7 @@ from ddmpi.core.arrays import NameColumn
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.urls.files import write_table
-from ddmpi.io.urls.index import index_folders, one_array, read_table
+from ddmpi.io.urls.index import index_folders, read_table
 
 ADDRESSES_NAME: Final = "addresses.parquet"
 _SCHEMA: Final = pa.schema(
@@ -37,8 +37,8 @@ class AddressTable:
 
     def __init__(self, rows: pa.Table) -> None:
         grouped = rows.filter(pc.is_valid(rows.column("group")))
-        self._servers = NameColumn(one_array(grouped.column("server_name")))
-        self._groups = one_array(grouped.column("group"))
+        self._servers = NameColumn(grouped.column("server_name").combine_chunks())
+        self._groups = grouped.column("group").combine_chunks()
 
     @cached_property
     def names(self) -> NameColumn:

@@ -24,7 +24,7 @@ from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, i
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
-from ddmpi.io.urls.index import one_array, read_index
+from ddmpi.io.urls.index import read_index
 
 _LONG_NAME_CHARS: Final = 80
 """Percent-encoded, a name grows to three times its length at most: a shorter one's folder is never shortened."""
@@ -44,7 +44,7 @@ class BatchTable:
         self._files, self._file_names = _encode(table.column("file").combine_chunks())
         self._servers, self._server_names = _encode(table.column("server_name").combine_chunks())
         self.groups, self.group_names = _encode(table.column("group").combine_chunks())
-        self.server_names = NameColumn(one_array(servers.column("server_name")))
+        self.server_names = NameColumn(servers.column("server_name").combine_chunks())
         """One name per server, and a further one for each time that rows of it were added."""
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)

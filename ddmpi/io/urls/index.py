@@ -45,8 +45,8 @@ class UrlsIndex:
     def partitions_of(self, server_names: pa.Array[Any]) -> IntArray:
         """Return (n,) how many partitions there are under each ``server_name``."""
         known = self._partitions
-        places = pc.index_in(server_names, value_set=one_array(known.column("server_name")))
-        last = one_array(known.column("partition_id_max")).take(places)
+        places = pc.index_in(server_names, value_set=known.column("server_name").combine_chunks())
+        last = known.column("partition_id_max").combine_chunks().take(places)
         return np.asarray(last.fill_null(-1)).astype(np.int64) + 1
 
     def groups_of(
@@ -54,10 +54,10 @@ class UrlsIndex:
     ) -> pa.Array[Any]:
         """Return (n,) the server group of each server. Known ones keep theirs, also where it is a packed batch: one
         server in two groups would be asked by two ranks at once. ``groups_of_new`` is asked of the others."""
-        places = pc.index_in(servers, value_set=one_array(self.servers.column("server_name")))
+        places = pc.index_in(servers, value_set=self.servers.column("server_name").combine_chunks())
         # Not its group in the table of servers, which does not tell the packed batch.
-        first_batches = one_array(self.servers.column("first_batch_id")).take(places)
-        known = one_array(self.batches.column("group")).take(first_batches)
+        first_batches = self.servers.column("first_batch_id").combine_chunks().take(places)
+        known = self.batches.column("group").combine_chunks().take(first_batches)
         is_new = pc.is_null(places)
         groups: pa.Array[Any] = pc.replace_with_mask(known, is_new, groups_of_new(servers.filter(is_new)))
         return groups
@@ -97,8 +97,3 @@ def read_table(path: Path) -> pa.Table:
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
-
-
-def one_array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    """Return the column in one piece."""
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
