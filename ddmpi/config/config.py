@@ -46,7 +46,7 @@ from ddmpi.config.sections import (
     Walltime,
 )
 from ddmpi.config.value_types import InputPlace, OutputFolder, RowFilterText, Texts
-from ddmpi.core.partition.address_groups import AddressGroups, NoAddressGroups
+from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import RESULT_COLUMNS, Limits
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
@@ -163,7 +163,7 @@ class Config(Keys):
     notices: Texts = Field((), description="What the user should know although it is no error.")
     rules: ServerRules = Field(ServerRules(()), description="Those of ``servers``, then those of ``servers_from``.")
 
-    _addresses: AddressGroups = PrivateAttr(default_factory=NoAddressGroups)
+    _addresses: AddressGroups = PrivateAttr(default_factory=AddressGroups)
 
     def with_addresses(self, groups: AddressGroups) -> Config:
         """Return this config for an output folder where servers share addresses as ``groups`` has it."""

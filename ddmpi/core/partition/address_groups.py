@@ -11,41 +11,45 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+import pyarrow as pa
+
+from ddmpi.core.arrays import NameColumn
 from ddmpi.core.rules.addresses import Address, unwrapped
 
 
-class AddressGroups(Protocol):
-    """The groups of an output folder."""
+@dataclass(frozen=True)
+class AddressGroups:
+    """The groups of an output folder; none where no rule is about addresses, or none is known yet. The addresses
+    themselves are not kept."""
 
-    @property
-    def names(self) -> Sequence[str]:
+    servers: pa.Array[Any] = field(default_factory=lambda: pa.array([], pa.string()))
+    groups: pa.Array[Any] = field(default_factory=lambda: pa.array([], pa.string()))
+    """(n,) the group of each of ``servers``."""
+
+    @cached_property
+    def names(self) -> NameColumn:
         """Of the groups, each once."""
+        return NameColumn(self.groups.unique())
+
+    @cached_property
+    def _servers(self) -> NameColumn:
+        return NameColumn(self.servers)
 
     def has(self, name: str) -> bool:
         """Whether there is a group of that name."""
+        return self.names.find(name) is not None
 
     def group_of(self, server: str) -> str | None:
         """The group of a server; None where it is on its own, or was not in the table."""
+        place = self._servers.find(server)
+        return None if place is None else str(self.groups[place])
 
-
-class NoAddressGroups:
-    """Where no rule is about addresses, or none is known yet."""
-
-    names: Sequence[str] = ()
-
-    def has(self, name: str) -> bool:  # noqa: ARG002
-        return False
-
-    def group_of(self, server: str) -> str | None:  # noqa: ARG002
-        return None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, NoAddressGroups)
-
-    def __hash__(self) -> int:
-        return hash(NoAddressGroups)
+    def __repr__(self) -> str:
+        return f"<AddressGroups: {len(self.servers)} servers in {len(self.names)} groups>"
 
 
 def host_of(server: str, connect_to: Iterable[str] = ()) -> str:

@@ -7,7 +7,6 @@ reads it if a rule is about addresses, and only then.
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
-from ddmpi.core.arrays import NameColumn
+from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.urls.files import write_table
@@ -30,32 +29,6 @@ _SCHEMA: Final = pa.schema(
     ]
 )
 """One row per server that a rule with ``per_address`` means. ``group`` is null where it shares no address."""
-
-
-class AddressTable:
-    """The table of an output folder, as the groups that it makes. The addresses themselves are not kept."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        grouped = rows.filter(pc.is_valid(rows.column("group")))
-        self._servers = NameColumn(grouped.column("server_name").combine_chunks())
-        self._groups = grouped.column("group").combine_chunks()
-
-    @cached_property
-    def names(self) -> NameColumn:
-        """Of the groups, each once."""
-        return NameColumn(self._groups.unique())
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a group of that name."""
-        return self.names.find(name) is not None
-
-    def group_of(self, server: str) -> str | None:
-        """Return the group of a server; None where it is on its own, or was not in the table."""
-        place = self._servers.find(server)
-        return None if place is None else str(self._groups[place])
-
-    def __repr__(self) -> str:
-        return f"<AddressTable: {len(self._servers)} servers in {len(self.names)} groups>"
 
 
 def write_addresses(folder: Path, names: pa.Array[Any], groups: pa.Array[Any], addresses: pa.Array[Any]) -> None:
@@ -75,9 +48,11 @@ def read_rows(urls: Path) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def read_addresses(urls: Path) -> AddressTable:
+def read_addresses(urls: Path) -> AddressGroups:
     """Return the groups of a urls folder. Raises OutputError: see ``read_rows``."""
-    return AddressTable(read_rows(urls))
+    rows = read_rows(urls)
+    grouped = rows.filter(pc.is_valid(rows.column("group")))
+    return AddressGroups(grouped.column("server_name").combine_chunks(), grouped.column("group").combine_chunks())
 
 
 def located(config: Config, layout: Layout) -> Config:

@@ -236,6 +236,6 @@ def _groups_to_judge(names: NameColumn, config: Config, profiles: Mapping[str, P
     special = pc.starts_with(names.values, "__")
     known = pc.is_in(names.values, value_set=pa.array(list(profiles), pa.string()))
     ruled = matching_servers(names.values, config.rules.patterns)
-    by_address = pc.is_in(names.values, value_set=pa.array(list(config.address_groups.names), pa.string()))
+    by_address = pc.is_in(names.values, value_set=config.address_groups.names.values)
     for index in np.flatnonzero(np.asarray(pc.or_(special, pc.or_(known, by_address))) | ruled).tolist():
         yield index, names[index]
