@@ -55,7 +55,7 @@ class AddressGroups:
 def host_of(server: str, connect_to: Iterable[str] = ()) -> str:
     """The name or literal address that is connected to for a canonical server name: its own, or by ``connect_to``
     (curl's HOST:PORT:CONNECT-TO-HOST:CONNECT-TO-PORT, of which the first that fits counts) another one."""
-    host, port = _split(server)
+    host, port = _split_first(server)
     ports = {port} if port else {"80", "443"}  # canonical names do not tell the scheme
     for entry in connect_to:
         if (target := _target(entry, host, ports)) is not None:
@@ -77,12 +77,6 @@ def _split_first(text: str) -> tuple[str, str]:
     end = text.find("]") + 1 if text.startswith("[") else 0
     head, _, rest = text[end:].partition(":")
     return text[:end] + head, rest
-
-
-def _split(server: str) -> tuple[str, str]:
-    """Host and port ("" for the default one)."""
-    host, port = _split_first(server)
-    return host, port
 
 
 def usable_addresses(texts: Iterable[str], may_connect: Callable[[str], bool]) -> tuple[str, ...]:
