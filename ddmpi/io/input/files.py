@@ -15,7 +15,6 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Final
 from urllib.parse import unquote
 
-import pyarrow as pa
 import pyarrow.fs
 
 from ddmpi.errors import InputError, SetupError
@@ -27,7 +26,7 @@ _NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """An object of a store, as far as it is read like a ``Path``."""
+    """An object of a store, as far as it is named like a ``Path``."""
 
     files: pyarrow.fs.FileSystem
     path: str
@@ -39,21 +38,6 @@ class StoredFile:
     @property
     def name(self) -> str:
         return self.path.rpartition("/")[2]
-
-    def size_and_time(self) -> tuple[int, int]:
-        """Return bytes, and nanoseconds since 1970 of the last change. Raises OSError."""
-        found = self.files.get_file_info(self.path)
-        if found.type is not pyarrow.fs.FileType.File:
-            raise FileNotFoundError(f"no such object: {self}")
-        return int(found.size), int(found.mtime_ns or 0)
-
-    def open(self) -> pa.NativeFile:
-        """Open the object for reading at any place. Raises OSError."""
-        return self.files.open_input_file(self.path)
-
-    def stream(self, compression: str | None) -> pa.NativeFile:
-        """Open the object for reading from its beginning, decompressed. Raises OSError."""
-        return self.files.open_input_stream(self.path, compression=compression)
 
 
 InputPath = Path | StoredFile
@@ -70,7 +54,10 @@ class InputFile:
 def size_and_time(path: InputPath) -> tuple[int, int]:
     """Return bytes, and nanoseconds since 1970 of the last change. Raises OSError."""
     if isinstance(path, StoredFile):
-        return path.size_and_time()
+        found = path.files.get_file_info(path.path)
+        if found.type is not pyarrow.fs.FileType.File:
+            raise FileNotFoundError(f"no such object: {path}")
+        return int(found.size), int(found.mtime_ns or 0)
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 

@@ -106,7 +106,7 @@ class ParquetSource(SourceFile):
         if self.size_bytes == 0:
             raise InputError(f"{self.path}: is empty (0 bytes), not a Parquet file")
         return pq.ParquetFile(
-            self.path.open() if isinstance(self.path, StoredFile) else self.path,
+            self.path.files.open_input_file(self.path.path) if isinstance(self.path, StoredFile) else self.path,
             page_checksum_verification=True,
             read_dictionary=list(as_dictionary),
             pre_buffer=isinstance(self.path, StoredFile),  # neighboring columns in one request

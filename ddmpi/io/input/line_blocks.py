@@ -37,7 +37,7 @@ class LineBlock:
 def open_bytes(path: InputPath, compression: Compression | None) -> IO[bytes]:
     """Return the file's bytes, decompressed while they are read."""
     if isinstance(path, StoredFile):
-        return cast("IO[bytes]", path.stream(compression))
+        return cast("IO[bytes]", path.files.open_input_stream(path.path, compression=compression))
     stream = pa.input_stream(str(path), compression=compression)  # type: ignore[arg-type]  # the stubs forget None
     return cast("IO[bytes]", stream)
 
