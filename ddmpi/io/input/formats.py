@@ -226,8 +226,9 @@ class LinesSource(SourceFile):
 
     def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         for block in line_blocks(self.path, self.compression):
-            lines = pa.array([line.removesuffix(b"\r") for line in block.lines()], pa.binary())
-            yield pa.record_batch([lines], names=list(columns))
+            lines = block.data.removesuffix(b"\n").split(b"\n")
+            urls = pa.array([line.removesuffix(b"\r") for line in lines], pa.binary())
+            yield pa.record_batch([urls], names=list(columns))
 
 
 class JsonLinesSource(SourceFile):

@@ -27,12 +27,6 @@ class LineBlock:
     data: bytes
     first_line: int
 
-    def lines(self) -> list[bytes]:
-        lines = self.data.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        return lines
-
 
 def open_bytes(path: InputPath, compression: Compression | None) -> IO[bytes]:
     """Return the file's bytes, decompressed while they are read."""
