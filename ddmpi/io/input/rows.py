@@ -181,13 +181,10 @@ def is_text(type_: pa.DataType) -> bool:
 
 
 def _repair(values: Array) -> tuple[Array, Array]:
-    octets: list[bytes | None] = values.cast(pa.large_binary()).to_pylist()
-    texts = [None if value is None else value.decode("utf-8", "replace") for value in octets]
-    broken = [
-        value is not None and text is not None and text.encode() != value
-        for value, text in zip(octets, texts, strict=True)
-    ]
-    return pa.array(texts, pa.string()), pa.array(broken, pa.bool_())
+    octets = values.cast(pa.large_binary())
+    texts = [None if value is None else value.decode("utf-8", "replace") for value in octets.to_pylist()]
+    repaired = pa.array(texts, pa.string())
+    return repaired, pc.not_equal(repaired.cast(pa.large_binary()), octets).fill_null(False)
 
 
 class Dictionary:
