@@ -6,7 +6,7 @@ A text column may be made of several (``columns: {identifier: [url_gcp, url_aws]
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +16,6 @@ from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
 from ddmpi.io.input.rows import as_text, is_text
-
-
-class Shaped(NamedTuple):
-    """Rows of the input that are taken, and where they stand in it."""
-
-    rows: pa.RecordBatch
-    row_numbers: IntArray
-    dropped: int
-    """Rows that the filter left out."""
 
 
 def joined_name(columns: Sequence[str]) -> str:
@@ -46,28 +37,23 @@ class Shaping:
     def __init__(self, schema: pa.Schema, joined: Mapping[str, Sequence[str]], row_filter: RowFilter | None) -> None:
         self._joined = dict(joined)
         self._filter = row_filter
-        self._filter_columns: list[str] = []
-        if row_filter is not None:
-            self._filter_columns = sorted(row_filter.columns.intersection(schema.names))
-            _check(row_filter, schema)
+        self._filter_columns = [] if row_filter is None else _checked_columns(row_filter, schema)
 
     def sources_of(self, columns: Sequence[str]) -> list[str]:
         """Return the columns of a file that these are made from, and those that the filter looks at."""
         parts = [part for column in columns for part in self._joined.get(column, [column])]
         return list(dict.fromkeys([*parts, *self._filter_columns]))
 
-    def shape(self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str]) -> Shaped:
-        """Return ``columns`` of some rows of the input, which begin with row ``first_row``. Raises pa.ArrowException: a
-        column has no text form."""
+    def shape(self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str]) -> tuple[pa.RecordBatch, IntArray]:
+        """Return ``columns`` of those rows that are taken, and where they stand in the input, for some rows of it which
+        begin with row ``first_row``. Raises pa.ArrowException: a column has no text form."""
         numbers = np.arange(first_row, first_row + rows.num_rows, dtype=np.int64)
-        dropped = 0
         if self._filter is not None:
             looked_at = {name: _comparable(rows.column(name)) for name in self._filter_columns}
             kept = self._filter.keeps(looked_at, rows.num_rows)
             rows, numbers = rows.filter(pa.array(kept)), numbers[kept]
-            dropped = len(kept) - len(numbers)
         shaped = {column: self._column(rows, column) for column in columns}
-        return Shaped(pa.RecordBatch.from_pydict(shaped), numbers, dropped)
+        return pa.RecordBatch.from_pydict(shaped), numbers
 
     def _column(self, rows: pa.RecordBatch, column: str) -> pa.Array[Any]:
         if column not in self._joined:
@@ -86,12 +72,14 @@ def _comparable(values: pa.Array[Any]) -> pa.Array[Any]:
     return as_text(values)[0] if isinstance(values, pa.DictionaryArray) or is_text(values.type) else values
 
 
-def _check(row_filter: RowFilter, schema: pa.Schema) -> None:
+def _checked_columns(row_filter: RowFilter, schema: pa.Schema) -> list[str]:
+    """Return the columns of a file that the filter looks at. Raises InputError: see ``Shaping``."""
     missing = sorted(row_filter.columns - row_filter.optional - set(schema.names))
     if missing:
         raise InputError(f"filter: no column {', '.join(missing)}; found: {', '.join(schema.names)}")
-    present = row_filter.columns.intersection(schema.names)
+    present = sorted(row_filter.columns.intersection(schema.names))
     try:
         row_filter.keeps({name: _comparable(pa.array([], schema.field(name).type)) for name in present}, 0)
     except pa.ArrowException as error:
         raise InputError(f"filter: {' '.join(str(error).split())}") from error
+    return present

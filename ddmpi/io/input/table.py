@@ -129,8 +129,8 @@ class InputTable:
                 known = max(0, self._first_row - first_row)
                 if known < rows.num_rows:
                     with naming(source.path):
-                        shaped = self._shaping.shape(rows.slice(known), first_row + known, columns)
-                    yield RawRows(source.path, *shaped, end)
+                        taken, numbers = self._shaping.shape(rows.slice(known), first_row + known, columns)
+                    yield RawRows(source.path, taken, numbers, rows.num_rows - known - len(numbers), end)
                 first_row = end
 
     def servers(self, raw: RawRows) -> Servers:
