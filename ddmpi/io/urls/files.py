@@ -1,11 +1,8 @@
-"""Writes the files of the urls folder, each part of the output from its bucket, and the two index tables.
-
-``batches.parquet`` says where each batch is; ``servers.parquet`` in which batches each server is.
-"""
+"""Writes the files of the urls folder, each part of the output from its bucket."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
@@ -16,45 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.partition.partition import Cut, ServerTable
 from ddmpi.core.partition.placement import ROW_GROUP_ROWS, Placement
 from ddmpi.io.folder.durable import NewFile
 from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.spill import POSITION, Reordered, Spill
 
-BATCHES_NAME: Final = "batches.parquet"
-SERVERS_NAME: Final = "servers.parquet"
-INPUT_ROWS: Final = b"ddmpi.input_rows"
-"""Metadata of batches.parquet: rows of the input behind it, those that the filter left out included."""
-
-_INT64: Final[pa.DataType] = pa.int64()
-_INT32: Final[pa.DataType] = pa.int32()
-_TEXT: Final[pa.DataType] = pa.string()
-
-BATCHES_SCHEMA: Final = pa.schema(
-    [
-        ("batch_id", _INT64),
-        ("server_name", _TEXT),
-        ("group", _TEXT),
-        ("partition_id", _INT64),
-        ("file", _TEXT),
-        ("row_group", _INT32),
-        ("offset", _INT32),
-        ("rows", _INT64),
-        ("first_row", _INT64),
-    ]
-)
-"""One row per batch, by batch_id (from 0). ``offset`` counts rows from the row group's first, ``first_row`` from the
-file's; ``file`` is relative to the urls folder."""
-
-SERVERS_SCHEMA: Final = pa.schema(
-    [("server_name", _TEXT), ("group", _TEXT), ("rows", _INT64), ("first_batch_id", _INT64), ("batches", _INT64)]
-)
-"""One row per server, by name. A server's batches are consecutive; one that is packed shares its only one."""
-
 _PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier"})
 """Columns whose values do not repeat: a dictionary of them would be built in vain."""
-_PLAIN_ENCODINGS: Final = {_INT64: "DELTA_BINARY_PACKED", _TEXT: "DELTA_LENGTH_BYTE_ARRAY"}
+_PLAIN_ENCODINGS: Final[dict[pa.DataType, str]] = {
+    pa.int64(): "DELTA_BINARY_PACKED",
+    pa.string(): "DELTA_LENGTH_BYTE_ARRAY",
+}
 """Of numbers the differences, of texts the lengths apart: a tenth smaller than plain ones, and a tenth faster."""
 _REPEATED: Final = 2
 """A dictionary pays if a value of a row group stands there so often on average."""
@@ -189,51 +158,6 @@ def _buckets_of(files: Sequence[Sequence[int]], bucket_rows: int) -> Iterator[li
 def file_name(file: int) -> str:
     """Return the name of the n-th file of the urls folder."""
     return f"urls-{file:05d}.parquet"
-
-
-class Place(NamedTuple):
-    """Where an index stands among those that are there already."""
-
-    folder: str = ""
-    """Of its files, relative to the urls folder, with a slash."""
-    batches: int = 0
-    """That come before its own."""
-    partitions: Callable[[pa.Array[Any]], IntArray] = lambda names: np.zeros(len(names), np.int64)
-    """(n,) how many partitions each server name has already."""
-
-
-def write_index(
-    folder: Path,
-    cut: Cut,
-    layout: Placement,
-    servers: ServerTable,
-    *,
-    input_rows: int,
-    place: Place = Place(),  # noqa: B008
-) -> None:
-    """Write both index tables; ``servers`` are what the batches were cut from."""
-    file_names = pa.array([f"{place.folder}{file_name(file)}" for file in range(len(layout.files))], pa.string())
-    batches = {
-        "batch_id": np.arange(len(cut)) + place.batches,
-        "server_name": cut.server_names,
-        "group": cut.groups,
-        "partition_id": cut.partition_ids + place.partitions(cut.server_names),
-        "file": file_names.take(layout.file),
-        "row_group": layout.row_group.astype(np.int32),
-        "offset": layout.offset.astype(np.int32),
-        "rows": cut.rows,
-        "first_row": layout.first_row,
-    }
-    schema = BATCHES_SCHEMA.with_metadata({INPUT_ROWS: str(input_rows).encode()})
-    write_table(folder / BATCHES_NAME, pa.table(batches, schema=schema))
-    by_server = {
-        "server_name": servers.names,
-        "group": pc.coalesce(servers.groups, servers.names),
-        "rows": servers.rows,
-        "first_batch_id": cut.first_batch + place.batches,
-        "batches": cut.batch_counts,
-    }
-    write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
 
 
 def write_table(path: Path, table: pa.Table) -> None:

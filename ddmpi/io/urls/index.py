@@ -1,5 +1,6 @@
 """The index of a urls folder: its batches and servers, those of rows that were added later included.
 
+``batches.parquet`` says where each batch is; ``servers.parquet`` in which batches each server is.
 What an input has grown by lies in folders ``added-0001``, ``added-0002`` ... of the urls folder, each of the same make
 as the urls folder itself, and made visible by one rename. Nothing that was there before is ever touched.
 """
@@ -7,7 +8,7 @@ as the urls folder itself, and made visible by one rename. Nothing that was ther
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -18,25 +19,56 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.partition.partition import Cut, ServerTable
+from ddmpi.core.partition.placement import Placement
 from ddmpi.errors import OutputError
-from ddmpi.io.urls.files import BATCHES_NAME, INPUT_ROWS, SERVERS_NAME
+from ddmpi.io.urls.files import file_name, write_table
 
+BATCHES_NAME: Final = "batches.parquet"
+SERVERS_NAME: Final = "servers.parquet"
+INPUT_ROWS: Final = b"ddmpi.input_rows"
+"""Metadata of batches.parquet: rows of the input behind it, those that the filter left out included."""
 _ADDED: Final = "added-"
+
+_INT64: Final[pa.DataType] = pa.int64()
+_INT32: Final[pa.DataType] = pa.int32()
+_TEXT: Final[pa.DataType] = pa.string()
+
+BATCHES_SCHEMA: Final = pa.schema(
+    [
+        ("batch_id", _INT64),
+        ("server_name", _TEXT),
+        ("group", _TEXT),
+        ("partition_id", _INT64),
+        ("file", _TEXT),
+        ("row_group", _INT32),
+        ("offset", _INT32),
+        ("rows", _INT64),
+        ("first_row", _INT64),
+    ]
+)
+"""One row per batch, by batch_id (from 0). ``offset`` counts rows from the row group's first, ``first_row`` from the
+file's; ``file`` is relative to the urls folder."""
+
+SERVERS_SCHEMA: Final = pa.schema(
+    [("server_name", _TEXT), ("group", _TEXT), ("rows", _INT64), ("first_batch_id", _INT64), ("batches", _INT64)]
+)
+"""One row per server, by name. A server's batches are consecutive; one that is packed shares its only one."""
 
 
 @dataclass(frozen=True)
 class UrlsIndex:
-    """All of it, the oldest rows first."""
+    """All of it, the oldest rows first; without more than its folder, that of a folder that is still to be made."""
 
     folder: Path
-    batches: pa.Table
+    batches: pa.Table = field(default_factory=BATCHES_SCHEMA.empty_table)
     """By batch_id, which is a batch's place."""
-    servers: pa.Table
+    servers: pa.Table = field(default_factory=SERVERS_SCHEMA.empty_table)
     """A server has one row per folder that has rows of it."""
-    input_rows: int | None
+    input_rows: int | None = 0
     """Rows of the input behind it, those that the filter left out included; None where it does not say so."""
-    additions: int
-    """How often rows were added."""
+    additions: int = -1
+    """How often rows were added; -1 where there are none to add to."""
 
     @cached_property
     def _partitions(self) -> pa.Table:
@@ -64,7 +96,7 @@ class UrlsIndex:
 
     @property
     def next_addition(self) -> Path:
-        return self.folder / f"{_ADDED}{self.additions + 1:04d}"
+        return self.folder / f"{_ADDED}{self.additions + 1:04d}" if self.additions >= 0 else self.folder
 
     @property
     def files(self) -> list[Path]:
@@ -80,6 +112,42 @@ def read_index(folder: Path) -> UrlsIndex:
     counts = [(table.schema.metadata or {}).get(INPUT_ROWS) for table in batches]
     rows = None if None in counts else sum(int(count) for count in counts if count is not None)
     return UrlsIndex(folder, _joined(batches), _joined(servers), rows, len(folders) - 1)
+
+
+def write_index(
+    folder: Path,
+    cut: Cut,
+    layout: Placement,
+    servers: ServerTable,
+    *,
+    input_rows: int,
+    earlier: UrlsIndex,
+) -> None:
+    """Write both index tables, for rows that come after ``earlier``; ``servers`` are what the batches were cut from."""
+    place = earlier.next_addition.relative_to(earlier.folder)
+    file_names = pa.array([str(place / file_name(file)) for file in range(len(layout.files))], pa.string())
+    first_batch = earlier.batches.num_rows
+    batches = {
+        "batch_id": np.arange(len(cut)) + first_batch,
+        "server_name": cut.server_names,
+        "group": cut.groups,
+        "partition_id": cut.partition_ids + earlier.partitions_of(cut.server_names),
+        "file": file_names.take(layout.file),
+        "row_group": layout.row_group.astype(np.int32),
+        "offset": layout.offset.astype(np.int32),
+        "rows": cut.rows,
+        "first_row": layout.first_row,
+    }
+    schema = BATCHES_SCHEMA.with_metadata({INPUT_ROWS: str(input_rows).encode()})
+    write_table(folder / BATCHES_NAME, pa.table(batches, schema=schema))
+    by_server = {
+        "server_name": servers.names,
+        "group": pc.coalesce(servers.groups, servers.names),
+        "rows": servers.rows,
+        "first_batch_id": cut.first_batch + first_batch,
+        "batches": cut.batch_counts,
+    }
+    write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
 
 
 def index_folders(folder: Path) -> list[Path]:

@@ -33,8 +33,8 @@ from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.folder.durable import make_folders, publish
 from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.urls.address_grouping import AddressGrouping
-from ddmpi.io.urls.files import Place, PlacedRows, UrlsFiles, write_index
-from ddmpi.io.urls.index import UrlsIndex
+from ddmpi.io.urls.files import PlacedRows, UrlsFiles
+from ddmpi.io.urls.index import UrlsIndex, write_index
 from ddmpi.io.urls.server_tally import REFUSED, NumberFile, Numbers, ServerTally
 from ddmpi.io.urls.spill import Spill
 from ddmpi.io.urls.workers import Workers, recycled_memory
@@ -101,7 +101,7 @@ def partition_input(
         make_folders(staging)
         with recycled_memory(), closing(Workers()) as workers:
             groups_of = partial(_groups, group_of, grouped, by_address)
-            cut = job.run(workers, batch_size, small_rows, groups_of, earlier)
+            cut = job.run(workers, batch_size, small_rows, groups_of, earlier or UrlsIndex(folder))
         if by_address is not None:
             by_address.write(staging)
         if folder.exists():
@@ -167,15 +167,14 @@ class _Job:
         batch_size: int,
         small_rows: int,
         groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
-        earlier: UrlsIndex | None,
+        earlier: UrlsIndex,
     ) -> Cut:
         with closing(NumberFile(self.staging / ".numbers")) as numbers:
             self._count_servers(workers, numbers)
             known = self.tally.names.slice(1)
-            groups = groups_of(known) if earlier is None else earlier.groups_of(known, groups_of)
-            servers = ServerTable(known, self.tally.rows[1:], groups)
+            servers = ServerTable(known, self.tally.rows[1:], earlier.groups_of(known, groups_of))
             refused = int(self.tally.rows[REFUSED])
-            packs = 0 if earlier is None else int(earlier.partitions_of(pa.array([MANY_SERVERS]))[0])
+            packs = int(earlier.partitions_of(pa.array([MANY_SERVERS]))[0])
             cut = cut_batches(
                 servers, invalid_rows=refused, batch_size=batch_size, small_rows=small_rows, first_pack=packs
             )
@@ -194,12 +193,8 @@ class _Job:
             )
             spill = self._fill_spill(workers, numbers, ranked, files.bucket_starts)
         self._write_files(workers, files, spill)
-        place = Place()
-        if earlier is not None:
-            folder = earlier.next_addition.name + "/"
-            place = Place(folder, earlier.batches.num_rows, earlier.partitions_of)
         input_rows = int(self.tally.rows.sum()) + self.dropped
-        write_index(self.staging, cut, layout, servers, input_rows=input_rows, place=place)
+        write_index(self.staging, cut, layout, servers, input_rows=input_rows, earlier=earlier)
         return cut
 
     def _count_servers(self, workers: Workers, numbers: NumberFile) -> None:
