@@ -2,14 +2,12 @@
 
 A million servers are an Arrow column here, not a million objects: the names of some record batches are gathered, then
 joined with the known ones (``fold``), which costs a look at every known name. Hence the numbers of a batch's rows come
-some batches later; they wait on disk (``NumberFile``) for the second step, which may be a second pass over the input.
+some batches later; they wait on disk for the second step, which may be a second pass over the input.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -25,7 +23,7 @@ FOLD_BATCHES: Final = 32
 """Batches that are gathered at most: some 4 million rows, whose codes take 16 MB."""
 FOLD_NAMES: Final = 1 << 18
 """Names that are gathered about: more than most tables have servers."""
-_NUMBER_BYTES: Final = 4
+NUMBER_BYTES: Final = 4
 
 Numbers: TypeAlias = npt.NDArray[np.int32]
 
@@ -80,27 +78,3 @@ class ServerTally:
         for batch in folded:
             self.rows += np.bincount(batch, minlength=len(self.rows))
         return folded
-
-
-class NumberFile:
-    """The number of each row's server on disk: written from the first row to the last, then read in that order."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("x+b")
-
-    def close(self) -> None:
-        self._file.close()
-        self._path.unlink()
-
-    def append_all(self, batches: Iterable[Numbers]) -> None:
-        for numbers in batches:
-            self._file.write(numbers.tobytes())
-
-    def rewind(self) -> None:
-        """Call between the last ``append_all`` and the first ``take``."""
-        self._file.seek(0)
-
-    def take(self, rows: int) -> Numbers:
-        """Return the numbers of the next rows; fewer where there are no more."""
-        return np.frombuffer(self._file.read(rows * _NUMBER_BYTES), dtype=np.int32)

@@ -17,7 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.urls.address_grouping import AddressGrouping
 from ddmpi.io.urls.files import PlacedRows, UrlsFiles
 from ddmpi.io.urls.index import UrlsIndex, write_index
-from ddmpi.io.urls.server_tally import REFUSED, NumberFile, Numbers, ServerTally
+from ddmpi.io.urls.server_tally import NUMBER_BYTES, REFUSED, Numbers, ServerTally
 from ddmpi.io.urls.spill import Spill
 from ddmpi.io.urls.workers import Workers, recycled_memory
 
@@ -169,7 +170,7 @@ class _Job:
         groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
         earlier: UrlsIndex,
     ) -> Cut:
-        with closing(NumberFile(self.staging / ".numbers")) as numbers:
+        with TemporaryFile(dir=self.staging) as numbers:
             self._count_servers(workers, numbers)
             known = self.tally.names.slice(1)
             servers = ServerTable(known, self.tally.rows[1:], earlier.groups_of(known, groups_of))
@@ -197,7 +198,7 @@ class _Job:
         write_index(self.staging, cut, layout, servers, input_rows=input_rows, earlier=earlier)
         return cut
 
-    def _count_servers(self, workers: Workers, numbers: NumberFile) -> None:
+    def _count_servers(self, workers: Workers, numbers: IO[bytes]) -> None:
         self._sample = self.table.sample()
         self._expected_bytes = self.table.expected_bytes(self._sample)
         if self._expected_bytes > self.memory_bytes:
@@ -213,11 +214,11 @@ class _Job:
                 if kept_bytes > self.memory_bytes:
                     self.kept = None
             if self.tally.is_full:
-                numbers.append_all(self.tally.fold())
+                numbers.writelines(batch.tobytes() for batch in self.tally.fold())
             self.dropped += counted.dropped
             self._advance(len(counted.servers) + 2 * counted.dropped)
-        numbers.append_all(self.tally.fold())
-        numbers.rewind()
+        numbers.writelines(batch.tobytes() for batch in self.tally.fold())
+        numbers.seek(0)
         self._total = int(self.tally.rows.sum()) + self.dropped
 
     def _count_urls(self, raw: RawRows) -> _Counted:
@@ -236,7 +237,7 @@ class _Job:
             rows = max(rows, self.memory_bytes // threads // 4 // row_bytes)
         return max(1, min(rows, BUCKET_BYTES // row_bytes))
 
-    def _fill_spill(self, workers: Workers, numbers: NumberFile, ranked: IntArray, bucket_starts: IntArray) -> Spill:
+    def _fill_spill(self, workers: Workers, numbers: IO[bytes], ranked: IntArray, bucket_starts: IntArray) -> Spill:
         spill = Spill(self.staging, self.memory_bytes // 3 if self.kept is None else math.inf, workers.start)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
@@ -254,7 +255,7 @@ class _Job:
     def _normalized(self, raw: RawRows, numbers: Numbers) -> pa.RecordBatch:
         return self.table.bare(raw, pa.array(numbers == REFUSED)).rows
 
-    def _placed_rows(self, numbers: NumberFile, ranked: IntArray) -> Iterator[_Placed]:
+    def _placed_rows(self, numbers: IO[bytes], ranked: IntArray) -> Iterator[_Placed]:
         """Yield all rows: the kept ones, which are let go one by one, or read again."""
         ranks = np.empty(len(ranked), dtype=np.int32)
         ranks[ranked] = np.arange(len(ranked), dtype=np.int32)
@@ -262,7 +263,7 @@ class _Job:
         source: Iterator[pa.RecordBatch | RawRows] = self.table.raw() if self.kept is None else _drain(self.kept)
         for batch in source:
             count = batch.num_rows if isinstance(batch, pa.RecordBatch) else batch.rows.num_rows
-            known = numbers.take(count)
+            known = np.frombuffer(numbers.read(count * NUMBER_BYTES), np.int32)
             if len(known) != count:
                 break
             yield _Placed(batch, known, *destinations.take(ranks[known]))
