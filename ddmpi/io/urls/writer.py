@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, NamedTuple
@@ -91,6 +90,11 @@ def partition_input(
         StorageError: writing failed.
         Interrupted: ``should_stop`` turned true.
     """
+
+    def groups_of(names: pa.Array[Any]) -> pa.Array[Any]:
+        by_name = _groups_by_name(group_of, grouped, names)
+        return by_name if by_address is None else by_address.groups_of(names, by_name)
+
     started = time.monotonic()
     staging = folder.with_name(f".{folder.name}.partial")
     replaced = folder.with_name(f".{folder.name}.replaced")
@@ -101,7 +105,6 @@ def partition_input(
                 shutil.rmtree(leftover)
         make_folders(staging)
         with recycled_memory(), closing(Workers()) as workers:
-            groups_of = partial(_groups, group_of, grouped, by_address)
             cut = job.run(workers, batch_size, small_rows, groups_of, earlier or UrlsIndex(folder))
         if by_address is not None:
             by_address.write(staging)
@@ -241,8 +244,9 @@ class _Job:
         spill = Spill(self.staging, self.memory_bytes // 3 if self.kept is None else math.inf, workers.start)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
-            batch = placed.batch
-            rows = batch if isinstance(batch, pa.RecordBatch) else self._normalized(batch, placed.numbers)
+            rows = placed.batch
+            if isinstance(rows, RawRows):
+                rows = self.table.bare(rows, pa.array(placed.numbers == REFUSED)).rows
             return PlacedRows(rows, placed.rows, placed.positions).split(bucket_starts)
 
         for pieces in workers.map(split, self._placed_rows(numbers, ranked)):
@@ -251,9 +255,6 @@ class _Job:
             self._advance(0)
         spill.finish()
         return spill
-
-    def _normalized(self, raw: RawRows, numbers: Numbers) -> pa.RecordBatch:
-        return self.table.bare(raw, pa.array(numbers == REFUSED)).rows
 
     def _placed_rows(self, numbers: IO[bytes], ranked: IntArray) -> Iterator[_Placed]:
         """Yield all rows: the kept ones, which are let go one by one, or read again."""
@@ -286,26 +287,16 @@ def _drain(kept: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield kept.popleft()
 
 
-def _groups(
-    group_of: Callable[[str], str] | None,
-    grouped: Sequence[str],
-    by_address: AddressGrouping | None,
-    names: pa.Array[Any],
-) -> pa.Array[Any]:
-    """Return (n,) the groups of these servers, null for those on their own."""
-    by_name = _groups_by_name(group_of, grouped, names)
-    return by_name if by_address is None else by_address.groups_of(names, by_name)
-
-
 def _groups_by_name(
     group_of: Callable[[str], str] | None, grouped: Sequence[str], names: pa.Array[Any]
 ) -> pa.Array[Any]:
+    """Return (n,) the groups that rules put these servers into, null for those on their own."""
+    alone = pa.nulls(len(names), pa.string())
     if group_of is None or not grouped:
-        return pa.nulls(len(names), pa.string())
+        return alone
     is_asked = matching_servers(names, grouped)
     asked = (str(name) for name in names.filter(pa.array(is_asked)))
     groups = [None if (group := group_of(name)) == name else group for name in asked]
-    alone = pa.nulls(len(names), pa.string())
     answer: pa.Array[Any] = pc.replace_with_mask(alone, pa.array(is_asked), pa.array(groups, pa.string()))
     return answer
 
