@@ -86,7 +86,7 @@ def _local_files(path: str, is_known_kind: Callable[[PurePath], bool]) -> list[I
         root = given.parent
         found = [given]
     else:
-        root = _written_out(given)
+        root = Path(*takewhile(lambda name: not glob.has_magic(name), given.parts))
         found = [Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file()]  # noqa: PTH207
     return [InputFile(file, _folder_columns(file.relative_to(root))) for file in found]
 
@@ -138,14 +138,6 @@ def _is_shown(name: str) -> bool:
 def _is_data(inner: PurePath, is_known_kind: Callable[[PurePath], bool]) -> bool:
     hidden = any(part.startswith((".", "_")) for part in inner.parts)
     return not hidden and is_known_kind(inner)
-
-
-def _written_out(pattern: Path) -> Path:
-    """Return the folders of a glob up to the first one with a wildcard."""
-    for number, part in enumerate(pattern.parts):
-        if glob.has_magic(part):
-            return Path(*pattern.parts[:number])
-    return pattern.parent
 
 
 def _folder_columns(relative: PurePath) -> dict[str, str | None]:
