@@ -191,7 +191,8 @@ def open_input(
     used = [*chain.from_iterable(present.values()), *keep_columns, *looked_at]
     for source in sources[1:]:
         _check_same(first, source, used)
-    shaping = Shaping(_full_schema(first, looked_at), _joined(present), row_filter)
+    joined = {joined_name(theirs): theirs for theirs in present.values() if len(theirs) > 1}
+    shaping = Shaping(_full_schema(first, looked_at), joined, row_filter)
     texts = {name: joined_name(theirs) for name, theirs in present.items() if theirs}
     return InputTable(path, sources, texts=texts, keep=keep_columns, shaping=shaping)
 
@@ -203,10 +204,6 @@ def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
 def _present(source: SourceFile, names: Sequence[str]) -> tuple[str, ...]:
     """Return the columns that the file has, or that may turn up later in it."""
     return tuple(name for name in names if source.schema_is_guessed or name in source.schema.names)
-
-
-def _joined(present: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    return {joined_name(theirs): theirs for theirs in present.values() if len(theirs) > 1}
 
 
 def _full_schema(source: SourceFile, looked_at: Sequence[str]) -> pa.Schema:
