@@ -52,8 +52,8 @@ class SourceFile(ABC):
         """Known beforehand for Parquet only."""
         self.repeated: frozenset[str] = frozenset()
         """Text columns that have few different values, as far as the file itself says so (Parquet)."""
-        self.size_bytes, self.mtime_ns = self._stat()
         with naming(path):
+            self.size_bytes, self.mtime_ns = size_and_time(path)
             own = self._read_schema()
         self.folder_columns = {name: value for name, value in file.folder_columns.items() if name not in own.names}
         """Columns that the names of its folders give it; text, and null or the same in all rows."""
@@ -72,8 +72,8 @@ class SourceFile(ABC):
             for batch in self._read(own, as_dictionary):
                 rows += batch.num_rows
                 yield batch if len(own) == len(columns) else self._with_folder_columns(batch, columns)
-        if (self.size_bytes, self.mtime_ns) != self._stat() or self.row_count not in {None, rows}:
-            raise InputError(f"{self.path}: changed while it was read")
+            if (self.size_bytes, self.mtime_ns) != size_and_time(self.path) or self.row_count not in {None, rows}:
+                raise InputError(f"{self.path}: changed while it was read")
 
     def expected_bytes(self, columns: Sequence[str]) -> int:
         """Return about how much memory these columns take."""
@@ -87,10 +87,6 @@ class SourceFile(ABC):
             for name in columns
         ]
         return pa.record_batch(arrays, names=list(columns))
-
-    def _stat(self) -> tuple[int, int]:
-        with naming(self.path):
-            return size_and_time(self.path)
 
     @abstractmethod
     def _read_schema(self) -> pa.Schema:
