@@ -44,6 +44,7 @@ class ServerLedger:
         self._paid_at = -math.inf
         self._bodies: deque[tuple[float, int]] = deque()  # of a day: when they came, and how large they were
         self._largest = 0
+        self._lanes: deque[tuple[float, int]] = deque()  # at each row under a Crawl-delay: how many were out
         self.pause_until = -math.inf
         """When the pause ends that the server has asked for."""
         self.paused_at = -math.inf
@@ -57,6 +58,13 @@ class ServerLedger:
         level = max(0.0, level - (now - at) * rate_per_s) + 1
         self._levels[what] = (level, now)
         assert level <= burst + ROUNDING, f"{what}: {level} requests at once at {now}, {burst} allowed"
+
+    def lanes_of_late(self, now: float, lanes: int, delay_s: float) -> int:
+        """The most lanes that were out since each of them had its turn: they divide a Crawl-delay among them."""
+        self._lanes.append((now, lanes))
+        while self._lanes[0][0] < now - delay_s * self._lanes[0][1]:
+            self._lanes.popleft()
+        return max(count for _, count in self._lanes)
 
     def check_bytes(self, group: str, now: float, limits: Limits) -> None:
         """The bodies before this request are paid for, but for one on each connection."""
@@ -75,10 +83,6 @@ class ServerLedger:
         while self._bodies and self._bodies[-1][0] > since:
             self._bodies.pop()
         self._paid_at = -math.inf
-
-    def forget_crawl_delay(self) -> None:
-        """A run knows of it only when it has asked for the file again."""
-        self._levels = {what: level for what, level in self._levels.items() if not what.startswith("rows of ")}
 
     def received(self, now: float, started_at: float, size_bytes: int, bytes_per_s: float) -> None:
         """A body has come in."""
@@ -108,8 +112,6 @@ class Laws(Witness):
         self.in_flight: Counter[str] = Counter()
         self.own_pauses: dict[tuple[str, int], float] = {}
         self.requests = 0
-        for ledger in self.servers.values():
-            ledger.forget_crawl_delay()
 
     def of(self, group: str) -> ServerLedger:
         """The ledger of a server group."""
@@ -159,10 +161,9 @@ class Laws(Witness):
         ledger.started(group, now, limits.rate_per_s, burst)
         ledger.check_bytes(group, now, limits)
         if not task.robots_of and group == task.server and group in self.robots:
-            # Each lane asks for the file before it knows of the delay, and so has the one that took samples.
             delay_s = self.robots[group].crawl_delay(CRAWLER) or 0.0
-            unaware = lanes + bool(self._simulation.cluster.samples)
-            ledger.started(f"rows of {group}", now, delay_s and 1 / delay_s, 1.0 + unaware)
+            turns = ledger.lanes_of_late(now, lanes, delay_s)
+            ledger.started(f"rows of {group}", now, delay_s and 1 / delay_s, float(turns))
 
     def _check_row(self, rank: int, task: Task) -> None:
         key = (task.batch_id, task.row)

@@ -15,9 +15,9 @@ from tests.worlds.at_random import random_cluster, random_world, with_robots
 from tests.worlds.model import Cluster, RunReport, World
 
 RANKS = (1, 2, 3, 5, 8, 16)
-SOON_S = 5.0
+SOON_S = (0.5, 5.0)
 LATER_S = 4000.0
-"""Time between two runs; the longer one lets the bytes of an hour be forgotten."""
+"""Time between two runs; the longest one lets the bytes of an hour be forgotten."""
 LONGEST_S = 1500.0
 """The last run is stopped then: slow servers are no news after so long."""
 
@@ -48,7 +48,7 @@ def play(seed: int) -> list[RunReport]:
             stop_at_s=math.inf if is_kill else ends_at_s,
         )
         reports.append(_live(world, doomed, disk, laws, seed + 1000 * life, reports, start_at_s))
-        start_at_s = reports[-1].ended_at_s + rng.choice([SOON_S, SOON_S, LATER_S])
+        start_at_s = reports[-1].ended_at_s + rng.choice([*SOON_S, LATER_S])
     bounded = replace(_controlled(cluster, world, rng, start_at_s), stop_at_s=start_at_s + LONGEST_S)
     last = _live(world, bounded, disk, laws, seed, reports, start_at_s)
     rows = sum(len(part.rows) for part in disk.parts.values())

@@ -64,6 +64,7 @@ class Simulation:
         self._sequence = itertools.count()
         self._arrived_at: dict[tuple[int, int], float] = {}
         self._network = Network(world, self._rng)
+        self._before = before
         workers = range(cluster.ranks)
         counts = disk.count(world)
         paces = {} if before is None else _all_aged(before.paces, start_at_s - before.ended_at_s)
@@ -101,7 +102,7 @@ class Simulation:
 
             self._at(at, arrive)
 
-        config = cluster.frontier_config(self.world, model)
+        config = cluster.frontier_config(self.world, model, is_restart=self._before is not None)
         surroundings = Surroundings(
             self.world, self._network, self._disk, self._rng, self._witness,
             send=lambda message: self._send_up(rank, message), at=call_at,

@@ -131,7 +131,7 @@ def _random_server(rng: random.Random) -> ServerModel:
 
 def _random_limits(rng: random.Random, *, has_budgets: bool) -> Limits:
     limits = Limits(
-        rng.choice([0.0, 0.0, 0.5, 5.0, 10.0, 100.0, 800.0, 2000.0]),
+        rng.choice([0.0, 0.0, 0.1, 0.5, 5.0, 10.0, 100.0, 800.0, 2000.0]),
         rng.choice([1, 2, 4, 16]),
         bytes_per_s=rng.choice([0.0, 0.0, 0.0, 1e4, 1e6]),
     )

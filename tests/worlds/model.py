@@ -190,7 +190,7 @@ class Cluster:
     kill_at_s: float = math.inf
     """SIGKILL for all ranks at this time."""
 
-    def frontier_config(self, world: World, model: RankModel) -> FrontierConfig:
+    def frontier_config(self, world: World, model: RankModel, *, is_restart: bool) -> FrontierConfig:
         """What a rank of this cluster has to know."""
 
         def locate(location: str) -> tuple[str, str] | str:
@@ -208,6 +208,7 @@ class Cluster:
             low_water_rows=self.low_water_rows,
             obeys_robots=None if world.robots is None else lambda _: True,
             accept="any",
+            is_restart=is_restart,
             checkpoint_interval_s=model.checkpoint_interval_s,
         )
 

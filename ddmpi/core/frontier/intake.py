@@ -18,7 +18,9 @@ from ddmpi.core.frontier.settlement import OpenBatches
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import BatchRef, Limits, Task
+from ddmpi.core.records import BatchRef, Limits, PaceState, Task
+
+_NOTHING_LEARNED = PaceState()
 
 
 class Intake:
@@ -43,9 +45,11 @@ class Intake:
         if slot is None:
             planned = self._planned(lane, key)
             allowed = lane.allowed(key, planned)
-            limiter = RateLimiter(allowed or planned, self._config.pace, lane.paces.get(key), self._rng, now)
+            state = lane.paces.get(key, _NOTHING_LEARNED if self._config.is_restart else None)
+            limiter = RateLimiter(allowed or planned, self._config.pace, state, self._rng, now)
             limiter.pause(now, max(0.0, lane.paused_until - now))
-            slot = lane.slots[key] = self._slots[key] = Slot(key, lane.lane_id, limiter, planned)
+            slot = Slot(key, lane.lane_id, limiter, planned, was_asked=state is not None)
+            lane.slots[key] = self._slots[key] = slot
             slot.is_held = allowed is None
         return slot
 

@@ -45,6 +45,8 @@ class FrontierConfig:
     """How often a row on this server may be redirected."""
     crawler: str = "ddmpi"
     """The name by which a robots.txt may address us, lower case."""
+    is_restart: bool = False
+    """Whether an earlier run may have asked any server just now: none has anything to spend at the start."""
     checkpoint_interval_s: float = 60.0
     """What a kill may cost of a rank's work at most."""
 

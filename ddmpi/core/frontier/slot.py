@@ -32,6 +32,8 @@ class Slot:
     limiter: RateLimiter
     planned: Limits
     """What the slot may use where no control override says otherwise."""
+    was_asked: bool = False
+    """Whether another lane, or an earlier run, may have asked the server just now."""
     queue: deque[Task] = field(default_factory=deque)
     in_flight: int = 0
     is_held: bool = False
@@ -67,8 +69,11 @@ class Slot:
         The connections of all lanes of a group add up to ``whole_connections``, so the parts add up to one. A delay
         only grows: ``robots_gate`` calls this for longer ones.
         """
+        is_first = not self.delay_s
         self.delay_s, self._whole_connections = delay_s, max(1, whole_connections)
         self.limiter.set_limits(self._slowed(self.limiter.limits), now)
+        if is_first and self.was_asked:
+            self.limiter.await_token(now)
 
     def _slowed(self, limits: Limits) -> Limits:
         if not self.delay_s:

@@ -308,6 +308,11 @@ class RateLimiter:
             self._incidents = self._throttles = 0
             self._rate.reset_incidents()
 
+    def await_token(self, now: float) -> None:
+        """Have the next request wait for a whole token: what was spent before now is not known."""
+        if self.rate_per_s:
+            self._token_at = max(self._token_at, now + 1 / self.rate_per_s)
+
     def pause(self, now: float, pause_s: float) -> None:
         """Keep a pause of ``pause_s`` seconds, at least, that the server asked this holder or another one for."""
         self._paused_until = max(self._paused_until, now + pause_s)

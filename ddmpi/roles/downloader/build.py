@@ -51,7 +51,7 @@ def make_downloader(
     publisher = make_publisher(layout, config.publish.to, epoch)
     return Downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
-        _frontier_config(config, connections),
+        _frontier_config(config, connections, is_restart=epoch > 1),
         Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
         send,
         rng=random.Random(f"{epoch} {rank}"),
@@ -92,7 +92,7 @@ def _connections(wanted: int) -> int:
     return possible
 
 
-def _frontier_config(config: Config, connections: int) -> FrontierConfig:
+def _frontier_config(config: Config, connections: int, *, is_restart: bool) -> FrontierConfig:
     # The breaker, not the row's own count, is to end the rows of a server that is out of reach.
     breaker_tries = config.breaker.failures + config.breaker.probes
     return FrontierConfig(
@@ -112,6 +112,7 @@ def _frontier_config(config: Config, connections: int) -> FrontierConfig:
         accept=config.downloader_parameters.accept,
         max_redirects=config.max_redirects,
         crawler=product_token(config.user_agent),
+        is_restart=is_restart,
         checkpoint_interval_s=config.checkpoint_interval_s,
     )
 

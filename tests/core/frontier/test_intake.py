@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -82,3 +83,11 @@ def test_a_pause_of_the_group_counts_for_slots_that_are_made_later() -> None:
     it, held = intake(), HeldLane.of(lane())
     held.pause(30.0, 10.0)
     assert it.slot(held, "s", 15.0).limiter.wait_s(15.0) == pytest.approx(25.0)
+
+
+@pytest.mark.parametrize(("is_restart", "ready_at_s"), [(False, 0.0), (True, 10.0)])
+def test_a_run_that_goes_on_owes_each_server_a_whole_interval(is_restart: bool, ready_at_s: float) -> None:
+    """The run before may have asked it just now, and a kill may have come before that was told."""
+    options = replace(config(), is_restart=is_restart)
+    it, held = Intake(options, OpenBatches(), random.Random(1)), HeldLane.of(lane(share=Limits(0.1, 1)))
+    assert it.slot(held, "s", 0.0).limiter.ready_at(0.0) == pytest.approx(ready_at_s)

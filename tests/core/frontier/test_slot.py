@@ -70,6 +70,18 @@ def test_a_crawl_delay_lowers_the_rate_by_the_slots_part_of_the_connections_and_
     assert it.limiter.limits.rate_per_s == 0.01, "a lower limit counts"
 
 
+@pytest.mark.parametrize(("was_asked", "ready_at_s"), [(False, 0.0), (True, 13.0)])
+def test_a_crawl_delay_counts_from_when_it_is_known_where_the_server_may_have_been_asked(
+    was_asked: bool, ready_at_s: float
+) -> None:
+    it = slot(Limits(2.0, 1))
+    it.was_asked = was_asked
+    it.slow_down(10.0, 1, 3.0)
+    assert it.limiter.ready_at(0.0) == pytest.approx(ready_at_s)
+    it.slow_down(20.0, 1, 3.0)
+    assert it.limiter.ready_at(0.0) <= 23.0, "a longer delay does not count twice"
+
+
 def test_the_operator_can_hold_a_slot() -> None:
     it, queue = slot(), WakeQueue()
     it.queue.append(task(0))
