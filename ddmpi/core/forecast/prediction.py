@@ -7,8 +7,10 @@ rows of all others only keep the ranks busy. ``Prediction.is_whole`` says whethe
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -60,13 +62,11 @@ def predict(plan: Plan, rows_left: IntArray, workers: int | None, samples_per_se
     bound_s, bound_group = lower_bound_s(plan, rows_left)
     small = _simplified(plan, rows_left)
     model = _model(rows_left, small, bound_s, plan.connections_per_rank)
-    runs: dict[int, ForecastReport] = {}
 
+    @cache
     def run(number: int) -> ForecastReport:
-        if number not in runs:
-            staffed = replace(small, workers=range(1, number + 1))
-            runs[number] = Forecast(staffed, np.zeros_like(small.batch_rows), model).run()
-        return runs[number]
+        staffed = replace(small, workers=range(1, number + 1))
+        return Forecast(staffed, np.zeros_like(small.batch_rows), model).run()
 
     work_s = float(rows_left.sum()) * CPU_PER_ROW_S
     first = max(1, int(np.ceil(work_s / bound_s))) if bound_s > 0 else 1
@@ -87,13 +87,7 @@ def _advised(makespan_s: Callable[[int], float], enough_s: float, first: int) ->
         if makespan_s(2 * most) > NO_HELP * makespan_s(most):
             return most
         fewest, most = most + 1, 2 * most
-    while fewest < most:
-        middle = (fewest + most) // 2
-        if makespan_s(middle) <= enough_s:
-            most = middle
-        else:
-            fewest = middle + 1
-    return most
+    return fewest + bisect_left(range(fewest, most), True, key=lambda workers: makespan_s(workers) <= enough_s)
 
 
 def _model(rows_left: IntArray, small: Plan, bound_s: float, connections: int) -> CoarseModel:
