@@ -21,6 +21,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -105,7 +106,8 @@ class _Parser:
         match node:
             case ast.BoolOp(op=op, values=values):
                 combine = pc.and_kleene if isinstance(op, ast.And) else pc.or_kleene
-                return _fold(combine, [self._condition(value) for value in values])
+                parts = [self._condition(value) for value in values]
+                return lambda columns: reduce(combine, (part(columns) for part in parts))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 inner = self._condition(operand)
                 return lambda columns: pc.invert(inner(columns))
@@ -155,16 +157,6 @@ class _Parser:
         self._columns.add(name)
         self._required.add(name)
         return lambda columns: columns[name]
-
-
-def _fold(combine: Callable[[Array, Array], Array], parts: list[_Evaluate]) -> _Evaluate:
-    def evaluate(columns: Columns) -> Array:
-        result = parts[0](columns)
-        for part in parts[1:]:
-            result = combine(result, part(columns))
-        return result
-
-    return evaluate
 
 
 def _membership(value: _Evaluate, members: Array, *, is_in: bool) -> _Evaluate:
