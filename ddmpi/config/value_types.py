@@ -30,7 +30,8 @@ FORBIDDEN_HEADERS = frozenset(
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _END_TIME = "a date with time zone such as 2030-01-31T18:00:00+01:00, seconds since 1970 UTC, or null"
-_CONNECT_TO_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*")
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*)"
+_CONNECT_TO = re.compile(rf"{_HOST}:(\d*):{_HOST}:(\d*)")
 
 
 def _header_lines(value: object) -> object:
@@ -66,12 +67,8 @@ def _checked_network(text: str) -> str:
 
 
 def _checked_connect_to(entry: str) -> str:
-    parts = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*):(\d*):(\[[^\]]*\]|[^:\[\]]*):(\d*)", entry)
-    if (
-        parts is None
-        or not all(_CONNECT_TO_HOST.fullmatch(host) for host in (parts[1], parts[3]))
-        or not all(not port or 1 <= int(port) <= 65_535 for port in (parts[2], parts[4]))
-    ):
+    parts = _CONNECT_TO.fullmatch(entry)
+    if parts is None or not all(not port or 1 <= int(port) <= 65_535 for port in parts.groups()):
         raise ValueError(
             "HOST:PORT:CONNECT-TO-HOST:CONNECT-TO-PORT as for curl --connect-to (IPv6 in brackets, parts may be empty)"
         )
