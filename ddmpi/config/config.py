@@ -65,8 +65,6 @@ LEGACY_KEYS = (
 )
 """Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
 _DIGITS: Final = 16
-_NO_KEYS: Final = frozenset({"notices", "contact_missing"})
-"""Fields of the loaded config that are no keys of the file."""
 
 
 class Keys(Section):
@@ -334,11 +332,10 @@ def reader_of(config: ConfigLike) -> Callable[[], Config]:
 
 def digests(config: Config) -> dict[str, str]:
     """Return a digest of each value, by dotted name."""
-    values = config.model_dump(mode="json")
+    values = config.model_dump(mode="json", exclude={"notices"})
     return {
         key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
         for key, value in _flat(values, "")
-        if key not in _NO_KEYS
     }
 
 
