@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from ddmpi.report.data import Point
 from ddmpi.report.formats import duration, size
@@ -33,6 +36,7 @@ class Layer:
     outline: str
     color: int
     name: str = ""
+    """In the legend, which has only areas with a name."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,6 @@ class Chart:
     """(x, where the text is anchored, label)."""
     breaks: Sequence[float]
     """x where another run begins."""
-    legend: Sequence[tuple[int, str]] = field(default_factory=tuple)
-    """(color, name)."""
 
 
 def charts(points: Sequence[Point], breaks_s: Sequence[float]) -> list[Chart]:
@@ -81,26 +83,9 @@ def rates_of(seconds: Sequence[float], totals: Sequence[float]) -> tuple[list[fl
     if span_s < LEAST_SPAN_S:
         return [0.0, 0.0], [0.0, 0.0]
     bins = min(RATE_BINS, max(1, len(seconds) - 1))
-    edges = [seconds[0] + span_s * number / bins for number in range(bins + 1)]
-    at_edges = _interpolated(seconds, totals, edges)
-    x, y = [], []
-    for number in range(bins):
-        rate = max(0.0, at_edges[number + 1] - at_edges[number]) * bins / span_s
-        x += [edges[number], edges[number + 1]]
-        y += [rate, rate]
-    return x, y
-
-
-def _interpolated(x: Sequence[float], y: Sequence[float], at: Sequence[float]) -> list[float]:
-    found = []
-    index = 0
-    for value in at:
-        while index + 2 < len(x) and x[index + 1] < value:
-            index += 1
-        width = x[index + 1] - x[index]
-        part = min(1.0, max(0.0, (value - x[index]) / width)) if width > 0 else 1.0
-        found.append(y[index] + part * (y[index + 1] - y[index]))
-    return found
+    edges = seconds[0] + span_s * np.arange(bins + 1) / bins
+    rates = np.maximum(0.0, np.diff(np.interp(edges, seconds, totals))) * bins / span_s
+    return np.repeat(edges, 2)[1:-1].tolist(), np.repeat(rates, 2).tolist()
 
 
 @dataclass(frozen=True)
@@ -154,21 +139,15 @@ def _stack_chart(name: str, points: Sequence[Point], breaks_s: Sequence[float]) 
     if others:
         series.append(("others", [float(sum(point.kinds.get(kind, 0) for kind in others)) for point in points]))
     seconds = [point.seconds for point in points]
-    below = [0.0] * len(points)
-    stacked = []
-    for kind, values in series:
-        above = [a + b for a, b in zip(below, values, strict=True)]
-        stacked.append((kind, below, above))
-        below = above
-    frame = _Frame.of(max(below), seconds[-1])
+    edges = np.cumsum([[0.0] * len(points), *(values for _, values in series)], axis=0).tolist()
+    frame = _Frame.of(max(edges[-1]), seconds[-1])
     layers = [
-        Layer(f"{frame.path(seconds, above)} {frame.path(seconds[::-1], low[::-1])}", number + 1, kind)
-        for number, (kind, low, above) in enumerate(stacked)
+        Layer(f"{frame.path(seconds, above)} {frame.path(seconds[::-1], below[::-1])}", number, kind)
+        for number, ((kind, _), (below, above)) in enumerate(zip(series, pairwise(edges), strict=True), start=1)
     ]
     summary = f"{name}: " + (", ".join(f"{kind} {values[-1]:,.0f}" for kind, values in series) or "none")
     breaks = [round(frame.x(at), 1) for at in breaks_s]
-    legend = [(layer.color, layer.name) for layer in layers]
-    return Chart(name, summary, layers, "", frame.levels(_count), frame.times(), breaks, legend)
+    return Chart(name, summary, layers, "", frame.levels(_count), frame.times(), breaks)
 
 
 def tick_step(most: float, least: float = 1.0) -> float:

@@ -51,10 +51,11 @@ def test_everything_is_drawn_within_the_chart(steps: list[tuple[float, int, dict
 def test_frequent_kinds_have_colors_and_the_others_share_one() -> None:
     kinds = {name: 100 - number for number, name in enumerate("abcdefgh")}
     stack = charts([Point(0.0, 0, 0), Point(10.0, 10, 10, kinds)], [])[3]
-    assert stack.legend == [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "others")]
+    named = [(layer.color, layer.name) for layer in stack.layers]
+    assert named == [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "others")]
     assert "others 282" in stack.summary
     six = charts([Point(0.0, 0, 0), Point(10.0, 10, 10, dict.fromkeys("abcdef", 1))], [])[3]
-    assert [name for _, name in six.legend] == list("abcdef"), "one kind more needs no word of its own"
+    assert [layer.name for layer in six.layers] == list("abcdef"), "one kind more needs no word of its own"
 
 
 @pytest.mark.parametrize(("most", "step"), [(0.0, 1.0), (1.0, 1.0), (9.0, 2.0), (10.0, 5.0), (99.0, 20.0), (4e9, 2e9)])
