@@ -10,6 +10,7 @@ history keeps the first and the last line of each run, in order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -100,14 +101,9 @@ _decoder = msgspec.json.Decoder(Measurement)
 
 def decode_lines(lines: Iterable[bytes]) -> Iterator[Measurement]:
     """Decode the lines that are whole: a kill may have cut one off, and a full disk may have damaged one."""
-    return (line for line in map(_decoded, lines) if line is not None)
-
-
-def _decoded(line: bytes) -> Measurement | None:
-    try:
-        return _decoder.decode(line)
-    except UNDECODABLE:
-        return None
+    for line in lines:
+        with suppress(*UNDECODABLE):
+            yield _decoder.decode(line)
 
 
 def thinned(lines: Sequence[Measurement]) -> list[Measurement]:
