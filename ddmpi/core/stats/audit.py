@@ -14,6 +14,7 @@ more than ``LATE_S`` late: then its requests may be missed in the windows, not i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -68,58 +69,49 @@ class Audited:
 
 
 class _Notes:
-    __slots__ = ("bytes", "connections", "paused_s", "paused_until", "pauses", "starts", "throttled")
+    __slots__ = ("bytes", "connections", "paused_s", "pauses", "starts", "throttled")
 
     def __init__(self) -> None:
         self.starts: list[float] = []
         self.bytes = self.throttled = self.connections = self.pauses = 0
         self.paused_s = 0.0
-        self.paused_until = 0.0
 
 
 class AskedNotes:
     """The notes of one rank since they were last taken. Times are wall clock, seconds since 1970."""
 
     def __init__(self) -> None:
-        self._groups: dict[str, _Notes] = {}
-        self._pauses: dict[str, float] = {}
-
-    def _of(self, group: str) -> _Notes:
-        notes = self._groups.get(group)
-        if notes is None:
-            notes = self._groups[group] = _Notes()
-            notes.paused_until = self._pauses.pop(group, 0.0)
-        return notes
+        self._groups: defaultdict[str, _Notes] = defaultdict(_Notes)
+        self._paused_until: dict[str, float] = {}
 
     def started(self, group: str, at: float) -> None:
-        self._of(group).starts.append(at)
+        self._groups[group].starts.append(at)
 
     def answered(self, group: str, size_bytes: int, *, throttled: bool) -> None:
-        notes = self._of(group)
+        notes = self._groups[group]
         notes.bytes += size_bytes
         notes.throttled += throttled
 
     def paused(self, group: str, at: float, wait_s: float) -> None:
         """The group is left alone from ``at`` on; a pause that was known is not another one."""
-        notes = self._of(group)
-        until = at + wait_s
-        if at >= notes.paused_until:
+        notes = self._groups[group]
+        until, known_until = at + wait_s, self._paused_until.get(group, 0.0)
+        if at >= known_until:
             notes.pauses += 1
             notes.paused_s += wait_s
         else:
-            notes.paused_s += max(0.0, until - notes.paused_until)
-        notes.paused_until = max(until, notes.paused_until)
+            notes.paused_s += max(0.0, until - known_until)
+        self._paused_until[group] = max(until, known_until)
 
     def connected(self, group: str, connections: int) -> None:
         """So many connections are open to the group now."""
-        notes = self._of(group)
+        notes = self._groups[group]
         notes.connections = max(notes.connections, connections)
 
     def take(self, now: float) -> tuple[Asked, ...]:
         """All notes, which begin anew; only pauses that go on are remembered."""
-        groups, self._groups = self._groups, {}
-        self._pauses = {name: until for name, until in self._pauses.items() if until > now}
-        self._pauses |= {name: notes.paused_until for name, notes in groups.items() if notes.paused_until > now}
+        groups, self._groups = self._groups, defaultdict(_Notes)
+        self._paused_until = {name: until for name, until in self._paused_until.items() if until > now}
         return tuple(_asked(name, notes) for name, notes in groups.items())
 
 
