@@ -8,6 +8,7 @@ know where counts come from or go to. Memory is bounded by the number of server 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,9 +30,9 @@ def bucket_of(latency_s: float) -> int:
 class _Count:
     __slots__ = ("bytes", "first_at", "last_at", "latencies", "requests", "throttled")
 
-    def __init__(self, first_at: float) -> None:
+    def __init__(self) -> None:
         self.requests = self.throttled = self.bytes = 0
-        self.first_at = self.last_at = first_at
+        self.first_at, self.last_at = math.inf, 0.0
         self.latencies: dict[int, int] = {}
 
 
@@ -39,13 +40,11 @@ class UsageCounter:
     """The counts of one rank since they were last taken."""
 
     def __init__(self) -> None:
-        self._groups: dict[str, _Count] = {}
+        self._groups: defaultdict[str, _Count] = defaultdict(_Count)
 
     def add(self, group: str, started_at: float, now: float, size_bytes: int, *, throttled: bool) -> None:
         """Count an answer; times are seconds, monotonic."""
-        count = self._groups.get(group)
-        if count is None:
-            count = self._groups[group] = _Count(started_at)
+        count = self._groups[group]
         count.requests += 1
         count.throttled += throttled
         count.bytes += size_bytes
@@ -56,7 +55,7 @@ class UsageCounter:
 
     def take(self, now: float) -> tuple[Usage, ...]:
         """All counts, which begin anew."""
-        groups, self._groups = self._groups, {}
+        groups, self._groups = self._groups, defaultdict(_Count)
         return tuple(
             Usage(name, it.requests, it.throttled, it.bytes, now - it.first_at, now - it.last_at, it.latencies)
             for name, it in groups.items()
@@ -144,8 +143,7 @@ class UsageTable:
         count = len(self.names)
         first, last, until = self._times[:count].T
         numbers: npt.NDArray[np.float64] = self.numbers[:count].copy()
-        asked = last > first
-        numbers[asked, 3] += (last - first)[asked]
+        numbers[:, 3] += np.clip(last - first, 0.0, None)
         numbers[:, 4] -= np.clip(until - now, 0.0, None)
         return numbers
 
@@ -158,7 +156,7 @@ class UsageTable:
         requests, throttled, size_bytes, span_s, paused_s = self.numbers[at].tolist()
         p50_s, p95_s = percentiles(self.latencies[at])
         return GroupUsage(
-            int(requests), int(throttled), int(size_bytes), span_s + max(0.0, last - first if last > first else 0.0),
+            int(requests), int(throttled), int(size_bytes), span_s + max(0.0, last - first),
             paused_s - max(0.0, until - now), p50_s, p95_s,
         )  # fmt: skip
 
