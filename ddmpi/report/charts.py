@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ddmpi.report.data import Point
+from ddmpi.report.data import Point, by_count
 from ddmpi.report.formats import duration, size
 
 WIDTH, HEIGHT = 360, 190
@@ -130,8 +130,7 @@ def _line_chart(
 
 def _stack_chart(name: str, points: Sequence[Point], breaks_s: Sequence[float]) -> Chart:
     """Return a chart of the most frequent kinds upon each other, the others on top."""
-    last = points[-1].kinds
-    kinds = sorted((kind for kind in last if last[kind]), key=lambda kind: (-last[kind], kind))
+    kinds = [kind for kind, _ in by_count(points[-1].kinds)]
     shown, others = kinds[:MOST_KINDS], kinds[MOST_KINDS:]
     if len(others) == 1:
         shown, others = kinds, []

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from ddmpi.report.data import Snapshot, Summary
+from ddmpi.report.data import Snapshot, Summary, by_count
 from ddmpi.report.formats import counted, duration, share, size
 
 LINE_INTERVAL_S = 10.0
@@ -48,8 +48,7 @@ class Console:
         self._bar: Progress | None = None
         self._next_at = 0.0
         self._line_at = 0.0
-        self._counted = ("", 0)
-        self._history: deque[tuple[float, int, int]] = deque()
+        self._history: deque[tuple[float, Snapshot]] = deque()
         self._broken = False
 
     def is_due(self, now: float) -> bool:
@@ -61,15 +60,14 @@ class Console:
         if not self.is_due(now):
             return
         self._next_at = now + BAR_INTERVAL_S
-        counted = (snapshot.stage, snapshot.rows)
-        if counted != self._counted:
+        last = self._history[-1][1] if self._history else snapshot
+        if (last.stage, last.rows) != (snapshot.stage, snapshot.rows):
             # Another stage counts other things, or at another speed.
-            self._counted = counted
             self._history.clear()
         # However rarely this is called, there is an entry before the new one.
         while len(self._history) > 1 and self._history[1][0] <= now - RATE_WINDOW_S:
             self._history.popleft()
-        self._history.append((now, snapshot.rows_done, snapshot.bytes))
+        self._history.append((now, snapshot))
         if self._is_terminal:
             self._update_bar(snapshot)
         elif now >= self._line_at and now - self._history[0][0] >= LEAST_WINDOW_S:
@@ -114,13 +112,13 @@ class Console:
     def _text(self, snapshot: Snapshot) -> str:
         """Return what is known, as text; rates and the end only where enough was seen for them."""
         known = []
-        (first, rows_before, bytes_before), (last, rows, size) = self._history[0], self._history[-1]
+        (first, before), (last, _) = self._history[0], self._history[-1]
         if (seconds := last - first) >= LEAST_WINDOW_S:
-            rows_per_s = (rows - rows_before) / seconds
+            rows_per_s = (snapshot.rows_done - before.rows_done) / seconds
             if snapshot.stage in FETCHING_NOTHING:
                 known = [f"{_rate(rows_per_s)} {snapshot.unit}/s"]
             else:
-                known = [f"{_rate(rows_per_s)} files/s", f"{(size - bytes_before) / seconds / 1e6:,.1f} MB/s"]
+                known = [f"{_rate(rows_per_s)} files/s", f"{(snapshot.bytes - before.bytes) / seconds / 1e6:,.1f} MB/s"]
             if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN and not snapshot.note:
                 known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
         if snapshot.stage not in FETCHING_NOTHING:
@@ -164,9 +162,8 @@ def _summary_table(summary: Summary) -> Table:
     table.add_row("rows", f"{summary.rows:,}")
     table.add_row("successes", f"{summary.successes:,}", share(summary.successes, summary.rows))
     table.add_row("errors", f"{summary.errors:,}", share(summary.errors, summary.rows))
-    for kind, count in sorted(summary.kinds.items(), key=lambda item: (-item[1], item[0])):
-        if count:
-            table.add_row(f"  {kind}", f"{count:,}")
+    for kind, count in by_count(summary.kinds):
+        table.add_row(f"  {kind}", f"{count:,}")
     table.add_row("pending", f"{summary.pending:,}", share(summary.pending, summary.rows))
     if summary.ignored:
         table.add_row("ignored", f"{summary.ignored:,}", share(summary.ignored, summary.rows))

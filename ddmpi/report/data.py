@@ -139,6 +139,11 @@ class Summary:
     """Path of the report; empty where there is none."""
 
 
+def by_count(kinds: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the kinds of errors that there are with their counts, the most frequent first."""
+    return sorted(((kind, count) for kind, count in kinds.items() if count), key=lambda item: (-item[1], item[0]))
+
+
 def joined(earlier: Sequence[Measurement], current: Sequence[Measurement], run: int) -> list[Measurement]:
     """Join earlier runs from the file and the current one, which was measured more often; few enough for a chart."""
     before = [line for line in earlier if line.run != run]

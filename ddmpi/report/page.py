@@ -27,7 +27,7 @@ from markupsafe import Markup, escape
 
 from ddmpi.errors import EXIT_DONE
 from ddmpi.report.charts import charts
-from ddmpi.report.data import Report, ServerLine, Summary
+from ddmpi.report.data import Report, ServerLine, Summary, by_count
 from ddmpi.report.formats import counted, duration, share, size
 
 MOST_SERVERS: Final = 1_000
@@ -83,7 +83,7 @@ def render(report: Report) -> str:
         comparison=_comparison(report),
         times=_times(report),
         slowest=_bars(dict(summary.slowest), duration),
-        errors=_bars(_by_count(summary.kinds), lambda count: f"{count:,.0f} ({share(count, summary.errors)})"),
+        errors=_bars(dict(by_count(summary.kinds)), lambda count: f"{count:,.0f} ({share(count, summary.errors)})"),
         charts=charts(report.points, report.breaks_s),
         columns=COLUMNS,
         lines=[(_name(line), _cells(line)) for line in report.servers],
@@ -130,11 +130,6 @@ def _times(report: Report) -> list[_Bar]:
         return []
     times = {"least time": report.bound_s, "download": report.download_s, "whole run": report.summary.seconds}
     return _bars(times, duration)
-
-
-def _by_count(kinds: Mapping[str, int]) -> dict[str, float]:
-    ordered = sorted((-count, kind) for kind, count in kinds.items() if count)
-    return {kind: float(-count) for count, kind in ordered}
 
 
 def _bars(values: Mapping[str, float], text: Callable[[float], str]) -> list[_Bar]:
