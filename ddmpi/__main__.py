@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 from ddmpi.cli.arguments import Arguments, parse_arguments
-from ddmpi.core.records import Orders
 from ddmpi.errors import DdmpiError, SetupError
 from ddmpi.io.mpi.launcher import complain, refuse_start, run_together, start_mpi
 from ddmpi.io.process import die_with_launcher, use_one_allocator
@@ -36,15 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ddmpi.config import config  # noqa: PLC0415
         from ddmpi.roles import program  # noqa: PLC0415
 
-        orders = Orders(
-            arguments.reset_profiled, arguments.reset_batched, arguments.delete_results, arguments.retry_failed or ()
-        )
-
         def read_config() -> config.Config:
             found = config.load(arguments.config)
             return found.with_debug() if arguments.debug else found
 
-        code = program.run(world, read_config, orders, os.environ, signals)
+        code = program.run(world, read_config, arguments.orders, os.environ, signals)
         signals.ignore()
         return code
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ddmpi._version import __version__
+from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_DONE
 from ddmpi.io.mpi.launcher import speaks
 
@@ -24,7 +25,7 @@ _EPILOG = """exit codes:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was asked for. ``retry_failed`` is None without the option, ("*",) with no word after it."""
+    """What was asked for."""
 
     config: Path
     plan: bool
@@ -32,11 +33,9 @@ class Arguments:
     status: bool
     verify: bool
     rehash: bool
-    retry_failed: tuple[str, ...] | None
-    reset_profiled: bool
-    reset_batched: bool
-    delete_results: bool
     debug: bool
+    orders: Orders
+    """``retry_failed`` with no word after it is ("*",): all errors."""
 
     @property
     def is_local(self) -> bool:
@@ -58,17 +57,17 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         parser.error("--debug goes with a download: these write no log")
     if given.yes_delete_results and not given.reset_batched:
         parser.error("--yes-delete-results goes with --reset-batched")
-    retry = None if given.retry_failed is None else tuple(given.retry_failed) or ("*",)
-    if retry is not None:
+    retry = () if given.retry_failed is None else tuple(given.retry_failed) or ("*",)
+    if retry:
         from ddmpi.core.rules.retry_filter import choice_of  # noqa: PLC0415  # only where it is needed: --help answers at once
 
         try:
             choice_of(retry)
         except ValueError as error:
             parser.error(f"--retry-failed: {error}")
+    orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry)
     return Arguments(
-        given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, retry,
-        given.reset_profiled, given.reset_batched, given.yes_delete_results, given.debug,
+        given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, given.debug, orders
     )  # fmt: skip
 
 
