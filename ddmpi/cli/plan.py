@@ -99,12 +99,9 @@ def predict_run(
         rows_left: (B,) rows of each batch that are to be fetched.
         workers: ranks that download; None = as many as are worth having.
     """
-    known = dict(profiles)
-    plan = make_plan(
-        table, config, rows=rows_left, profiles=known, limits=limits_by_group(config, known), ref=table.ref,
-        workers=[0],
-    )  # fmt: skip
-    samples = config.profiling.samples_per_server if config.profiling.mode == "measure" and not known else 0
+    limits = limits_by_group(config, profiles)
+    plan = make_plan(table, config, rows=rows_left, profiles=profiles, limits=limits, ref=table.ref, workers=[0])
+    samples = config.profiling.samples_per_server if config.profiling.mode == "measure" and not profiles else 0
     return predict(plan, rows_left, workers, samples)
 
 
@@ -124,7 +121,10 @@ def _page(
     expected = expected_bytes(table, rows, profiles)
     disk = expected + total * BYTES_PER_ROW
     grid.add_row("size", f"about {size(expected)} to download, {size(disk)} on disk")
-    grid.add_row("memory", f"up to {size(_rank_bytes(config))} per rank, {size(_rank_0_bytes(table))} on rank 0")
+    parameters = config.downloader_parameters
+    held_bytes = parameters.memory_budget_bytes + parameters.connections_per_rank * CONNECTION_BYTES
+    rank_0_bytes = RANK_BASE_BYTES + len(table) * BATCH_BYTES
+    grid.add_row("memory", f"up to {size(RANK_BASE_BYTES + held_bytes)} per rank, {size(rank_0_bytes)} on rank 0")
     return grid
 
 
@@ -143,12 +143,3 @@ def expected_bytes(table: BatchTable, rows: IntArray, profiles: Mapping[str, Pro
 
 def _share_good(profile: Profile) -> float:
     return profile.success_count / max(1, profile.success_count + profile.error_count)
-
-
-def _rank_bytes(config: Config) -> float:
-    parameters = config.downloader_parameters
-    return RANK_BASE_BYTES + parameters.memory_budget_bytes + parameters.connections_per_rank * CONNECTION_BYTES
-
-
-def _rank_0_bytes(table: BatchTable) -> float:
-    return RANK_BASE_BYTES + len(table) * BATCH_BYTES
