@@ -23,6 +23,7 @@ from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import configured_layout
+from ddmpi.io.mpi.launcher import complain
 from ddmpi.report.formats import counted
 
 MOST_FRUITLESS: Final = 3
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     except DdmpiError as error:
         reason = str(error)
     if reason:
-        sys.stderr.write(f"ddmpi: job {job_id} is not put back into the queue: {reason}\n")
+        complain(f"job {job_id} is not put back into the queue: {reason}")
     return 1 if reason else 0
 
 
@@ -97,8 +98,7 @@ def _put_back(config_path: str, code: int, job_id: str) -> str:
     if reason:
         return reason
     write_atomically(path, msgspec.json.encode(attempts), layout.temporary)
-    sys.stderr.write(f"ddmpi: {counted(rows, 'row')} final; job {job_id} goes back into the queue\n")
-    sys.stderr.flush()
+    complain(f"{counted(rows, 'row')} final; job {job_id} goes back into the queue")
     return slurm.requeue(job_id)
 
 
