@@ -7,9 +7,9 @@ caller's question.
 
 No config can say which servers share an IP address: that is found when the table is partitioned (``with_addresses``).
 
-Invariants: a ``Config`` that exists is valid; ``from_json(to_json(config)) == config``, apart from the addresses; keys
-that are not in ``semantic()`` may change between two runs over the same output folder. What is remembered of the values
-is their ``digests``: one may hold a password.
+Invariants: a ``Config`` that exists is valid; pydantic's JSON of it, which the other ranks get from rank 0 and read no
+file, gives an equal one, apart from the addresses; keys that are not in ``semantic()`` may change between two runs over
+the same output folder. What is remembered of the values is their ``digests``: one may hold a password.
 """
 
 from __future__ import annotations
@@ -271,14 +271,6 @@ class Config(Keys):
     def with_debug(self) -> Config:
         """Return this config with logs that say everything."""
         return self.model_copy(update={"logging": self.logging.model_copy(update={"level": "debug"})})
-
-    def to_json(self) -> bytes:
-        """Return the bytes for other ranks, which get the config from rank 0 and read no file."""
-        return self.model_dump_json().encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Config:
-        return cls.model_validate_json(data)
 
 
 ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]

@@ -67,7 +67,7 @@ def _keep_what_is_loaded() -> None:
 
 def _downloader_maker(mailbox: Mailbox, cores: int) -> Callable[[Begin], Downloader]:
     def make(begin: Begin) -> Downloader:
-        config = Config.from_json(begin.config)
+        config = Config.model_validate_json(begin.config)
         layout = Layout(Path(config.path_to_output_folder), config.output_structure)
         log_to_file(layout, mailbox.rank, config.logging)
         log.info("rank %d of %d on %s, pid %d", mailbox.rank, mailbox.size, os.uname().nodename, os.getpid())

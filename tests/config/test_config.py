@@ -464,7 +464,7 @@ def test_config_survives_json_and_pickle() -> None:
         downloader_parameters={"header": ["A: b"], "connect_to": [":::"], "allow_private_addresses": ["10.0.0.0/8"]},
     )
     assert config.group_of("i.a.org") == "a"
-    assert Config.from_json(config.to_json()) == config
+    assert Config.model_validate_json(config.model_dump_json()) == config
     assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301
 
 
@@ -488,4 +488,4 @@ def test_whatever_stands_in_the_file_gives_a_config_or_a_config_error(flat: dict
     except ConfigError as error:
         assert len(str(error).splitlines()) >= 1
     else:
-        assert Config.from_json(config.to_json()) == config
+        assert Config.model_validate_json(config.model_dump_json()) == config

@@ -82,7 +82,8 @@ class Coordinator:
 
     def start(self, now: float) -> None:
         """Tell the ranks to begin, and send the first lanes out."""
-        begin = msg.Begin(self.state.epoch, self.state.config.to_json(), msg.report_interval_s(len(self._workers)))
+        config = self.state.config.model_dump_json().encode()
+        begin = msg.Begin(self.state.epoch, config, msg.report_interval_s(len(self._workers)))
         for rank in self._workers:
             self._send(rank, begin)
         if self._overrides:

@@ -164,7 +164,7 @@ def test_the_limits_of_an_address_are_those_of_the_rule(tmp_path: Path) -> None:
     assert limits("203.0.113.5") == limits("alone.org") == Limits(3.0, 2, bytes_per_day=1e9)
     assert limits("203.0.113.6") == Limits(10.0, 8)
     assert config.with_debug().group_of("a.org") == "203.0.113.5"
-    assert Config.from_json(config.to_json()).group_of("a.org") == "a.org"
+    assert Config.model_validate_json(config.model_dump_json()).group_of("a.org") == "a.org"
 
 
 def test_new_servers_join_the_groups_that_are_there(tmp_path: Path) -> None:
