@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, field_validator, model_validator
@@ -387,9 +386,6 @@ class Metrics(Section):
     prometheus_file: Text | None = Field(
         None, description="Path of the newest measurement in the Prometheus text format; null = ddmpi.prom in the logs."
     )
-
-    def prometheus_path(self, logs: Path) -> Path:
-        return logs / "ddmpi.prom" if self.prometheus_file is None else Path(self.prometheus_file)
 
 
 class Logging(Section):

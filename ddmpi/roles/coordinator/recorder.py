@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
@@ -32,7 +33,7 @@ class Recorder:
         layout, metrics = state.layout, state.config.metrics
         self.file = MetricsFile(layout.metrics)
         self.history = History(now)
-        self._prometheus = PrometheusFile(metrics.prometheus_path(layout.logs), str(layout.root))
+        self._prometheus = PrometheusFile(Path(metrics.prometheus_file or layout.logs / "ddmpi.prom"), str(layout.root))
         self._interval_s = metrics.interval_s
         self._ranks = ranks
         self._epoch = state.epoch
