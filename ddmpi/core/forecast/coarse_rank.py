@@ -15,7 +15,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ddmpi.core import protocol as msg
 from ddmpi.core.frontier.held_lane import MOST_PACKED_DEMAND, busy_connections
@@ -68,13 +68,13 @@ class _Lane:
         return busy_connections(self.share)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Commit:
     """Parts that the writer is busy with until ``at``, and the lanes that end with them."""
 
     at: float
-    parts: list[msg.PartReport] = field(default_factory=list)
-    ended: list[_Lane] = field(default_factory=list)
+    parts: list[msg.PartReport]
+    ended: list[_Lane]
 
 
 class CoarseRank:
@@ -229,13 +229,8 @@ class CoarseRank:
         heapq.heappush(self._ends, (held.ends_at, next(self._sequence), held))
 
     def _commit(self, parts: list[msg.PartReport], ended: list[_Lane]) -> None:
-        """The writer takes its time; what comes while it is busy goes with it."""
-        at = self._now + self._model.commit_s
-        if self._commits and self._commits[-1].at == at:
-            self._commits[-1].parts += parts
-            self._commits[-1].ended += ended
-        else:
-            self._commits.append(_Commit(at, parts, ended))
+        """The writer takes its time."""
+        self._commits.append(_Commit(self._now + self._model.commit_s, parts, ended))
 
     def _part(self, held: _Lane, rows_done: int) -> list[msg.PartReport]:
         """A part with the rows of the current batch that are not in one yet."""
@@ -247,11 +242,8 @@ class CoarseRank:
         held.rows_left -= rows
         self.rows += rows
         self._parts += 1
-        path = (
-            f"images/server_name={batch.server_name}/partition_id={batch.partition_id}/"
-            f"successes-e00001-r{self._rank:05d}-{self._parts:04d}.parquet"
-        )
-        return [msg.PartReport(batch.batch_id, path, rows, False, rows)]
+        # The ledger only keeps the name: no other part has it.
+        return [msg.PartReport(batch.batch_id, f"r{self._rank:05d}-{self._parts:04d}", rows, False, rows)]
 
     # ---- what is due
 
