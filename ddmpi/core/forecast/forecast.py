@@ -40,7 +40,6 @@ class ForecastReport:
     steals: int
     messages: int
     """Messages that rank 0 takes."""
-    events: int
 
 
 class Forecast:
@@ -83,7 +82,7 @@ class Forecast:
                 self._perform(self.decide(rank, news))
             else:
                 self._give_turn(rank, order)
-        return ForecastReport(self.now, self.ledger.stealing.steals, self.messages, events)
+        return ForecastReport(self.now, self.ledger.stealing.steals, self.messages)
 
     def begin(self) -> list[Action]:
         """The first big batch. A benchmark measures this."""

@@ -46,7 +46,6 @@ class Prediction:
     makespan_s: float
     workers: int
     advised_workers: int
-    steals: int
     is_whole: bool
     """Every batch was simulated."""
 
@@ -75,7 +74,7 @@ def predict(plan: Plan, rows_left: IntArray, workers: int | None, samples_per_se
     overhead_s = START_AND_END_S + _profiling_s(plan, rows_left, samples_per_server)
     makespan_s = report.makespan_s + (overhead_s if rows_left.any() else 0.0)
     is_whole = len(small.batch_rows) == int(np.count_nonzero(rows_left))
-    return Prediction(bound_s, bound_group, makespan_s, workers or advised, advised, report.steals, is_whole)
+    return Prediction(bound_s, bound_group, makespan_s, workers or advised, advised, is_whole)
 
 
 def _advised(makespan_s: Callable[[int], float], enough_s: float, first: int) -> int:
