@@ -234,15 +234,15 @@ def predictions(job: Job, work: Work) -> dict[str, float]:
         workers=range(1, RANKS),
     )  # fmt: skip
     nothing_done = np.zeros_like(table.rows)
-    static = Forecast(plan, nothing_done, CoarseModel(steals=False)).run()
-    stealing = Forecast(plan, nothing_done, CoarseModel()).run()
+    static_s = Forecast(plan, nothing_done, CoarseModel(steals=False)).run()
+    stealing_s = Forecast(plan, nothing_done, CoarseModel()).run()
     lists = LeastLoaded(dict.fromkeys(range(1, RANKS), 0.0))
     loads = dict.fromkeys(range(1, RANKS), 0.0)
     for time_s in sorted(work.times_s.values(), reverse=True):
         loads[lists.take(time_s)] += time_s
     return {
-        "without_stealing_ratio": static.makespan_s / work.bound_s,
-        "simulated_ratio": stealing.makespan_s / work.bound_s,
+        "without_stealing_ratio": static_s / work.bound_s,
+        "simulated_ratio": stealing_s / work.bound_s,
         "one_at_a_time_ratio": max(loads.values()) / work.bound_s,
         "plan_s": predict_run(config, table, table.rows, profiles, RANKS - 1).makespan_s,
         "unprofiled_plan_s": predict_run(config, table, table.rows, {}, RANKS - 1).makespan_s,

@@ -12,7 +12,6 @@ import heapq
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.coarse_rank import CoarseModel, CoarseRank
@@ -34,14 +33,6 @@ class ForecastError(Exception):
     """The forecast does not come to an end: a bug in ddmpi."""
 
 
-@dataclass(frozen=True)
-class ForecastReport:
-    makespan_s: float
-    steals: int
-    messages: int
-    """Messages that rank 0 takes."""
-
-
 class Forecast:
     """One run.
 
@@ -59,6 +50,7 @@ class Forecast:
     ) -> None:
         self.ledger = Ledger(plan, BatchCounts(plan.batch_rows, rows_final))
         self.messages = 0
+        """Messages that rank 0 took."""
         self.now = 0.0
         self._workers = plan.workers
         self._most_events = EVENTS_PER_BATCH * len(plan.batch_rows) + EVENTS_PER_RANK * len(plan.workers)
@@ -68,8 +60,8 @@ class Forecast:
         self._heap: list[tuple[float, int, int, ToDownloader | None, ToCoordinator | None]] = []
         self._sequence = itertools.count()
 
-    def run(self) -> ForecastReport:
-        """From the first big batch to the last row. Raises ForecastError: it does not end."""
+    def run(self) -> float:
+        """From the first big batch to the last row: the seconds. Raises ForecastError: it does not end."""
         self._perform(self.begin())
         events = 0
         while not self.ledger.is_complete:
@@ -82,7 +74,7 @@ class Forecast:
                 self._perform(self.decide(rank, news))
             else:
                 self._give_turn(rank, order)
-        return ForecastReport(self.now, self.ledger.stealing.steals, self.messages)
+        return self.now
 
     def begin(self) -> list[Action]:
         """The first big batch. A benchmark measures this."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.coarse_rank import CoarseModel
-from ddmpi.core.forecast.forecast import Forecast, ForecastReport
+from ddmpi.core.forecast.forecast import Forecast
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, lower_bound_s
 from ddmpi.core.records import BatchRef
 
@@ -63,18 +63,17 @@ def predict(plan: Plan, rows_left: IntArray, workers: int | None, samples_per_se
     model = _model(rows_left, small, bound_s, plan.connections_per_rank)
 
     @cache
-    def run(number: int) -> ForecastReport:
+    def makespan_s(number: int) -> float:
         staffed = replace(small, workers=range(1, number + 1))
         return Forecast(staffed, np.zeros_like(small.batch_rows), model).run()
 
     work_s = float(rows_left.sum()) * CPU_PER_ROW_S
     first = max(1, int(np.ceil(work_s / bound_s))) if bound_s > 0 else 1
-    advised = _advised(lambda number: run(number).makespan_s, WORTHWHILE * bound_s + model.commit_s + 1.0, first)
-    report = run(workers or advised)
+    advised = _advised(makespan_s, WORTHWHILE * bound_s + model.commit_s + 1.0, first)
     overhead_s = START_AND_END_S + _profiling_s(plan, rows_left, samples_per_server)
-    makespan_s = report.makespan_s + (overhead_s if rows_left.any() else 0.0)
+    whole_s = makespan_s(workers or advised) + (overhead_s if rows_left.any() else 0.0)
     is_whole = len(small.batch_rows) == int(np.count_nonzero(rows_left))
-    return Prediction(bound_s, bound_group, makespan_s, workers or advised, advised, is_whole)
+    return Prediction(bound_s, bound_group, whole_s, workers or advised, advised, is_whole)
 
 
 def _advised(makespan_s: Callable[[int], float], enough_s: float, first: int) -> int:
