@@ -104,11 +104,11 @@ def _epoch_seconds(value: object) -> object:
     return value
 
 
-def _checked_uri(uri: str, schemes: frozenset[str]) -> str:
+def _checked_uri(uri: str, schemes: frozenset[str], expected: str) -> str:
     """Refuse other schemes, and whatever might be a secret: it would end up in logs and in the output folder."""
-    scheme, _, rest = uri.partition("://")
-    if scheme not in schemes:
-        raise ValueError(f"a path of this machine, or a URI with one of {', '.join(sorted(schemes))}")
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in schemes:
+        raise ValueError(expected)
     user, at, _ = rest.partition("/")[0].rpartition("@")
     if ":" in user or (at and scheme == "s3"):
         raise ValueError("a URI without keys or passwords: credentials come from the environment")
@@ -116,7 +116,8 @@ def _checked_uri(uri: str, schemes: frozenset[str]) -> str:
 
 
 def _checked_input(path: str) -> str:
-    return _checked_uri(path, INPUT_SCHEMES) if "://" in path else path
+    expected = f"a path of this machine, or a URI with one of {', '.join(sorted(INPUT_SCHEMES))}"
+    return _checked_uri(path, INPUT_SCHEMES, expected) if "://" in path else path
 
 
 def _checked_output_folder(path: str) -> str:
@@ -129,11 +130,8 @@ def _checked_output_folder(path: str) -> str:
 
 
 def _checked_store(uri: str) -> str:
-    if "://" not in uri or uri.partition("://")[0] not in STORE_SCHEMES:
-        raise ValueError(
-            f"a URI of an object store, {' or '.join(f'{scheme}://bucket/prefix' for scheme in sorted(STORE_SCHEMES))}"
-        )
-    return _checked_uri(uri, STORE_SCHEMES)
+    examples = " or ".join(f"{scheme}://bucket/prefix" for scheme in sorted(STORE_SCHEMES))
+    return _checked_uri(uri, STORE_SCHEMES, f"a URI of an object store, {examples}")
 
 
 def _plain_name(name: str) -> str:
