@@ -108,13 +108,9 @@ def decode_lines(lines: Iterable[bytes]) -> Iterator[Measurement]:
 
 def thinned(lines: Sequence[Measurement]) -> list[Measurement]:
     """Return every second line, and the first and last one of each run."""
-    kept = []
-    for index, line in enumerate(lines):
-        starts = index == 0 or lines[index - 1].run != line.run
-        ends = index + 1 == len(lines) or lines[index + 1].run != line.run
-        if index % 2 == 0 or starts or ends:
-            kept.append(line)
-    return kept
+    runs = [None, *(line.run for line in lines), None]  # one before and one after that are no line's
+    is_inner = [before == after == line.run for before, line, after in zip(runs, lines, runs[2:], strict=False)]
+    return [line for index, line in enumerate(lines) if index % 2 == 0 or not is_inner[index]]
 
 
 class History:
