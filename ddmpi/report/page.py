@@ -153,16 +153,15 @@ def _cells(line: ServerLine) -> list[_Cell]:
     return [
         *(_Cell(count, f"{count:,}") for count in (line.rows, line.successes, line.errors, line.pending)),
         _Cell(1e18 if line.limit_per_s == 0 else line.limit_per_s or -1.0, limit),
-        _cell(usage.rate_per_s if usage else 0.0, "{:,.2f}"),
-        _cell(1000 * usage.p50_s if usage else 0.0, "{:,.0f} ms"),
-        _cell(1000 * usage.p95_s if usage else 0.0, "{:,.0f} ms"),
-        _cell(usage.throttled if usage else 0, "{:,}"),
+        _cell(usage.rate_per_s if usage else 0.0, "{:,.2f}".format),
+        _cell(1000 * usage.p50_s if usage else 0.0, "{:,.0f} ms".format),
+        _cell(1000 * usage.p95_s if usage else 0.0, "{:,.0f} ms".format),
+        _cell(usage.throttled if usage else 0, "{:,}".format),
         _cell(usage.paused_s if usage else 0.0, duration),
         _cell(line.size_bytes, size),
     ]
 
 
-def _cell(value: float, text: str | Callable[[float], str]) -> _Cell:
+def _cell(value: float, text: Callable[[float], str]) -> _Cell:
     """Return the cell of a value; of 0 (not measured, or did not happen) it is empty."""
-    shown = text.format(value) if isinstance(text, str) else text(value)
-    return _Cell(round(value, 4), shown if value else "")
+    return _Cell(round(value, 4), text(value) if value else "")
