@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,8 +22,7 @@ _EPILOG = """exit codes:
 """
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(argparse.Namespace):
     """What was asked for."""
 
     config: Path
@@ -46,14 +44,14 @@ class Arguments:
 def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Read the command line; exits with 2 and a usage message when it makes no sense."""
     parser = _parser()
-    given = parser.parse_args(argv)
+    given = parser.parse_args(argv, Arguments())
     if given.rehash and not given.verify:
         parser.error("--rehash goes with --verify")
     if given.ranks is not None and not given.plan:
         parser.error("--ranks goes with --plan")
     if given.ranks is not None and given.ranks < 1:
         parser.error("--ranks must be at least 1")
-    if given.debug and (given.plan or given.status or given.verify):
+    if given.debug and given.is_local:
         parser.error("--debug goes with a download: these write no log")
     if given.yes_delete_results and not given.reset_batched:
         parser.error("--yes-delete-results goes with --reset-batched")
@@ -65,10 +63,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             choice_of(retry)
         except ValueError as error:
             parser.error(f"--retry-failed: {error}")
-    orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry)
-    return Arguments(
-        given.config, given.plan, given.ranks, given.status, given.verify, given.rehash, given.debug, orders
-    )  # fmt: skip
+    given.orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry)
+    return given
 
 
 class _Parser(argparse.ArgumentParser):
