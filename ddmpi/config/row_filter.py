@@ -82,7 +82,9 @@ def parse_filter(text: str) -> RowFilter:
         raise ValueError(f"a filter of at most {MAX_CHARS} characters")
     try:
         tree = ast.parse(" ".join(text.split("\n")).strip(), mode="eval")
-        return RowFilter(text, *_Parser().read(tree.body))
+        parser = _Parser()
+        evaluate = parser.condition(tree.body)
+        return RowFilter(text, frozenset(parser.columns), frozenset(parser.columns - parser.required), evaluate)
     except SyntaxError as error:
         raise ValueError(
             f"a filter such as 'type == \"StillImage\"': {error.msg} at character {error.offset}"
@@ -95,21 +97,17 @@ class _Parser:
     """Turns one syntax tree into a function, and notes the columns."""
 
     def __init__(self) -> None:
-        self._columns: set[str] = set()
-        self._required: set[str] = set()
+        self.columns: set[str] = set()
+        self.required: set[str] = set()
 
-    def read(self, node: ast.expr) -> tuple[frozenset[str], frozenset[str], _Evaluate]:
-        evaluate = self._condition(node)
-        return frozenset(self._columns), frozenset(self._columns - self._required), evaluate
-
-    def _condition(self, node: ast.expr) -> _Evaluate:
+    def condition(self, node: ast.expr) -> _Evaluate:
         match node:
             case ast.BoolOp(op=op, values=values):
                 combine = pc.and_kleene if isinstance(op, ast.And) else pc.or_kleene
-                parts = [self._condition(value) for value in values]
+                parts = [self.condition(value) for value in values]
                 return lambda columns: reduce(combine, (part(columns) for part in parts))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                inner = self._condition(operand)
+                inner = self.condition(operand)
                 return lambda columns: pc.invert(inner(columns))
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 return self._comparison(left, op, right)
@@ -142,9 +140,9 @@ class _Parser:
             case ast.Call(func=ast.Name(id="column"), args=[ast.Constant(value=str(name))], keywords=[]):
                 return self._column(name)
             case ast.Call(func=ast.Name(id="optional"), args=[argument], keywords=[]):
-                required = set(self._required)
+                required = set(self.required)
                 column = self._value(argument)
-                self._required = required
+                self.required = required
                 return column
             case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _CONVERSIONS:
                 convert, given = _CONVERSIONS[name], self._value(argument)
@@ -154,8 +152,8 @@ class _Parser:
                 return lambda _: constant
 
     def _column(self, name: str) -> _Evaluate:
-        self._columns.add(name)
-        self._required.add(name)
+        self.columns.add(name)
+        self.required.add(name)
         return lambda columns: columns[name]
 
 
