@@ -60,22 +60,16 @@ class Measurement(msgspec.Struct, frozen=True):
         return self.rows - self.successes - self.errors - self.ignored
 
 
-class Totals(msgspec.Struct, frozen=True):
-    """What a run has fetched, or all runs before it."""
-
-    fetched_rows: int = 0
-    requests: int = 0
-    bytes: int = 0
-
-    def plus(self, other: Totals) -> Totals:
-        return Totals(
-            self.fetched_rows + other.fetched_rows, self.requests + other.requests, self.bytes + other.bytes
-        )  # fmt: skip
-
-
-def totals_of(line: Measurement | None) -> Totals:
-    """Return what all runs up to this line have fetched."""
-    return Totals() if line is None else Totals(line.fetched_rows, line.requests, line.bytes)
+def continued(line: Measurement, before: Measurement | None) -> Measurement:
+    """Return the line of a run with what all runs before it have fetched, by their last line (None: none has)."""
+    if before is None:
+        return line
+    return msgspec.structs.replace(
+        line,
+        fetched_rows=before.fetched_rows + line.fetched_rows,
+        requests=before.requests + line.requests,
+        bytes=before.bytes + line.bytes,
+    )
 
 
 def with_rates(line: Measurement, before: Measurement | None) -> Measurement:

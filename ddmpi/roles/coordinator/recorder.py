@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ddmpi.core.stats.audit import Audit
-from ddmpi.core.stats.metrics import History, Measurement, Totals, totals_of, with_rates
+from ddmpi.core.stats.metrics import History, Measurement, continued, with_rates
 from ddmpi.io.folder.stats_files import MetricsFile, PrometheusFile, read_audit, read_usage, write_audit, write_usage
 from ddmpi.io.process import resident_bytes
 from ddmpi.io.urls.batch_table import limits_by_group
@@ -37,7 +37,7 @@ class Recorder:
         self._interval_s = metrics.interval_s
         self._ranks = ranks
         self._epoch = state.epoch
-        self._before: Totals = totals_of(self.file.last())
+        self._before = self.file.last()
         self._last: Measurement | None = None
         self._write_at = now
         self._usage_path = layout.usage
@@ -77,11 +77,10 @@ class Recorder:
 
     def _measure(self, coordinator: Coordinator) -> Measurement:
         state, total = coordinator.state, coordinator.tally.total()
-        fetched = self._before.plus(Totals(total.successes + total.errors, total.requests, total.bytes))
         unix_s = time.time()
         # A rank 0 that downloads too has counted itself.
         own_bytes = 0 if 0 in coordinator.tally.counters else resident_bytes(os.getpid())
-        return Measurement(
+        line = Measurement(
             time=datetime.fromtimestamp(unix_s).astimezone().isoformat(timespec="seconds"),
             unix_s=round(unix_s, 3),
             run=self._epoch,
@@ -91,11 +90,12 @@ class Recorder:
             successes=int(state.counts.successes.sum()),
             errors=int(state.counts.errors.sum()),
             ignored=state.ignored_rows,
-            fetched_rows=fetched.fetched_rows,
-            requests=fetched.requests,
-            bytes=fetched.bytes,
+            fetched_rows=total.successes + total.errors,
+            requests=total.requests,
+            bytes=total.bytes,
             in_flight=total.in_flight,
             servers_active=total.servers_active,
             memory_bytes=total.memory_bytes + own_bytes,
             error_kinds=state.counts.error_kinds,
         )
+        return continued(line, self._before)

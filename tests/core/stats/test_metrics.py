@@ -17,10 +17,9 @@ from ddmpi.core.stats.metrics import (
     MOST_POINTS,
     History,
     Measurement,
-    Totals,
+    continued,
     prometheus_text,
     thinned,
-    totals_of,
     with_rates,
 )
 from ddmpi.io.folder import stats_files
@@ -49,8 +48,10 @@ def test_rates_are_means_since_the_line_before() -> None:
 
 
 def test_totals_continue_where_the_last_run_ended() -> None:
-    assert totals_of(None) == Totals()
-    assert totals_of(line(0.0, fetched_rows=7)).plus(Totals(1, 2, 3)) == Totals(8, 16, 7003)
+    now = msgspec.structs.replace(line(10.0), fetched_rows=1, requests=2, bytes=3)
+    assert continued(now, None) == now
+    found = continued(now, line(0.0, fetched_rows=7))
+    assert (found.unix_s, found.fetched_rows, found.requests, found.bytes) == (10.0, 8, 16, 7003)
 
 
 @given(st.lists(st.integers(1, 4), max_size=60).map(sorted))
