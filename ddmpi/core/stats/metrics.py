@@ -136,21 +136,19 @@ class History:
 
 # ---- Prometheus
 
-_GAUGES = (
-    ("rows", "Rows of the table.", "rows"),
-    ("rows_pending", "Rows without a durable outcome.", "pending"),
-    ("rows_ignored", "Rows on servers that are left out.", "ignored"),
-    ("requests_in_flight", "Requests under way, over all ranks.", "in_flight"),
-    ("servers_active", "Servers with a request under way.", "servers_active"),
-    ("ranks", "Ranks of the job.", "ranks"),
-    ("memory_bytes", "Resident memory of all ranks.", "memory_bytes"),
-    ("run_number", "Which run over the output folder, from 1.", "run"),
-    ("updated_timestamp_seconds", "When these numbers were written.", "unix_s"),
-)
-_COUNTERS = (
-    ("fetched_rows_total", "Rows fetched by all runs.", "fetched_rows"),
-    ("requests_total", "Requests sent by all runs.", "requests"),
-    ("received_bytes_total", "Bytes of bodies received by all runs.", "bytes"),
+_FIGURES = (
+    ("rows", "gauge", "Rows of the table.", "rows"),
+    ("rows_pending", "gauge", "Rows without a durable outcome.", "pending"),
+    ("rows_ignored", "gauge", "Rows on servers that are left out.", "ignored"),
+    ("requests_in_flight", "gauge", "Requests under way, over all ranks.", "in_flight"),
+    ("servers_active", "gauge", "Servers with a request under way.", "servers_active"),
+    ("ranks", "gauge", "Ranks of the job.", "ranks"),
+    ("memory_bytes", "gauge", "Resident memory of all ranks.", "memory_bytes"),
+    ("run_number", "gauge", "Which run over the output folder, from 1.", "run"),
+    ("updated_timestamp_seconds", "gauge", "When these numbers were written.", "unix_s"),
+    ("fetched_rows_total", "counter", "Rows fetched by all runs.", "fetched_rows"),
+    ("requests_total", "counter", "Requests sent by all runs.", "requests"),
+    ("received_bytes_total", "counter", "Bytes of bodies received by all runs.", "bytes"),
 )
 
 
@@ -166,8 +164,7 @@ def prometheus_text(line: Measurement, output: str) -> str:
         }),
         _family("stage", "gauge", "The stage that the run is in.", {f'{label},stage="{_escaped(line.stage)}"': 1}),
     ]  # fmt: skip
-    parts += [_family(name, "gauge", text, {label: getattr(line, key)}) for name, text, key in _GAUGES]
-    parts += [_family(name, "counter", text, {label: getattr(line, key)}) for name, text, key in _COUNTERS]
+    parts += [_family(name, kind, text, {label: getattr(line, key)}) for name, kind, text, key in _FIGURES]
     if line.exit_code is not None:
         parts.append(_family("exit_code", "gauge", "How the last run ended; absent while it goes on.", {
             label: line.exit_code
