@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -32,21 +31,6 @@ from ddmpi.report.formats import counted, duration, share, size
 
 MOST_SERVERS: Final = 1_000
 """Lines of the table of servers; the rest is one sentence."""
-
-
-@dataclass(frozen=True)
-class _Bar:
-    name: str
-    percent: float
-    text: str
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A number of the table: by what it is sorted, and how it is shown."""
-
-    value: float
-    text: str
 
 
 @cache
@@ -125,16 +109,17 @@ def _comparison(report: Report) -> str:
     return text + f"The download took {download_s / bound_s:.2f} times as long."
 
 
-def _times(report: Report) -> list[_Bar]:
+def _times(report: Report) -> list[tuple[str, float, str]]:
     if not report.bound_s:
         return []
     times = {"least time": report.bound_s, "download": report.download_s, "whole run": report.summary.seconds}
     return _bars(times, duration)
 
 
-def _bars(values: Mapping[str, float], text: Callable[[float], str]) -> list[_Bar]:
+def _bars(values: Mapping[str, float], text: Callable[[float], str]) -> list[tuple[str, float, str]]:
+    """Return (name, percent of the longest one, text) of each bar."""
     longest = max(values.values(), default=0.0) or 1.0
-    return [_Bar(name, round(100 * value / longest, 1), text(value)) for name, value in values.items()]
+    return [(name, round(100 * value / longest, 1), text(value)) for name, value in values.items()]
 
 
 COLUMNS: Final = (
@@ -147,12 +132,13 @@ def _name(line: ServerLine) -> str:
     return f"{line.name} ({line.servers:,} servers)" if line.servers > 1 else line.name
 
 
-def _cells(line: ServerLine) -> list[_Cell]:
+def _cells(line: ServerLine) -> list[tuple[float, str]]:
+    """Return of each number of the table by what it is sorted, and how it is shown."""
     usage = line.usage
     limit = "none" if line.limit_per_s == 0 else f"{line.limit_per_s:g}" if line.limit_per_s else ""
     return [
-        *(_Cell(count, f"{count:,}") for count in (line.rows, line.successes, line.errors, line.pending)),
-        _Cell(1e18 if line.limit_per_s == 0 else line.limit_per_s or -1.0, limit),
+        *((count, f"{count:,}") for count in (line.rows, line.successes, line.errors, line.pending)),
+        (1e18 if line.limit_per_s == 0 else line.limit_per_s or -1.0, limit),
         _cell(usage.rate_per_s if usage else 0.0, "{:,.2f}".format),
         _cell(1000 * usage.p50_s if usage else 0.0, "{:,.0f} ms".format),
         _cell(1000 * usage.p95_s if usage else 0.0, "{:,.0f} ms".format),
@@ -162,6 +148,6 @@ def _cells(line: ServerLine) -> list[_Cell]:
     ]
 
 
-def _cell(value: float, text: Callable[[float], str]) -> _Cell:
+def _cell(value: float, text: Callable[[float], str]) -> tuple[float, str]:
     """Return the cell of a value; of 0 (not measured, or did not happen) it is empty."""
-    return _Cell(round(value, 4), text(value) if value else "")
+    return round(value, 4), text(value) if value else ""
