@@ -155,15 +155,16 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
     algorithm = config.downloader_parameters.hash_algorithm if rehash else None
     objects, strange = _objects(layout)
     checks: list[BatchCheck] = []
+    bad = 0
     for batch_id in range(len(table)):
         ref = table.ref(batch_id)
         check = check_batch(layout, reader, ref, int(table.ignored_rows[batch_id]), rehash=algorithm, objects=objects)
         checks.append(check)
-        if not check.ok and sum(not c.ok for c in checks) <= MOST_PROBLEMS:
+        bad += not check.ok
+        if not check.ok and bad <= MOST_PROBLEMS:
             out.print(f"{ref.server_name}, partition {ref.partition_id}: {describe(check)}", markup=False)
     for name in strange[:MOST_PROBLEMS]:
         out.print(f"in the store, but no part of this job: {name}", markup=False)
-    bad = sum(not check.ok for check in checks)
     pending = sum(check.pending for check in checks)
     successes = counted(sum(check.successes for check in checks), "success")
     errors = counted(sum(check.errors for check in checks), "error")
