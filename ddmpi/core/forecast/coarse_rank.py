@@ -59,6 +59,8 @@ class _Lane:
     """When the current batch ends, by the rank's own clock."""
     rate_per_s: float = 0.0
     counted: float = 0.0
+    endings: int = 0
+    """How often it has ended: a lane that is extended ends again."""
 
     @property
     def demand(self) -> float:
@@ -70,11 +72,12 @@ class _Lane:
 
 @dataclass(frozen=True, slots=True)
 class _Commit:
-    """Parts that the writer is busy with until ``at``, and the lanes that end with them."""
+    """Parts that the writer is busy with until ``at``, and the lane that then ends for the ``ending``-th time."""
 
     at: float
     parts: list[msg.PartReport]
-    ended: list[_Lane]
+    ended: _Lane | None
+    ending: int
 
 
 class CoarseRank:
@@ -223,14 +226,16 @@ class CoarseRank:
         if held.current is None:
             del self._running[held.lane_id]
             self._count(held)
-            self._commit([], [held])
+            held.endings += 1
+            self._commit([], held)
             return
         held.ends_at = self._clock + held.current.rows * held.row_time_s
         heapq.heappush(self._ends, (held.ends_at, next(self._sequence), held))
 
-    def _commit(self, parts: list[msg.PartReport], ended: list[_Lane]) -> None:
+    def _commit(self, parts: list[msg.PartReport], ended: _Lane | None = None) -> None:
         """The writer takes its time."""
-        self._commits.append(_Commit(self._now + self._model.commit_s, parts, ended))
+        ending = 0 if ended is None else ended.endings
+        self._commits.append(_Commit(self._now + self._model.commit_s, parts, ended, ending))
 
     def _part(self, held: _Lane, rows_done: int) -> list[msg.PartReport]:
         """A part with the rows of the current batch that are not in one yet."""
@@ -258,11 +263,9 @@ class CoarseRank:
         while self._commits and self._commits[0].at <= now:
             commit = self._commits.popleft()
             parts += commit.parts
-            drained += [
-                msg.LaneReport(held.lane_id, held.version, msg.LaneState.DRAINED)
-                for held in commit.ended
-                if held.lane_id not in self._running
-            ]
+            held = commit.ended
+            if held is not None and held.lane_id not in self._running and held.endings == commit.ending:
+                drained.append(msg.LaneReport(held.lane_id, held.version, msg.LaneState.DRAINED))
         if parts or drained or now >= self._report_at:
             self._report_at = now + self._model.report_interval_s if self._running else math.inf
             sent.append(
@@ -277,7 +280,7 @@ class CoarseRank:
             at, _, held = heapq.heappop(self._ends)
             if held.current is None or held.ends_at != at:
                 continue
-            self._commit(self._part(held, held.current.rows), [])
+            self._commit(self._part(held, held.current.rows))
             self._begin_batch(held)
         self._start_lanes()
 
@@ -289,7 +292,7 @@ class CoarseRank:
                 left = math.ceil((held.ends_at - self._clock) / held.row_time_s)
                 parts += self._part(held, held.current.rows - left)
         if parts:
-            self._commit(parts, [])
+            self._commit(parts)
 
     @property
     def _wants_work(self) -> bool:

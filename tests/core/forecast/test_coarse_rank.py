@@ -251,3 +251,18 @@ def test_a_lane_that_is_left_over_is_noticed() -> None:
         rank.validate()
     sent_until(rank, 1.0)
     rank.validate()
+
+
+def test_a_lane_that_is_extended_and_ends_again_before_its_commit_has_ended_once() -> None:
+    rank = rank_with(CoarseModel(commit_s=5.0, report_interval_s=math.inf, steals=False), lane(1))
+    rank.step(1.0)
+    more = BatchRef(900, "s", 9, "", 0, 0, 10)
+    rank.handle(Extend(1, 1, None, (more,)), 2.0)
+    drained = [
+        (at, report.version)
+        for at, message in sent_until(rank, 20.0)
+        if isinstance(message, Progress)
+        for report in message.lanes
+        if report.state is LaneState.DRAINED
+    ]
+    assert drained == [(8.0, 1)]
