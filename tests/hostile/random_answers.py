@@ -29,11 +29,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
 from ddmpi.core.rules.addresses import address_rule
 from ddmpi.core.rules.verdict import Outcome, classify
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.http.easy_handle import TransferOptions
 from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.results.writer import ResultWriter
 from tests.hostile.mutations import answer_bytes, objection
@@ -100,16 +100,15 @@ class Run:
         self._writer: ResultWriter = open_writer(Layout(folder))
         self._batches: dict[int, BatchRef] = {}
         self._rss_mb: list[float] = []
-        options = TransferOptions(
-            headers=["User-Agent: ddmpi-tests"],
+        parameters = DownloaderParameters(
             connect_timeout_s=TOTAL_TIMEOUT_S,
             stall_timeout_s=2,
             total_timeout_s=TOTAL_TIMEOUT_S,
             max_file_bytes=1_000_000,
-            connections=IN_FLIGHT,
             proxy="",
         )
-        self._transfers = Transfers(options, address_rule([ip_network("127.0.0.0/8")]))
+        may_connect = address_rule([ip_network("127.0.0.0/8")])
+        self._transfers = Transfers(parameters, ["User-Agent: ddmpi-tests"], IN_FLIGHT, may_connect)
 
     def run(self, port: int) -> None:
         started_at = told_at = time.monotonic()

@@ -13,23 +13,21 @@ from ipaddress import ip_address, ip_network
 import pycurl
 import pytest
 
+from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.records import Answer, ErrorKind, Task
 from ddmpi.core.rules.addresses import address_rule
 from ddmpi.core.rules.urls import Parsed, parse_url
 from ddmpi.core.rules.verdict import classify
-from ddmpi.io.http.easy_handle import TransferOptions
 from ddmpi.io.http.transfers import Transfers
 
 CLOSED = "127.40.255.254"
 """On port 9 of this address nothing listens."""
 TIMEOUT_S = 10.0
-OPTIONS = TransferOptions(
-    headers=["User-Agent: ddmpi-tests"],
+PARAMETERS = DownloaderParameters(
     connect_timeout_s=2,
     stall_timeout_s=2,
     total_timeout_s=5,
     max_file_bytes=1000,
-    connections=4,
     proxy="",
 )
 
@@ -40,7 +38,7 @@ class Guarded:
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool]] = []
         self._rule = address_rule([])
-        self.transfers = Transfers(OPTIONS, self._may_connect)
+        self.transfers = Transfers(PARAMETERS, ["User-Agent: ddmpi-tests"], 4, self._may_connect)
 
     def _may_connect(self, address: str) -> bool:
         allowed = self._rule(address) or address == CLOSED
@@ -168,7 +166,7 @@ def test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once(guard
     answer = guarded.answer("http://name.example:9/")
     assert kind_of(answer) is ErrorKind.CONNECT
     assert guarded.asked in [[], [("::1", True)]]
-    assert answer.total_s < OPTIONS.connect_timeout_s
+    assert answer.total_s < PARAMETERS.connect_timeout_s
 
 
 @pytest.mark.parametrize("scheme", ["file", "ftp", "gopher", "dict", "smb", "telnet", "ldap", "rtsp", "imap", "scp"])

@@ -11,6 +11,7 @@ libcurl facts that shape this file (8.23, pycurl 7.49):
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from io import BytesIO
 
 import pycurl
 
+from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Task
 
@@ -38,23 +40,6 @@ _STATUS_LINE = b"\nHTTP/"
 
 
 @dataclass(frozen=True)
-class TransferOptions:
-    """How requests are made; the same for all requests of a rank."""
-
-    headers: Sequence[str]
-    connect_timeout_s: float
-    stall_timeout_s: float
-    total_timeout_s: float
-    max_file_bytes: int
-    connections: int
-    verify_tls: bool = True
-    ca_bundle: str | None = None
-    proxy: str | None = None
-    """None = the environment's, "" = none."""
-    connect_to: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Hooks:
     """Whom a handle asks and tells while a request is under way."""
 
@@ -69,7 +54,7 @@ class Hooks:
 class EasyHandle:
     """One handle: ``begin`` before libcurl gets it, ``end`` after it came back."""
 
-    def __init__(self, options: TransferOptions, hooks: Hooks) -> None:
+    def __init__(self, parameters: DownloaderParameters, headers: Sequence[str], hooks: Hooks) -> None:
         self.curl = pycurl.Curl()
         self.task: Task | None = None
         self.size_bytes = 0
@@ -81,7 +66,7 @@ class EasyHandle:
         """An address was accepted: of several that a name has, one that is refused does not matter then."""
         self.refused = ""
         """Why the body must not be kept."""
-        self._options = options
+        self._parameters = parameters
         self._hooks = hooks
         self._waits = False  # PIPEWAIT is set
         self._asks_anew = False  # an old failure to find the name does not count
@@ -91,8 +76,8 @@ class EasyHandle:
         self._pieces: list[bytes] = []  # of a small body
         self._large: BytesIO | None = None  # a large one
         self._fresh: socket.socket | None = None  # a socket on its way to libcurl
-        _set_transport(self.curl, options)
-        _set_limits(self.curl, options)
+        _set_transport(self.curl, parameters, headers)
+        _set_limits(self.curl, parameters)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._take)
         self.curl.setopt(pycurl.HEADERFUNCTION, self.head.append if hooks.objection is None else self._take_head)
         self.curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
@@ -124,8 +109,7 @@ class EasyHandle:
             curl.setopt(pycurl.FORBID_REUSE, 1)
             self._is_last = True
         if is_impatient:
-            options = self._options
-            _set_patience(curl, min(IMPATIENT_S, options.connect_timeout_s), min(IMPATIENT_S, options.stall_timeout_s))
+            _set_patience(curl, self._parameters, IMPATIENT_S)
             self._is_impatient = True
 
     def end(self) -> None:
@@ -141,7 +125,7 @@ class EasyHandle:
             self.curl.setopt(pycurl.FORBID_REUSE, 0)
             self._is_last = False
         if self._is_impatient:
-            _set_patience(self.curl, self._options.connect_timeout_s, self._options.stall_timeout_s)
+            _set_patience(self.curl, self._parameters)
             self._is_impatient = False
 
     @property
@@ -177,7 +161,7 @@ class EasyHandle:
 
     def _take(self, data: bytes) -> int | None:
         self.size_bytes += len(data)
-        if self.size_bytes > self._options.max_file_bytes:
+        if self.size_bytes > self._parameters.max_file_bytes:
             self.too_large = True
             return 0
         if self._large is not None:
@@ -217,37 +201,37 @@ class EasyHandle:
         return 0
 
 
-def _set_transport(curl: pycurl.Curl, options: TransferOptions) -> None:
+def _set_transport(curl: pycurl.Curl, parameters: DownloaderParameters, headers: Sequence[str]) -> None:
     curl.setopt(pycurl.NOSIGNAL, 1)
     curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     curl.setopt(pycurl.FOLLOWLOCATION, 0)
     curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
     curl.setopt(pycurl.PATH_AS_IS, 1)
-    curl.setopt(pycurl.HTTPHEADER, list(options.headers))
+    curl.setopt(pycurl.HTTPHEADER, list(headers))
     # Files are asked for as they are; what comes encoded nevertheless is decoded: it would be no file otherwise.
     curl.setopt(pycurl.ACCEPT_ENCODING, "identity")
     curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
     curl.setopt(pycurl.TCP_NODELAY, 1)
     curl.setopt(pycurl.TCP_KEEPALIVE, 1)
     curl.setopt(pycurl.DNS_CACHE_TIMEOUT, DNS_CACHE_S)
-    curl.setopt(pycurl.SSL_VERIFYPEER, 1 if options.verify_tls else 0)
-    curl.setopt(pycurl.SSL_VERIFYHOST, 2 if options.verify_tls else 0)
-    if options.ca_bundle:
-        curl.setopt(pycurl.CAINFO, options.ca_bundle)
-    if options.proxy is not None:
-        curl.setopt(pycurl.PROXY, options.proxy)
-    if options.connect_to:
-        curl.setopt(pycurl.CONNECT_TO, list(options.connect_to))
+    curl.setopt(pycurl.SSL_VERIFYPEER, 1 if parameters.verify_tls else 0)
+    curl.setopt(pycurl.SSL_VERIFYHOST, 2 if parameters.verify_tls else 0)
+    if parameters.ca_bundle:
+        curl.setopt(pycurl.CAINFO, parameters.ca_bundle)
+    if parameters.proxy is not None:
+        curl.setopt(pycurl.PROXY, parameters.proxy)
+    if parameters.connect_to:
+        curl.setopt(pycurl.CONNECT_TO, list(parameters.connect_to))
 
 
-def _set_patience(curl: pycurl.Curl, connect_timeout_s: float, stall_timeout_s: float) -> None:
-    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(connect_timeout_s * 1000))
-    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(stall_timeout_s)))
+def _set_patience(curl: pycurl.Curl, parameters: DownloaderParameters, most_s: float = math.inf) -> None:
+    curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(min(most_s, parameters.connect_timeout_s) * 1000))
+    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(min(most_s, parameters.stall_timeout_s))))
 
 
-def _set_limits(curl: pycurl.Curl, options: TransferOptions) -> None:
-    _set_patience(curl, options.connect_timeout_s, options.stall_timeout_s)
-    curl.setopt(pycurl.TIMEOUT_MS, int(options.total_timeout_s * 1000))
+def _set_limits(curl: pycurl.Curl, parameters: DownloaderParameters) -> None:
+    _set_patience(curl, parameters)
+    curl.setopt(pycurl.TIMEOUT_MS, int(parameters.total_timeout_s * 1000))
     curl.setopt(pycurl.LOW_SPEED_LIMIT, STALL_BYTES_PER_S)
-    curl.setopt(pycurl.MAXFILESIZE_LARGE, options.max_file_bytes)
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, parameters.max_file_bytes)
     curl.setopt(pycurl.BUFFERSIZE, BUFFER_BYTES)

@@ -19,11 +19,12 @@ from collections.abc import Callable, Collection, Sequence
 
 import pycurl
 
+from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Answer, Task
 from ddmpi.io.http.answers import read_answer
 from ddmpi.io.http.connections import Connections
-from ddmpi.io.http.easy_handle import EasyHandle, Hooks, TransferOptions
+from ddmpi.io.http.easy_handle import EasyHandle, Hooks
 from ddmpi.io.http.socket_events import SocketEvents
 
 
@@ -31,6 +32,8 @@ class Transfers:
     """The requests of one rank.
 
     Args:
+        headers: of each request, as ``Name: value``.
+        connections: that there are in flight at most.
         may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
         objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None:
             nothing is asked.
@@ -38,12 +41,15 @@ class Transfers:
 
     def __init__(
         self,
-        options: TransferOptions,
+        parameters: DownloaderParameters,
+        headers: Sequence[str],
+        connections: int,
         may_connect: Callable[[str], bool],
         objection: Callable[[bytes], str] | None = None,
     ) -> None:
         self.connections = Connections()
-        self._options = options
+        self._parameters = parameters
+        self._headers = headers
         self._hooks = Hooks(may_connect, self.connections.note, objection)
         self._free: list[EasyHandle] = []
         self._all: list[EasyHandle] = []
@@ -53,7 +59,7 @@ class Transfers:
         self._unresolved: set[str] = set()
         """Servers whose name was not found when they were last asked."""
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, max(16, options.connections * 2))
+        self._multi.setopt(pycurl.M_MAXCONNECTS, max(16, connections * 2))
         self._events = SocketEvents(self._multi)
 
     # ---- requests
@@ -77,7 +83,7 @@ class Transfers:
         self._multi.add_handle(handle.curl)
 
     def _new_handle(self) -> EasyHandle:
-        handle = EasyHandle(self._options, self._hooks)
+        handle = EasyHandle(self._parameters, self._headers, self._hooks)
         self._all.append(handle)
         return handle
 

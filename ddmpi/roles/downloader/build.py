@@ -20,7 +20,6 @@ from ddmpi.core.rules.user_agent import product_token
 from ddmpi.core.rules.x_robots_tag import TagRule
 from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.http.easy_handle import TransferOptions
 from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.publishing import make_publisher
@@ -52,7 +51,13 @@ def make_downloader(
     return Downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
         _frontier_config(config, connections, is_restart=epoch > 1),
-        Transfers(_options(config, connections), address_rule(config.allowed_networks), _tag_rule(config)),
+        Transfers(
+            config.downloader_parameters,
+            config.header_list(),
+            connections,
+            address_rule(config.allowed_networks),
+            _tag_rule(config),
+        ),
         send,
         rng=random.Random(f"{epoch} {rank}"),
         report_interval_s=report_interval_s,
@@ -125,19 +130,3 @@ def _locate(location: str) -> tuple[str, str] | str:
 def _tag_rule(config: Config) -> TagRule | None:
     directives = config.downloader_parameters.respect_x_robots_tag
     return TagRule(frozenset(directives), product_token(config.user_agent)) if directives else None
-
-
-def _options(config: Config, connections: int) -> TransferOptions:
-    parameters = config.downloader_parameters
-    return TransferOptions(
-        headers=config.header_list(),
-        connect_timeout_s=parameters.connect_timeout_s,
-        stall_timeout_s=parameters.stall_timeout_s,
-        total_timeout_s=parameters.total_timeout_s,
-        max_file_bytes=parameters.max_file_bytes,
-        connections=connections,
-        verify_tls=parameters.verify_tls,
-        ca_bundle=parameters.ca_bundle,
-        proxy=parameters.proxy,
-        connect_to=parameters.connect_to,
-    )

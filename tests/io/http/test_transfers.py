@@ -6,7 +6,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -15,10 +14,11 @@ import numpy as np
 import pytest
 import trustme
 
+from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Answer, Task
 from ddmpi.core.rules.urls import Parsed, parse_url
-from ddmpi.io.http.easy_handle import PIECES_BYTES, TransferOptions
+from ddmpi.io.http.easy_handle import PIECES_BYTES
 from ddmpi.io.http.transfers import Transfers
 
 BODY_BYTES = 30_000_000
@@ -60,20 +60,24 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-OPTIONS = TransferOptions(
-    headers=["User-Agent: ddmpi-tests"],
+PARAMETERS = DownloaderParameters(
     connect_timeout_s=5,
     stall_timeout_s=1,
     total_timeout_s=30,
     max_file_bytes=100_000_000,
-    connections=16,
     proxy="",
 )
 
 
+def new_transfers(**changes: object) -> Transfers:
+    """An engine with these parameters, others than the tests' own."""
+    parameters = PARAMETERS.model_copy(update=changes)
+    return Transfers(parameters, ["User-Agent: ddmpi-tests"], 16, lambda ip: ip == "127.0.0.1")
+
+
 @pytest.fixture
 def transfers() -> Iterator[Transfers]:
-    engine = Transfers(OPTIONS, lambda ip: ip == "127.0.0.1")
+    engine = new_transfers()
     yield engine
     engine.close()
 
@@ -115,7 +119,7 @@ def test_a_new_connection_resumes_the_tls_session_of_an_earlier_one(tmp_path: Pa
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     TlsHandler.resumed.clear()
-    engine = Transfers(replace(OPTIONS, ca_bundle=str(tmp_path / "ca.pem")), lambda ip: ip == "127.0.0.1")
+    engine = new_transfers(ca_bundle=str(tmp_path / "ca.pem"))
     with ThreadingHTTPServer(("127.0.0.1", 0), TlsHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -153,7 +157,7 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ddmpi.io.http.easy_handle.IMPATIENT_S", 1.0)
-    transfers = Transfers(replace(OPTIONS, stall_timeout_s=20, total_timeout_s=2), lambda ip: ip == "127.0.0.1")
+    transfers = new_transfers(stall_timeout_s=20, total_timeout_s=2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         task = Task(0, 0, f"http://{address}/", address)
@@ -183,7 +187,7 @@ def test_the_last_request_on_a_connection_closes_it_and_no_other(transfers: Tran
 
 def test_idle_connections_to_the_servers_of_a_group_are_closed_beyond_those_it_may_keep(address: str) -> None:
     names = {"a.test", "b.test", "c.test"}
-    engine = Transfers(replace(OPTIONS, connect_to=[f"::{address}"]), lambda ip: ip == "127.0.0.1")
+    engine = new_transfers(connect_to=[f"::{address}"])
     try:
         for name in names:
             assert fetch(engine, name, "/10").status == 200
