@@ -48,7 +48,7 @@ class Guarded:
 
     def resolving(self, *addresses: str) -> None:
         """The next request's name resolves to these, without a look-up."""
-        handle = self.transfers._free.pop() if self.transfers._free else self.transfers._new_handle()
+        handle = self.transfers._free_handle()
         handle.curl.setopt(pycurl.RESOLVE, ["-name.example:9", f"name.example:9:{','.join(addresses)}"])
         self.transfers._free.append(handle)
 

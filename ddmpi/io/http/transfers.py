@@ -2,7 +2,7 @@
 
 The only file that starts requests. It decides nothing: when a request may start is the frontier's business, what an
 answer means is ``verdict``'s. One thread; ``poll`` is where a downloader waits, also for the descriptors of others
-(``watch``).
+(``events.watch``).
 
 Its parts: ``easy_handle`` (one request's options, limits and bytes, and the guard of addresses), ``answers`` (what is
 read off a handle at its end), ``connections`` (how many are open), ``socket_events`` (epoll).
@@ -52,7 +52,6 @@ class Transfers:
         self._headers = headers
         self._hooks = Hooks(may_connect, self.connections.note, objection)
         self._free: list[EasyHandle] = []
-        self._all: list[EasyHandle] = []
         self._busy: dict[pycurl.Curl, EasyHandle] = {}
         self._multiplexing: set[str] = set()
         """Servers that have spoken HTTP/2."""
@@ -60,7 +59,7 @@ class Transfers:
         """Servers whose name was not found when they were last asked."""
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, max(16, connections * 2))
-        self._events = SocketEvents(self._multi)
+        self.events = SocketEvents(self._multi)
 
     # ---- requests
 
@@ -71,7 +70,7 @@ class Transfers:
             last_on_connection: close the connection afterwards (its server's share has shrunk).
             impatient: wait no longer than ``easy_handle.IMPATIENT_S`` for a connection, and for each byte.
         """
-        handle = self._free.pop() if self._free else self._new_handle()
+        handle = self._free_handle()
         handle.begin(
             task,
             waits=task.server in self._multiplexing,
@@ -82,18 +81,12 @@ class Transfers:
         self._busy[handle.curl] = handle
         self._multi.add_handle(handle.curl)
 
-    def _new_handle(self) -> EasyHandle:
-        handle = EasyHandle(self._parameters, self._headers, self._hooks)
-        self._all.append(handle)
-        return handle
-
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call back from ``poll`` when ``fd`` is readable."""
-        self._events.watch(fd, callback)
+    def _free_handle(self) -> EasyHandle:
+        return self._free.pop() if self._free else EasyHandle(self._parameters, self._headers, self._hooks)
 
     def poll(self, timeout_s: float) -> list[Answer]:
         """Wait at most so long for the network or a watched descriptor; the answers that are complete."""
-        self._events.wait(timeout_s)
+        self.events.wait(timeout_s)
         answers = []
         left = 1
         while left:
@@ -114,16 +107,12 @@ class Transfers:
         handle.end()
         self._free.append(handle)
 
-    def abort(self) -> list[Task]:
-        """Cut off everything that is in flight; the tasks that will have no answer."""
-        tasks = []
-        for curl, handle in list(self._busy.items()):
+    def abort(self) -> None:
+        """Cut off everything that is in flight: it will have no answer."""
+        for curl, handle in self._busy.items():
             self._multi.remove_handle(curl)
-            if handle.task is not None:
-                tasks.append(handle.task)
             self._recycle(handle)
         self._busy.clear()
-        return tasks
 
     @property
     def in_flight(self) -> int:
@@ -157,7 +146,7 @@ class Transfers:
         Gives the servers, but for that one, to which no connection is open any more. As for ``Connections.has_more``
         the kernel is asked only where there seem to be too many.
         """
-        idle = [(server, fd) for server, fd in self.connections.descriptors(servers) if self._events.is_let_go(fd)]
+        idle = [(server, fd) for server, fd in self.connections.descriptors(servers) if self.events.is_let_go(fd)]
         most += any(server == about_to_use for server, _ in idle)
         if len(idle) <= most:
             return set()
@@ -181,8 +170,7 @@ class Transfers:
         """Cut off what is in flight and close all connections."""
         self.abort()
         self._multi.close()
-        for handle in self._all:
+        for handle in self._free:
             handle.curl.close()
-        self._all.clear()
         self._free.clear()
-        self._events.close()
+        self.events.close()

@@ -64,7 +64,7 @@ class Downloader:
             report_interval_s=report_interval_s,
         )
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._transfers.watch(self._wake_fd, self._on_wake)
+        transfers.events.watch(self._wake_fd, self._on_wake)
         self._loader = Loader(results.layout, results.reader, results.epoch, self._wake)
         self._writer = ResultWriter(results, self._wake)
         self._notes = ServerNotes(now)
@@ -78,7 +78,7 @@ class Downloader:
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Wake from ``wait`` when ``fd`` is readable."""
-        self._transfers.watch(fd, callback)
+        self._transfers.events.watch(fd, callback)
 
     # ---- what comes in
 
