@@ -1,4 +1,4 @@
-"""The open connections of a rank, by server and by server group: how many there are, and which idle ones are closed.
+"""The open connections of a rank, by server: how many there are, and how idle ones are closed.
 
 libcurl's callback for closing sockets cannot run when its handle is outside the multi, which is the normal case for an
 idle connection; pycurl (7.49) then warns and leaks the descriptor. So connections are followed by descriptor and inode:
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Collection, Iterable, Iterator
 
 
 class Connections:
@@ -63,44 +62,6 @@ class Connections:
     def close_one(self, server: str, fd: int) -> None:
         """Shut one connection on which nothing is in flight."""
         _shut(fd, self._inodes[server].pop(fd))
-
-
-class KeepIdle(Protocol):
-    """``Transfers.keep_idle``."""
-
-    def __call__(self, servers: Collection[str], most: int, *, about_to_use: str) -> set[str]: ...
-
-
-class GroupConnections:
-    """The connections of one rank by server group: all servers of a group share its limit, and idle ones count as well.
-
-    libcurl keeps connections by server. Before a request to one server of a group, idle ones to the others are shut, as
-    far as the group's limit would not hold them beside those in use.
-
-    Args:
-        group_of: the group of a server.
-        keep_idle: shuts idle connections beyond a number.
-    """
-
-    def __init__(self, group_of: Callable[[str], str], connections: Connections, keep_idle: KeepIdle) -> None:
-        self._group_of = group_of
-        self._connections = connections
-        self._keep_idle = keep_idle
-        self._servers_of: dict[str, set[str]] = {}  # by group: those that a connection was opened to
-
-    def opened(self) -> Iterator[tuple[str, int]]:
-        """Yield each group to whose servers connections were opened since the last call, with how many it has now."""
-        for server in self._connections.take_opened():
-            group = self._group_of(server)
-            servers = self._servers_of.setdefault(group, set())
-            servers.add(server)
-            yield group, sum(self._connections.count(it) for it in servers)
-
-    def make_room(self, group: str, server: str, spare: int) -> None:
-        """Before a request to the server, keep at most ``spare`` idle connections to the group's other servers."""
-        servers = self._servers_of.get(group)
-        if servers is not None and not servers <= {server}:
-            servers -= self._keep_idle(servers, spare, about_to_use=server)
 
 
 def _inode(fd: int) -> int:

@@ -15,7 +15,7 @@ first requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pycurl
 
@@ -174,3 +174,33 @@ class Transfers:
             handle.curl.close()
         self._free.clear()
         self.events.close()
+
+
+class GroupConnections:
+    """The connections of one rank by server group: all servers of a group share its limit, and idle ones count as well.
+
+    libcurl keeps connections by server. Before a request to one server of a group, idle ones to the others are shut, as
+    far as the group's limit would not hold them beside those in use.
+
+    Args:
+        group_of: the group of a server.
+    """
+
+    def __init__(self, group_of: Callable[[str], str], transfers: Transfers) -> None:
+        self._group_of = group_of
+        self._transfers = transfers
+        self._servers_of: dict[str, set[str]] = {}  # by group: those that a connection was opened to
+
+    def opened(self) -> Iterator[tuple[str, int]]:
+        """Yield each group to whose servers connections were opened since the last call, with how many it has now."""
+        for server in self._transfers.connections.take_opened():
+            group = self._group_of(server)
+            servers = self._servers_of.setdefault(group, set())
+            servers.add(server)
+            yield group, sum(self._transfers.connections.count(it) for it in servers)
+
+    def make_room(self, group: str, server: str, spare: int) -> None:
+        """Before a request to the server, keep at most ``spare`` idle connections to the group's other servers."""
+        servers = self._servers_of.get(group)
+        if servers is not None and not servers <= {server}:
+            servers -= self._transfers.keep_idle(servers, spare, about_to_use=server)

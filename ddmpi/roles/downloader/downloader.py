@@ -19,8 +19,7 @@ from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
-from ddmpi.io.http.connections import GroupConnections
-from ddmpi.io.http.transfers import Transfers
+from ddmpi.io.http.transfers import GroupConnections, Transfers
 from ddmpi.io.process import resident_bytes
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterFailed
@@ -54,7 +53,7 @@ class Downloader:
     ) -> None:
         self._send = send
         self._transfers = transfers
-        self._connections = GroupConnections(frontier.group_of, transfers.connections, transfers.keep_idle)
+        self._connections = GroupConnections(frontier.group_of, transfers)
         self._core = RankCore(
             frontier,
             MemoryBudget(results.config.downloader_parameters.memory_budget_bytes),
