@@ -99,12 +99,6 @@ def parse_url(url: str | None) -> Parsed | Rejected:
     return parse_odd_url(text)
 
 
-def server_of(url: str) -> str | None:
-    """The server that a URL (a redirect's target, say) belongs to; None if the URL is refused."""
-    parsed = parse_url(url)
-    return parsed.server if isinstance(parsed, Parsed) else None
-
-
 def parse_odd_url(text: str) -> Parsed | Rejected:
     """What ``parse_url`` does for a stripped text that is not plain; gives the same for one that is."""
     refusal = _refuse_characters(text)
@@ -156,7 +150,7 @@ def _canonical_netloc(scheme: str, authority: str) -> str | Rejected:
     if "@" in authority:
         return Rejected("credentials")
     bracketed = _bracketed.fullmatch(authority)
-    host_text, port_text = (bracketed[1], bracketed[2] or "") if bracketed else _split_port(authority)
+    host_text, port_text = (bracketed[1], bracketed[2] or "") if bracketed else authority.partition(":")[::2]
     if len(host_text) > 9 * MAX_HOST_CHARS:  # not even percent-encoded could it be a name
         return Rejected("bad_host: too long")
     host = _canonical_ipv6(host_text) if bracketed else _canonical_name(host_text)
@@ -169,11 +163,6 @@ def _canonical_netloc(scheme: str, authority: str) -> str | Rejected:
     if not _libcurl_reads(f"{scheme}://{netloc}/", host, digits):
         return Rejected("bad_host: libcurl reads another")
     return netloc
-
-
-def _split_port(authority: str) -> tuple[str, str]:
-    host, _, port = authority.partition(":")
-    return host, port
 
 
 def _libcurl_reads(url: str, host: str, digits: str) -> bool:
