@@ -43,9 +43,11 @@ class _Rule:
     tries: int
     first_wait_s: float
 
-    def wait_s(self, attempt: int) -> float:
+    def delay_s(self, attempt: int, rng: random.Random) -> float | None:
+        if attempt >= self.tries:
+            return None
         doublings = min(attempt - 1, 16)  # beyond the cap, and far from the range of a float
-        return min(LONGEST_WAIT_S, self.first_wait_s * 2.0**doublings)
+        return min(LONGEST_WAIT_S, self.first_wait_s * 2.0**doublings) * (1 + JITTER * rng.random())
 
 
 class RetryPolicy:
@@ -75,10 +77,8 @@ class RetryPolicy:
         if verdict.failure is None or not verdict.transient:
             return None
         rule = self._by_kind.get(verdict.failure.kind, self._by_signal[Signal.CONNECT_FAILED])
-        if attempt >= rule.tries:
-            return None
-        throttled = verdict.signal is Signal.THROTTLED
-        return 0.0 if throttled else rule.wait_s(attempt) * (1 + JITTER * rng.random())
+        delay_s = rule.delay_s(attempt, rng)
+        return 0.0 if delay_s is not None and verdict.signal is Signal.THROTTLED else delay_s
 
     def decide(self, verdict: Verdict, attempt: int, rng: random.Random) -> float | None:
         """The delay in seconds until the row's next try, 0 where only its server's pace counts; None: it is an error.
@@ -91,6 +91,4 @@ class RetryPolicy:
         if not verdict.transient:
             return None
         rule = self._by_kind.get(verdict.failure.kind) or self._by_signal.get(verdict.signal, self._otherwise)
-        if attempt >= rule.tries:
-            return None
-        return rule.wait_s(attempt) * (1 + JITTER * rng.random())
+        return rule.delay_s(attempt, rng)
