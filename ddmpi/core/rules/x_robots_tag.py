@@ -10,7 +10,6 @@ few directives have a value after a colon themselves.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 _WITH_VALUE: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
@@ -18,23 +17,17 @@ _NONE: Final = frozenset({"noindex", "nofollow"})
 """What the directive ``none`` stands for."""
 
 
-@dataclass(frozen=True, slots=True)
-class TagRule:
-    """What is honored, and by whom. Called with the head of an answer (from its status line on, as received)."""
+def objection(head: bytes, *, directives: Collection[str], crawler: str) -> str:
+    """Why the body must not be kept, for a person; empty if it may be, and for all answers that carry no file.
 
-    directives: Collection[str]
-    """Lower case."""
-    token: str
-    """Our name, lower case (see ``user_agent``)."""
-
-    def __call__(self, head: bytes) -> str:
-        """Why the body must not be kept, for a person; empty if it may be, and for all answers that carry no file."""
-        if b"-robots-tag" not in head.lower() or head.split(None, 2)[1:2] != [b"200"]:
-            return ""
-        for directive in forbidden(head, self.token):
-            if directive in self.directives:
-                return f"X-Robots-Tag: {directive}"
+    Args:
+        head: of the answer, from its status line on, as received.
+        directives: those that are honored, lower case.
+        crawler: our name, lower case (see ``user_agent``).
+    """
+    if b"-robots-tag" not in head.lower() or head.split(None, 2)[1:2] != [b"200"]:
         return ""
+    return next((f"X-Robots-Tag: {word}" for word in forbidden(head, crawler) if word in directives), "")
 
 
 def forbidden(head: bytes, token: str) -> Iterator[str]:

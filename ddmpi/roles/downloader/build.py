@@ -6,6 +6,7 @@ import random
 import resource
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 import pycurl
 
@@ -17,7 +18,7 @@ from ddmpi.core.rules.addresses import address_rule
 from ddmpi.core.rules.retry import RetryPolicy
 from ddmpi.core.rules.urls import Rejected, parse_url
 from ddmpi.core.rules.user_agent import product_token
-from ddmpi.core.rules.x_robots_tag import TagRule
+from ddmpi.core.rules.x_robots_tag import objection
 from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.transfers import Transfers
@@ -127,6 +128,6 @@ def _locate(location: str) -> tuple[str, str] | str:
     return parsed.reason if isinstance(parsed, Rejected) else (parsed.url, parsed.server)
 
 
-def _tag_rule(config: Config) -> TagRule | None:
-    directives = config.downloader_parameters.respect_x_robots_tag
-    return TagRule(frozenset(directives), product_token(config.user_agent)) if directives else None
+def _tag_rule(config: Config) -> Callable[[bytes], str] | None:
+    directives = frozenset(config.downloader_parameters.respect_x_robots_tag)
+    return partial(objection, directives=directives, crawler=product_token(config.user_agent)) if directives else None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ddmpi.config.config import parse
-from ddmpi.core.rules.x_robots_tag import TagRule
+from ddmpi.core.rules.x_robots_tag import objection
 from ddmpi.errors import ConfigError
 
-HONORED = TagRule(frozenset({"noai", "noindex"}), "ddmpi")
+HONORED = partial(objection, directives=frozenset({"noai", "noindex"}), crawler="ddmpi")
 
 
 def head(*values: str, status: str = "HTTP/1.1 200 OK") -> bytes:
@@ -48,8 +50,8 @@ def test_what_a_head_forbids(answer: bytes, expected: str) -> None:
 
 @given(st.binary(max_size=80))
 def test_any_head_is_judged(rest: bytes) -> None:
-    objection = HONORED(b"HTTP/1.1 200 OK\r\nX-Robots-Tag: " + rest)
-    assert objection in {"", "X-Robots-Tag: noai", "X-Robots-Tag: noindex"}
+    told = HONORED(b"HTTP/1.1 200 OK\r\nX-Robots-Tag: " + rest)
+    assert told in {"", "X-Robots-Tag: noai", "X-Robots-Tag: noindex"}
 
 
 @pytest.mark.parametrize("value", [["no ai"], [""], ["noai", "NOAI"], ["none"], "noai"])
