@@ -29,13 +29,10 @@ class Overrides:
     def __init__(self, rules: Sequence[ControlOverride] = ()) -> None:
         self.rules = tuple(rules)
 
-    def rule_for(self, name: str) -> ControlOverride | None:
-        """The rule for a server group, None if there is none. Equal names match although '[' begins a glob's set."""
-        return next((rule for rule in self.rules if rule.match == name or fnmatchcase(name, rule.match)), None)
-
     def limits(self, name: str, planned: Limits) -> Limits | None:
         """The group's limits now; None: it is paused."""
-        rule = self.rule_for(name)
+        # Equal names match although '[' begins a glob's set.
+        rule = next((rule for rule in self.rules if rule.match == name or fnmatchcase(name, rule.match)), None)
         if rule is None:
             return planned
         if rule.pause:

@@ -31,18 +31,14 @@ def address_rule(allowed: Sequence[Network]) -> Callable[[str], bool]:
 
     @lru_cache(maxsize=_REMEMBERED)
     def may_connect(text: str) -> bool:
-        return _may_connect(text, networks)
+        address = unwrapped(ipaddress.ip_address(text.partition("%")[0]))
+        if any(address in network for network in networks if network.version == address.version):
+            return True
+        if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
+            return False
+        return address.is_global and not address.is_multicast
 
     return may_connect
-
-
-def _may_connect(text: str, allowed: Sequence[Network]) -> bool:
-    address = unwrapped(ipaddress.ip_address(text.partition("%")[0]))
-    if any(address in network for network in allowed if network.version == address.version):
-        return True
-    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
-        return False
-    return address.is_global and not address.is_multicast
 
 
 def unwrapped(address: Address) -> Address:

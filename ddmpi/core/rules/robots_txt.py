@@ -93,7 +93,7 @@ def robots_task(origin: str, server: str) -> Task:
 def judge_robots(answer: Answer, token: str) -> RobotsVerdict:
     verdict = classify(answer, "any", MAX_ROBOTS_REDIRECTS)
     if answer.curl_code or answer.blocked or answer.too_large or verdict.signal is Signal.THROTTLED:
-        return _unknown(verdict, verdict.signal)
+        return _unknown(verdict)
     if 200 <= answer.status < 300 and not verdict.transient:
         return RobotsVerdict(Outcome.SUCCESS, Signal.OK, robots=RobotsFile.parse(answer.body, token))
     if verdict.outcome is Outcome.REDIRECT:
@@ -102,11 +102,11 @@ def judge_robots(answer: Answer, token: str) -> RobotsVerdict:
         return RobotsVerdict(Outcome.SUCCESS, verdict.signal, robots=EVERYTHING)
     failure = Failure(ErrorKind.ROBOTS, error_code(ErrorKind.ROBOTS, 0), f"HTTP status {answer.status}")
     # A server that cannot say what it allows is no better than one that cannot be reached: the breaker is to count it.
-    return _unknown(Verdict(Outcome.FAILURE, Signal.FAILED, failure, transient=True), Signal.FAILED)
+    return _unknown(Verdict(Outcome.FAILURE, Signal.FAILED, failure, transient=True))
 
 
-def _unknown(verdict: Verdict, signal: Signal) -> RobotsVerdict:
+def _unknown(verdict: Verdict) -> RobotsVerdict:
     failure = verdict.failure
     if failure is not None:
         failure = Failure(failure.kind, failure.code, f"robots.txt: {failure.message}")
-    return RobotsVerdict(Outcome.FAILURE, signal, failure, verdict.transient, verdict.retry_after_s)
+    return RobotsVerdict(Outcome.FAILURE, verdict.signal, failure, verdict.transient, verdict.retry_after_s)
