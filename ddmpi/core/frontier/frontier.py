@@ -206,7 +206,7 @@ class Frontier:
         slot.in_flight -= 1
         signal = self._judge_network(slot, verdict.signal, now)
         limiter.finish(now, task.started_at, signal, verdict.retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
-        if verdict.signal is not Signal.OK or limiter.has_byte_budget:
+        if verdict.signal is not Signal.OK or limiter.limits.has_byte_budget:
             self._touched[slot.key] = slot
         disposition, failure = Disposition.OPEN, None
         if isinstance(verdict, RobotsVerdict):

@@ -200,6 +200,6 @@ def _matters(slot: Slot, now: float) -> bool:
         state.incidents
         or state.rate_per_s
         or state.open_count
-        or slot.limiter.has_byte_budget
+        or slot.limiter.limits.has_byte_budget
         or slot.limiter.ready_at(now) > now
     )

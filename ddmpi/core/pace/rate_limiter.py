@@ -47,6 +47,7 @@ LEARNED_BURST_S = 0.01
 """A rate that was learned is caught up by so much less: a server that counts strictly must not see a faster one."""
 RETRY_AFTER_MAX_S = DAY_S
 """A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
+_NOTHING_KNOWN = PaceState()
 
 
 class Signal(Enum):
@@ -106,26 +107,21 @@ class RateLimiter:
         self._slots = limits.connections or sys.maxsize
         self.in_flight = 0
 
-        self._rate = AdaptiveRate(limits.rate_per_s, state.rate_per_s if state else 0.0, now)
+        known = state or _NOTHING_KNOWN
+        self._rate = AdaptiveRate(limits.rate_per_s, known.rate_per_s, now)
         self._overload = OverloadDetector()
-        self._token_at = now  # when the next token is whole; never before the end of a pause
-
-        self._bytes = ByteLimits(limits, state.spent_hour if state else (), state.spent_day if state else (), now)
+        self._bytes = ByteLimits(limits, known.spent_hour, known.spent_day, now)
         # One probe more, also for a server that was given up: whoever starts it again wants to know.
-        open_count = min(state.open_count, policy.breaker_probes) if state else 0
+        open_count = min(known.open_count, policy.breaker_probes)
         self._breaker = Breaker(policy.breaker_failures, policy.breaker_probes, open_count, now)
 
-        self._paused_until = now
-        self._incidents = 0  # throttle incidents that are not forgiven
-        self._throttles = 0  # those since the last good answer: the exponent of the back-off
+        self._paused_until = now + max(known.wait_s, 0.0)
+        self._token_at = self._paused_until  # when the next token is whole; never before the end of a pause
+        if state is not None and self.rate_per_s:
+            self._token_at += 1 / self.rate_per_s
+        self._incidents = known.incidents  # throttle incidents that are not forgiven
+        self._throttles = known.throttles  # those since the last good answer: the exponent of the back-off
         self._stepped_at = -math.inf
-        if state is not None:
-            self._restore(state, now)
-
-    def _restore(self, state: PaceState, now: float) -> None:
-        self._paused_until = now + max(state.wait_s, 0.0)
-        self._token_at = self._paused_until + (1 / self.rate_per_s if self.rate_per_s else 0.0)
-        self._incidents, self._throttles = state.incidents, state.throttles
 
     def __repr__(self) -> str:
         rate = f"{self.rate_per_s:g}/s" if self.rate_per_s else "no limit"
@@ -166,10 +162,6 @@ class RateLimiter:
     def rate_per_s(self) -> float:
         """The learned rate; 0 means no limit, and none learned."""
         return self._rate.per_s
-
-    @property
-    def has_byte_budget(self) -> bool:
-        return self.limits.has_byte_budget
 
     def snapshot(self, now: float) -> PaceState:
         """What the next holder has to know; times become durations from ``now``."""
