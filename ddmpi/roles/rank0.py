@@ -7,7 +7,6 @@ the run with one message.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from ddmpi.io.folder.disk_errors import machine_faults
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock
 from ddmpi.io.folder.rank_log import log_to_file
+from ddmpi.io.mpi.launcher import complain
 from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
 from ddmpi.report.console import Console
@@ -59,13 +59,7 @@ class Rank0:
         """From the config to the summary."""
         try:
             with machine_faults():
-                config, layout = self._set_up()
-        except DdmpiError as error:
-            self._release()
-            return self._refuse(error)
-        try:
-            with machine_faults():
-                ending = self._conduct(config, layout)
+                ending = self._conduct(*self._set_up())
         except Interrupted:
             ending = self._dismiss(Exit(EXIT_PENDING))
             self.console.say("Stopped while the input was partitioned; run the same command again.")
@@ -74,11 +68,11 @@ class Rank0:
         self._release()
         return ending
 
-    def _set_up(self) -> tuple[Config, Layout]:
+    def _set_up(self) -> tuple[Config, Layout, OutputLock]:
         config = self.read_config()
         check_authorities(config)
         layout = Layout(Path(config.path_to_output_folder), config.output_structure)
-        self._own(layout)
+        self._lock = lock = own_output(layout, self.environment)
         for notice in config.notices:
             self.console.say(f"Notice: {notice}")
         if config.contact_missing:
@@ -86,23 +80,18 @@ class Rank0:
                 "Warning: the User-Agent names no contact, no URL and no mail address (those under .example are "
                 "nobody's). Set downloader_parameters.header so that the servers' operators can reach you."
             )
-        return config, layout
-
-    def _own(self, layout: Layout) -> OutputLock:
-        if self._lock is None:
-            self._lock = own_output(layout, self.environment)
-        return self._lock
+        return config, layout, lock
 
     def _workers(self) -> list[int]:
         return list(range(1, self.mailbox.size)) or [0]
 
-    def _conduct(self, config: Config, layout: Layout) -> Exit:
+    def _conduct(self, config: Config, layout: Layout, lock: OutputLock) -> Exit:
         reporter = ConsoleReporter(self.console, self.mailbox.size, self._started_at)
         callbacks = InitCallbacks(
             reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
             reporter.on_names, reporter.on_grouped,
         )  # fmt: skip
-        state = initialize(config, layout, self._own(layout), self.orders, callbacks)
+        state = initialize(config, layout, lock, self.orders, callbacks)
         log_to_file(layout, 0, config.logging)
         reporter.on_ready(state)
         log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)
@@ -124,7 +113,7 @@ class Rank0:
         ending = Loop(self.mailbox, self.signals, self.make_downloader, coordinator, on_turn).run()
         self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
         if reporter.unreported is not None:
-            self._complain(reporter.unreported)
+            complain(str(reporter.unreported))
         return ending
 
     # ---- endings
@@ -135,16 +124,11 @@ class Rank0:
             if self._lock is not None:
                 self._lock.release()
         except StorageError as error:
-            self._complain(error)
+            complain(str(error))
 
     def _refuse(self, error: DdmpiError) -> Exit:
-        self._complain(error)
+        complain(str(error))
         return self._dismiss(Exit(error.exit_code, str(error)))
-
-    @staticmethod
-    def _complain(error: DdmpiError) -> None:
-        sys.stderr.write(f"ddmpi: {error}\n")
-        sys.stderr.flush()
 
     def _dismiss(self, ending: Exit) -> Exit:
         """End the other ranks, which have not been told to begin."""
