@@ -16,7 +16,8 @@ class Signals:
 
     def __init__(self) -> None:
         self.stop: StopReason | None = None
-        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        """``fd`` is readable after a signal."""
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         self._handlers_before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
 
@@ -29,7 +30,7 @@ class Signals:
             # None: it was not Python that had set it, and Python cannot give it back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._wakeup_before)
-        os.close(self._read_fd)
+        os.close(self.fd)
         os.close(self._write_fd)
 
     def ignore(self) -> None:
@@ -37,19 +38,14 @@ class Signals:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    @property
-    def fd(self) -> int:
-        """Readable after a signal."""
-        return self._read_fd
-
     def drain(self) -> None:
         """Take the wake-up bytes out, so that the descriptor can wake again."""
         try:
-            os.read(self._read_fd, 4096)
+            os.read(self.fd, 4096)
         except BlockingIOError:
             return
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a signal comes, at most so long."""
-        if select.select([self._read_fd], [], [], max(0.0, timeout_s))[0]:
+        if select.select([self.fd], [], [], max(0.0, timeout_s))[0]:
             self.drain()

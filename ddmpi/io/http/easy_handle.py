@@ -72,7 +72,8 @@ class EasyHandle:
         self._asks_anew = False  # an old failure to find the name does not count
         self._is_last = False  # the connection closes after this request
         self._is_impatient = False  # it ends when the server is silent for IMPATIENT_S
-        self._paused = False  # libcurl reads nothing for this request
+        self.stands_still = False
+        """The body is not read on: libcurl reads nothing for this request."""
         self._pieces: list[bytes] = []  # of a small body
         self._large: BytesIO | None = None  # a large one
         self._fresh: socket.socket | None = None  # a socket on its way to libcurl
@@ -116,7 +117,7 @@ class EasyHandle:
         """Forget the request; the handle is free for another one."""
         self.task = None
         self.blocked = self.refused = ""
-        self.opened = self.too_large = self._paused = False
+        self.opened = self.too_large = self.stands_still = False
         self.size_bytes = 0
         self._pieces.clear()
         self._large = None
@@ -135,14 +136,9 @@ class EasyHandle:
 
     def read_on(self, reads_on: bool) -> None:
         """Read the body, or let it stand still."""
-        if self._paused is reads_on and self.size_bytes:
-            self._paused = not reads_on
+        if self.stands_still is reads_on and self.size_bytes:
+            self.stands_still = not reads_on
             self.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
-
-    @property
-    def stands_still(self) -> bool:
-        """Whether the body is not read on."""
-        return self._paused
 
     @property
     def body(self) -> bytes:
