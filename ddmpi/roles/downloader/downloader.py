@@ -72,7 +72,6 @@ class Downloader:
         self._memory_bytes = resident_bytes(os.getpid())
         self._memory_at = now + MEMORY_INTERVAL_S
         self._has_failed = False
-        self._asked_to_stop = False
         self._has_finished = False
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
@@ -89,10 +88,8 @@ class Downloader:
         self._perform(self._core.handle(message, now), now)
 
     def ask_to_stop(self, reason: StopReason) -> None:
-        """Admit nothing more, and ask rank 0 once to stop the job: this process got a signal."""
-        if not self._asked_to_stop:
-            self._asked_to_stop = True
-            self._perform(self._core.ask_to_stop(reason), time.monotonic())
+        """Admit nothing more, and ask rank 0 to stop the job: this process got a signal."""
+        self._perform(self._core.ask_to_stop(reason), time.monotonic())
 
     def fail(self, error: Exception) -> None:
         """Stop the job softly: the disk does not take or give more. Raises any ``error`` that is no StorageError: a
