@@ -70,15 +70,16 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         StorageError: the folder cannot be written.
         Interrupted: ``should_stop`` said so before the table was partitioned.
     """
-    checkpoint, warnings = load(layout)
-    for warning in [*warnings, *_doubts(layout, checkpoint, warnings)]:
+    found, warnings = load(layout)
+    for warning in [*warnings, *_doubts(layout, found, warnings)]:
         log.warning("%s", warning)
+    checkpoint = found or Checkpoint(epoch=0)
     table = input_of(config)
     fingerprint = table.fingerprint()
-    if checkpoint is not None and not orders.reset_batched:
+    if not orders.reset_batched:
         _check_same(checkpoint, config)
     index = read_index(layout.urls) if layout.batches_table.exists() and not orders.reset_batched else None
-    before = "" if checkpoint is None else checkpoint.input_fingerprint
+    before = checkpoint.input_fingerprint
     # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
     is_known = index is None or before == fingerprint or (not before and index.input_rows is None)
     known = None if index is None or is_known else _known_rows(table, index, callbacks)
@@ -87,10 +88,10 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
         _reset_batched(layout, publisher, delete_results=orders.delete_results)
         checkpoint = Checkpoint(epoch=highest_epoch(layout))
-    epoch = max(checkpoint.epoch if checkpoint is not None else 0, highest_epoch(layout)) + 1
+    epoch = max(checkpoint.epoch, highest_epoch(layout)) + 1
     make_folders(layout.logs)
     open_epoch(layout, epoch)
-    stages: dict[str, Any] = dict(checkpoint.stages) if checkpoint is not None else {}
+    stages = dict(checkpoint.stages)
     if orders.reset_profiled:
         layout.profiles.unlink(missing_ok=True)
         stages.pop("profiled", None)
@@ -108,11 +109,11 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         epoch=epoch,
         input_fingerprint=fingerprint,
         stages=stages,
-        servers=dict(checkpoint.servers) if checkpoint is not None else {},
-        saved_at=checkpoint.saved_at if checkpoint is not None else 0.0,
+        servers=dict(checkpoint.servers),
+        saved_at=checkpoint.saved_at,
         profiles=read_profiles(layout.profiles) if layout.profiles.exists() else {},
         publisher=make_publisher(layout, config.publish.to, epoch),
-        changed_keys=changed_keys(checkpoint.config_digests, digests(config)) if checkpoint is not None else [],
+        changed_keys=changed_keys(checkpoint.config_digests, digests(config)),
     )
     if orders.retry_failed:
         log.info("%d failed rows are fetched again", state.retry_failed(orders.retry_failed))
