@@ -88,18 +88,10 @@ class RunState:
 
     def _count_parts(self, batch_id: int, parts: tuple[str, ...]) -> None:
         outcomes = outcomes_of(self.layout, parts)
-        rows = int(self.table.rows[batch_id]) - self._ignored_without_outcome(batch_id, outcomes)
+        ignored_without_outcome = self.table.ignored_rows[batch_id] - self._are_ignored(batch_id, outcomes).sum()
+        rows = int(self.table.rows[batch_id] - ignored_without_outcome)
         content = BatchContent(batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds(), parts)
         self.counts.set(content, rows)
-
-    def _ignored_without_outcome(self, batch_id: int, outcomes: Outcomes) -> int:
-        ignored = int(self.table.ignored_rows[batch_id])
-        if ignored in {0, int(self.table.rows[batch_id])}:
-            return ignored - len(outcomes.rows) if ignored else 0
-        ref = self.table.ref(batch_id)
-        rows = self.reader.read(ref, ["row_number", "server_name"])
-        is_final = np.isin(rows.column("row_number").to_numpy(), outcomes.rows)
-        return int(np.count_nonzero(is_on(rows.column("server_name"), ref.ignored) & ~is_final))
 
     def retry_failed(self, retry: tuple[str, ...]) -> int:
         """Open the errors that these words mean (see ``retry_filter``) again; the number of rows.
