@@ -61,7 +61,7 @@ def resolve(
     found: dict[str, Sequence[str]] = {}
     ends_at = time.monotonic() + bounds.least_s + bounds.per_name_s * len(hosts)
     try:
-        while callers.waiting_for and callers.are_left:
+        while callers.waiting_for and callers.active:
             if should_stop():
                 raise Interrupted("stopped while addresses were looked up; run the same command again")
             now = time.monotonic()
@@ -93,7 +93,8 @@ class _Callers:
     waiting_for: set[str] = field(init=False)
     _questions: queue.SimpleQueue[str | None] = field(default_factory=queue.SimpleQueue)
     _answers: queue.SimpleQueue[tuple[str, Sequence[str] | Exception]] = field(default_factory=queue.SimpleQueue)
-    _active: list[_Caller] = field(default_factory=list)
+    active: list[_Caller] = field(default_factory=list)
+    """Those that may still answer in time."""
     _late: list[threading.Thread] = field(default_factory=list)
     _is_closed: bool = False
 
@@ -104,14 +105,9 @@ class _Callers:
         for _ in range(min(self.bounds.threads, len(self.waiting_for))):
             self._start()
 
-    @property
-    def are_left(self) -> bool:
-        """Whether any thread may still answer in time."""
-        return bool(self._active)
-
     def _start(self) -> None:
         caller = _Caller()
-        self._active.append(caller)
+        self.active.append(caller)
         caller.thread = threading.Thread(target=self._work, args=(caller,), name="ddmpi-resolve", daemon=True)
         caller.thread.start()
 
@@ -126,7 +122,7 @@ class _Callers:
             except Exception as error:  # noqa: BLE001  # the thread that waits raises it
                 answer = error
             self._answers.put((host, answer))
-            if caller not in self._active:
+            if caller not in self.active:
                 return  # another thread has its place
             caller.call = None
 
@@ -148,12 +144,12 @@ class _Callers:
     def replace_late(self, now: float) -> None:
         """Wait no longer for names that take too long."""
         self._late = [thread for thread in self._late if thread.is_alive()]
-        for caller in list(self._active):
+        for caller in list(self.active):
             call = caller.call
             if call is None or now - call[1] <= self.bounds.name_s:
                 continue
             self.waiting_for.discard(call[0])
-            self._active.remove(caller)
+            self.active.remove(caller)
             if caller.thread is not None:
                 self._late.append(caller.thread)
             if len(self._late) < MOST_LATE * self.bounds.threads:
@@ -162,5 +158,5 @@ class _Callers:
     def close(self) -> None:
         """Let the threads end: now those that are in no call, the others when theirs returns."""
         self._is_closed = True
-        for _ in self._active:
+        for _ in self.active:
             self._questions.put(None)
