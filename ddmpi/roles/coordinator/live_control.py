@@ -43,7 +43,8 @@ class Controller:
         self._file = ControlFile()
         self._rules: tuple[ControlOverride, ...] = ()
         # The run leaves these servers out by itself; names that are added from now on are paused until the next one.
-        self._known_ignored = set(patterns_in(self._ignored.text() or ""))
+        self._ignored.has_changed()
+        self._known_ignored = set(patterns_in(self._ignored.text))
 
     def first_rules(self) -> tuple[ControlOverride, ...]:
         """What holds when the run begins."""
@@ -72,7 +73,7 @@ class Controller:
         changed = [self._control.has_changed(), self._ignored.has_changed()]
         if changed[0]:
             try:
-                self._file = parse_control(self._control.text() or "", str(self._control.path))
+                self._file = parse_control(self._control.text, str(self._control.path))
             except ConfigError as error:
                 log.warning("%s", error)
                 self._say(str(error))
@@ -80,7 +81,7 @@ class Controller:
 
     def _update(self) -> bool:
         """The rules that follow from both files; whether they are others than before."""
-        names = [name for name in patterns_in(self._ignored.text() or "") if name not in self._known_ignored]
+        names = [name for name in patterns_in(self._ignored.text) if name not in self._known_ignored]
         rules = (*(ControlOverride(name, pause=True) for name in names), *self._file.rules())
         if rules == self._rules:
             return False
@@ -100,8 +101,9 @@ class _Watched:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.text = ""
+        """Its content at the last look; empty if it is not there."""
         self._stamp: tuple[int, int, int] | None = None
-        self._text: str | None = None
 
     def has_changed(self) -> bool:
         """Whether its content is another than at the last look."""
@@ -114,21 +116,15 @@ class _Watched:
         if stamp == self._stamp:
             return False
         self._stamp = stamp
-        before, self._text = self._text, self._read()
-        return self._text != before
+        before, self.text = self.text, self._read()
+        return self.text != before
 
-    def _read(self) -> str | None:
+    def _read(self) -> str:
         """A file that cannot be read, say because it is being replaced, asks for nothing new."""
         try:
             return self.path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
-            return None
+            return ""
         except (OSError, UnicodeError) as error:
             log.warning("%s cannot be read: %s", self.path, error)
-            return self._text
-
-    def text(self) -> str | None:
-        """Its content at the last look; None if it is not there."""
-        if self._stamp is None:
-            self.has_changed()
-        return self._text
+            return self.text
