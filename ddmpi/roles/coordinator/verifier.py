@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ddmpi.core.ledger.batch_counts import BatchContent
+from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.folder.schedules import VerificationRow, last_number, verified_batches, write_verification
 from ddmpi.io.results.outcomes import outcomes_of
@@ -83,36 +84,30 @@ class Verifier:
         Raises StorageError: a folder cannot be listed, or verification.csv cannot be written."""
         if not self._queue:
             return None
-        batch_id, check = self._verify_next()
-        is_missing_rows = check.pending > 0 and not self._state.counts.is_open(batch_id)
+        number, batch_id = self._queue.popleft()
+        state = self._state
+        ref = state.table.ref(batch_id)
+        check = check_batch(state.layout, state.reader, ref, int(state.table.ignored_rows[batch_id]))
+        self._rows.setdefault(number, []).append(_row(ref, check))
+        self._write_if_done(number)
+        is_missing_rows = check.pending > 0 and not state.counts.is_open(batch_id)
         if check.ok and not is_missing_rows:
             return None
         self.damaged += 1
         log.error("batch %d is damaged: %s", batch_id, describe(check))
         if check.unreadable or not is_missing_rows:
             return None
-        parts = parts_of(self._state.layout, self._state.table.ref(batch_id))
-        kinds = outcomes_of(self._state.layout, parts).count_kinds()
+        parts = parts_of(state.layout, ref)
+        kinds = outcomes_of(state.layout, parts).count_kinds()
         return BatchContent(batch_id, check.successes, check.errors, kinds, parts)
 
-    def _verify_next(self) -> tuple[int, BatchCheck]:
-        number, batch_id = self._queue.popleft()
-        check = self._check(batch_id)
-        self._rows.setdefault(number, []).append(self._row(batch_id, check))
-        self._write_if_done(number)
-        return batch_id, check
 
-    def _check(self, batch_id: int) -> BatchCheck:
-        ref = self._state.table.ref(batch_id)
-        return check_batch(self._state.layout, self._state.reader, ref, int(self._state.table.ignored_rows[batch_id]))
-
-    def _row(self, batch_id: int, check: BatchCheck) -> VerificationRow:
-        ref = self._state.table.ref(batch_id)
-        status = "damaged" if not check.ok else "pending" if check.pending else "completed"
-        return VerificationRow(
-            ref.server_name, ref.partition_id, status, check.rows - check.ignored, check.successes, check.errors,
-            check.pending,
-        )  # fmt: skip
+def _row(ref: BatchRef, check: BatchCheck) -> VerificationRow:
+    status = "damaged" if not check.ok else "pending" if check.pending else "completed"
+    return VerificationRow(
+        ref.server_name, ref.partition_id, status, check.rows - check.ignored, check.successes, check.errors,
+        check.pending,
+    )  # fmt: skip
 
 
 def describe(check: BatchCheck) -> str:
