@@ -145,7 +145,7 @@ class Rank0Core:
         self._next_number = next_number
         self._rows_left = counts.rows_left()
         self._began_at = now
-        self._soft_stop = SoftStop(config.workers)
+        self.soft_stop = SoftStop(config.workers)
         self._last_steps: Iterator[list[act.Action]] | None = None
 
     # ---- stages
@@ -222,10 +222,10 @@ class Rank0Core:
             case msg.StopRequested(reason):
                 actions = self.stop(reason, now)
             case msg.Failed(text):
-                self._soft_stop.failure = f"rank {rank}: {text}"
+                self.soft_stop.failure = f"rank {rank}: {text}"
                 actions = self.stop(msg.StopReason.FAILURE, now)
             case msg.Finished():
-                self._soft_stop.finished(rank)
+                self.soft_stop.finished(rank)
             case msg.WorkRequest() if ledger is not None:
                 actions = ledger.on_work_request(rank, message, now)
             case msg.StealResponse() if ledger is not None:
@@ -300,7 +300,7 @@ class Rank0Core:
             actions += self.ledger.tick(now)
             verifying = verifying or any(isinstance(action, act.BatchCompleted) for action in actions)
             actions += self._stop_if_done(self.ledger, now, verifying=verifying)
-        elif self.stage is Stage.STOPPING and not verifying and self._soft_stop.is_over(now):
+        elif self.stage is Stage.STOPPING and not verifying and self.soft_stop.is_over(now):
             self._last_steps = self._last_steps or self._end_in_steps()
             actions += next(self._last_steps)
         return actions
@@ -328,7 +328,7 @@ class Rank0Core:
         if self.stage in {Stage.STOPPING, Stage.ENDED}:
             return []
         self.stage = Stage.STOPPING
-        self._soft_stop.begin(reason, now)
+        self.soft_stop.begin(reason, now)
         if self.ledger is not None:
             self.ledger.stop()
         grace_s = 0.0 if reason is msg.StopReason.DONE else self._config.grace_s
@@ -336,34 +336,24 @@ class Rank0Core:
 
     def fail(self, text: str, now: float) -> list[act.Action]:
         """Rank 0 itself cannot write: stop softly, and write nothing more (but try a report)."""
-        self._soft_stop.failure = self._soft_stop.failure or text
-        self._soft_stop.is_readonly = True
+        self.soft_stop.failure = self.soft_stop.failure or text
+        self.soft_stop.is_readonly = True
         return self._end() if self.stage is Stage.STOPPING else self.stop(msg.StopReason.FAILURE, now)
 
     def _end_in_steps(self) -> Iterator[list[act.Action]]:
         """Yield the last steps, for a turn each: if the disk fails at one of them, the run still ends."""
-        if not self._soft_stop.is_readonly:
+        if not self.soft_stop.is_readonly:
             big_batches = self.ledger.batches.open_big_batches() if self.ledger is not None else ()
             yield [act.VerifyRest(tuple(big_batches))]
             yield [act.SaveCheckpoint()]
-        yield self._end(self._soft_stop.unfinished)
+        yield self._end(self.soft_stop.unfinished)
 
     def _end(self, unfinished: tuple[int, ...] = ()) -> list[act.Action]:
         self.stage = Stage.ENDED
-        self.exit = self._soft_stop.ending(self.counts.pending)
+        self.exit = self.soft_stop.ending(self.counts.pending)
         return [act.RunEnded(self.exit, unfinished), *self._to_all(self.exit)]
 
     # ---- what there is
-
-    @property
-    def stop_reason(self) -> msg.StopReason | None:
-        """Why the run stops, None while it does not."""
-        return self._soft_stop.reason
-
-    @property
-    def is_readonly(self) -> bool:
-        """Whether rank 0 cannot write."""
-        return self._soft_stop.is_readonly
 
     @property
     def is_ending(self) -> bool:

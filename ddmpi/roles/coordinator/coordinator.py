@@ -106,9 +106,9 @@ class Coordinator:
         if self._may_verify and (found := self._verifier.step()) is not None:
             self.state.remove_marker(found.batch_id)
             self._perform(self.core.reopen(found, now), now)
-        verifying = not (self._verifier.is_idle or self.core.is_readonly)
+        verifying = not (self._verifier.is_idle or self.core.soft_stop.is_readonly)
         self._perform(self.core.turn(now, verifying=verifying), now)
-        if self._saves.is_due(now) and self.core.stage is not Stage.ENDED and not self.core.is_readonly:
+        if self._saves.is_due(now) and self.core.stage is not Stage.ENDED and not self.core.soft_stop.is_readonly:
             self._save(now)
 
     def set_overrides(self, rules: tuple[msg.ControlOverride, ...]) -> None:
@@ -136,7 +136,7 @@ class Coordinator:
     @property
     def _may_verify(self) -> bool:
         """A batch is verified between two messages, so that no rank waits for a whole big batch to be read."""
-        return self.core.stage in {Stage.DOWNLOADING, Stage.STOPPING} and not self.core.is_readonly
+        return self.core.stage in {Stage.DOWNLOADING, Stage.STOPPING} and not self.core.soft_stop.is_readonly
 
     # ---- the ladder
 

@@ -194,7 +194,7 @@ class ConsoleReporter:
                 (shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.core.ledger, 5)
             ],
             output=str(state.layout.root),
-            ending=_ending_text(ending, pending, errors, coordinator.core.stop_reason),
+            ending=_ending_text(ending, pending, errors, coordinator.core.soft_stop.reason),
             report="" if self._reported is None else str(self._reported),
         )
 

@@ -253,7 +253,7 @@ def test_a_rank_stops_them_all(message: ToCoordinator, reason: StopReason) -> No
     core.start(0.0)
     actions = core.handle(2, message, 1.0)
     assert actions == [StopBegan(reason), Send(1, Stop(reason, GRACE_S)), Send(2, Stop(reason, GRACE_S))]
-    assert (core.stage, core.stop_reason) == (Stage.STOPPING, reason)
+    assert (core.stage, core.soft_stop.reason) == (Stage.STOPPING, reason)
     assert core.stop(StopReason.WALLTIME, 2.0) == [], "the first reason counts"
 
 
@@ -389,7 +389,7 @@ def test_a_disk_that_fails_stops_softly_and_nothing_more_is_written() -> None:
     core = make({"a": 10})
     core.start(0.0)
     assert of(StopBegan, core.fail("no space left", 1.0)) == [StopBegan(StopReason.FAILURE)]
-    assert core.is_readonly
+    assert core.soft_stop.is_readonly
     for rank in (1, 2):
         core.handle(rank, Finished(), 5.0)
     assert last_actions(core, 5.0)[0] == RunEnded(Exit(EXIT_PENDING, "no space left"))
