@@ -7,6 +7,7 @@ the run with one message.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
-from ddmpi.roles.coordinator.initialization import InitCallbacks, describe_environment, initialize, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.live_control import Controller
 from ddmpi.roles.coordinator.reporter import ConsoleReporter
 from ddmpi.roles.downloader.build import check_authorities
@@ -94,7 +95,10 @@ class Rank0:
         state = initialize(config, layout, lock, self.orders, callbacks)
         log_to_file(layout, 0, config.logging)
         reporter.on_ready(state)
-        log.info("ddmpi run %d on %s, %d ranks", state.epoch, describe_environment(self.environment), self.mailbox.size)
+        log.info(
+            "ddmpi run %d on host %s, pid %d, job %s, %d ranks",
+            state.epoch, os.uname().nodename, os.getpid(), self.environment.get("SLURM_JOB_ID", "-"), self.mailbox.size,
+        )  # fmt: skip
         left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
         deadline = None if left_s is None else time.monotonic() + left_s
         controller = Controller(layout, self.console.say)

@@ -7,7 +7,6 @@ only then anything that writes.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -223,8 +222,3 @@ def _cluster(
         on_progress=callbacks.on_rows,
         should_stop=callbacks.should_stop,
     )
-
-
-def describe_environment(environment: Mapping[str, str]) -> str:
-    """Where this process runs, for the log."""
-    return f"host {os.uname().nodename}, pid {os.getpid()}, job {environment.get('SLURM_JOB_ID', '-')}"
