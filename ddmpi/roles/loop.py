@@ -65,7 +65,7 @@ class Loop:
         self._pass_signal_on(now)
         if self.coordinator is not None:
             self._guarded(self.coordinator, lambda it: it.step(now), now)
-            self._exit = self.coordinator.exit
+            self._exit = self.coordinator.core.exit
         if self._downloader is not None:
             self._step_downloader(self._downloader, now)
         if self.on_turn is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -23,7 +24,7 @@ class OneMessage:
 
 
 class IdleCoordinator:
-    exit, is_busy = None, False
+    core, is_busy = SimpleNamespace(exit=None), False
 
     def start(self, now: float) -> None:
         """Nothing to do."""

@@ -137,6 +137,7 @@ class Rank0Core:
         """None where no server is being profiled."""
         self.bound: act.Bound | None = None
         self.exit: msg.Exit | None = None
+        """How the run ended, None before."""
         self._config = config
         self._make_plan = make_plan
         self._targets = targets

@@ -124,11 +124,6 @@ class Coordinator:
         self._perform(self.core.fail(text, now), now)
 
     @property
-    def exit(self) -> msg.Exit | None:
-        """How the run ended, None before."""
-        return self.core.exit
-
-    @property
     def is_busy(self) -> bool:
         """Whether ``step`` has more to do at once."""
         return self.core.is_ending or (self._may_verify and not self._verifier.is_idle)
