@@ -18,7 +18,7 @@ RANKS = (1, 2, 3, 5, 8, 16)
 SOON_S = (0.5, 5.0)
 LATER_S = 4000.0
 """Time between two runs; the longest one lets the bytes of an hour be forgotten."""
-LONGEST_S = 1500.0
+LONGEST_S = 500.0
 """The last run is stopped then: slow servers are no news after so long."""
 
 

@@ -40,6 +40,6 @@ def test_every_place_names_the_same_oldest_python_and_all_newer_ones_are_tested(
 def test_the_code_host_runs_what_people_run() -> None:
     jobs = loaded(".github/workflows/ci.yml")["jobs"].values()
     commands = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
-    new_jobs = ".venv/bin/python -m tests.simulation --seeds 300"
-    assert commands == ["./run.sh test", ".ci/run", new_jobs]
+    assert commands == ["./run.sh test", ".ci/run"]
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").rstrip().endswith("\n./run.sh test all")
+    assert '"$python" -m tests.simulation --seeds 300\n' in RUN, "jobs that no commit before had"

@@ -322,6 +322,10 @@ class Rank0Core:
             return []
         return self.ledger.reopen(found, now)
 
+    def damaged(self, text: str) -> None:
+        """Verification found what cannot be mended by fetching rows again: the run does not end as done."""
+        self.soft_stop.failure = self.soft_stop.failure or text
+
     # ---- the end
 
     def stop(self, reason: msg.StopReason, now: float, *, is_stuck: bool = False) -> list[act.Action]:

@@ -414,3 +414,16 @@ def test_a_batch_that_verification_found_damaged_flows_again() -> None:
     assert lanes["a"][1].batches[0].parts == ("p",)
     assert (core.counts.pending, core.counts.error_kinds) == (15, {"dns": 1})
     core.validate()
+
+
+def test_damage_that_cannot_be_mended_is_no_good_end() -> None:
+    core = make({"a": 10})
+    lanes = started(core)
+    rank, lane = lanes["a"]
+    core.handle(rank, drained(lane), 1.0)
+    core.damaged("batch 0 is damaged")
+    core.damaged("batch 1 is damaged")
+    core.stop(StopReason.DONE, 2.0)
+    for worker in (1, 2):
+        core.handle(worker, Finished(), 3.0)
+    assert RunEnded(Exit(EXIT_PENDING, "batch 0 is damaged")) in last_actions(core, 3.0)
