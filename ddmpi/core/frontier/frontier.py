@@ -162,7 +162,7 @@ class Frontier:
             if not slot.is_held and slot.next_due(now) <= now and slot.limiter.ready_at(now) <= now:
                 task = slot.pop(now) if self._gate is None else self._let_through(self._gate, slot, now)
                 if task is not None:
-                    self._start(slot, task, now)
+                    self._start(lane, slot, task, now)
             changes = self._after_changes(now, lane, slot)
             if task is not None or changes:
                 return changes
@@ -180,7 +180,7 @@ class Frontier:
             return None
         return passage.task
 
-    def _start(self, slot: Slot, task: Task, now: float) -> None:
+    def _start(self, lane: HeldLane, slot: Slot, task: Task, now: float) -> None:
         slot.limiter.start(now)
         slot.in_flight += 1
         task.started_at = now
@@ -188,9 +188,8 @@ class Frontier:
         if self._outage.is_on:
             self._outage.started(now)
         connections = slot.limiter.limits.connections
-        is_sampling = self.lanes.by_id[slot.lane_id].is_sampling
         spare = max(0, connections - slot.in_flight)
-        self._changes.told.append(Start(task, slot.key, slot.lane_id, connections, spare, is_sampling))
+        self._changes.told.append(Start(task, slot.key, slot.lane_id, connections, spare, lane.is_sampling))
 
     def wake_at(self) -> float:
         """Return when ``admit`` may have something (s, monotonic); inf = only after another event."""
@@ -264,7 +263,7 @@ class Frontier:
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:
                 self._refill(lane, now)
-        if self._batches.have_ended:
+        if self._batches.ended:
             self._changes.told += self._batches.take_ended()
         if lane.stage is not LaneStage.RUNNING:
             return

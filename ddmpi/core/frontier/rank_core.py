@@ -128,7 +128,7 @@ class RankCore:
         done = changes[0]
         assert isinstance(done, do.Finished)  # noqa: S101  # it is the first of what the frontier returns
         self.reports.count(done, answer)
-        return self._carry_out(changes, now)
+        return [done, *self._carry_out(changes[1:], now)] if len(changes) > 1 else [done]
 
     def committed(self, part: msg.PartReport) -> None:
         """Note a part that is published: rank 0 counts what is durable."""

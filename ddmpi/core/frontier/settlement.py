@@ -30,14 +30,15 @@ class OpenBatches:
     def __init__(self) -> None:
         self._refs: dict[int, BatchRef] = {}
         self._rows: dict[int, int] = {}
-        self._ended: list[int] = []
+        self.ended: list[int] = []
+        """Batches whose last row may have left since ``take_ended`` was called."""
 
     def add(self, ref: BatchRef, rows: int) -> None:
         """Count rows of the batch that have come."""
         self._refs[ref.batch_id] = ref
         self._rows[ref.batch_id] = self._rows.get(ref.batch_id, 0) + rows
         if not self._rows[ref.batch_id]:
-            self._ended.append(ref.batch_id)
+            self.ended.append(ref.batch_id)
 
     def add_handoff(self, ref: BatchRef) -> None:
         """Count one row that has come on its own. Where the batch is known, what is known of its parts is newer."""
@@ -48,17 +49,12 @@ class OpenBatches:
         """Count one row that has left: it is final, pending or on another rank."""
         self._rows[batch_id] -= 1
         if not self._rows[batch_id]:
-            self._ended.append(batch_id)
-
-    @property
-    def have_ended(self) -> bool:
-        """Whether ``take_ended`` has something."""
-        return bool(self._ended)
+            self.ended.append(batch_id)
 
     def take_ended(self) -> list[BatchEnded]:
         """Return the batches whose last row has left since the last call."""
-        ended = [batch_id for batch_id in dict.fromkeys(self._ended) if self._rows.get(batch_id) == 0]
-        self._ended.clear()
+        ended = [batch_id for batch_id in dict.fromkeys(self.ended) if self._rows.get(batch_id) == 0]
+        self.ended.clear()
         for batch_id in ended:
             del self._rows[batch_id]
         return [BatchEnded(batch_id) for batch_id in ended]

@@ -135,8 +135,8 @@ class WakeQueue:
 
     def enter(self, slot: Slot, now: float) -> None:
         """Look at the slot again when both a row and its pace are ready."""
-        if slot.given_up is not None or slot.is_held:
-            return
+        if slot.scheduled_at <= now or slot.given_up is not None or slot.is_held:
+            return  # no earlier look is possible, or none is wanted
         at = max(slot.next_due(now), slot.limiter.ready_at(now))
         if at < slot.scheduled_at:
             slot.scheduled_at = at

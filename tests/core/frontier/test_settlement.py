@@ -15,10 +15,10 @@ def test_a_batch_ends_once_with_its_last_row() -> None:
     batches.add_handoff(batch(4))
     for _ in range(2):
         batches.remove(4)
-    assert not batches.have_ended
+    assert not batches.ended
     batches.remove(4)
     assert batches.take_ended() == [BatchEnded(4)]
-    assert not batches.have_ended
+    assert not batches.ended
     assert batches[4] == batch(4), "its results may still come"
 
 
