@@ -44,7 +44,7 @@ class ServerLedger:
         self._paid_at = -math.inf
         self._bodies: deque[tuple[float, int]] = deque()  # of a day: when they came, and how large they were
         self._largest = 0
-        self._lanes: deque[tuple[float, int]] = deque()  # at each row under a Crawl-delay: how many were out
+        self._turns = 0
         self.pause_until = -math.inf
         """When the pause ends that the server has asked for."""
         self.paused_at = -math.inf
@@ -59,12 +59,13 @@ class ServerLedger:
         self._levels[what] = (level, now)
         assert level <= burst + ROUNDING, f"{what}: {level} requests at once at {now}, {burst} allowed"
 
-    def lanes_of_late(self, now: float, lanes: int, delay_s: float) -> int:
-        """The most lanes that were out since each of them had its turn: they divide a Crawl-delay among them."""
-        self._lanes.append((now, lanes))
-        while self._lanes[0][0] < now - delay_s * self._lanes[0][1]:
-            self._lanes.popleft()
-        return max(count for _, count in self._lanes)
+    def row_started(self, what: str, now: float, lanes: int, delay_s: float) -> None:
+        """Lanes divide a Crawl-delay, and their turns may fall together: those of all that were out since none was
+        owed, for what they have sent in excess lasts as long."""
+        level, at = self._levels.get(what, (0.0, now))
+        is_owed = level > (now - at) / delay_s
+        self._turns = max(self._turns, lanes) if is_owed else lanes
+        self.started(what, now, 1 / delay_s, float(self._turns))
 
     def check_bytes(self, group: str, now: float, limits: Limits) -> None:
         """The bodies before this request are paid for, but for one on each connection."""
@@ -161,9 +162,9 @@ class Laws(Witness):
         ledger.started(group, now, limits.rate_per_s, burst)
         ledger.check_bytes(group, now, limits)
         if not task.robots_of and group == task.server and group in self.robots:
-            delay_s = self.robots[group].crawl_delay(CRAWLER) or 0.0
-            turns = ledger.lanes_of_late(now, lanes, delay_s)
-            ledger.started(f"rows of {group}", now, delay_s and 1 / delay_s, float(turns))
+            delay_s = self.robots[group].crawl_delay(CRAWLER)
+            if delay_s:
+                ledger.row_started(f"rows of {group}", now, lanes, delay_s)
 
     def _check_row(self, rank: int, task: Task) -> None:
         key = (task.batch_id, task.row)
