@@ -163,6 +163,9 @@ def _verify(config: Config, layout: Layout, *, rehash: bool, out: RichConsole) -
         bad += not check.ok
         if not check.ok and bad <= MOST_PROBLEMS:
             out.print(f"{ref.server_name}, partition {ref.partition_id}: {describe(check)}", markup=False)
+    if bad:
+        marker = layout.relative(layout.completed("S", 0)).replace("=0", "=P")
+        out.print(f"To fetch their rows again: remove what is named and {marker}, then start the job.", markup=False)
     for name in strange[:MOST_PROBLEMS]:
         out.print(f"in the store, but no part of this job: {name}", markup=False)
     pending = sum(check.pending for check in checks)

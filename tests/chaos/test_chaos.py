@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from tests.chaos import io_faults, kill_loop, soft_stop
+from tests.chaos import damage_loop, io_faults, kill_loop, soft_stop
 
 pytestmark = pytest.mark.slow
 LOGGER = logging.getLogger(__name__)
@@ -38,6 +38,14 @@ def test_no_fault_of_the_disk_costs_a_row(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.timeout(600)
 def test_soft_stops_cost_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     code = soft_stop.main(["--stops", "20"])
+    printed = capsys.readouterr().out
+    LOGGER.info("%s", printed)
+    assert code == 0, printed
+
+
+@pytest.mark.timeout(600)
+def test_damaged_parts_are_fetched_again_or_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code = damage_loop.main(["--times", "20"])
     printed = capsys.readouterr().out
     LOGGER.info("%s", printed)
     assert code == 0, printed

@@ -62,6 +62,8 @@ class Layout:
         self.schedules = root / structure.schedules_folder
         self.profiles = root / structure.profiles_table
         self.ignored = root / structure.ignored_table
+        self.damaged = root / "damaged"
+        """Parts that could not be read, below their own paths; no reader of results looks here."""
         self.report = root / "report.html"
         self.control = root / "control.yaml"
         """What the person who watches a run asks for."""

@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.rules.retry_filter import choice_of
-from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout, part_of
+from ddmpi.io.results.damage import read_columns
 from ddmpi.io.results.schema import ROW_NUMBER
 
 
@@ -66,8 +65,7 @@ class Outcomes:
 
 
 def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
-    """Return the outcomes in these parts (paths relative to the output folder). Raises StorageError: a part is missing
-    or cannot be read."""
+    """Return the outcomes in these parts (paths relative to the output folder). Raises as ``read_columns``."""
     tables = [_read(layout, part) for part in parts]
     rows = np.concatenate([table[0] for table in tables] or [np.empty(0, np.int64)])
     epochs = np.repeat([part_of(part).epoch for part in parts], [len(table[0]) for table in tables]).astype(np.int64)
@@ -81,13 +79,12 @@ def outcomes_of(layout: Layout, parts: Sequence[str]) -> Outcomes:
 def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]:
     """Return by epoch the rows of a batch whose outcomes a later epoch has replaced; parts as for ``outcomes_of``.
 
-    Opens no part where all are of one epoch, since a run gives a row one outcome. Raises StorageError: a part is
-    missing or cannot be read.
+    Opens no part where all are of one epoch, since a run gives a row one outcome. Raises as ``read_columns``.
     """
     of_parts = [part_of(part).epoch for part in parts]
     if len(set(of_parts)) < 2:
         return {}
-    numbers = [_read_columns(layout, part, [ROW_NUMBER]).column(ROW_NUMBER).to_numpy() for part in parts]
+    numbers = [read_columns(layout, part, [ROW_NUMBER]).column(ROW_NUMBER).to_numpy() for part in parts]
     rows = np.concatenate(numbers)
     epochs = np.repeat(of_parts, [len(each) for each in numbers]).astype(np.int64)
     order = np.lexsort((epochs, rows))
@@ -100,21 +97,12 @@ def superseded_rows(layout: Layout, parts: Sequence[str]) -> dict[int, IntArray]
 def _read(layout: Layout, part: str) -> tuple[IntArray, list[str], IntArray]:
     """Return row numbers, kinds and codes of one part."""
     is_errors = part_of(part).kind == "errors"
-    table = _read_columns(layout, part, [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER])
+    table = read_columns(layout, part, [ROW_NUMBER, "error_kind", "error_code"] if is_errors else [ROW_NUMBER])
     rows: IntArray = table.column(ROW_NUMBER).to_numpy()
     if not is_errors:
         return rows, [""] * len(rows), np.zeros(len(rows), np.int64)
     kinds = [str(kind) for kind in table.column("error_kind").to_pylist()]
     return rows, kinds, table.column("error_code").to_numpy().astype(np.int64)
-
-
-def _read_columns(layout: Layout, part: str, columns: list[str]) -> pa.Table:
-    path = layout.root / part
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise StorageError(f"cannot read part {path}: {error}") from error
 
 
 def is_on(servers: pa.ChunkedArray[pa.StringScalar], names: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -19,6 +19,7 @@ from ddmpi.core.records import BatchRef
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout, PartName, part_of
 from ddmpi.io.folder.markers import parts_of, read_completed
+from ddmpi.io.results.damage import PART_ERRORS
 from ddmpi.io.results.outcomes import is_on
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import is_thin, object_bytes, with_images
@@ -120,7 +121,7 @@ def _read_part(layout: Layout, path: str, outcomes: list[_PartRows], damaged: li
         outcomes.append((part_of(path), _row_numbers(layout, path)))
         if rehash is not None:
             damaged.extend(_damaged_rows(layout, path, rehash))
-    except (OSError, pa.ArrowException, KeyError, StorageError) as error:
+    except (*PART_ERRORS, StorageError) as error:
         return str(error)
     return ""
 
@@ -161,7 +162,7 @@ def _tally(outcomes: Sequence[_PartRows], expected_rows: IntArray) -> _Tally:
 
 
 def _row_numbers(layout: Layout, path: str) -> IntArray:
-    with pq.ParquetFile(layout.root / path) as file:
+    with pq.ParquetFile(layout.root / path, page_checksum_verification=True) as file:
         return file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy()
 
 

@@ -91,6 +91,12 @@ class PartStore:
             files = [info for info in found if info.type is pyarrow.fs.FileType.File]
             return {info.path[len(self._base) + 1 :]: int(info.size) for info in files}
 
+    def remove(self, name: str) -> None:
+        """Delete an object, if it is there."""
+        if self.size(name) is not None:
+            with self._named("cannot delete", name):
+                self.files.delete_file(self.path(name))
+
     def clear(self, tree: str) -> None:
         """Delete all objects below ``tree``."""
         if self.sizes(tree):

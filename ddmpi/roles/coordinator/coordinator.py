@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ddmpi.core import protocol as msg
 from ddmpi.core.ledger import actions as act
+from ddmpi.core.ledger.batch_counts import BatchContent
 from ddmpi.core.ledger.rank0_core import Rank0Config, Rank0Core, Stage
 from ddmpi.core.stats.metrics import Tally
 from ddmpi.io.folder.profiles import write_profiles
@@ -18,7 +19,7 @@ from ddmpi.io.folder.schedules import write_schedule
 from ddmpi.io.urls.batch_table import limits_by_group, make_plan
 from ddmpi.report.formats import counted
 from ddmpi.roles.coordinator.run_state import RunState
-from ddmpi.roles.coordinator.verifier import Verifier
+from ddmpi.roles.coordinator.verifier import Damage, Verifier
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +104,12 @@ class Coordinator:
         self._perform(self.core.handle(rank, message, now), now)
 
     def step(self, now: float) -> None:
-        if self._may_verify and (found := self._verifier.step()) is not None:
-            self.state.remove_marker(found.batch_id)
-            self._perform(self.core.reopen(found, now), now)
+        if self._may_verify:
+            match self._verifier.step():
+                case BatchContent() as found:
+                    self._perform(self.core.reopen(found, now), now)
+                case Damage(text):
+                    self.core.damaged(text)
         verifying = not (self._verifier.is_idle or self.core.soft_stop.is_readonly)
         self._perform(self.core.turn(now, verifying=verifying), now)
         if self._saves.is_due(now) and self.core.stage is not Stage.ENDED and not self.core.soft_stop.is_readonly:

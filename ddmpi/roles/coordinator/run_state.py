@@ -5,6 +5,7 @@ Changed only from what is durable: a published part, a written marker.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,10 +26,13 @@ from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, save
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock
 from ddmpi.io.folder.markers import Marker, parts_of, remove_completed, scan, write_completed
+from ddmpi.io.results.damage import DamagedPartError, set_aside
 from ddmpi.io.results.outcomes import Outcomes, is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.urls.batch_table import BatchTable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -63,11 +67,7 @@ class RunState:
         A marker that does not count all rows of its batch, or not all errors by kind, goes, and comes back if the batch
         is complete: what was ignored then may not be so now, or the marker is damaged.
         """
-        begun = scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist()))
-        if self.publisher is not None:
-            # Parts of marked batches were counted, hence published.
-            self.publisher.settle(part for found in begun if found.marker is None for part in found.parts)
-        for found in begun:
+        for found in scan(self.layout, map(self.table.ref, self.table.begun(self.layout).tolist())):
             marker, parts = found.marker, found.parts
             if marker is not None and self._counts_all(found.batch_id, marker):
                 content = BatchContent(found.batch_id, marker.successes, marker.errors, marker.kinds)
@@ -79,6 +79,9 @@ class RunState:
                 remove_completed(self.layout, ref)
             if parts:
                 self._count_parts(found.batch_id, parts)
+        if self.publisher is not None:
+            # Parts of marked batches were counted, hence published.
+            self.publisher.settle(part for parts in self.counts.parts.values() for part in parts)
         for batch_id in self.counts.due():
             self.counts.complete(batch_id)
             self.write_marker(batch_id)
@@ -87,7 +90,7 @@ class RunState:
         return marker.rows == self.table.rows[batch_id] and marker.errors == sum(marker.kinds.values())
 
     def _count_parts(self, batch_id: int, parts: tuple[str, ...]) -> None:
-        outcomes = outcomes_of(self.layout, parts)
+        parts, outcomes = self._read_outcomes(batch_id, parts)
         ignored_without_outcome = self.table.ignored_rows[batch_id] - self._are_ignored(batch_id, outcomes).sum()
         rows = int(self.table.rows[batch_id] - ignored_without_outcome)
         content = BatchContent(batch_id, outcomes.successes, outcomes.errors, outcomes.count_kinds(), parts)
@@ -102,22 +105,47 @@ class RunState:
         opened = 0
         servers = choice_of(retry).servers
         for batch_id in np.flatnonzero((self.counts.errors > 0) & self.table.may_have(servers)).tolist():
-            ref = self.table.ref(batch_id)
-            parts = parts_of(self.layout, ref)
-            outcomes = outcomes_of(self.layout, parts)
-            is_mixed = bool(servers) and ref.server_name == MANY_SERVERS
-            words = retry if is_mixed else without_servers(retry)
-            rows_of = self.reader.read(ref, ["row_number", "server_name"]) if is_mixed else None
-            again = outcomes.to_retry(words, self.epoch, rows_of) & ~self._are_ignored(batch_id, outcomes)
-            if not again.any():
+            is_mixed = bool(servers) and self.table.ref(batch_id).server_name == MANY_SERVERS
+            self._retry[batch_id] = retry if is_mixed else without_servers(retry)
+            before = self.counts.final(batch_id)
+            found = self.content(batch_id)
+            rows = before - found.successes - found.errors
+            if not rows:
+                del self._retry[batch_id]
                 continue
-            remove_completed(self.layout, ref)
-            rows = int(np.count_nonzero(again))
-            kept = Counter(kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if kind and not chosen)
-            self.counts.set(BatchContent(batch_id, outcomes.successes, outcomes.errors - rows, kept, parts))
-            self._retry[batch_id] = words
+            self.remove_marker(batch_id)
+            self.counts.set(found)
             opened += rows
         return opened
+
+    def content(self, batch_id: int) -> BatchContent:
+        """Read back what the parts of a batch hold, but for errors that are fetched again. Parts that cannot be read
+        are set aside. Raises StorageError: a part is missing, or the disk fails."""
+        ref = self.table.ref(batch_id)
+        parts, outcomes = self._read_outcomes(batch_id, parts_of(self.layout, ref))
+        again = self._to_retry(batch_id, outcomes)
+        kinds = Counter(kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if kind and not chosen)
+        return BatchContent(batch_id, outcomes.successes, kinds.total(), kinds, parts)
+
+    def _to_retry(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+        """(n,) which of the outcomes are errors that are fetched again."""
+        words = self._retry.get(batch_id)
+        if words is None:
+            return np.zeros(len(outcomes.rows), np.bool_)
+        ref = self.table.ref(batch_id)
+        is_mixed = bool(choice_of(words).servers) and ref.server_name == MANY_SERVERS
+        rows = self.reader.read(ref, ["row_number", "server_name"]) if is_mixed else None
+        return outcomes.to_retry(words, self.epoch, rows) & ~self._are_ignored(batch_id, outcomes)
+
+    def _read_outcomes(self, batch_id: int, parts: tuple[str, ...]) -> tuple[tuple[str, ...], Outcomes]:
+        """Return those of a batch's parts that can be read, and their outcomes; the others are set aside."""
+        try:
+            return parts, outcomes_of(self.layout, parts)
+        except DamagedPartError as damage:
+            log.warning("batch %d is damaged: %s", batch_id, damage)
+            self.remove_marker(batch_id)
+            set_aside(self.layout, damage.part, self.publisher)
+            return self._read_outcomes(batch_id, tuple(part for part in parts if part != damage.part))
 
     def _are_ignored(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
         """(n,) which of the outcomes are of rows on ignored servers: those stay as they are."""

@@ -6,20 +6,31 @@ Nothing that was counted is believed here: only what can be read back.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from ddmpi.core.ledger.batch_counts import BatchContent
 from ddmpi.core.records import BatchRef
-from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.folder.schedules import VerificationRow, last_number, verified_batches, write_verification
-from ddmpi.io.results.outcomes import outcomes_of
 from ddmpi.io.results.verification import BatchCheck, check_batch
 from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
+
+
+MOST_MENDS: Final = 3
+"""A batch is not fetched again more often in one run: its files do not stay as they were written."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A batch whose files contradict each other, or are damaged again and again: a person has to look at it."""
+
+    text: str
 
 
 class Verifier:
@@ -31,8 +42,7 @@ class Verifier:
         self._closed: set[int] = set()
         self.next_number = last_number(state.layout) + 1
         """The first number of a big batch that is still free."""
-        self.damaged = 0
-        """Batches that were found damaged."""
+        self._mended: Counter[int] = Counter()
 
     def add(self, number: int, batch_id: int) -> None:
         """Verify this batch of a big batch."""
@@ -79,9 +89,12 @@ class Verifier:
                 self.add(number, batch_id)
             self.close(number)
 
-    def step(self) -> BatchContent | None:
-        """Verify one batch; return what its files really hold, if it was complete and they lack some of its rows.
-        Raises StorageError: a folder cannot be listed, or verification.csv cannot be written."""
+    def step(self) -> BatchContent | Damage | None:
+        """Verify one batch; return what its files really hold, if they lack some of its rows that were counted: these
+        are to be fetched again. Parts that cannot be read are set aside before.
+
+        Returns ``Damage`` where that does not help, None where nothing is wrong. Raises StorageError: the disk fails.
+        """
         if not self._queue:
             return None
         number, batch_id = self._queue.popleft()
@@ -90,16 +103,15 @@ class Verifier:
         check = check_batch(state.layout, state.reader, ref, int(state.table.ignored_rows[batch_id]))
         self._rows.setdefault(number, []).append(_row(ref, check))
         self._write_if_done(number)
-        is_missing_rows = check.pending > 0 and not state.counts.is_open(batch_id)
-        if check.ok and not is_missing_rows:
+        if check.ok and check.successes + check.errors >= state.counts.final(batch_id):
             return None
-        self.damaged += 1
-        log.error("batch %d is damaged: %s", batch_id, describe(check))
-        if check.unreadable or not is_missing_rows:
-            return None
-        parts = parts_of(state.layout, ref)
-        kinds = outcomes_of(state.layout, parts).count_kinds()
-        return BatchContent(batch_id, check.successes, check.errors, kinds, parts)
+        text = f"batch {batch_id} is damaged: {describe(check)}"
+        log.error("%s", text)
+        self._mended[batch_id] += 1
+        if check.doubled or check.unknown or self._mended[batch_id] > MOST_MENDS:
+            return Damage(text)
+        state.remove_marker(batch_id)
+        return state.content(batch_id)
 
 
 def _row(ref: BatchRef, check: BatchCheck) -> VerificationRow:

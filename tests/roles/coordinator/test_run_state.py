@@ -146,3 +146,26 @@ def test_a_server_whose_first_batch_is_complete_is_not_profiled(tmp_path: Path) 
     state = make_state(tmp_path, LARGE)
     commit(state, state.targets()[0][1].batch_id, range(20))
     assert [server for server, _, _ in make_state(tmp_path, LARGE, epoch=2).targets()] == ["b.org"]
+
+
+def test_a_damaged_part_of_a_batch_that_is_open_costs_its_own_rows(tmp_path: Path) -> None:
+    state = make_state(tmp_path, {"a.org": 10})
+    successes, errors = commit(state, 0, range(4), {ErrorKind.DNS: [8, 9]})
+    successes.write_bytes(successes.read_bytes()[:-9])
+    state = restarted(tmp_path, 2)
+    assert (state.counts.final(0), state.counts.pending) == (2, 8)
+    assert state.counts.parts == {0: [state.layout.relative(errors)]}
+    assert (state.layout.damaged / state.layout.relative(successes)).exists()
+
+
+def test_a_damaged_part_that_a_retry_comes_upon_costs_its_own_rows(tmp_path: Path) -> None:
+    state = make_state(tmp_path, {"a.org": 10})
+    successes, _ = commit(state, 0, range(7), {ErrorKind.DNS: [7, 8, 9]})
+    state = restarted(tmp_path, 2)
+    assert marker_of(state) is not None
+    successes.write_bytes(b"")
+    state = restarted(tmp_path, 3)
+    assert state.counts.pending == 0, "its marker speaks for it"
+    assert state.retry_failed(("dns",)) == 10
+    assert (state.counts.pending, marker_of(state)) == (10, None)
+    assert state.content(0).errors == 0, "those that are fetched again do not count"
