@@ -42,6 +42,7 @@ from ddmpi.config.sections import (
     Publish,
     ScheduleRules,
     Section,
+    ServerRule,
     ServerRules,
     Walltime,
 )
@@ -176,9 +177,7 @@ class Config(Keys):
 
     def limits_for(self, server: str) -> Limits:
         """Return what the server group of a canonical server name, or of that name, allows, over all ranks."""
-        parameters, rule = self.downloader_parameters, self.rules.find(server)
-        if self.rules.per_address and self._addresses.has(server):
-            rule = self.rules.per_address[0]
+        parameters, rule = self.downloader_parameters, self._limiting_rule(server)
         rate, connections = parameters.default_rate_limit, parameters.max_connections_per_server
         if rule is None:
             return Limits(rate_per_s=rate, connections=connections)
@@ -189,6 +188,18 @@ class Config(Keys):
             bytes_per_day=rule.bytes_per_day,
             bytes_per_hour=rule.bytes_per_hour,
         )
+
+    def _limiting_rule(self, server: str) -> ServerRule | None:
+        if self.rules.per_address and self._addresses.has(server):
+            return self.rules.per_address[0]
+        return self.rules.find(server)
+
+    def profiled_rate(self, server: str) -> float:
+        """Return the requests per second of a server that was profiled; 0 = no limit. ``rate_multiplier`` scales the
+        default limit, and never one that a rule states."""
+        rule = self._limiting_rule(server)
+        is_stated = rule is not None and rule.rate_limit is not None
+        return self.limits_for(server).rate_per_s * (1.0 if is_stated else self.downloader_parameters.rate_multiplier)
 
     def group_of(self, server: str) -> str:
         """Return the group of a canonical server name: its rule's group, that of its address, or the server itself."""

@@ -101,7 +101,12 @@ class DownloaderParameters(Section):
     default_rate_limit: float = Field(
         10.0, ge=0, le=1_000_000, description="Requests per second for one server, over all ranks; 0 = no limit."
     )
-    rate_multiplier: float = Field(1.0, gt=0, le=1_000, description="Scales every profiled rate; a factor.")
+    rate_multiplier: float = Field(
+        1.0,
+        gt=0,
+        le=1_000,
+        description="Scales the default limit of profiled servers, never a rule's; a factor.",
+    )
     max_connections_per_server: int = Field(
         8, ge=1, le=10_000, description="Connections to one server at the same time, over all ranks."
     )

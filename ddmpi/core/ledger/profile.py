@@ -22,7 +22,7 @@ class Profile:
     success_count: int
     error_count: int
     rate_limit: float
-    """Requests per second; 0 = no limit."""
+    """Requests per second; 0 = no limit. A user may lower it by hand."""
     ip: str = ""
     http_version: str = ""
     connect_s: float = 0.0
@@ -33,6 +33,13 @@ class Profile:
     status_counts: str = ""
     """Such as ``200:2 404:1``."""
     retry_after_s: float = 0.0
+    configured_rate: float = -1.0
+    """What ``rate_limit`` was when this was measured, by the config of then; -1 = not known."""
+
+    @property
+    def rate_by_hand(self) -> float:
+        """The rate that a user has written; 0 = none. What the config said then does not bind the config of now."""
+        return 0.0 if self.rate_limit == self.configured_rate else self.rate_limit
 
 
 def profile_of(server: str, total_batches: int, rate_limit: float, samples: Iterable[Sample]) -> Profile:
@@ -55,6 +62,7 @@ def profile_of(server: str, total_batches: int, rate_limit: float, samples: Iter
         bytes=int(_quantile([float(sample.bytes) for sample in good], 0.5)),
         status_counts=" ".join(f"{status}:{count}" for status, count in sorted(statuses.items())),
         retry_after_s=max((sample.retry_after_s for sample in taken), default=0.0),
+        configured_rate=rate_limit,
     )
 
 

@@ -62,8 +62,8 @@ class Rank0Config:
     deadline: float | None = None
     """When to stop for the walltime (s, monotonic)."""
     samples_per_server: int = 0
-    rate_multiplier: float = 1.0
-    """Scales the rate limit of a server that was profiled."""
+    profiled_rate: Callable[[str], float] | None = None
+    """The rate limit of a server group that was profiled (1/s); None: that of ``limits``."""
     grace_s: float = GRACE_S
 
 
@@ -162,7 +162,8 @@ class Rank0Core:
     def _go_on_sampling(self, sampling: Sampling, now: float) -> list[act.Action]:
         """Let those servers join the download that have been sampled."""
         groups = sampling.take(now)
-        self.profiles.update(sampling.profiles(groups, self._config.rate_multiplier))
+        rate = self._config.profiled_rate or (lambda group: self._config.limits(group).rate_per_s)
+        self.profiles.update(sampling.profiles(groups, rate))
         actions: list[act.Action] = []
         if self.ledger is None:
             actions += self._complete_sampled()

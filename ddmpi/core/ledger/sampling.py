@@ -133,12 +133,10 @@ class Sampling:
         groups, self._back = self._back, set()
         return groups
 
-    def profiles(self, groups: Collection[str], rate_multiplier: float) -> dict[str, Profile]:
-        """Return one profile per target in these server groups."""
+    def profiles(self, groups: Collection[str], profiled_rate: Callable[[str], float]) -> dict[str, Profile]:
+        """Return one profile per target in these server groups, whose rates from now on are ``profiled_rate``."""
         return {
-            server: profile_of(
-                server, batches, self._limits(group).rate_per_s * rate_multiplier, self._samples.get(server, ())
-            )
+            server: profile_of(server, batches, profiled_rate(group), self._samples.get(server, ()))
             for group in groups
             for server, batches in self._servers[group]
         }

@@ -1,7 +1,7 @@
 """profiles.csv: what profiling measured of each server, and the rate that follows.
 
 The first five columns are those of distributed-downloader. A user may lower ``rate_limit`` by hand: the lower one of
-this and the config's limit counts.
+this and the config's limit counts. ``configured_rate`` tells that from what the config said when it was written.
 """
 
 from __future__ import annotations

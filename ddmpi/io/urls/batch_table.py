@@ -159,7 +159,7 @@ def _encode(values: pa.Array[Any]) -> tuple[IntArray, NameColumn]:
 
 
 def limits_by_group(config: Config, profiles: Mapping[str, Profile]) -> Callable[[str], Limits]:
-    """Return the limits of server groups: the config's, lowered by what profiles.csv (or a user there) says."""
+    """Return the limits of server groups: the config's, lowered by what a user has written into profiles.csv."""
     known: dict[str, tuple[Profile | None, Limits]] = {}
 
     def limits(group: str) -> Limits:
@@ -177,8 +177,7 @@ def _limits(config: Config, group: str, profile: Profile | None) -> Limits:
     limits = config.limits_for(group)
     if profile is None:
         return limits
-    multiplied = limits.rate_per_s * config.downloader_parameters.rate_multiplier
-    rates = [rate for rate in (multiplied, profile.rate_limit) if rate]
+    rates = [rate for rate in (config.profiled_rate(group), profile.rate_by_hand) if rate]
     return msgspec.structs.replace(limits, rate_per_s=min(rates, default=0.0))
 
 

@@ -65,7 +65,7 @@ class Coordinator:
         self.core = Rank0Core(
             Rank0Config(
                 workers, limits, config.group_of, config.final_wait_s, deadline, config.profiling.samples_per_server,
-                config.downloader_parameters.rate_multiplier,
+                config.profiled_rate,
             ),
             state.counts,
             make_plan=lambda profiles: make_plan(

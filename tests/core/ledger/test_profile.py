@@ -22,7 +22,22 @@ def test_a_profile_summarizes_the_samples() -> None:
 
 
 def test_without_samples_only_the_rate_is_known() -> None:
-    assert profile_of("a", 1, 3.0, ()) == Profile("a", 1, 0, 0, 3.0)
+    assert profile_of("a", 1, 3.0, ()) == Profile("a", 1, 0, 0, 3.0, configured_rate=3.0)
+
+
+@pytest.mark.parametrize(
+    ("rate_limit", "configured_rate", "by_hand"),
+    [
+        pytest.param(5.0, 5.0, 0.0, id="as the config said"),
+        pytest.param(2.0, 5.0, 2.0, id="lowered by hand"),
+        pytest.param(2.0, -1.0, 2.0, id="a file that somebody has made"),
+        pytest.param(0.0, -1.0, 0.0, id="which states no limit"),
+    ],
+)
+def test_what_a_user_has_written_is_told_from_what_the_config_said(
+    rate_limit: float, configured_rate: float, by_hand: float
+) -> None:
+    assert Profile("a", 1, 0, 0, rate_limit, configured_rate=configured_rate).rate_by_hand == by_hand
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,15 @@ def make(
     for batch_id, rows in enumerate(final.tolist()):
         counts.set(BatchContent(batch_id, rows, 0, parts=tuple((parts or {}).get(batch_id, ()))))
     return Rank0Core(
-        Rank0Config(ranks, world.limits_for, world.group_of, 50.0, deadline, samples_per_server=3, rate_multiplier=2.0),
+        Rank0Config(
+            ranks,
+            world.limits_for,
+            world.group_of,
+            50.0,
+            deadline,
+            samples_per_server=3,
+            profiled_rate=lambda group: 2 * world.limits_for(group).rate_per_s,
+        ),
         counts,
         make_plan=lambda _: plan,
         targets=[(name, world.ref(first[name]), 1) for name in sampled],

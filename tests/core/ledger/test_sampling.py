@@ -89,12 +89,12 @@ def test_servers_join_when_the_head_start_is_over_or_all_are_sampled() -> None:
     assert (sampling.paces, sampling.decided()) == ({"b": PaceState(incidents=2)}, {2: (1,)})
 
 
-def test_profiles_hold_what_was_measured_and_the_scaled_limit() -> None:
+def test_profiles_hold_what_was_measured_and_the_rate_from_now_on() -> None:
     sampling, _ = make()
     sampling.on_samples([Sample("a", success=True, status=200, total_s=0.8)])
-    found = sampling.profiles({"a", "b"}, rate_multiplier=2.0)
+    found = sampling.profiles({"a", "b"}, {"a": 20.0, "b": 5.0}.__getitem__)
     assert {name: (profile.total_s, profile.rate_limit) for name, profile in found.items()} == {
-        "a": (0.8, 20.0), "b": (0.0, 20.0),
+        "a": (0.8, 20.0), "b": (0.0, 5.0),
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ddmpi.config.config import parse
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.records import MANY_SERVERS, Limits
@@ -44,3 +45,31 @@ def test_profiles_of_packed_servers_count(tmp_path: Path, profile: Profile, expe
 def test_the_profile_of_a_large_server_is_in_its_limits(tmp_path: Path) -> None:
     made = plan(tmp_path, Profile("large.org", 2, 0, 0, 2.0))
     assert (made.limits("large.org").rate_per_s, made.server_limits) == (2.0, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "profile", "rate_per_s"),
+    [
+        pytest.param({"default_rate_limit": 50}, Profile("a", 1, 0, 0, 5.0, configured_rate=5.0), 50.0, id="raised"),
+        pytest.param({"default_rate_limit": 2}, Profile("a", 1, 0, 0, 5.0, configured_rate=5.0), 2.0, id="lowered"),
+        pytest.param({"default_rate_limit": 50}, Profile("a", 1, 0, 0, 3.0, configured_rate=5.0), 3.0, id="by hand"),
+        pytest.param({"rate_multiplier": 4}, Profile("a", 1, 0, 0, 10.0, configured_rate=10.0), 40.0, id="scaled"),
+        pytest.param({"rate_multiplier": 4}, None, 10.0, id="only where it was profiled"),
+        pytest.param({"rate_multiplier": 4}, Profile("b", 1, 0, 0, 20.0, configured_rate=20.0), 5.0, id="never a rule"),
+    ],
+)
+def test_the_limit_of_now_counts_whatever_it_was_when_the_server_was_profiled(
+    values: dict[str, float], profile: Profile | None, rate_per_s: float
+) -> None:
+    config = parse(
+        {
+            "path_to_input": "urls.txt",
+            "path_to_output_folder": "out",
+            "downloader_parameters": values,
+            "servers": [{"match": "b", "rate_limit": 5}],
+        },
+        "test",
+    )
+    server = "a" if profile is None else profile.server_name
+    limits = limits_by_group(config, {} if profile is None else {server: profile})
+    assert limits(server).rate_per_s == rate_per_s
