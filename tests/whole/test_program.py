@@ -335,7 +335,7 @@ def test_two_kinds_of_errors_are_fetched_again_one_after_the_other(tmp_path: Pat
         job = new_job(fleet.table_path)
         port = fleet.port
         for options in ((), ("--retry-failed", "404"), ("--retry-failed", "wrong_type")):
-            assert job.run(2, *options)[0] == 0
+            assert job.run(1, *options)[0] == 0
             assert kinds_everywhere(job) == [both] * 4
     with running_fleet(tmp_path / "half", [*good[:2], bad[2]], port=port):
         assert job.run(2, "--retry-failed", "404")[0] == 0
@@ -345,7 +345,7 @@ def test_two_kinds_of_errors_are_fetched_again_one_after_the_other(tmp_path: Pat
     assert code == 0, printed
     assert kinds_everywhere(job) == [{}] * 4
     assert rows_of(job.output / "images", ["row_number"]).num_rows == 15
-    assert job.run(1, "--verify")[0] == 0
+    assert job.inspect("--verify")[0] == 0
 
 
 def kinds_everywhere(job: Job) -> list[dict[str, int]]:
@@ -354,7 +354,7 @@ def kinds_everywhere(job: Job) -> list[dict[str, int]]:
     saved = json.loads((job.output / "checkpoint.json").read_text())["checkpoint"]["counters"]
     counters = {name[7:]: count for name, count in saved.items() if name.startswith("errors.")}
     measured = json.loads((job.output / "logs/metrics.jsonl").read_text().splitlines()[-1])["error_kinds"]
-    _, status = job.run(1, "--status")
+    _, status = job.inspect("--status")
     line = next(line for line in status.splitlines() if line.startswith("errors"))
     listed = {kind: int(count) for kind, count in re.findall(r"([a-z_]+) (\d+)", line.partition(":")[2])}
     report = (job.output / "report.html").read_text()
