@@ -119,6 +119,13 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         _NO,
         "The server's file has changed, or the table is wrong: `error_msg` has both values.",
     ),
+    ErrorKind.SERVER_REFUSED: Explanation(
+        "The row was not asked for: its server had answered 403 to the last requests (`breaker.forbidden_in_a_row`), "
+        "and to each probe after them, of rows at random.",
+        _NO,
+        "The server will not have you: name a contact in `header`, or ask the operator. Then "
+        "`--retry-failed server_refused`.",
+    ),
     ErrorKind.ROBOTS: Explanation(
         "The server asks programs not to fetch or keep the file: in robots.txt (`robots: true`) or by X-Robots-Tag "
         "(`respect_x_robots_tag`). Or its robots.txt could not be had, and the server was given up.",

@@ -343,6 +343,9 @@ class BreakerSection(Section):
 
     failures: int = Field(5, ge=1, le=10_000, description="Connection failures in a row that park a server.")
     probes: int = Field(5, ge=1, le=10_000, description="Failed probes after which the server's rows become errors.")
+    forbidden_in_a_row: int = Field(
+        20, ge=0, le=1_000_000, description="Answers 403 in a row that park a server as well; 0 = they never do."
+    )
 
 
 class Initialization(Section):

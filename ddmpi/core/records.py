@@ -41,6 +41,7 @@ class ErrorKind(str, Enum):
     DECODE = "decode"
     HASH_MISMATCH = "hash_mismatch"
     ROBOTS = "robots"
+    SERVER_REFUSED = "server_refused"
 
 
 ERROR_CODE_NETWORK = -1

@@ -46,7 +46,7 @@ from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest, StealResponse
 from ddmpi.core.records import MANY_SERVERS, BatchRef, Failure, Task
 from ddmpi.core.rules.robots_txt import RobotsVerdict
-from ddmpi.core.rules.verdict import Verdict
+from ddmpi.core.rules.verdict import Verdict, failure_of_unasked
 
 _ANSWERS = frozenset({Signal.OK, Signal.THROTTLED, Signal.SERVER_ERROR, Signal.FORBIDDEN})
 _ENDS_SAMPLING = (Signal.THROTTLED, Signal.CONNECT_FAILED, Signal.FAILED)
@@ -213,7 +213,7 @@ class Frontier:
         else:
             disposition, failure = self._attempts.row(lane, slot, task, verdict, now)
         if limiter.tripped:
-            slot.given_up = verdict.failure
+            slot.given_up = failure_of_unasked(verdict)
         lane.gave_up = lane.gave_up or (lane.is_sampling and verdict.signal in _ENDS_SAMPLING)
         done = Finished(
             task, url, attempt, slot.key, MANY_SERVERS if lane.is_packed else lane.group, lane.lane_id, verdict,

@@ -48,7 +48,7 @@ class Intake:
             state = lane.paces.get(key, _NOTHING_LEARNED if self._config.is_restart else None)
             limiter = RateLimiter(allowed or planned, self._config.pace, state, self._rng, now)
             limiter.pause(now, max(0.0, lane.paused_until - now))
-            slot = Slot(key, lane.lane_id, limiter, planned, was_asked=state is not None)
+            slot = Slot(key, lane.lane_id, limiter, planned, was_asked=state is not None, rng=self._rng)
             lane.slots[key] = self._slots[key] = slot
             slot.is_held = allowed is None
         return slot

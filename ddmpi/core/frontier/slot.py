@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import random
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ class Slot:
     """What the slot may use where no control override says otherwise."""
     was_asked: bool = False
     """Whether another lane, or an earlier run, may have asked the server just now."""
+    rng: random.Random = field(default_factory=random.Random)
+    """Which row is a probe."""
     queue: deque[Task] = field(default_factory=deque)
     in_flight: int = 0
     is_held: bool = False
@@ -106,7 +109,11 @@ class Slot:
         return max(now, self._retries[0][0]) if self._retries else math.inf
 
     def pop(self, now: float) -> Task | None:
-        """Take the next task that is due: retries before fresh rows, so that no old row waits for a long queue."""
+        """Take the next task that is due: retries before fresh rows, so that no old row waits for a long queue. While
+        the server is doubted it is any fresh one: the doubt may be owed to neighbors in the table."""
+        if self.limiter.is_doubted and len(self.queue) > 1:
+            self.queue.rotate(self.rng.randrange(len(self.queue)))
+            return self.queue.popleft()
         if self._retries and self._retries[0][0] <= now:
             return heapq.heappop(self._retries)[2]
         return self.queue.popleft() if self.queue else None

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import math
 
-FORBIDDEN_PER_FAILURE = 4
-"""So many answers 403 in a row count as much as one request without an answer: some files may really be forbidden."""
-
 
 class Breaker:
     """The breaker of one server, as held by one lane. All times are seconds, monotonic.
@@ -23,16 +20,21 @@ class Breaker:
     Args:
         most_failures: so many requests without an answer in a row open it.
         most_probes: after so many failed probes it has tripped for good: the server is given up.
+        most_forbidden: so many answers 403 in a row open it, as a server that will not have us; 0 = they never do.
         open_count: how often an earlier holder has parked the server in a row; 0 = the breaker is closed.
     """
 
-    __slots__ = ("_before", "_failures", "_forbidden", "_most_failures", "_most_probes", "_parked_at", "open_count")
+    __slots__ = (
+        "_before", "_failures", "_forbidden", "_most_failures", "_most_forbidden", "_most_probes", "_parked_at",
+        "open_count",
+    )  # fmt: skip
 
-    def __init__(self, most_failures: int, most_probes: int, open_count: int, now: float) -> None:
+    def __init__(self, most_failures: int, most_probes: int, most_forbidden: int, open_count: int, now: float) -> None:
         self.open_count = open_count
         """> 0: the breaker is open or half-open."""
         self._most_failures = most_failures
         self._most_probes = most_probes
+        self._most_forbidden = most_forbidden
         self._failures = 0  # requests that got no answer since the last one that did
         self._forbidden = 0  # answers 403 in a row
         self._parked_at = -math.inf
@@ -46,25 +48,30 @@ class Breaker:
         """Every probe failed."""
         return self.open_count > self._most_probes
 
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the last requests have ended badly, which may be for their rows alone: others are to be asked for."""
+        return self.open_count > 0 or self._forbidden > self._most_forbidden // 2 > 0
+
     # ---- how a request that started at started_at has ended
 
     def answered(self, started_at: float) -> None:
-        """Any HTTP answer closes the breaker, unless its request is older than the parking: only a probe tells."""
+        """Any HTTP answer but a 403 closes the breaker, unless its request is older than the parking: only a probe
+        tells."""
+        self._forbidden = 0
+        self._close(started_at)
+
+    def _close(self, started_at: float) -> None:
         if started_at > self._parked_at:
             self._failures = 0
             self.open_count = 0
 
-    def good(self, started_at: float) -> None:
-        """An answer as a healthy server gives it."""
-        self.answered(started_at)
-        self._forbidden = 0
-
     def turned_away(self, started_at: float) -> bool:
         """One 403 is an answer; many of them in a row are none. Whether the server is to be parked."""
         self._forbidden += 1
-        if self.open_count or self._forbidden >= FORBIDDEN_PER_FAILURE * self._most_failures:
+        if self._most_forbidden > 0 and (self.open_count or self._forbidden >= self._most_forbidden):
             return started_at > self._parked_at
-        self.answered(started_at)
+        self._close(started_at)
         return False
 
     def unanswered(self, started_at: float) -> bool:

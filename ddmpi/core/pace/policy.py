@@ -28,6 +28,8 @@ class PacePolicy:
     """So many requests without an answer in a row, or throttle incidents with no OK in between, park the server."""
     breaker_probes: int = 5
     """After so many failed probes, each one back-off after the other, the server is given up."""
+    forbidden_in_a_row: int = 20
+    """So many answers 403 in a row park the server; 0 = they never do."""
 
     def __post_init__(self) -> None:
         if not 0 < self.backoff_brief_s < math.inf:

@@ -113,7 +113,9 @@ class RateLimiter:
         self._bytes = ByteLimits(limits, known.spent_hour, known.spent_day, now)
         # One probe more, also for a server that was given up: whoever starts it again wants to know.
         open_count = min(known.open_count, policy.breaker_probes)
-        self._breaker = Breaker(policy.breaker_failures, policy.breaker_probes, open_count, now)
+        self._breaker = Breaker(
+            policy.breaker_failures, policy.breaker_probes, policy.forbidden_in_a_row, open_count, now
+        )
 
         self._paused_until = now + max(known.wait_s, 0.0)
         self._token_at = self._paused_until  # when the next token is whole; never before the end of a pause
@@ -152,6 +154,11 @@ class RateLimiter:
     def tripped(self) -> bool:
         """Every probe failed: the server will not be asked again, and its rows are errors."""
         return self._breaker.tripped
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether rows are to be tried at random: the last ones have ended badly, which may be for them alone."""
+        return self._breaker.is_doubted
 
     @property
     def is_probing(self) -> bool:
@@ -239,7 +246,7 @@ class RateLimiter:
             self._park(now)
 
     def _good(self, now: float, started_at: float) -> None:
-        self._breaker.good(started_at)
+        self._breaker.answered(started_at)
         if started_at > self._stepped_at:
             self._throttles = 0
             self._reset_incidents(now)

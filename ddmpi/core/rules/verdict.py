@@ -179,6 +179,9 @@ _THROTTLED: Final = frozenset({420, 429})
 _TRANSIENT: Final = frozenset({408, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
 """What ``curl --retry`` tries again, 509 (bandwidth exceeded) and 520 to 524 (a CDN that cannot reach the origin)."""
 _FORBIDDEN: Final = 403
+_REFUSED_BY_BUCKET: Final = (b"<Code>AccessDenied</Code>", b"<Code>NoSuchKey</Code>")
+"""S3 and Google Cloud Storage answer 403 for a key that is missing to whoever may not list the bucket."""
+_BUCKET_ANSWER_BYTES: Final = 4096
 _UNWELCOME: Final = frozenset({401, 408, 451})
 """Permanent or not, more of these faster is not what the server wants."""
 
@@ -199,7 +202,8 @@ def _judge_status(answer: Answer) -> Verdict:
         retry_after_s = retry_after_seconds(answer.retry_after, answer.fetched_at)
         return _http(status, Signal.THROTTLED, transient=True, retry_after_s=retry_after_s)
     if status == _FORBIDDEN:
-        return _http(status, Signal.FORBIDDEN, transient=False)
+        is_of_the_key = any(code in answer.body[:_BUCKET_ANSWER_BYTES] for code in _REFUSED_BY_BUCKET)
+        return _http(status, Signal.OK if is_of_the_key else Signal.FORBIDDEN, transient=False)
     unwell = status >= 500 or status in _UNWELCOME
     return _http(status, Signal.SERVER_ERROR if unwell else Signal.OK, transient=status in _TRANSIENT)
 
@@ -213,6 +217,14 @@ def _http(status: int, signal: Signal, *, transient: bool, retry_after_s: float 
         status=status,
         retry_after_s=retry_after_s,
     )
+
+
+def failure_of_unasked(verdict: Verdict) -> Failure | None:
+    """Return what rows fail with that were not asked for, as this verdict on a probe was the last of their server."""
+    if verdict.signal is not Signal.FORBIDDEN:
+        return verdict.failure
+    kind = ErrorKind.SERVER_REFUSED
+    return Failure(kind, error_code(kind, 0), f"not asked: the server has answered {_FORBIDDEN} again and again")
 
 
 def retry_after_seconds(value: str, now_wall: float) -> float | None:

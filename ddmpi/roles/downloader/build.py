@@ -111,6 +111,7 @@ def _frontier_config(config: Config, connections: int, *, is_restart: bool) -> F
             backoff_cap_s=config.backoff.cap_s,
             breaker_failures=config.breaker.failures,
             breaker_probes=config.breaker.probes,
+            forbidden_in_a_row=config.breaker.forbidden_in_a_row,
         ),
         retry=RetryPolicy(config.downloader_parameters.max_attempts, connect_attempts=max(20, 2 * breaker_tries)),
         connections=connections,

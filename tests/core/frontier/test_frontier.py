@@ -677,3 +677,35 @@ def test_profiling_does_not_wait_for_a_server_that_asks_for_a_pause(make: Make) 
     report = frontier.lanes.drained(ended.lane_id, ended.ending, 0.0)
     assert report is not None
     assert report.paces["s"].wait_s == pytest.approx(60.0)
+
+
+FORBIDDEN = Verdict(Outcome.FAILURE, Signal.FORBIDDEN, Failure(ErrorKind.HTTP_STATUS, 403, "HTTP status 403"))
+
+
+def play_refusals(frontier: Driven, is_refused: Callable[[Task], bool]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Ask until nothing is left to be asked: (row, code) of the rows that were asked, in order, and the others."""
+    asked, now = [], 0.0
+    while (at := frontier.wake_at()) < math.inf:
+        now = max(now, at)
+        for task in tasks(frontier, now):
+            refused = is_refused(task)
+            frontier.finished(task, FORBIDDEN if refused else SUCCESS, now + 0.01, 0)
+            asked.append((task.row, 403 if refused else 200))
+    failed = [change for change in taken(frontier) if isinstance(change, RowsFailed)]
+    assert {change.failure.kind for change in failed} <= {ErrorKind.SERVER_REFUSED}
+    return asked, [task.row for change in failed for task in change.tasks]
+
+
+def test_rows_that_are_forbidden_condemn_no_others(frontier: Driven) -> None:
+    """The first 60 rows of a table: from the 11th answer on rows are tried at random, and good ones speak for them."""
+    start(frontier, lane(batches=[batch(0, 200)], share=Limits(0.0, 1)))
+    asked, unasked = play_refusals(frontier, lambda task: task.row < 60)
+    assert sorted(asked) == [(row, 403 if row < 60 else 200) for row in range(200)]
+    assert unasked == []
+
+
+def test_a_server_that_forbids_everything_is_given_up_and_its_other_rows_have_no_status(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 200)], share=Limits(0.0, 1)))
+    asked, unasked = play_refusals(frontier, lambda _: True)
+    assert len(asked) < 50
+    assert sorted([row for row, _ in asked] + unasked) == list(range(200))

@@ -9,7 +9,7 @@ import pytest
 
 from ddmpi.core.frontier.slot import Slot, WakeQueue
 from ddmpi.core.pace.policy import PacePolicy
-from ddmpi.core.pace.rate_limiter import RateLimiter
+from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import ErrorKind, Failure, Limits, Task
 
 
@@ -28,6 +28,24 @@ def test_a_row_that_is_due_again_goes_before_fresh_ones() -> None:
     assert it.waiting == 3
     taken = [it.pop(4.0), it.pop(5.0), it.pop(5.0), it.pop(5.0)]
     assert [task and task.row for task in taken] == [0, 2, 1, None]
+
+
+def test_while_a_server_is_doubted_any_row_is_a_probe() -> None:
+    it = slot()
+    it.rng = random.Random(3)
+    it.queue.extend(map(task, range(100)))
+    for row in range(5):  # the breaker opens
+        it.limiter.start(float(row))
+        it.limiter.finish(row + 0.1, float(row), Signal.CONNECT_FAILED)
+    it.retry_at(task(200), 5.0)
+    taken = [found.row for _ in range(5) if (found := it.pop(6.0)) is not None]
+    assert len(set(taken)) == 5
+    assert max(taken) < 100, "the row that has failed is not the one to ask with"
+    assert taken != sorted(taken)
+    assert it.waiting == 96
+    it.clear()
+    it.retry_at(task(200), 5.0)
+    assert it.pop(6.0) is not None, "where there is no other one"
 
 
 def test_when_a_row_is_due() -> None:

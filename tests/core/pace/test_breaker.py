@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ddmpi.core.pace.breaker import FORBIDDEN_PER_FAILURE, Breaker
+from ddmpi.core.pace.breaker import Breaker
 
-FAILURES, PROBES = 3, 2
+FAILURES, PROBES, FORBIDDEN = 3, 2, 6
 
 
 @pytest.fixture
 def breaker() -> Breaker:
-    return Breaker(FAILURES, PROBES, 0, 0.0)
+    return Breaker(FAILURES, PROBES, FORBIDDEN, 0, 0.0)
 
 
 def fail(breaker: Breaker, times: int, started_at: float) -> list[bool]:
@@ -46,10 +46,31 @@ def test_each_probe_that_fails_parks_again_until_the_server_is_dead(breaker: Bre
 
 
 def test_many_answers_403_in_a_row_park_a_server_and_a_good_one_between_them_does_not(breaker: Breaker) -> None:
-    enough = FORBIDDEN_PER_FAILURE * FAILURES
-    assert not any(breaker.turned_away(1.0) for _ in range(enough - 1))
-    breaker.good(1.0)
-    assert [breaker.turned_away(1.0) for _ in range(enough)] == [False] * (enough - 1) + [True]
+    assert not any(breaker.turned_away(1.0) for _ in range(FORBIDDEN - 1))
+    breaker.answered(1.0)
+    assert [breaker.turned_away(1.0) for _ in range(FORBIDDEN)] == [False] * (FORBIDDEN - 1) + [True]
+
+
+def test_answers_403_can_be_left_out() -> None:
+    breaker = Breaker(FAILURES, PROBES, 0, 0, 0.0)
+    assert not any(breaker.turned_away(1.0) for _ in range(1000))
+    breaker.park(2.0, 2.0)
+    assert not breaker.turned_away(3.0)
+    assert (breaker.open_count, breaker.is_doubted) == (0, False), "a probe that is answered closes it, by 403 too"
+
+
+def test_a_server_is_doubted_after_half_of_the_answers_403_that_park_it_and_while_it_is_parked(
+    breaker: Breaker,
+) -> None:
+    doubts = []
+    for _ in range(FORBIDDEN - 1):
+        breaker.turned_away(1.0)
+        doubts.append(breaker.is_doubted)
+    assert doubts == [False, False, False, True, True]
+    breaker.answered(1.0)
+    assert not breaker.is_doubted
+    breaker.park(2.0, 2.0)
+    assert breaker.is_doubted
 
 
 @pytest.mark.parametrize(("since", "paused_until", "open_count"), [(4.0, 3.0, 0), (6.0, None, 1)])

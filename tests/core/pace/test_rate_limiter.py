@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddmpi.core.pace.adaptive_rate import BACK_SHARE
-from ddmpi.core.pace.breaker import FORBIDDEN_PER_FAILURE
 from ddmpi.core.pace.byte_limits import DAY_S, HOUR_S, SLOTS
 from ddmpi.core.pace.overload import ANSWERS
 from ddmpi.core.pace.policy import PacePolicy
@@ -440,10 +439,13 @@ def test_who_takes_over_a_dead_server_may_probe_it_once() -> None:
     assert heir.tripped
 
 
+FORBIDDEN = PacePolicy().forbidden_in_a_row
+
+
 def test_one_403_is_an_answer_and_many_in_a_row_park_the_server() -> None:
     pace = new_pace()
-    now = requests(pace, 0.0, *[Signal.FORBIDDEN] * (5 * FORBIDDEN_PER_FAILURE - 1))
-    now = requests(pace, now, Signal.OK, *[Signal.FORBIDDEN] * (5 * FORBIDDEN_PER_FAILURE - 1))
+    now = requests(pace, 0.0, *[Signal.FORBIDDEN] * (FORBIDDEN - 1))
+    now = requests(pace, now, Signal.OK, *[Signal.FORBIDDEN] * (FORBIDDEN - 1))
     assert not pace.parked(now)
     now = request(pace, now, Signal.FORBIDDEN)
     assert pace.parked(now)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.records import ERROR_CODE_LOCAL, ERROR_CODE_NETWORK, Answer, ErrorKind, Failure, Task, error_code
-from ddmpi.core.rules.verdict import MESSAGE_CHARS, SUCCESS, Outcome, classify, one_line, retry_after_seconds
+from ddmpi.core.rules.verdict import (
+    MESSAGE_CHARS,
+    SUCCESS,
+    Outcome,
+    classify,
+    failure_of_unasked,
+    one_line,
+    retry_after_seconds,
+)
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
 PLAIN_TASK = Task(batch_id=1, row=0, url="http://a.example/1.jpg", server="a.example")
@@ -194,6 +202,22 @@ def test_other_answers_of_a_healthy_server_are_permanent(status: int) -> None:
 def test_refusals_are_permanent_and_no_reason_to_go_faster(status: int) -> None:
     signal = Signal.FORBIDDEN if status == 403 else Signal.SERVER_ERROR
     assert failure_of(replace(GOOD, status=status)) == (ErrorKind.HTTP_STATUS, status, False, signal)
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "NoSuchKey"])
+def test_a_buckets_403_is_about_the_key_alone(code: str) -> None:
+    body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>no</Message></Error>'.encode()
+    answer = replace(GOOD, status=403, body=body)
+    assert failure_of(answer) == (ErrorKind.HTTP_STATUS, 403, False, Signal.OK)
+
+
+def test_rows_that_were_not_asked_have_no_status() -> None:
+    banned = failure_of_unasked(classify(replace(GOOD, status=403), "any", 5))
+    assert banned is not None
+    assert (banned.kind, banned.code) == (ErrorKind.SERVER_REFUSED, -2)
+    assert banned.message.startswith("not asked: ")
+    silent = classify(replace(GOOD, status=0, curl_code=7), "any", 5)
+    assert failure_of_unasked(silent) is silent.failure
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524])
