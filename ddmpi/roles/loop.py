@@ -46,11 +46,15 @@ class Loop:
     _asked_to_stop: bool = False
 
     def run(self) -> Exit:
-        """Until the coordinator says ``Exit``; gives that message."""
+        """Turn until the coordinator says ``Exit``, and until the last messages have left, which those that stand still
+        do not take: they are waited for only ``LEAVE_TIMEOUT_S``. Returns that message."""
         if self.coordinator is not None:
             now = time.monotonic()
             self._guarded(self.coordinator, lambda coordinator: coordinator.start(now), now)
-        while self._exit is None or self.mailbox.unsent:
+        while self._exit is None:
+            self._turn()
+        deadline = time.monotonic() + LEAVE_TIMEOUT_S
+        while self.mailbox.unsent and time.monotonic() < deadline:
             self._turn()
         if self._downloader is not None:
             self._downloader.close()

@@ -16,6 +16,7 @@ from ddmpi.core.frontier import interface as do
 from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
+from ddmpi.core.ledger.rank0_core import FINISH_TIMEOUT_S
 from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
@@ -29,7 +30,8 @@ from ddmpi.roles.downloader.notes import log as notes_log
 
 log = logging.getLogger(__name__)
 
-WRITER_STOP_S = 60.0
+LAST_WORDS_S = 1.0
+"""Of the time that rank 0 waits for a rank that stops, this is for what it says last; the rest is for its files."""
 MEMORY_INTERVAL_S = 5.0
 RESTRAIN_INTERVAL_S = 0.02
 """How often the bodies in flight are compared with the memory budget: 20 ms of a 10 Gbit/s network are 25 MB."""
@@ -73,6 +75,7 @@ class Downloader:
         self._memory_at = now + MEMORY_INTERVAL_S
         self._has_failed = False
         self._has_finished = False
+        self._files_by = now
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Wake from ``wait`` when ``fd`` is readable."""
@@ -82,6 +85,7 @@ class Downloader:
 
     def handle(self, message: ToDownloader, now: float) -> None:
         if isinstance(message, Stop):
+            self._files_by = time.monotonic() + FINISH_TIMEOUT_S - LAST_WORDS_S
             log.info("stopping: %s", message.reason.value)
         if self._debug is not None:
             self._debug.message(message)
@@ -223,7 +227,7 @@ class Downloader:
         self._loader.close()
         if not self._has_failed:
             try:
-                self._writer.stop(WRITER_STOP_S)
+                self._writer.stop(max(0.0, self._files_by - time.monotonic()))
             except StorageError as error:
                 self.fail(error)
         self._take_writer_events(now)
