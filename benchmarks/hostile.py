@@ -150,7 +150,7 @@ def measure(folder: Path, web: Web, rate_per_s: float) -> Figures:
         "ca_bundle": web.hostile.bundle,
         "connect_to": web.hostile.connect_to,
     }
-    job = make_job(folder, table, downloader_parameters=parameters, profiling={"mode": "uniform"}, final_wait_s=5)
+    job = make_job(folder, table, downloader_parameters=parameters, profiling={"mode": "uniform"}, parked_wait_s=5)
     started_at = time.monotonic()
     process = job.start(RANKS)
     memory = PeakMemory(process)

@@ -116,11 +116,17 @@ class Keys(Section):
         60.0, ge=1, le=86_400, description="Seconds of work that a kill can cost at most; parts close this often."
     )
     final_wait_s: float = Field(
+        21_600.0,
+        ge=0,
+        le=86_400,
+        description="Seconds to wait at the end for servers that have said when they may be asked again, before ending "
+        "with rows pending (exit 75); a walltime that ends before they may ends the run at once.",
+    )
+    parked_wait_s: float = Field(
         20.0,
         ge=0,
         le=86_400,
-        description="Seconds to wait at the end for servers that are paused, parked or held, before ending with rows "
-        "pending (exit 75).",
+        description="Seconds to wait at the end for servers that do not answer (parked) or that you hold.",
     )
     publish: Publish = Field(Publish(), description="Results in an object store.")
     metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")

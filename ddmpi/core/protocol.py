@@ -208,6 +208,8 @@ class LaneReport(msgspec.Struct, frozen=True):
     paces: dict[str, PaceState] = {}
     decided: dict[int, tuple[int, ...]] = {}
     """Of a sampling lane: the rows, by batch, that have an outcome. They are fetched by nobody else."""
+    is_asked: bool = False
+    """A server that answers has asked for the wait: it will end."""
 
 
 class Counters(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from protego import Protego
 
 from ddmpi.core.ledger.known_paces import PAUSE_NEWS_S
+from ddmpi.core.ledger.rank0_core import FINISH_TIMEOUT_S
 from ddmpi.core.ledger.schedule import SPLIT_ABOVE_PER_S
 from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.pace.rate_limiter import BURST_S
@@ -44,7 +45,7 @@ class ServerLedger:
         self._paid_at = -math.inf
         self._bodies: deque[tuple[float, int]] = deque()  # of a day: when they came, and how large they were
         self._largest = 0
-        self._turns = 0
+        self._lanes: dict[str, int] = {}
         self.pause_until = -math.inf
         """When the pause ends that the server has asked for."""
         self.paused_at = -math.inf
@@ -59,13 +60,13 @@ class ServerLedger:
         self._levels[what] = (level, now)
         assert level <= burst + ROUNDING, f"{what}: {level} requests at once at {now}, {burst} allowed"
 
-    def row_started(self, what: str, now: float, lanes: int, delay_s: float) -> None:
-        """Lanes divide a Crawl-delay, and their turns may fall together: those of all that were out since none was
-        owed, for what they have sent in excess lasts as long."""
+    def lanes_owing(self, what: str, now: float, rate_per_s: float, lanes: int) -> int:
+        """Lanes divide a rate, and their turns may fall together: how many were out at once since nothing was owed, for
+        what they have sent in excess lasts as long."""
         level, at = self._levels.get(what, (0.0, now))
-        is_owed = level > (now - at) / delay_s
-        self._turns = max(self._turns, lanes) if is_owed else lanes
-        self.started(what, now, 1 / delay_s, float(self._turns))
+        is_owed = level > (now - at) * rate_per_s
+        self._lanes[what] = max(self._lanes.get(what, 0), lanes) if is_owed else lanes
+        return self._lanes[what]
 
     def check_bytes(self, group: str, now: float, limits: Limits) -> None:
         """The bodies before this request are paid for, but for one on each connection."""
@@ -155,16 +156,18 @@ class Laws(Witness):
         limits = self._limits_at(now, group)
         self.in_flight[group] += 1
         assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
+        ledger = self.of(group)
         burst = max(1.0, limits.rate_per_s * BURST_S)
         if may_have_several_lanes(limits) or may_have_several_lanes(self.world.limits_for(group)):
-            burst += lanes  # those that there are now: each may have begun with a request
-        ledger = self.of(group)
+            burst += ledger.lanes_owing(group, now, limits.rate_per_s, lanes)  # each may have begun with a request
         ledger.started(group, now, limits.rate_per_s, burst)
         ledger.check_bytes(group, now, limits)
         if not task.robots_of and group == task.server and group in self.robots:
             delay_s = self.robots[group].crawl_delay(CRAWLER)
             if delay_s:
-                ledger.row_started(f"rows of {group}", now, lanes, delay_s)
+                rows, rate_per_s = f"rows of {group}", 1 / delay_s
+                turns = ledger.lanes_owing(rows, now, rate_per_s, lanes)
+                ledger.started(rows, now, rate_per_s, float(turns))
 
     def _check_row(self, rank: int, task: Task) -> None:
         key = (task.batch_id, task.row)
@@ -258,6 +261,9 @@ class Laws(Witness):
             for ledger in self.servers.values():
                 ledger.forget(report.ended_at_s - NEWS_S - CHECKPOINT_S)
             return
+        if report.unfinished:  # what such a rank has last done is as lost as by a kill
+            for ledger in self.servers.values():
+                ledger.forget(report.ended_at_s - FINISH_TIMEOUT_S - NEWS_S)
         assert set(committed) <= self.decided_rows
         assert set(committed) == self.decided_rows or report.unfinished
         assert report.idle_wakes <= 2 * self.requests + 100, f"{report.idle_wakes} wakes for nothing"

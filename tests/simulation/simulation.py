@@ -64,13 +64,12 @@ class Simulation:
         self._sequence = itertools.count()
         self._arrived_at: dict[tuple[int, int], float] = {}
         self._network = Network(world, self._rng)
-        self._before = before
         workers = range(cluster.ranks)
         counts = disk.count(world)
         paces = {} if before is None else _all_aged(before.paces, start_at_s - before.ended_at_s)
         self.core = Rank0Core(
             Rank0Config(
-                workers, world.limits_for, world.group_of, cluster.final_wait_s,
+                workers, world.limits_for, world.group_of, cluster.final_wait_s, cluster.asked_wait_s,
                 samples_per_server=cluster.samples, grace_s=cluster.grace_s,
             ),
             counts,
@@ -81,7 +80,7 @@ class Simulation:
             next_number=1,
             now=start_at_s,
         )  # fmt: skip
-        self.ranks = [self._make_rank(rank) for rank in workers]
+        self.ranks = [self._make_rank(rank, is_restart=before is not None) for rank in workers]
         self._turns = [math.inf] * cluster.ranks
         self._sampled: dict[int, tuple[int, ...]] = {}  # batches of each sampling lane
         self._checkpoint = (start_at_s, paces)
@@ -91,7 +90,7 @@ class Simulation:
         self._completed: list[int] = []
         self._verified: list[int] = []
 
-    def _make_rank(self, rank: int) -> SimulatedRank:
+    def _make_rank(self, rank: int, *, is_restart: bool) -> SimulatedRank:
         cluster = self.cluster
         model = cluster.models.get(rank, cluster.model)
 
@@ -102,7 +101,7 @@ class Simulation:
 
             self._at(at, arrive)
 
-        config = cluster.frontier_config(self.world, model, is_restart=self._before is not None)
+        config = cluster.frontier_config(self.world, model, is_restart=is_restart)
         surroundings = Surroundings(
             self.world, self._network, self._disk, self._rng, self._witness,
             send=lambda message: self._send_up(rank, message), at=call_at,

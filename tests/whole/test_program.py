@@ -86,7 +86,7 @@ def test_limits_change_and_servers_pause_while_a_run_is_on(tmp_path: Path, new_j
             fleet.table_path,
             downloader_parameters={"default_rate_limit": 1},
             profiling={"mode": "uniform"},
-            final_wait_s=0,
+            parked_wait_s=0,
         )
         process = job.start(2)
         wait_until(lambda: bool(parts(job)), process)
@@ -154,7 +154,7 @@ def test_a_report_that_cannot_be_written_changes_nothing_else(tmp_path: Path, ne
 def test_a_run_that_stops_early_says_so_in_its_report(tmp_path: Path, new_job: MakeJob) -> None:
     specs = [*plain_fleet(1), ServerSpec(plain_address(3), mode=Mode.REFUSED)]
     with running_fleet(tmp_path / "fleet", specs, 100) as fleet:
-        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, final_wait_s=1)
+        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, parked_wait_s=1)
         assert job.run(1)[0] == 75
     report = (job.output / "report.html").read_text()
     assert "50 rows are pending, because their servers are paused" in report
@@ -426,7 +426,7 @@ main(sys.argv[1:])
 def test_an_unreachable_server_leaves_its_rows_pending(tmp_path: Path, new_job: MakeJob) -> None:
     specs = [*plain_fleet(3), ServerSpec(plain_address(3), mode=Mode.REFUSED)]
     with running_fleet(tmp_path / "fleet", specs, 200) as fleet:
-        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, final_wait_s=1)
+        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, parked_wait_s=1)
         code, printed = job.run(2)
     assert code == 75, printed
     assert len(outcomes(job)) == 150

@@ -179,6 +179,7 @@ class Cluster:
     pace: PacePolicy = field(default_factory=PacePolicy)
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(5))
     final_wait_s: float = 1800.0
+    asked_wait_s: float = 0.0
     stop_at_s: float = math.inf
     """A soft stop at this time."""
     grace_s: float = GRACE_S

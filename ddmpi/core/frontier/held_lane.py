@@ -249,6 +249,14 @@ class HeldLane:
             waits = [lane_of(lane_id).wait_s(lane_of, now) for lane_id in self.handed_off]
         return min(waits, default=0.0)
 
+    def waits_as_asked(self, now: float) -> bool:
+        """Return whether one of its servers that answers has asked for the pause, or has bytes to be paid for."""
+        return any(
+            not slot.is_held and not slot.limiter.is_failing and _slot_wait_s(slot, now) > 0
+            for slot in self.slots.values()
+            if slot.waiting or slot.in_flight
+        )
+
     def is_probing(self, now: float) -> bool:
         """Return whether nothing can start, and all that is in flight asks if a parked server answers again."""
         if self.loading or self.is_held or not self.is_running:

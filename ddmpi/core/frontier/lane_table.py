@@ -134,7 +134,8 @@ class LaneTable:
             if not wait_s and lane.reported == (state, lane.version) and lane_id not in paces:
                 continue
             lane.reported = (state, lane.version)
-            reports.append(LaneReport(lane_id, lane.version, state, wait_s, paces.get(lane_id, {})))
+            is_asked = wait_s > 0 and lane.waits_as_asked(now)
+            reports.append(LaneReport(lane_id, lane.version, state, wait_s, paces.get(lane_id, {}), is_asked=is_asked))
         return reports
 
     def sampled(self, lane_id: int, now: float) -> LaneReport | None:

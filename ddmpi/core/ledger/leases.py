@@ -154,6 +154,7 @@ class Leases:
         self._by_lane: dict[int, Lease] = {}
         self._by_group: dict[str, set[int]] = {}
         self._idle_until: dict[int, float] = {}  # of the lanes that are parked or being probed
+        self._asked: set[int] = set()  # of those, the lanes that wait because a server has asked for it
         self._last_id = 0
 
     # ---- what there is
@@ -194,13 +195,26 @@ class Leases:
                 f"lane {lease.lane_id} of {lease.group} is no sampling lane, and {report.state.value}"
             )
         lease.happens(event)
-        self._idle_until.pop(lease.lane_id, None)
+        self._runs(lease)
         if lease.state is LeaseState.PARKED:
             self._idle_until[lease.lane_id] = now + report.wait_s
+            if report.is_asked:
+                self._asked.add(lease.lane_id)
         elif lease.state is LeaseState.PROBING:
             self._idle_until[lease.lane_id] = -math.inf
         if is_current:
             lease.note_received()
+
+    def _runs(self, lease: Lease) -> None:
+        """Note that nothing is known of a wait of the lane, or that it is over."""
+        self._idle_until.pop(lease.lane_id, None)
+        self._asked.discard(lease.lane_id)
+
+    @property
+    def next_asked(self) -> tuple[float, str]:
+        """When the first pause ends that a server has asked for, and the server's group; (inf, "") = there is none."""
+        ends = ((self._idle_until[lane_id], self._by_lane[lane_id].group) for lane_id in self._asked)
+        return min(ends, default=(math.inf, ""))
 
     @property
     def none_runs(self) -> bool:
@@ -281,7 +295,7 @@ class Leases:
     def take_back(self, lease: Lease) -> None:
         """The lane leaves its rank as a whole."""
         lease.happens(LeaseEvent.TAKE_BACK)
-        self._idle_until.pop(lease.lane_id, None)
+        self._runs(lease)
         self._leave_rank(lease)
 
     def _leave_rank(self, lease: Lease) -> None:

@@ -17,6 +17,7 @@ counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -57,8 +58,10 @@ class Rank0Config:
     """The limits of a server group, as config and profiles say."""
     group_of: Callable[[str], str]
     """The server group of a server."""
-    final_wait_s: float
+    parked_wait_s: float
     """How long a run waits where only parked servers are left."""
+    asked_wait_s: float = 0.0
+    """How long it waits for pauses that servers have asked for."""
     deadline: float | None = None
     """When to stop for the walltime (s, monotonic)."""
     samples_per_server: int = 0
@@ -312,7 +315,9 @@ class Rank0Core:
             return [] if verifying or self.sampling is not None else self.stop(msg.StopReason.DONE, now)
         if self._config.deadline is not None and now >= self._config.deadline:
             return self.stop(msg.StopReason.WALLTIME, now)
-        if ledger.is_stuck(now, self._config.final_wait_s):
+        config = self._config
+        deadline = math.inf if config.deadline is None else config.deadline
+        if ledger.is_stuck(now, config.parked_wait_s, config.asked_wait_s, deadline):
             return self.stop(msg.StopReason.DONE, now, is_stuck=True)
         return []
 

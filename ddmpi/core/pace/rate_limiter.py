@@ -147,8 +147,12 @@ class RateLimiter:
         """Whether the rows should be kept for later: the breaker, throttling without end, or the day's bytes."""
         if now < self._bytes.budget_until:
             return True
-        failing = self._breaker.open_count > 0 or self._throttles >= self._policy.breaker_failures
-        return failing and now < self._paused_until
+        return self.is_failing and now < self._paused_until
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the breaker is open, or throttling goes on without a good answer: a pause may not be the last one."""
+        return self._breaker.open_count > 0 or self._throttles >= self._policy.breaker_failures
 
     @property
     def tripped(self) -> bool:

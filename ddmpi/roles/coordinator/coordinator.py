@@ -64,8 +64,8 @@ class Coordinator:
         limits = limits_by_group(config, state.profiles)
         self.core = Rank0Core(
             Rank0Config(
-                workers, limits, config.group_of, config.final_wait_s, deadline, config.profiling.samples_per_server,
-                config.profiled_rate,
+                workers, limits, config.group_of, config.parked_wait_s, config.final_wait_s, deadline,
+                config.profiling.samples_per_server, config.profiled_rate,
             ),
             state.counts,
             make_plan=lambda profiles: make_plan(

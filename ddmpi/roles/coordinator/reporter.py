@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ class ConsoleReporter:
         if core.sampling is not None:
             note = "{:,} of {:,} servers profiled".format(*core.sampling.progress)
         elif core.stage is Stage.DOWNLOADING and core.ledger is not None and core.ledger.is_parked:
-            note = "waiting for servers that asked for a pause or cannot be reached"
+            note = _waiting_text(core.ledger, time.monotonic())
         return Snapshot(
             stage=core.stage.value,
             rows=int(core.counts.rows.sum()),
@@ -194,9 +195,29 @@ class ConsoleReporter:
                 (shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.core.ledger, 5)
             ],
             output=str(state.layout.root),
-            ending=_ending_text(ending, pending, errors, coordinator.core.soft_stop.reason),
+            ending=_ending_text(ending, pending, errors, coordinator.core.soft_stop.reason)
+            + _next_pause_text(coordinator.core.ledger, pending, now),
             report="" if self._reported is None else str(self._reported),
         )
+
+
+def _waiting_text(ledger: Ledger, now: float) -> str:
+    """Say for what a run waits in which nothing but probes can start."""
+    ends_at, group = ledger.next_asked
+    if not group:
+        return "waiting for servers that cannot be reached"
+    return f"waiting for {shown_group(group)} until {_clock(ends_at - now)}: it asked for a pause"
+
+
+def _clock(after_s: float) -> str:
+    """The time of day after so many seconds."""
+    return (datetime.now().astimezone() + timedelta(seconds=after_s)).strftime("%H:%M:%S")
+
+
+def _next_pause_text(ledger: Ledger | None, pending: int, now: float) -> str:
+    """Say when a server that has asked for a pause may be asked for the rows that are pending; empty where none has."""
+    ends_at, group = (math.inf, "") if ledger is None else ledger.next_asked
+    return f" {shown_group(group)} may be asked again at {_clock(ends_at - now)}." if group and pending else ""
 
 
 def _ending_text(ending: Exit, pending: int, errors: int, reason: StopReason | None) -> str:

@@ -709,3 +709,23 @@ def test_a_server_that_forbids_everything_is_given_up_and_its_other_rows_have_no
     asked, unasked = play_refusals(frontier, lambda _: True)
     assert len(asked) < 50
     assert sorted([row for row, _ in asked] + unasked) == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "is_asked"),
+    [
+        pytest.param(throttled(50.0), True, id="a server that answers has said when"),
+        pytest.param(REFUSED, False, id="nobody knows when it will answer"),
+    ],
+)
+def test_which_waits_will_end_by_themselves(frontier: Driven, verdict: Verdict, is_asked: bool) -> None:
+    start(frontier, lane(batches=[batch(0, 10)], share=Limits(0.0, 1)))
+    now = 0.0
+    for _ in range(2):  # the breaker opens after two
+        for task in tasks(frontier, now):
+            frontier.finished(task, verdict, now, 0)
+        if frontier.report(now)[0].state is LaneState.PARKED:
+            break
+        now = frontier.wake_at()
+    (report,) = frontier.report(now)
+    assert (report.state, report.is_asked) == (LaneState.PARKED, is_asked)

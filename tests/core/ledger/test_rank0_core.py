@@ -67,6 +67,7 @@ def make(
     parts: Mapping[int, list[str]] | None = None,
     paces: Mapping[str, PaceState] | None = None,
     deadline: float | None = None,
+    asked_wait_s: float = 0.0,
 ) -> Rank0Core:
     """Batches of 10 rows; 10 requests per second and 4 connections per server."""
     world = World(table(dict(sizes), {}, batch_size=10, small_rows=0), dict.fromkeys(sizes, ServerModel()), {},
@@ -84,6 +85,7 @@ def make(
             world.limits_for,
             world.group_of,
             50.0,
+            asked_wait_s,
             deadline,
             samples_per_server=3,
             profiled_rate=lambda group: 2 * world.limits_for(group).rate_per_s,
