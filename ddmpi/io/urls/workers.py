@@ -23,20 +23,17 @@ class Workers:
 
     def __init__(self) -> None:
         self.threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="partition")
+        self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="partition")
 
     def close(self) -> None:
         """Wait for the calls under way, drop the others and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def start(self, work: Callable[[], _Done]) -> Future[_Done]:
-        return self._pool.submit(work)
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[_Done]:
         """Yield the results in order; only a few items are taken ahead, so that memory stays bounded."""
         under_way: deque[Future[_Done]] = deque()
         for item in items:
-            under_way.append(self._pool.submit(work, item))
+            under_way.append(self.pool.submit(work, item))
             if len(under_way) > 2 * self.threads:
                 yield under_way.popleft().result()
         while under_way:

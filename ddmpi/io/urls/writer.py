@@ -241,7 +241,7 @@ class _Job:
         return max(1, min(rows, BUCKET_BYTES // row_bytes))
 
     def _fill_spill(self, workers: Workers, numbers: IO[bytes], ranked: IntArray, bucket_starts: IntArray) -> Spill:
-        spill = Spill(self.staging, self.memory_bytes // 3 if self.kept is None else math.inf, workers.start)
+        spill = Spill(self.staging, self.memory_bytes // 3 if self.kept is None else math.inf, workers.pool.submit)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
             rows = placed.batch
