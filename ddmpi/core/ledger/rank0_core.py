@@ -227,7 +227,7 @@ class Rank0Core:
             case msg.StopRequested(reason):
                 actions = self.stop(reason, now)
             case msg.Failed(text):
-                self.soft_stop.failure = f"rank {rank}: {text}"
+                self.soft_stop.failure = self.soft_stop.failure or f"rank {rank}: {text}"
                 actions = self.stop(msg.StopReason.FAILURE, now)
             case msg.Finished():
                 self.soft_stop.finished(rank)

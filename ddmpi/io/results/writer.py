@@ -165,6 +165,7 @@ class ResultWriter:
         self.flush()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
+            self._on_event = lambda: None  # whoever is told of events goes now
             raise StorageError(f"results were not written within {timeout_s:.0f} s: {self._parts!r}")
 
     def _run(self) -> None:

@@ -267,6 +267,17 @@ def test_a_rank_stops_them_all(message: ToCoordinator, reason: StopReason) -> No
     assert core.stop(StopReason.WALLTIME, 2.0) == [], "the first reason counts"
 
 
+def test_the_first_failure_is_told() -> None:
+    """Others follow from it: a store that is gone, and then ranks whose files have no time left."""
+    core = make({"a": 10})
+    core.start(0.0)
+    core.handle(2, Failed("cannot upload"), 1.0)
+    core.handle(1, Failed("results were not written within 17 s"), 18.0)
+    for rank in (1, 2):
+        core.handle(rank, Finished(), 18.0)
+    assert RunEnded(Exit(EXIT_PENDING, "rank 2: cannot upload")) in last_actions(core, 18.0)
+
+
 def test_all_rows_final_stop_the_run_once_all_is_verified() -> None:
     core = make({"a": 10})
     rank, lane = started(core)["a"]

@@ -474,3 +474,20 @@ def test_the_row_numbers_of_a_batch_are_what_the_reader_says(layout: Layout) -> 
     batch = make_batch(7, rows=5)
     found = write_outcomes(layout, batch, successes=range(5))
     assert outcomes_of(layout, [part.path for part in found]).rows.tolist() == row_numbers(batch).tolist()
+
+
+def test_a_writer_that_was_not_waited_for_tells_nobody(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom it told is gone: the descriptor by which the loop is woken may be another file's by now."""
+    may_go_on = threading.Event()
+    told: list[str] = []
+    writer = open_writer(layout, on_event=lambda: told.append(""))
+    close = writer._parts.close
+    monkeypatch.setattr(writer._parts, "close", lambda batch_ids: (may_go_on.wait(10.0), close(batch_ids)))
+    writer.success(make_batch(), 0, make_answer(0, b"body"))
+    with pytest.raises(StorageError, match="not written within 0 s"):
+        writer.stop(0.1)
+    told.clear()
+    may_go_on.set()
+    writer._thread.join(10.0)
+    assert [event for event in writer.events() if isinstance(event, PartReport)], "it was committed after all"
+    assert told == []
