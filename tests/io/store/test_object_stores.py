@@ -163,6 +163,7 @@ def test_killed_while_it_publishes(fleet: RunningFleet, tmp_path: Path, store: O
     assert code == 0, printed
 
 
+@pytest.mark.timeout(240)
 def test_a_store_that_goes_away_stops_the_run_softly(tmp_path: Path, fleet: RunningFleet) -> None:
     with running_store() as store:
         job = publishing_job(tmp_path / "job", fleet, store, "away", downloader_parameters={"default_rate_limit": 20})
