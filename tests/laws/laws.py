@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from protego import Protego
 
 from ddmpi.core.ledger.known_paces import PAUSE_NEWS_S
-from ddmpi.core.ledger.rank0_core import FINISH_TIMEOUT_S
 from ddmpi.core.ledger.schedule import SPLIT_ABOVE_PER_S
 from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.pace.rate_limiter import BURST_S
@@ -261,9 +260,9 @@ class Laws(Witness):
             for ledger in self.servers.values():
                 ledger.forget(report.ended_at_s - NEWS_S - CHECKPOINT_S)
             return
-        if report.unfinished:  # what such a rank has last done is as lost as by a kill
+        if report.unfinished:  # what such a rank has done since its last report is as lost as by a kill
             for ledger in self.servers.values():
-                ledger.forget(report.ended_at_s - FINISH_TIMEOUT_S - NEWS_S)
+                ledger.forget(report.began_at_s)
         assert set(committed) <= self.decided_rows
         assert set(committed) == self.decided_rows or report.unfinished
         assert report.idle_wakes <= 2 * self.requests + 100, f"{report.idle_wakes} wakes for nothing"
