@@ -210,11 +210,11 @@ class Leases:
         self._idle_until.pop(lease.lane_id, None)
         self._asked.discard(lease.lane_id)
 
-    @property
-    def next_asked(self) -> tuple[float, str]:
-        """When the first pause ends that a server has asked for, and the server's group; (inf, "") = there is none."""
+    def next_asked(self, after: float) -> tuple[float, str]:
+        """When the first pause ends that a server has asked for, and the server's group; (inf, "") = there is none.
+        Only those count that end ``after`` that time."""
         ends = ((self._idle_until[lane_id], self._by_lane[lane_id].group) for lane_id in self._asked)
-        return min(ends, default=(math.inf, ""))
+        return min((end for end in ends if end[0] > after), default=(math.inf, ""))
 
     @property
     def none_runs(self) -> bool:

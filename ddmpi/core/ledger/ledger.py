@@ -289,21 +289,21 @@ class Ledger:
         """Whether nothing but probes can start: all lanes that are out are parked."""
         return bool(self._leases) and self._leases.none_runs
 
-    @property
-    def next_asked(self) -> tuple[float, str]:
-        """When the first pause ends that a server has asked for (s, monotonic), and the server's group; inf = none."""
-        return self._leases.next_asked
+    def next_asked(self, after: float) -> tuple[float, str]:
+        """When the first pause ends that a server has asked for, of those that end ``after`` that time, and the
+        server's group; inf = there is none. Times are seconds, monotonic."""
+        return self._leases.next_asked(after)
 
     def is_stuck(self, now: float, parked_wait_s: float, asked_wait_s: float = 0.0, deadline: float = math.inf) -> bool:
         """Whether only parked lanes are out, and nothing can become final in ``parked_wait_s``, or has for that long.
 
         A pause that a server has asked for is waited for as long as it ends within ``asked_wait_s`` and before the
-        deadline: it will be over then.
+        deadline: it will be over then. If its rank then says nothing, it is waited for no longer than the others.
         """
         is_sampling = self.batches.withheld or self.batches.has_samples
         if self.batches.waiting or is_sampling or not self.stealing.is_idle:
             return False
-        if self.next_asked[0] < min(self._parked_since + asked_wait_s, deadline):
+        if self.next_asked(now - parked_wait_s)[0] < min(self._parked_since + asked_wait_s, deadline):
             return False
         waited_in_vain = self._leases.none_runs and now - self._parked_since >= parked_wait_s
         return waited_in_vain or self._leases.all_parked(now + parked_wait_s)

@@ -203,20 +203,22 @@ class ConsoleReporter:
 
 def _waiting_text(ledger: Ledger, now: float) -> str:
     """Say for what a run waits in which nothing but probes can start."""
-    ends_at, group = ledger.next_asked
+    ends_at, group = ledger.next_asked(now)
     if not group:
-        return "waiting for servers that cannot be reached"
+        return "waiting for servers that cannot be reached, or are held"
     return f"waiting for {shown_group(group)} until {_clock(ends_at - now)}: it asked for a pause"
 
 
 def _clock(after_s: float) -> str:
-    """The time of day after so many seconds."""
-    return (datetime.now().astimezone() + timedelta(seconds=after_s)).strftime("%H:%M:%S")
+    """The time after so many seconds, with the date where it is not today's."""
+    now = datetime.now().astimezone()
+    then = now + timedelta(seconds=after_s)
+    return then.strftime("%H:%M:%S" if then.date() == now.date() else "%Y-%m-%d %H:%M:%S")
 
 
 def _next_pause_text(ledger: Ledger | None, pending: int, now: float) -> str:
     """Say when a server that has asked for a pause may be asked for the rows that are pending; empty where none has."""
-    ends_at, group = (math.inf, "") if ledger is None else ledger.next_asked
+    ends_at, group = (math.inf, "") if ledger is None else ledger.next_asked(now)
     return f" {shown_group(group)} may be asked again at {_clock(ends_at - now)}." if group and pending else ""
 
 

@@ -139,7 +139,8 @@ class Downloader:
                     self._record(instruction, answer, now)
                 case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
-                        self._writer.error(batch, task.row, failure, None, task.attempt)
+                        # It waited for this attempt.
+                        self._writer.error(batch, task.row, failure, None, task.attempt - 1)
                 case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
                 case do.CloseParts(ticket, batch_ids):
