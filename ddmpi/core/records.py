@@ -110,6 +110,10 @@ class PaceState(msgspec.Struct, frozen=True):
     spent_day: tuple[tuple[float, float], ...] = ()
 
 
+NOTHING_LEARNED = PaceState()
+"""Of a server that somebody may have asked, without a word on how it took that."""
+
+
 class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     """Where a batch's rows are, and which parts already hold some of their outcomes.
 

@@ -7,6 +7,7 @@ the run with one message.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -100,7 +101,7 @@ class Rank0:
             state.epoch, os.uname().nodename, os.getpid(), self.environment.get("SLURM_JOB_ID", "-"), self.mailbox.size,
         )  # fmt: skip
         left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
-        deadline = None if left_s is None else time.monotonic() + left_s
+        deadline = math.inf if left_s is None else time.monotonic() + left_s
         controller = Controller(layout, self.console.say)
         coordinator = Coordinator(
             state, self._workers(), self.mailbox.send, self.mailbox.scatter, deadline,

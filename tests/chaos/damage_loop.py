@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -24,7 +23,7 @@ from pathlib import Path
 from tests.chaos.evidence import examine
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.whole.job import Job, finish, make_job, parts
+from tests.whole.job import Job, ends_within, finish, make_job, parts
 
 ROWS = 240
 SERVERS = 4
@@ -116,9 +115,9 @@ def one_job(folder: Path, rng: random.Random) -> str:
 def run_damaged(job: Job, rng: random.Random) -> tuple[Path, str, int, str]:
     """Start the job, damage a part of it, and wait for its end: the part, what was done to it, exit code and text."""
     process = job.start(rng.choice(RANKS))
-    while not parts(job) and not _ends_within(process, 0.02):
+    while not parts(job) and not ends_within(process, 0.02):
         pass
-    _ends_within(process, rng.uniform(0.0, LONGEST_WAIT_S))
+    ends_within(process, rng.uniform(0.0, LONGEST_WAIT_S))
     damaged, damage = rng.choice(sorted(parts(job))), rng.choice(WAYS)
     damage(damaged, rng)
     code, printed = finish(process)
@@ -129,14 +128,6 @@ def mend_by_hand(job: Job, damaged: Path) -> None:
     """Remove what ``--verify`` has named: the part, if it is there, and the marker of its batch."""
     damaged.unlink(missing_ok=True)
     (job.output / "batches" / damaged.parent.relative_to(damaged.parents[2]) / "completed").unlink()
-
-
-def _ends_within(process: subprocess.Popen[str], timeout_s: float) -> bool:
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 if __name__ == "__main__":

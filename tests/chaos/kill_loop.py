@@ -29,7 +29,7 @@ from tests.chaos.victims import kill_something
 from tests.fleet.log import Event, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_address, plain_fleet
-from tests.whole.job import Job, finish, make_job, parts
+from tests.whole.job import Job, ends_within, finish, make_job, parts
 
 LOGGER = logging.getLogger(__name__)
 
@@ -162,9 +162,9 @@ def kill_once(job: Job, fleet: RunningFleet, rng: random.Random, account: Accoun
     started_at = time.monotonic()
     process = job.start(rng.choice(RANKS))
     if rng.random() < START_SHARE:
-        has_ended = _ends_within(process, rng.uniform(0.0, LONGEST_START_S))
+        has_ended = ends_within(process, rng.uniform(0.0, LONGEST_START_S))
     else:
-        has_ended = _await_request(process, fleet) or _ends_within(process, rng.uniform(0.0, LONGEST_WORK_S))
+        has_ended = _await_request(process, fleet) or ends_within(process, rng.uniform(0.0, LONGEST_WORK_S))
     if has_ended:
         code, printed = finish(process)
         if code not in {0, 75}:
@@ -177,19 +177,11 @@ def kill_once(job: Job, fleet: RunningFleet, rng: random.Random, account: Accoun
     return True
 
 
-def _ends_within(process: subprocess.Popen[str], timeout_s: float) -> bool:
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
 def _await_request(process: subprocess.Popen[str], fleet: RunningFleet) -> bool:
     """Wait for the run's first request; True if the run ends without one."""
     size_bytes = fleet.log_path.stat().st_size
     while fleet.log_path.stat().st_size == size_bytes:
-        if _ends_within(process, 0.02):
+        if ends_within(process, 0.02):
             return True
     return False
 

@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,7 +28,7 @@ from tests.chaos.victims import await_end
 from tests.fleet.log import EventKind, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_fleet
-from tests.whole.job import Job, finish, make_job, ranks_of
+from tests.whole.job import Job, ends_within, finish, make_job, ranks_of
 
 ROWS = 1_500
 SERVERS = 20
@@ -154,9 +153,9 @@ def stop_once(job: Job, fleet: RunningFleet, rng: random.Random, account: Accoun
     """Start the job and stop it at a random moment; False if it came to its end instead. Raises AssertionError."""
     before = _requests(fleet)
     process = job.start(rng.choice(RANKS))
-    while _requests(fleet) == before and not _ends_within(process, 0.05):
+    while _requests(fleet) == before and not ends_within(process, 0.05):
         pass
-    if _ends_within(process, rng.uniform(0.0, LONGEST_WORK_S)):
+    if ends_within(process, rng.uniform(0.0, LONGEST_WORK_S)):
         code, printed = finish(process)
         if code != 0:
             raise AssertionError(f"the run ended with {code} before it was stopped:\n{printed}")
@@ -177,14 +176,6 @@ def stop_once(job: Job, fleet: RunningFleet, rng: random.Random, account: Accoun
 def _requests(fleet: RunningFleet) -> int:
     """So far. The end of a run's connections may be logged only after the next one has started."""
     return sum(event.kind is EventKind.REQUEST for event in read_log(fleet.log_path))
-
-
-def _ends_within(process: subprocess.Popen[str], timeout_s: float) -> bool:
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -28,24 +29,18 @@ def test_fifty_kills_cost_seconds_and_no_row(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.timeout(600)
-def test_no_fault_of_the_disk_costs_a_row(capsys: pytest.CaptureFixture[str]) -> None:
-    code = io_faults.main(["--sample", "60"])
-    printed = capsys.readouterr().out
-    LOGGER.info("%s", printed)
-    assert code == 0, printed
-
-
-@pytest.mark.timeout(600)
-def test_soft_stops_cost_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    code = soft_stop.main(["--stops", "20"])
-    printed = capsys.readouterr().out
-    LOGGER.info("%s", printed)
-    assert code == 0, printed
-
-
-@pytest.mark.timeout(600)
-def test_damaged_parts_are_fetched_again_or_named(capsys: pytest.CaptureFixture[str]) -> None:
-    code = damage_loop.main(["--times", "20"])
+@pytest.mark.parametrize(
+    ("main", "options"),
+    [
+        pytest.param(io_faults.main, ["--sample", "60"], id="no fault of the disk costs a row"),
+        pytest.param(soft_stop.main, ["--stops", "20"], id="soft stops cost nothing"),
+        pytest.param(damage_loop.main, ["--times", "20"], id="damaged parts are fetched again or named"),
+    ],
+)
+def test_what_is_tormented_stays_whole(
+    capsys: pytest.CaptureFixture[str], main: Callable[[Sequence[str]], int], options: list[str]
+) -> None:
+    code = main(options)
     printed = capsys.readouterr().out
     LOGGER.info("%s", printed)
     assert code == 0, printed

@@ -135,10 +135,16 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], ti
             raise AssertionError(f"the run ended first, with {process.returncode}:\n{process.communicate()[0]}")
         if time.monotonic() > deadline:
             raise AssertionError(f"the condition did not hold within {timeout_s:.0f} s")
-        try:
-            process.wait(0.02)
-        except subprocess.TimeoutExpired:
-            continue
+        ends_within(process, 0.02)
+
+
+def ends_within(process: subprocess.Popen[str], timeout_s: float) -> bool:
+    """Whether the run ends in this time, which is waited for if it does not."""
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def rows_of(folder: Path, columns: Sequence[str]) -> pa.Table:

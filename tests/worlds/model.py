@@ -93,6 +93,10 @@ class World:
         """The limits of a server group."""
         return self.limits.get(group, self.default_limits)
 
+    def rate_of(self, group: str) -> float:
+        """The rate limit of a server group, requests per second."""
+        return self.limits_for(group).rate_per_s
+
     @property
     def rows(self) -> int:
         """Rows of the table."""

@@ -18,9 +18,7 @@ from ddmpi.core.frontier.settlement import OpenBatches
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import BatchRef, Limits, PaceState, Task
-
-_NOTHING_LEARNED = PaceState()
+from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Task
 
 
 class Intake:
@@ -45,7 +43,7 @@ class Intake:
         if slot is None:
             planned = self._planned(lane, key)
             allowed = lane.allowed(key, planned)
-            state = lane.paces.get(key, _NOTHING_LEARNED if self._config.is_restart else None)
+            state = lane.paces.get(key, NOTHING_LEARNED if self._config.is_restart else None)
             limiter = RateLimiter(allowed or planned, self._config.pace, state, self._rng, now)
             limiter.pause(now, max(0.0, lane.paused_until - now))
             slot = Slot(key, lane.lane_id, limiter, planned, was_asked=state is not None, rng=self._rng)

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ddmpi.core.pace.byte_limits import Spent
-from ddmpi.core.records import PaceState
+from ddmpi.core.records import NOTHING_LEARNED, PaceState
 
 PAUSE_NEWS_S = 0.01
 """A pause that lasts so much longer than was known is told to the other lanes of the group."""
-_NOTHING_LEARNED = PaceState()
 
 
 class KnownPaces:
@@ -42,7 +41,7 @@ class KnownPaces:
         news_s = 0.0
         known = self._by_group.setdefault(group, {})
         for name, state in paces.items():
-            before, learned_at = known.get(name, (_NOTHING_LEARNED, now))
+            before, learned_at = known.get(name, (NOTHING_LEARNED, now))
             left_s = max(0.0, before.wait_s - (now - learned_at))
             learned = _scaled(state, 1 / part)
             known[name] = (msgspec.structs.replace(learned, wait_s=max(state.wait_s, left_s)), now)

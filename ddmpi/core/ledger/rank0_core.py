@@ -56,17 +56,17 @@ class Rank0Config:
     """Ranks that download."""
     limits: Callable[[str], Limits]
     """The limits of a server group, as config and profiles say."""
+    profiled_rate: Callable[[str], float]
+    """The rate limit of a server group once it is profiled (1/s)."""
     group_of: Callable[[str], str]
     """The server group of a server."""
     parked_wait_s: float
     """How long a run waits where only parked servers are left."""
     asked_wait_s: float = 0.0
     """How long it waits for pauses that servers have asked for."""
-    deadline: float | None = None
+    deadline: float = math.inf
     """When to stop for the walltime (s, monotonic)."""
     samples_per_server: int = 0
-    profiled_rate: Callable[[str], float] | None = None
-    """The rate limit of a server group that was profiled (1/s); None: that of ``limits``."""
     grace_s: float = GRACE_S
 
 
@@ -165,8 +165,7 @@ class Rank0Core:
     def _go_on_sampling(self, sampling: Sampling, now: float) -> list[act.Action]:
         """Let those servers join the download that have been sampled."""
         groups = sampling.take(now)
-        rate = self._config.profiled_rate or (lambda group: self._config.limits(group).rate_per_s)
-        self.profiles.update(sampling.profiles(groups, rate))
+        self.profiles.update(sampling.profiles(groups, self._config.profiled_rate))
         actions: list[act.Action] = []
         if self.ledger is None:
             actions += self._complete_sampled()
@@ -313,11 +312,10 @@ class Rank0Core:
     def _stop_if_done(self, ledger: Ledger, now: float, *, verifying: bool) -> list[act.Action]:
         if ledger.is_complete:
             return [] if verifying or self.sampling is not None else self.stop(msg.StopReason.DONE, now)
-        if self._config.deadline is not None and now >= self._config.deadline:
-            return self.stop(msg.StopReason.WALLTIME, now)
         config = self._config
-        deadline = math.inf if config.deadline is None else config.deadline
-        if ledger.is_stuck(now, config.parked_wait_s, config.asked_wait_s, deadline):
+        if now >= config.deadline:
+            return self.stop(msg.StopReason.WALLTIME, now)
+        if ledger.is_stuck(now, config.parked_wait_s, config.asked_wait_s, config.deadline):
             return self.stop(msg.StopReason.DONE, now, is_stuck=True)
         return []
 

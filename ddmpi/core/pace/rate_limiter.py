@@ -33,7 +33,7 @@ from ddmpi.core.pace.breaker import Breaker
 from ddmpi.core.pace.byte_limits import DAY_S, ByteLimits
 from ddmpi.core.pace.overload import OverloadDetector
 from ddmpi.core.pace.policy import PacePolicy
-from ddmpi.core.records import Limits, PaceState
+from ddmpi.core.records import NOTHING_LEARNED, Limits, PaceState
 from ddmpi.errors import TransitionError
 
 BURST_S = 0.1
@@ -47,7 +47,6 @@ LEARNED_BURST_S = 0.01
 """A rate that was learned is caught up by so much less: a server that counts strictly must not see a faster one."""
 RETRY_AFTER_MAX_S = DAY_S
 """A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
-_NOTHING_KNOWN = PaceState()
 
 
 class Signal(Enum):
@@ -107,7 +106,7 @@ class RateLimiter:
         self._slots = limits.connections or sys.maxsize
         self.in_flight = 0
 
-        known = state or _NOTHING_KNOWN
+        known = state or NOTHING_LEARNED
         self._rate = AdaptiveRate(limits.rate_per_s, known.rate_per_s, now)
         self._overload = OverloadDetector()
         self._bytes = ByteLimits(limits, known.spent_hour, known.spent_day, now)
@@ -119,8 +118,8 @@ class RateLimiter:
 
         self._paused_until = now + max(known.wait_s, 0.0)
         self._token_at = self._paused_until  # when the next token is whole; never before the end of a pause
-        if state is not None and self.rate_per_s:
-            self._token_at += 1 / self.rate_per_s
+        if state is not None:
+            self.await_token(self._paused_until)
         self._incidents = known.incidents  # throttle incidents that are not forgiven
         self._throttles = known.throttles  # those since the last good answer: the exponent of the back-off
         self._stepped_at = -math.inf

@@ -6,6 +6,7 @@ Decides when the checkpoint is written, and verifies one batch between two messa
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -19,7 +20,7 @@ from ddmpi.io.folder.schedules import write_schedule
 from ddmpi.io.urls.batch_table import limits_by_group, make_plan
 from ddmpi.report.formats import counted
 from ddmpi.roles.coordinator.run_state import RunState
-from ddmpi.roles.coordinator.verifier import Damage, Verifier
+from ddmpi.roles.coordinator.verifier import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Coordinator:
         workers: list[int],
         send: Callable[[int, msg.ToDownloader], None],
         scatter: Callable[[dict[int, msg.ToDownloader]], None],
-        deadline: float | None = None,
+        deadline: float = math.inf,
         *,
         on_end: Callable[[msg.Exit], None] = lambda _: None,
         overrides: tuple[msg.ControlOverride, ...] = (),
@@ -64,8 +65,8 @@ class Coordinator:
         limits = limits_by_group(config, state.profiles)
         self.core = Rank0Core(
             Rank0Config(
-                workers, limits, config.group_of, config.parked_wait_s, config.final_wait_s, deadline,
-                config.profiling.samples_per_server, config.profiled_rate,
+                workers, limits, config.profiled_rate, config.group_of, config.parked_wait_s, config.final_wait_s,
+                deadline, config.profiling.samples_per_server,
             ),
             state.counts,
             make_plan=lambda profiles: make_plan(
@@ -108,7 +109,7 @@ class Coordinator:
             match self._verifier.step():
                 case BatchContent() as found:
                     self._perform(self.core.reopen(found, now), now)
-                case Damage(text):
+                case str(text):
                     self.core.damaged(text)
         verifying = not (self._verifier.is_idle or self.core.soft_stop.is_readonly)
         self._perform(self.core.turn(now, verifying=verifying), now)

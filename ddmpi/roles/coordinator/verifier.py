@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,13 +23,6 @@ log = logging.getLogger(__name__)
 
 MOST_MENDS: Final = 3
 """A batch is not fetched again more often in one run: its files do not stay as they were written."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A batch whose files contradict each other, or are damaged again and again: a person has to look at it."""
-
-    text: str
 
 
 class Verifier:
@@ -89,11 +81,12 @@ class Verifier:
                 self.add(number, batch_id)
             self.close(number)
 
-    def step(self) -> BatchContent | Damage | None:
+    def step(self) -> BatchContent | str | None:
         """Verify one batch; return what its files really hold, if they lack some of its rows that were counted: these
         are to be fetched again. Parts that cannot be read are set aside before.
 
-        Returns ``Damage`` where that does not help, None where nothing is wrong. Raises StorageError: the disk fails.
+        Where that does not help, as the files contradict each other or are damaged again and again, return what a
+        person has to look at; None where nothing is wrong. Raises StorageError: the disk fails.
         """
         if not self._queue:
             return None
@@ -109,7 +102,7 @@ class Verifier:
         log.error("%s", text)
         self._mended[batch_id] += 1
         if check.doubled or check.unknown or self._mended[batch_id] > MOST_MENDS:
-            return Damage(text)
+            return text
         state.remove_marker(batch_id)
         return state.content(batch_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -66,7 +67,7 @@ def make(
     successes: Sequence[int] = (),
     parts: Mapping[int, list[str]] | None = None,
     paces: Mapping[str, PaceState] | None = None,
-    deadline: float | None = None,
+    deadline: float = math.inf,
     asked_wait_s: float = 0.0,
 ) -> Rank0Core:
     """Batches of 10 rows; 10 requests per second and 4 connections per server."""
@@ -83,12 +84,12 @@ def make(
         Rank0Config(
             ranks,
             world.limits_for,
+            lambda group: 2 * world.rate_of(group),
             world.group_of,
             50.0,
             asked_wait_s,
             deadline,
             samples_per_server=3,
-            profiled_rate=lambda group: 2 * world.limits_for(group).rate_per_s,
         ),
         counts,
         make_plan=lambda _: plan,
