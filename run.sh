@@ -225,7 +225,7 @@ run_job() {
 }
 
 run_tests() {
-  local ranks all=${1:-} run_module=(-m)
+  local ranks types all=${1:-} run_module=(-m)
   # SeaweedFS is 150 MB, and only slow tests need it.
   if [[ $all == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
   find_launcher
@@ -234,7 +234,9 @@ run_tests() {
   unset PYTHONDONTWRITEBYTECODE
   ruff check .
   ruff format --check .
-  mypy ddmpi tests benchmarks docs
+  # Beside the tests, which leave a core idle now and then.
+  mypy ddmpi tests benchmarks docs &
+  types=$!
   shellcheck run.sh .ci/run
   if [[ $all == all ]]; then
     "$python" -m tests.whole.dependency_audit
@@ -243,6 +245,7 @@ run_tests() {
   fi
   # Most of these tests wait for a job of their own: beside each other they take half the time.
   "$python" "${run_module[@]}" pytest -n 3 --dist worksteal -m "not mpi and not slow"
+  wait "$types"
   for ranks in 1 2 4; do
     # Two hard stops: MPICH's own names the cause, the other one works with any MPI.
     MPIEXEC_TIMEOUT=280 timeout --kill-after=10 300 \
