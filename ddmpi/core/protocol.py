@@ -75,8 +75,8 @@ class Lane(msgspec.Struct, frozen=True):
     """Some batches of one server group and a share of its limits, leased to one rank.
 
     ``packed`` lanes hold batches of many small servers, each of which has its own limits and its own pace; for the
-    others ``share`` is what all requests of the lane together may use. ``paces`` is what is known of the servers'
-    (packed) or the group's pace from before, by name. ``version`` counts the extensions sent so far.
+    others ``share`` is what all requests of the lane together may use. ``paces`` is what is known of the servers' paces
+    from before, by name. ``version`` counts the extensions sent so far.
     """
 
     lane_id: int
@@ -130,8 +130,8 @@ class Extend(msgspec.Struct, frozen=True, tag=True):
     """More batches, handoffs, or a larger share, for a lane that the rank already holds.
 
     ``added`` is added to the lane's share, never set: the holder may have cut its share for a split that the sender has
-    not heard of yet. ``wait_s`` > 0: another lane of the group was asked to pause for so long; a message with nothing
-    else leaves ``version`` as it is, and does not open an ended lane again.
+    not heard of yet. ``pauses`` are those that other lanes of the group were asked for, by server, in seconds; with
+    nothing else the message leaves ``version`` as it is, and does not open an ended lane again.
     """
 
     lane_id: int
@@ -139,7 +139,7 @@ class Extend(msgspec.Struct, frozen=True, tag=True):
     added: Limits | None = None
     batches: tuple[BatchRef, ...] = ()
     handoffs: tuple[Handoff, ...] = ()
-    wait_s: float = 0.0
+    pauses: dict[str, float] = {}
 
 
 class SetControl(msgspec.Struct, frozen=True, tag=True):

@@ -80,6 +80,11 @@ class Limits(msgspec.Struct, frozen=True):
         """Whether all bytes have to be counted in one place: such a group has one lane."""
         return self.bytes_per_hour > 0 or self.bytes_per_day > 0
 
+    @property
+    def without_bytes(self) -> Limits:
+        """These limits for one of several servers that share them: bytes are counted for all of them together."""
+        return Limits(self.rate_per_s, self.connections)
+
     def divided(self, parts: int) -> list[Limits]:
         """Return shares that add up to these limits, none of them without a connection. Raises ValueError: more parts
         than connections."""
@@ -108,6 +113,19 @@ class PaceState(msgspec.Struct, frozen=True):
     throttles: int = 0
     spent_hour: tuple[tuple[float, float], ...] = ()
     spent_day: tuple[tuple[float, float], ...] = ()
+
+
+_SHARED_PREFIX = "*"
+
+
+def shared_name(group: str) -> str:
+    """The name by which the pace of a group's servers together is kept, beside theirs: what no server can be called."""
+    return _SHARED_PREFIX + group
+
+
+def group_of_shared(name: str) -> str | None:
+    """The group of a name made by ``shared_name``; None: it is a server's."""
+    return name.removeprefix(_SHARED_PREFIX) if name.startswith(_SHARED_PREFIX) else None
 
 
 NOTHING_LEARNED = PaceState()

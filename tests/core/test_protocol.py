@@ -21,7 +21,7 @@ REPORT = protocol.LaneReport(7, 8, protocol.LaneState.PARKED, 9.0, {"s": PaceSta
 MESSAGES: list[Message] = [
     protocol.Begin(4, b"{}", 50.0),
     protocol.Assign((LANE,), 5),
-    protocol.Extend(7, 9, SHARE, (BATCH,), (ERRAND,), 3.5),
+    protocol.Extend(7, 9, SHARE, (BATCH,), (ERRAND,), {"a.org": 3.5}),
     protocol.SetControl((ControlOverride("*.org", True, 0.5, 2, 1e6, 1e9),)),
     protocol.NoWork(5, 2.0),
     protocol.StealRequest(6, 10.0, 7),

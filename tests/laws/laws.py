@@ -37,7 +37,7 @@ Row = tuple[int, int]
 
 
 class ServerLedger:
-    """What one server group was sent since the beginning of the world."""
+    """What one server group was sent since the beginning of the world, or when one server asked to wait."""
 
     def __init__(self) -> None:
         self._levels: dict[str, tuple[float, float]] = {}
@@ -115,7 +115,7 @@ class Laws(Witness):
         self.requests = 0
 
     def of(self, group: str) -> ServerLedger:
-        """The ledger of a server group."""
+        """The ledger of a server group, or of a server."""
         return self.servers.setdefault(group, ServerLedger())
 
     # ---- accounting: every row has one owner or one outcome
@@ -151,7 +151,7 @@ class Laws(Witness):
             self._check_row(rank, task)
         group = self.world.group_of(task.server)
         lanes = self._check_lease(rank, lane_id, task.server, group)
-        self._check_pauses(now, rank, group)
+        self._check_pauses(now, rank, task.server)
         limits = self._limits_at(now, group)
         self.in_flight[group] += 1
         assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
@@ -214,17 +214,17 @@ class Laws(Witness):
         most = self._limits_at(now, group).connections
         assert count <= most, f"{group}: {count} connections are open at {now}, idle ones included, {most} allowed"
 
-    def _check_pauses(self, now: float, rank: int, group: str) -> None:
-        own_until = self.own_pauses.get((group, rank), -math.inf)
-        assert now >= own_until - ROUNDING, f"{group} asked rank {rank} to wait until {own_until}, asked at {now}"
-        ledger = self.of(group)
+    def _check_pauses(self, now: float, rank: int, server: str) -> None:
+        own_until = self.own_pauses.get((server, rank), -math.inf)
+        assert now >= own_until - ROUNDING, f"{server} asked rank {rank} to wait until {own_until}, asked at {now}"
+        ledger = self.of(server)
         until = ledger.pause_until
-        if may_have_several_lanes(self.world.limits_for(group)):
+        if may_have_several_lanes(self.world.limits_for(self.world.group_of(server))):
             if now < ledger.paused_at + NEWS_S:
                 return
             # Two pauses that differ by less than a message takes cannot be told apart: clocks of ranks are their own.
             until -= PAUSE_NEWS_S + self._simulation.cluster.most_latency_s
-        assert now >= until - ROUNDING, f"{group} asked to wait until {until}, rank {rank} asks at {now}"
+        assert now >= until - ROUNDING, f"{server} asked to wait until {until}, rank {rank} asks at {now}"
 
     def answered(self, now: float, rank: int, answer: Answer) -> None:
         task = answer.task
@@ -235,10 +235,10 @@ class Laws(Witness):
         ledger = self.of(group)
         ledger.received(now, task.started_at, len(answer.body), self._limits_at(now, group).bytes_per_s)
         if answer.status == 429 and answer.retry_after:
-            until = now + float(answer.retry_after)
-            ledger.pause_until = max(until, ledger.pause_until)
-            ledger.paused_at = now
-            self.own_pauses[group, rank] = max(until, self.own_pauses.get((group, rank), until))
+            until, asked_by = now + float(answer.retry_after), self.of(task.server)
+            asked_by.pause_until = max(until, asked_by.pause_until)
+            asked_by.paused_at = now
+            self.own_pauses[task.server, rank] = max(until, self.own_pauses.get((task.server, rank), until))
 
     # ---- all states are sound
 

@@ -87,8 +87,7 @@ class AttemptHandler:
             kind = ErrorKind.REDIRECT
             return Disposition.FAILURE, Failure(kind, error_code(kind, 0), f"redirect target refused: {refused}")
         group = self.config.group_of(task.server)
-        slot = self.intake.find(group, task.server)
-        taker = self.lanes.by_id[slot.lane_id] if slot is not None else None
+        taker = self.intake.find(group, task.server)
         if taker is not None and taker.stage is not LaneStage.ENDED and taker.is_sampling is lane.is_sampling:
             self._pass_on(task, lane, taker, now)
             return Disposition.OPEN, None
@@ -140,11 +139,11 @@ class AttemptHandler:
         others the file counts as missing; rows that are redirected there are checked against that server's own."""
         if self._redirect(task, location):
             return EVERYTHING
-        slot = self.intake.find(self.config.group_of(task.server), task.server)
-        taker = self.lanes.by_id[slot.lane_id] if slot is not None else None
-        if slot is None or taker is None or taker.stage is LaneStage.ENDED or taker.gave_up:
+        taker = self.intake.find(self.config.group_of(task.server), task.server)
+        if taker is None or taker.stage is LaneStage.ENDED or taker.gave_up:
             return EVERYTHING
-        if slot.given_up is not None:
+        slot = taker.slots.get(task.server)
+        if slot is not None and slot.given_up is not None:
             return RobotsFile.refusing(slot.given_up)
         self._pass_on(task, lane, taker, now)
         return None

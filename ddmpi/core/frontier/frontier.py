@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ddmpi.core.frontier.attempts import AttemptHandler
 from ddmpi.core.frontier.held_lane import HeldLane, LaneStage, RowCursor
 from ddmpi.core.frontier.intake import Intake
 from ddmpi.core.frontier.interface import (
     Change,
+    CloseConnections,
     Disposition,
     Finished,
     FrontierConfig,
@@ -60,7 +61,7 @@ class Frontier:
         self._wake_queue = WakeQueue()
         self._outage = Outage()
         self._in_flight: dict[Task, Slot] = {}
-        self._touched: dict[str, Slot] = {}
+        self._touched: dict[Slot, None] = {}
         self._stopped = False
         self._overrides = NO_OVERRIDES
         self._changes = changes = Changes()
@@ -98,9 +99,10 @@ class Frontier:
             return []
         if message.added is not None:
             lane.set_share(lane.share.plus(message.added), now)
-        if message.wait_s > 0:
-            lane.pause(message.wait_s, now)
+        lane.pause(message.pauses, now)
         lane.batches.extend(message.batches)
+        if lane.is_running:
+            self._intake.open(lane, now)
         if lane.version != message.version:
             self.lanes.extend(lane, now)
         lane.version = message.version
@@ -113,11 +115,14 @@ class Frontier:
         return self._after_changes(now)
 
     def set_overrides(self, overrides: Overrides, now: float) -> list[Change]:
-        """Apply the operator's overrides. What is in flight goes on; rows of what is held stay with their lane."""
+        """Apply the operator's overrides. What is in flight goes on; rows of what is held stay with their lane.
+        Connections of before may be more than are allowed now: those on which nothing is in flight are closed."""
         self._overrides = overrides
         for lane in self.lanes.by_id.values():
             lane.set_overrides(overrides, now)
             self._changes.touch(lane, *lane.slots.values())
+            idle = tuple(slot.server for slot in lane.slots.values() if not slot.in_flight)
+            self._changes.told.append(CloseConnections(idle))
         return self._after_changes(now)
 
     def release(self, lane_ids: Iterable[int]) -> None:
@@ -159,7 +164,7 @@ class Frontier:
             if lane is None:
                 continue  # it was released, with an entry left that had become too early
             task = None
-            if not slot.is_held and slot.next_due(now) <= now and slot.limiter.ready_at(now) <= now:
+            if slot.may_start(now):
                 task = slot.pop(now) if self._gate is None else self._let_through(self._gate, slot, now)
                 if task is not None:
                     self._start(lane, slot, task, now)
@@ -181,15 +186,15 @@ class Frontier:
         return passage.task
 
     def _start(self, lane: HeldLane, slot: Slot, task: Task, now: float) -> None:
-        slot.limiter.start(now)
-        slot.in_flight += 1
+        slot.start(now)
         task.started_at = now
         self._in_flight[task] = slot
         if self._outage.is_on:
             self._outage.started(now)
-        connections = slot.limiter.limits.connections
-        spare = max(0, connections - slot.in_flight)
-        self._changes.told.append(Start(task, slot.key, slot.lane_id, connections, spare, lane.is_sampling))
+        limiter = slot.limiter if slot.shared is None else slot.shared.limiter
+        connections = limiter.limits.connections
+        spare = max(0, connections - limiter.in_flight)
+        self._changes.told.append(Start(task, slot.group, slot.lane_id, connections, spare, lane.is_sampling))
 
     def wake_at(self) -> float:
         """Return when ``admit`` may have something (s, monotonic); inf = only after another event."""
@@ -202,11 +207,11 @@ class Frontier:
         lane = self.lanes.by_id[slot.lane_id]
         limiter = slot.limiter
         url, attempt = task.url, task.attempt
-        slot.in_flight -= 1
+        slot.end(now, task.started_at, body_bytes)
         signal = self._judge_network(slot, verdict.signal, now)
         limiter.finish(now, task.started_at, signal, verdict.retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
-        if verdict.signal is not Signal.OK or limiter.limits.has_byte_budget:
-            self._touched[slot.key] = slot
+        if verdict.signal is not Signal.OK or lane.share.has_byte_budget:
+            self._touched[slot] = None
         disposition, failure = Disposition.OPEN, None
         if isinstance(verdict, RobotsVerdict):
             self._attempts.robots(lane, slot, task, verdict, now)
@@ -216,9 +221,9 @@ class Frontier:
             slot.given_up = failure_of_unasked(verdict)
         lane.gave_up = lane.gave_up or (lane.is_sampling and verdict.signal in _ENDS_SAMPLING)
         done = Finished(
-            task, url, attempt, slot.key, MANY_SERVERS if lane.is_packed else lane.group, lane.lane_id, verdict,
-            disposition, failure, None if task.robots_of else self._batches[task.batch_id],
-            0.0 if verdict.signal is Signal.OK else limiter.wait_s(now), limiter.rate_per_s,
+            task, url, attempt, slot.server, slot.group, MANY_SERVERS if lane.is_packed else lane.group, lane.lane_id,
+            verdict, disposition, failure, None if task.robots_of else self._batches[task.batch_id],
+            0.0 if verdict.signal is Signal.OK else slot.wait_s(now), limiter.rate_per_s,
             lane.is_sampling and not task.robots_of,
         )  # fmt: skip
         self._changes.told.insert(0, done)
@@ -227,9 +232,9 @@ class Frontier:
     def _judge_network(self, slot: Slot, signal: Signal, now: float) -> Signal:
         """Return what the end of a request says about its server, after what it says about our own network."""
         if signal in _ANSWERS:
-            self._outage.answered(slot.key)
+            self._outage.answered(slot.server)
         elif signal is Signal.CONNECT_FAILED:
-            if self._outage.unreachable(slot.key, now):
+            if self._outage.unreachable(slot.server, now):
                 for lane in self.lanes.running.values():
                     for other in lane.slots.values():
                         other.limiter.reset_after_outage(now, self._outage.began_at)
@@ -256,19 +261,21 @@ class Frontier:
             self._open(started, now)
         return changes.take()
 
-    def _after_change(self, lane: HeldLane, slots: Iterable[Slot], now: float) -> None:
+    def _after_change(self, lane: HeldLane, slots: Collection[Slot], now: float) -> None:
         """Restore the lane's invariants. Rows that wait have their turn, fail or are put off; the lane has rows before
         it runs out of them; its split is answered, and it ends, as soon as that is possible."""
+        has_enough = lane.shared is not None and bool(slots)
         for slot in slots:
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:
                 self._refill(lane, now)
+            has_enough = has_enough and bool(slot.queue) and not slot.limiter.is_failing
         if self._batches.ended:
             self._changes.told += self._batches.take_ended()
         if lane.stage is not LaneStage.RUNNING:
             return
-        if lane.batches and not self._stopped and (load := self._intake.next_batch(lane)) is not None:
-            self._changes.told.append(load)
+        if lane.batches and not has_enough and not self._stopped:
+            self._changes.told += self._intake.next_batch(lane, now)
         if lane.split is not None and lane.in_flight <= lane.share.connections:
             # Before the lane ends: the rest of its share is another rank's from then on.
             self._changes.told.append(LanesGiven(lane.split, tuple(lane.servers), lane.share.connections))
@@ -280,9 +287,9 @@ class Frontier:
             lane.batch_ids.clear()
 
     def _open(self, lane: HeldLane, now: float) -> None:
-        """Make the slot of a lane that has just started, and have it looked after."""
-        slots = [] if lane.is_packed else [self._intake.slot(lane, lane.group, now)]
-        self._changes.touch(lane, *slots)
+        """Have a lane that has just started looked after."""
+        self._intake.open(lane, now)
+        self._changes.touch(lane)
 
     def _refill(self, lane: HeldLane, now: float) -> None:
         for slot in self._intake.refill(lane, now):
@@ -335,7 +342,7 @@ class Frontier:
     def updates(self, now: float) -> list[LaneReport]:
         """Return what the ledger has to hear of running lanes: which wait, and the paces that changed."""
         touched, self._touched = self._touched, {}
-        return self.lanes.updates(touched.values(), now)
+        return self.lanes.updates(touched, now)
 
     @property
     def in_flight(self) -> int:
@@ -348,7 +355,7 @@ class Frontier:
         return not self._stopped and self.lanes.wants_work
 
     def slots_active(self) -> int:
-        """Return the number of servers with a request in flight (one for all servers of a group)."""
+        """Return the number of servers with a request in flight."""
         return len(set(self._in_flight.values()))
 
     def validate(self) -> None:

@@ -8,14 +8,13 @@ Invariant: ``rows`` is the number of tasks that the lane's slots hold, waiting o
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from ddmpi.core.frontier.slot import Slot
+from ddmpi.core.frontier.slot import SharedLimits, Slot
 from ddmpi.core.pace.overrides import HOLD_S, NO_OVERRIDES, Overrides
 from ddmpi.core.protocol import Lane, LaneState, StealResponse
 from ddmpi.core.records import BatchRef, Limits, PaceState
@@ -117,8 +116,10 @@ class HeldLane:
     """Rows of this lane that were redirected into other lanes of the rank, by lane."""
     split: StealResponse | None = None
     """The answer to a ``StealRequest`` that waits for requests in flight."""
-    paused_until: float = -math.inf
-    """When the pause ends that another lane of the group was asked for."""
+    shared: SharedLimits | None = None
+    """What several servers of a group use together; None where there is one, and in a packed lane."""
+    pauses: dict[str, float] = field(default_factory=dict)
+    """When the pauses end that other lanes of the group were asked for, by server."""
     gave_up: bool = False
     """Sampling only: the server asked for a pause or cannot be reached."""
     decided: list[tuple[int, int]] = field(default_factory=list)
@@ -174,10 +175,6 @@ class HeldLane:
     def in_flight(self) -> int:
         return sum(slot.in_flight for slot in self.slots.values())
 
-    def slot_key(self, server: str) -> str:
-        """Return the name of the slot that holds the rows of a server: its own in a packed lane, else the group's."""
-        return server if self.is_packed else self.group
-
     # ---- how busy it keeps the rank
 
     def pace_s(self, now: float) -> float:
@@ -218,21 +215,24 @@ class HeldLane:
         by_slot = self.is_packed or self.is_sampling
         self.is_held = not by_slot and self.allowed(self.group, self.share) is None
         for slot in self.slots.values():
-            slot.set_limits(self.allowed(slot.key, slot.planned), now)
+            slot.set_limits(self.allowed(slot.server, slot.planned), now)
+        if self.shared is not None and (limits := self.allowed(self.group, self.share)) is not None:
+            self.shared.limiter.set_limits(limits, now)
 
-    def allowed(self, key: str, planned: Limits) -> Limits | None:
-        """Return what the slot of that name may use of what was planned for it; None: nothing."""
+    def allowed(self, server: str, planned: Limits) -> Limits | None:
+        """Return what the server may use of what was planned for it or for its group; None: nothing."""
         if self.is_packed:
-            return self.overrides.limits(key, planned)
-        return self.overrides.share(key, self.whole or planned, planned)
+            return self.overrides.limits(server, planned)
+        return self.overrides.share(self.group, self.whole or planned, planned)
 
     # ---- when nothing of it can start
 
-    def pause(self, wait_s: float, now: float) -> None:
-        """Keep a pause of ``wait_s`` seconds that another lane of the group was asked for."""
-        self.paused_until = max(self.paused_until, now + wait_s)
-        for slot in self.slots.values():
-            slot.limiter.pause(now, wait_s)
+    def pause(self, pauses: Mapping[str, float], now: float) -> None:
+        """Keep pauses that other lanes of the group were asked for: by server, in seconds."""
+        for server, wait_s in pauses.items():
+            self.pauses[server] = max(self.pauses.get(server, now), now + wait_s)
+            if (slot := self.slots.get(server)) is not None:
+                slot.limiter.pause(now, wait_s)
 
     def wait_s(self, lane_of: Callable[[int], HeldLane], now: float) -> float:
         """Return for how long nothing of the lane can start because its servers are paused, parked or held, in seconds.
@@ -276,5 +276,5 @@ def busy_connections(limits: Limits) -> float:
 def _slot_wait_s(slot: Slot, now: float) -> float:
     if slot.is_held:
         return 0.0 if slot.in_flight else HOLD_S
-    wait_s = slot.limiter.wait_s(now)
-    return wait_s if not slot.in_flight and (slot.limiter.parked(now) or wait_s > LONG_PAUSE_S) else 0.0
+    wait_s = slot.wait_s(now)
+    return wait_s if not slot.in_flight and (wait_s > LONG_PAUSE_S or slot.is_parked(now)) else 0.0

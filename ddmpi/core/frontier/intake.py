@@ -10,15 +10,21 @@ packed lanes, whose servers run side by side.
 from __future__ import annotations
 
 import random
+from collections import Counter, deque
 from collections.abc import Iterator
+from typing import Final
 
 from ddmpi.core.frontier.held_lane import HeldLane, RowCursor
 from ddmpi.core.frontier.interface import FrontierConfig, LoadBatch
 from ddmpi.core.frontier.settlement import OpenBatches
-from ddmpi.core.frontier.slot import Slot
+from ddmpi.core.frontier.slot import SharedLimits, Slot
 from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Task
+from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Task, shared_name
+
+SERVERS_SIDE_BY_SIDE: Final = 8
+"""So many servers of a group have rows in memory that can be asked for, if there are as many: one that is slow leaves
+most of the group's connections to others."""
 
 
 class Intake:
@@ -33,47 +39,94 @@ class Intake:
         self._config = config
         self._batches = batches
         self._rng = rng
-        self._slots: dict[str, Slot] = {}
+        self._lanes: dict[str, HeldLane] = {}  # by the server group, in packed lanes by the server
 
     # ---- slots
 
-    def slot(self, lane: HeldLane, key: str, now: float) -> Slot:
-        """Return the lane's slot of that name; make it if it is missing."""
-        slot = lane.slots.get(key)
+    def open(self, lane: HeldLane, now: float) -> None:
+        """Have rows that are redirected to the lane's group find it, and its servers share its limits."""
+        if not lane.is_packed:
+            self._lanes[lane.group] = lane
+            if any(batch.server_name != lane.group for batch in lane.batches):
+                self._share(lane, now)
+
+    def slot(self, lane: HeldLane, server: str, now: float) -> Slot:
+        """Return the lane's slot for the server; make it if it is missing."""
+        slot = lane.slots.get(server)
         if slot is None:
-            planned = self._planned(lane, key)
-            allowed = lane.allowed(key, planned)
-            state = lane.paces.get(key, NOTHING_LEARNED if self._config.is_restart else None)
+            planned = self._planned(lane, server)
+            allowed = lane.allowed(server, planned)
+            state = lane.paces.get(server, NOTHING_LEARNED if self._config.is_restart else None)
             limiter = RateLimiter(allowed or planned, self._config.pace, state, self._rng, now)
-            limiter.pause(now, max(0.0, lane.paused_until - now))
-            slot = Slot(key, lane.lane_id, limiter, planned, was_asked=state is not None, rng=self._rng)
-            lane.slots[key] = self._slots[key] = slot
+            limiter.pause(now, max(0.0, lane.pauses.get(server, now) - now))
+            group = server if lane.is_packed else lane.group
+            slot = Slot(server, group, lane.lane_id, limiter, planned, was_asked=state is not None, rng=self._rng)
             slot.is_held = allowed is None
+            lane.slots[server] = slot
+            if lane.is_packed:
+                self._lanes[server] = lane
+            elif lane.shared is not None:
+                lane.shared.join(slot, now)
+            elif len(lane.slots) > 1 or server != lane.group:
+                self._share(lane, now)
         return slot
 
-    def _planned(self, lane: HeldLane, key: str) -> Limits:
+    def _planned(self, lane: HeldLane, server: str) -> Limits:
         if not lane.is_packed:
             return lane.share
-        return lane.limits.get(key) or self._config.limits_for(key)
+        return lane.limits.get(server) or self._config.limits_for(server)
 
-    def find(self, group: str, server: str) -> Slot | None:
-        """Return the slot that fetches from the server, in any lane of the rank; None if there is none."""
-        return self._slots.get(group) or self._slots.get(server)
+    def _share(self, lane: HeldLane, now: float) -> None:
+        """Have the servers of the lane use its limits together from now on."""
+        if lane.shared is not None:
+            return
+        allowed = lane.allowed(lane.group, lane.share) or lane.share
+        was_asked = self._config.is_restart or lane.paces or lane.slots
+        state = lane.paces.get(shared_name(lane.group), NOTHING_LEARNED if was_asked else None)
+        lane.shared = SharedLimits(RateLimiter(allowed, self._config.pace, state, self._rng, now))
+        for slot in lane.slots.values():
+            lane.shared.join(slot, now)
+
+    def find(self, group: str, server: str) -> HeldLane | None:
+        """Return the lane of the rank that fetches from the server; None if there is none."""
+        return self._lanes.get(group) or self._lanes.get(server)
 
     def forget(self, lane: HeldLane) -> None:
-        """Forget the slots of a lane that has left the rank."""
-        for slot in lane.slots.values():
-            if self._slots.get(slot.key) is slot:
-                del self._slots[slot.key]
+        """Forget a lane that has left the rank."""
+        for name in (lane.group, *lane.slots):
+            if self._lanes.get(name) is lane:
+                del self._lanes[name]
 
     # ---- rows
 
-    def next_batch(self, lane: HeldLane) -> LoadBatch | None:
-        """Take the lane's next batch when few loaded rows are left; None while there are enough."""
-        if lane.loading or not lane.batches or lane.is_held or lane.loaded_rows >= self._config.low_water_rows:
-            return None
+    def next_batch(self, lane: HeldLane, now: float) -> list[LoadBatch]:
+        """Take the lane's next batch when few loaded rows are left; none while there are enough."""
+        if lane.loading or not lane.batches or lane.is_held:
+            return []
+        few = lane.loaded_rows < self._config.low_water_rows
+        at = (0 if few else None) if lane.shared is None else self._of_next_server(lane, lane.shared, now, few=few)
+        if at is None:
+            return []
+        batch = lane.batches[at]
+        del lane.batches[at]
         lane.loading += 1
-        return LoadBatch(lane.lane_id, lane.batches.popleft())
+        return [LoadBatch(lane.lane_id, batch)]
+
+    def _of_next_server(self, lane: HeldLane, shared: SharedLimits, now: float, *, few: bool) -> int | None:
+        """Where in the lane's batches the server is that has the fewest rows here: servers of a group are asked side by
+        side, and one that is left alone has no more of its rows here than it had."""
+        if not few and shared.busy >= SERVERS_SIDE_BY_SIDE:
+            return None
+        left: Counter[str] = Counter()
+        for batch, cursor in lane.cursors:
+            left[batch.server_name] += cursor.left
+        best, best_rows = None, self._config.low_water_rows if few else 1
+        for at, batch in enumerate(lane.batches):
+            slot = lane.slots.get(batch.server_name)
+            rows = left[batch.server_name] + (slot.waiting if slot is not None else 0)
+            if rows < best_rows and not (rows and slot is not None and slot.limiter.wait_s(now)):
+                best, best_rows = at, rows
+        return best
 
     def loaded(self, lane: HeldLane, batch: BatchRef, cursor: RowCursor) -> None:
         """Take in the rows of a batch that was asked for."""
@@ -84,20 +137,28 @@ class Intake:
             lane.cursors.append((batch, cursor))
 
     def refill(self, lane: HeldLane, now: float) -> Iterator[Slot]:
-        """Turn rows into tasks, all of a packed batch, else as many as are needed. Yield the slots that got some after
-        each chunk: a server that is given up has none left when the next is due."""
-        while lane.cursors and (lane.is_packed or lane.rows < self._config.chunk_rows):
-            batch, cursor = lane.cursors[0]
-            fresh: dict[Slot, None] = {}
-            for row, url, server in cursor.take(self._config.chunk_rows):
-                slot = self.slot(lane, lane.slot_key(server), now)
-                lane.servers.add(server)
-                lane.rows += 1
-                slot.queue.append(Task(batch.batch_id, row, url, server))
-                fresh[slot] = None
-            if not cursor.left:
-                lane.cursors.popleft()
-            yield from fresh
+        """Turn rows into tasks, all of a packed batch, else as many as each server needs. Yield the slots that got some
+        after each chunk: a server that is given up has none left when the next is due."""
+        for batch, cursor in list(lane.cursors):
+            while cursor.left and self._has_few(lane, batch.server_name):
+                fresh: dict[Slot, None] = {}
+                for row, url, server in cursor.take(self._config.chunk_rows):
+                    slot = self.slot(lane, server, now)
+                    lane.servers.add(server)
+                    lane.rows += 1
+                    slot.queue.append(Task(batch.batch_id, row, url, server))
+                    fresh[slot] = None
+                yield from fresh
+            if cursor.left and lane.shared is None:
+                break
+        lane.cursors = deque(entry for entry in lane.cursors if entry[1].left)
+
+    def _has_few(self, lane: HeldLane, server: str) -> bool:
+        """Whether the server of a batch has fewer tasks than a chunk, or there is one batch for many servers."""
+        if lane.shared is None:
+            return lane.is_packed or lane.rows < self._config.chunk_rows
+        slot = lane.slots.get(server)
+        return slot is None or slot.waiting < self._config.chunk_rows
 
     def take_handoff(self, lane: HeldLane, handoff: Handoff, now: float) -> Slot:
         """Queue a row that another rank has sent; return its slot."""
@@ -111,7 +172,7 @@ class Intake:
         if not task.robots_of:
             lane.batch_ids.add(task.batch_id)
         lane.servers.add(task.server)
-        slot = self.slot(lane, lane.slot_key(task.server), now)
+        slot = self.slot(lane, task.server, now)
         lane.rows += 1
         slot.retry_at(task, now)
         return slot

@@ -83,7 +83,10 @@ class Finished(msgspec.Struct, frozen=True):
     url: str
     """What was asked for in this attempt; a redirect changes the task."""
     attempt: int
+    server: str
+    """Which was asked; a redirect changes the task."""
     key: str
+    """Whose limits counted, as in ``Start``."""
     group: str
     """The server group for people: all packed servers are one."""
     lane_id: int
@@ -186,4 +189,6 @@ class LanesGiven:
     connections: int = 0
 
 
-Change = Start | Finished | RowsFailed | LoadBatch | BatchEnded | LaneEnded | RowHandedOff | LanesGiven
+Change = (
+    Start | Finished | RowsFailed | LoadBatch | CloseConnections | BatchEnded | LaneEnded | RowHandedOff | LanesGiven
+)

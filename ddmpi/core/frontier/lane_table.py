@@ -16,8 +16,9 @@ from typing import Protocol, TypeVar
 
 from ddmpi.core.frontier.held_lane import HeldLane, LaneEvent, LaneStage
 from ddmpi.core.frontier.slot import Slot
+from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.protocol import LaneReport, LaneState
-from ddmpi.core.records import PaceState
+from ddmpi.core.records import PaceState, shared_name
 
 MOST_RUNNING_LANES = 512
 """Bounds the loaded batches of a rank (about 1 MB each)."""
@@ -126,7 +127,7 @@ class LaneTable:
         """Return the state of each running lane that is worth telling: it waits, or has ``touched`` slots."""
         paces: dict[int, dict[str, PaceState]] = {}
         for slot in touched:
-            paces.setdefault(slot.lane_id, {})[slot.key] = slot.limiter.snapshot(now)
+            paces.setdefault(slot.lane_id, {})[slot.server] = slot.limiter.snapshot(now)
         reports = []
         for lane_id, lane in self.running.items():
             wait_s = lane.wait_s(self.by_id.__getitem__, now)
@@ -134,6 +135,8 @@ class LaneTable:
             if not wait_s and lane.reported == (state, lane.version) and lane_id not in paces:
                 continue
             lane.reported = (state, lane.version)
+            if lane.shared is not None and lane_id in paces:
+                paces[lane_id][shared_name(lane.group)] = lane.shared.limiter.snapshot(now)
             is_asked = wait_s > 0 and lane.waits_as_asked(now)
             reports.append(LaneReport(lane_id, lane.version, state, wait_s, paces.get(lane_id, {}), is_asked=is_asked))
         return reports
@@ -191,16 +194,19 @@ def wants_work(queued: int, demand: float, connections: int) -> bool:
 
 
 def _last_paces(lane: HeldLane, now: float) -> dict[str, PaceState]:
-    return {key: slot.limiter.snapshot(now) for key, slot in lane.slots.items() if _matters(slot, now)}
+    limiters = {server: slot.limiter for server, slot in lane.slots.items()}
+    if lane.shared is not None:
+        limiters[shared_name(lane.group)] = lane.shared.limiter
+    return {name: limiter.snapshot(now) for name, limiter in limiters.items() if _matters(limiter, now)}
 
 
-def _matters(slot: Slot, now: float) -> bool:
+def _matters(limiter: RateLimiter, now: float) -> bool:
     """Whether the next holder has to know: a pace without a state would let its first request start at once."""
-    state = slot.limiter.snapshot(now)
+    state = limiter.snapshot(now)
     return bool(
         state.incidents
         or state.rate_per_s
         or state.open_count
-        or slot.limiter.limits.has_byte_budget
-        or slot.limiter.ready_at(now) > now
+        or limiter.limits.has_byte_budget
+        or limiter.ready_at(now) > now
     )

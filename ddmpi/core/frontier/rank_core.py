@@ -211,7 +211,7 @@ class RankCore:
         instructions: list[do.Instruction] = []
         for change in changes:
             match change:
-                case do.Start() | do.Finished() | do.LoadBatch():
+                case do.Start() | do.Finished() | do.LoadBatch() | do.CloseConnections():
                     instructions.append(change)
                 case do.BatchEnded(batch_id):
                     instructions.append(self._closing.close_batch(batch_id))

@@ -76,7 +76,7 @@ class RobotsGate:
                     break
                 continue
             if file.crawl_delay_s > slot.delay_s:
-                slot.slow_down(file.crawl_delay_s, self._limits_for(slot.key).connections, now)
+                slot.slow_down(file.crawl_delay_s, self._limits_for(slot.group).connections, now)
             objection = file.objection(task.url)
             if objection is None:
                 break

@@ -1,12 +1,16 @@
-"""What a rank holds of one server group: its rate limiter, the rows that wait for it, when to look at it. Pure.
+"""What a rank holds of one server: its rate limiter, the rows that wait for it, when to look at it. Pure.
 
 A slot never decides whether a row is tried again; it only knows which row is next and when one may start. Every task
 of a slot is in its queue, in its retries, held back until a robots.txt is known, or in flight.
 
+What is learned of a server (pauses, its rate, whether it answers) is learned of it alone. Where several servers of a
+group have rows in one lane, ``SharedLimits`` bounds them together: a server whose own turn has come stands in line for
+the group's.
+
 ``WakeQueue`` is the frontier's timer heap. An entry that has become too early costs one look, after which the slot is
 entered anew; one that is too late is stale, because the slot was entered again for an earlier time. So nothing is ever
 taken out of the middle of the heap. Invariant: a slot's next look is at ``slot.scheduled_at``, and the heap holds an
-entry for that time.
+entry for that time, or the slot stands in line and the same holds for its group.
 """
 
 from __future__ import annotations
@@ -20,19 +24,24 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ddmpi.core.pace.rate_limiter import RateLimiter
+from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import Failure, Limits, Task
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """The tasks of one server group (in a packed lane: of one server) in one lane."""
+    """The tasks of one server in one lane."""
 
-    key: str
+    server: str
+    group: str
+    """Whose limits these are: the server's group, in a packed lane the server itself."""
     lane_id: int
     limiter: RateLimiter
     planned: Limits
     """What the slot may use where no control override says otherwise."""
+    shared: SharedLimits | None = None
+    """What it shares with other servers; None where the group has no other one in the lane."""
+    is_in_line: bool = False
     was_asked: bool = False
     """Whether another lane, or an earlier run, may have asked the server just now."""
     rng: random.Random = field(default_factory=random.Random)
@@ -46,7 +55,7 @@ class Slot:
     scheduled_at: float = math.inf
     """When the frontier looks at this slot again; inf = at the next event."""
     delay_s: float = 0.0
-    """Crawl-delay: seconds between two requests of the whole group; 0 = none is asked for."""
+    """Crawl-delay: seconds between two requests to the server; 0 = none is asked for."""
     _whole_connections: int = 1
     _retries: list[tuple[float, int, Task]] = field(default_factory=list)
     _held_back: dict[str, list[Task]] = field(default_factory=dict)
@@ -58,18 +67,47 @@ class Slot:
         held_back = sum(map(len, self._held_back.values())) if self._held_back else 0
         return len(self.queue) + len(self._retries) + held_back
 
+    # ---- when a request may start
+
+    def may_start(self, now: float) -> bool:
+        """Return whether a request may start as far as this server alone is concerned."""
+        return not self.is_held and self.next_due(now) <= now and self.limiter.ready_at(now) <= now
+
+    def start(self, now: float) -> None:
+        """Count a request that starts."""
+        self.limiter.start(now)
+        self.in_flight += 1
+        if self.shared is not None:
+            self.shared.limiter.start(now)
+
+    def end(self, now: float, started_at: float, body_bytes: int) -> None:
+        """Count a request that has ended, as far as it concerns the other servers of the group."""
+        self.in_flight -= 1
+        if self.shared is not None:
+            self.shared.limiter.finish(now, started_at, Signal.LOCAL, body_bytes=body_bytes)
+
+    def wait_s(self, now: float) -> float:
+        """Return how long the server is left alone, in seconds, itself or with its group; 0 if not at all."""
+        own_s = self.limiter.wait_s(now)
+        return own_s if self.shared is None else max(own_s, self.shared.limiter.wait_s(now))
+
+    def is_parked(self, now: float) -> bool:
+        """Return whether its rows should be kept for later."""
+        return self.limiter.parked(now) or (self.shared is not None and self.shared.limiter.parked(now))
+
     # ---- limits
 
     def set_limits(self, limits: Limits | None, now: float) -> None:
         """Use these limits from now on; None: the operator lets nothing start."""
         self.is_held = limits is None
         if limits is not None:
-            self.limiter.set_limits(self._slowed(limits), now)
+            own = limits if self.shared is None else limits.without_bytes
+            self.limiter.set_limits(self._slowed(own), now)
 
     def slow_down(self, delay_s: float, whole_connections: int, now: float) -> None:
-        """Have the group as a whole start at most one request every ``delay_s`` seconds; this slot its part of that.
+        """Have the server as a whole be asked at most once every ``delay_s`` seconds; this slot its part of that.
 
-        The connections of all lanes of a group add up to ``whole_connections``, so the parts add up to one. A delay
+        The connections of all lanes of its group add up to ``whole_connections``, so the parts add up to one. A delay
         only grows: ``robots_gate`` calls this for longer ones.
         """
         is_first = not self.delay_s
@@ -130,33 +168,102 @@ class Slot:
         return tasks
 
     def __repr__(self) -> str:
-        return f"<Slot {self.key}: {len(self.queue)} queued, {len(self._retries)} to retry, {self.in_flight} in flight>"
+        waiting = f"{len(self.queue)} queued, {len(self._retries)} to retry"
+        return f"<Slot {self.server}: {waiting}, {self.in_flight} in flight>"
+
+
+@dataclass(slots=True, eq=False)
+class SharedLimits:
+    """What the servers of one group in one lane use together, and which of them are ready and wait for it."""
+
+    limiter: RateLimiter
+    """The group's requests per second, connections and bytes. It learns nothing: no server is judged by another one."""
+    line: deque[Slot] = field(default_factory=deque)
+    scheduled_at: float = math.inf
+    """As of a slot."""
+    _busy: set[Slot] = field(default_factory=set)
+
+    @property
+    def busy(self) -> int:
+        """Servers that have rows which can be asked for."""
+        return len(self._busy)
+
+    def note(self, slot: Slot, now: float) -> None:
+        """Note whether the server has rows that can be asked for."""
+        if slot.in_flight or (slot.waiting and not slot.limiter.wait_s(now)):
+            self._busy.add(slot)
+        else:
+            self._busy.discard(slot)
+
+    def has_room_for(self, slot: Slot) -> bool:
+        """Return whether the server may have one request more in flight: a slow one must leave connections to others
+        that have rows."""
+        return slot.in_flight < -(-self.limiter.limits.connections // max(1, self.busy))
+
+    def ready_at(self, now: float) -> float:
+        """Return when the first one in line may have its turn; inf: not before another event."""
+        return self.limiter.ready_at(now) if self.line else math.inf
+
+    def join(self, slot: Slot, now: float) -> None:
+        """Have a server share the limits from now on; until now it was the only one of its group."""
+        slot.shared = self
+        self.limiter.in_flight += slot.in_flight
+        slot.limiter.set_limits(slot.limiter.limits.without_bytes, now)
 
 
 class WakeQueue:
     """Slots by the time at which one of their rows may start."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Slot]] = []
+        self._heap: list[tuple[float, int, Slot | SharedLimits]] = []
         self._sequence = itertools.count()
 
     def enter(self, slot: Slot, now: float) -> None:
-        """Look at the slot again when both a row and its pace are ready."""
-        if slot.scheduled_at <= now or slot.given_up is not None or slot.is_held:
+        """Look at the slot again when both a row and its pace are ready; its group may have room for another one."""
+        if slot.shared is not None:
+            slot.shared.note(slot, now)
+            self._schedule(slot.shared, slot.shared.ready_at(now))
+        if slot.scheduled_at <= now or slot.given_up is not None or slot.is_held or slot.is_in_line:
             return  # no earlier look is possible, or none is wanted
-        at = max(slot.next_due(now), slot.limiter.ready_at(now))
-        if at < slot.scheduled_at:
-            slot.scheduled_at = at
-            heapq.heappush(self._heap, (at, next(self._sequence), slot))
+        self._schedule(slot, max(slot.next_due(now), slot.limiter.ready_at(now)))
+
+    def _schedule(self, entry: Slot | SharedLimits, at: float) -> None:
+        if at < entry.scheduled_at:
+            entry.scheduled_at = at
+            heapq.heappush(self._heap, (at, next(self._sequence), entry))
 
     def pop(self, now: float) -> Slot | None:
-        """Take out the next slot whose time has come; None if there is none."""
+        """Take out the next slot whose time has come, and its group's; None if there is none."""
         heap = self._heap
         while heap and heap[0][0] <= now:
-            at, _, slot = heapq.heappop(heap)
-            if at == slot.scheduled_at:
-                slot.scheduled_at = math.inf
+            at, _, entry = heapq.heappop(heap)
+            if at != entry.scheduled_at:
+                continue
+            entry.scheduled_at = math.inf
+            shared = entry.shared if isinstance(entry, Slot) else entry
+            if isinstance(entry, Slot):
+                if shared is None:
+                    return entry
+                entry.is_in_line = True
+                shared.line.append(entry)
+            if shared is not None and (slot := self._next_in_line(shared, now)) is not None:
                 return slot
+        return None
+
+    def _next_in_line(self, shared: SharedLimits, now: float) -> Slot | None:
+        if shared.limiter.ready_at(now) > now:
+            self._schedule(shared, shared.ready_at(now))
+            return None
+        for _ in range(len(shared.line)):
+            slot = shared.line.popleft()
+            slot.is_in_line = False
+            if not slot.may_start(now):
+                self.enter(slot, now)  # something has happened to it while it stood in line
+            elif shared.has_room_for(slot):
+                return slot
+            else:
+                slot.is_in_line = True
+                shared.line.append(slot)
         return None
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ddmpi.core.pace.byte_limits import Spent
-from ddmpi.core.records import NOTHING_LEARNED, PaceState
+from ddmpi.core.records import NOTHING_LEARNED, PaceState, group_of_shared
 
 PAUSE_NEWS_S = 0.01
 """A pause that lasts so much longer than was known is told to the other lanes of the group."""
@@ -28,17 +28,17 @@ class KnownPaces:
     def learn(self, paces: Mapping[str, PaceState], now: float) -> None:
         """Keep what is known from profiling and earlier runs."""
         for name, state in paces.items():
-            group = self._group_of(name)
+            group = group_of_shared(name) or self._group_of(name)
             self._by_group.setdefault(group, {})[name] = (state, now)
             self._told_until[group, name] = now + state.wait_s
 
-    def report(self, group: str, part: float, paces: Mapping[str, PaceState], now: float) -> float:
+    def report(self, group: str, part: float, paces: Mapping[str, PaceState], now: float) -> dict[str, float]:
         """Keep what a lane with ``part`` of the group's limits has learned.
 
         Returns:
-            The longest pause (s) among them that was not known before, 0 if there is none.
+            The pauses (s) among them that were not known before, by server.
         """
-        news_s = 0.0
+        news: dict[str, float] = {}
         known = self._by_group.setdefault(group, {})
         for name, state in paces.items():
             before, learned_at = known.get(name, (NOTHING_LEARNED, now))
@@ -49,8 +49,8 @@ class KnownPaces:
             until = now + state.wait_s
             if until > max(now, self._told_until.get((group, name), now)) + PAUSE_NEWS_S:
                 self._told_until[group, name] = until
-                news_s = max(news_s, state.wait_s)
-        return news_s
+                news[name] = state.wait_s
+        return news
 
     def share(self, group: str, part: float, now: float) -> dict[str, PaceState]:
         """What a lane with ``part`` of the group's limits has to know."""

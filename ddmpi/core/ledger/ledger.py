@@ -208,15 +208,15 @@ class Ledger:
         return actions
 
     def _learn_from(self, lease: Lease, paces: Mapping[str, PaceState], now: float) -> list[Action]:
-        """Keep what a lane has learned, as of the whole group; a pause stops the other lanes of the group too."""
+        """Keep what a lane has learned, as of the whole group; a pause is kept by the other lanes of the group too."""
         if not paces:
             return []
-        wait_s = self.paces.report(lease.group, self._leases.part(lease), paces, now)
-        if not wait_s:
+        pauses = self.paces.report(lease.group, self._leases.part(lease), paces, now)
+        if not pauses:
             return []
         # News, not work: the version stays, or a drained lane would end again, and be news to the others again.
         return [
-            Send(other.rank, msg.Extend(other.lane_id, other.version, wait_s=wait_s))
+            Send(other.rank, msg.Extend(other.lane_id, other.version, pauses=pauses))
             for other in self._leases.of_group(lease.group)
             if other is not lease
         ]

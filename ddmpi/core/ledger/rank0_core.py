@@ -18,7 +18,7 @@ counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -159,8 +159,10 @@ class Rank0Core:
         if not self._targets:
             return self._start_download(now)
         config = self._config
-        self.sampling = Sampling(self._targets, config.limits, config.group_of, config.samples_per_server, now)
-        return [act.Scatter(self.sampling.lanes(config.workers, self._paces.all(now)))]
+        self.sampling = Sampling(
+            self._targets, config.limits, config.group_of, config.samples_per_server, paces=self._paces, now=now
+        )
+        return [act.Scatter(self.sampling.lanes(config.workers, now))]
 
     def _go_on_sampling(self, sampling: Sampling, now: float) -> list[act.Action]:
         """Let those servers join the download that have been sampled."""
@@ -172,8 +174,7 @@ class Rank0Core:
             actions += self._start_download(now)
         elif groups:
             row_times = sampling.admit(self.ledger.plan, groups, self.profiles)
-            paces = {group: sampling.paces[group] for group in groups if group in sampling.paces}
-            actions += self.ledger.admit(row_times, paces, now, sampling.decided())
+            actions += self.ledger.admit(row_times, self._paces_of(groups, now), now, sampling.decided())
             self._note_bound(self.ledger.plan)
         if sampling.is_drained:
             self.sampling = None
@@ -199,7 +200,6 @@ class Rank0Core:
         withheld: Collection[int] = ()
         decided: dict[int, tuple[int, ...]] = {}
         if self.sampling is not None:
-            paces.update(self.sampling.paces)
             withheld, decided = self.sampling.withhold(plan), self.sampling.decided()
         actions = self.ledger.start(self._next_number, paces, now, withheld, decided)
         if not any(isinstance(action, act.Scatter) for action in actions):
@@ -250,7 +250,7 @@ class Rank0Core:
             actions.append(act.SaveCheckpoint(soon=True))
         sampled: Sequence[int] = ()
         if self.sampling is not None:
-            sorted_out = self.sampling.sort_out(message)
+            sorted_out = self.sampling.sort_out(message, now)
             message, sampled = sorted_out.rest, sorted_out.durable
             if sorted_out.released:
                 actions.append(act.Send(rank, msg.Release(sorted_out.released)))
@@ -376,10 +376,14 @@ class Rank0Core:
 
     def paces(self, now: float) -> dict[str, PaceState]:
         """Return what is known of every server's pace: what a checkpoint holds."""
-        sampling = self.sampling
         if self.ledger is None:
-            return self._paces.all(now) | (sampling.paces if sampling is not None else {})
-        return self.ledger.paces.all(now) | (sampling.paces_out if sampling is not None else {})
+            return self._paces.all(now)
+        apart = self.sampling.groups_apart if self.sampling is not None else ()
+        return self.ledger.paces.all(now) | self._paces_of(apart, now)
+
+    def _paces_of(self, groups: Iterable[str], now: float) -> dict[str, PaceState]:
+        """What sampling and earlier runs have learned of these groups' servers."""
+        return {name: pace for group in groups for name, pace in self._paces.share(group, 1.0, now).items()}
 
     def holder(self, lane_id: int) -> int | None:
         """Return the rank that fetches with this lane, None if none does."""

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.profile import Profile, profile_of, server_row_time_s
 from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.protocol import Assign, Lane, LaneReport, LaneState, Progress, Sample
-from ddmpi.core.records import BatchRef, Limits, PaceState
+from ddmpi.core.records import BatchRef, Limits
 
 Target = tuple[str, BatchRef, int]
 """A server, its first batch with the parts that it has, and how many batches it has."""
@@ -50,6 +51,7 @@ class Sampling:
         targets: the servers to profile.
         limits: the limits of a server group.
         group_of: the server group of a server.
+        paces: what is known of servers; what the samples hurt (429, unreachable) is added.
         now: when it begins (s, monotonic).
     """
 
@@ -59,6 +61,8 @@ class Sampling:
         limits: Callable[[str], Limits],
         group_of: Callable[[str], str],
         samples_per_server: int,
+        *,
+        paces: KnownPaces,
         now: float,
     ) -> None:
         self._servers: dict[str, list[tuple[str, int]]] = {}
@@ -75,18 +79,13 @@ class Sampling:
         self._committing: dict[int, dict[int, tuple[int, ...]]] = {}  # others that are not drained: rows by batch
         self._back: set[str] = set()
         self._lanes_out: Counter[int] = Counter()  # by index of the plan's group, which may be several servers
-        self.paces: dict[str, PaceState] = {}
-        """Paces that the samples have hurt (429, unreachable): the download starts with them."""
+        self._paces = paces
 
-    def lanes(self, workers: Sequence[int], known: Mapping[str, PaceState]) -> dict[int, Assign]:
-        """Deal out the sampling lanes in turn, one per server group. Their ids are negative.
-
-        Args:
-            known: paces from earlier runs, by group.
-        """
+    def lanes(self, workers: Sequence[int], now: float) -> dict[int, Assign]:
+        """Deal out the sampling lanes in turn, one per server group. Their ids are negative."""
         dealt: dict[int, list[Lane]] = {}
         for number, (group, refs) in enumerate(self._first_batches.items(), start=1):
-            paces = {group: known[group]} if group in known else {}
+            paces = self._paces.share(group, 1.0, now)
             batches = tuple(msgspec.structs.replace(ref, sample_rows=self._samples_per_server) for ref in refs)
             lane = Lane(-number, group, False, self._limits(group), batches, paces, sampling=True)
             rank = workers[number % len(workers)]
@@ -100,7 +99,7 @@ class Sampling:
         for sample in samples:
             self._samples.setdefault(sample.server, []).append(sample)
 
-    def sort_out(self, message: Progress) -> SortedOut:
+    def sort_out(self, message: Progress, now: float) -> SortedOut:
         """Note the reports on sampling lanes; return what is left of a rank's message, and what follows from them."""
         durable: list[int] = []
         released: list[int] = []
@@ -111,12 +110,13 @@ class Sampling:
                 durable += self._committing.pop(report.lane_id)
                 released.append(report.lane_id)
             else:
-                self._on_lane(report)
+                self._on_lane(report, now)
         others = tuple(report for report in message.lanes if not is_sampling(report.lane_id))
         return SortedOut(msgspec.structs.replace(message, lanes=others), tuple(released), durable)
 
-    def _on_lane(self, report: LaneReport) -> None:
-        self.paces.update(report.paces)
+    def _on_lane(self, report: LaneReport, now: float) -> None:
+        if report.paces:
+            self._paces.report(self._out[report.lane_id][0], 1.0, report.paces, now)
         if report.state is LaneState.SAMPLED:
             group, _ = self._out.pop(report.lane_id)
             self._back.add(group)
@@ -171,10 +171,9 @@ class Sampling:
         return {group for group, _ in self._out.values()}
 
     @property
-    def paces_out(self) -> dict[str, PaceState]:
-        """Those of ``paces`` whose groups have not joined the download."""
-        out = self.groups_out | self._back
-        return {group: pace for group, pace in self.paces.items() if group in out}
+    def groups_apart(self) -> set[str]:
+        """The server groups that have not joined the download."""
+        return self.groups_out | self._back
 
     @property
     def is_drained(self) -> bool:

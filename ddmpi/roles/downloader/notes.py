@@ -57,7 +57,7 @@ class ServerNotes:
         self._asked.answered(done.key, size_bytes, throttled=throttled)
         if done.pause_s > 0:
             self._asked.paused(done.key, time.time(), done.pause_s)
-            self._pauses.note(done.key, done.pause_s, now)
+            self._pauses.note(done.server, done.pause_s, now)
 
     def opened(self, connections: Iterator[tuple[str, int]]) -> None:
         """Note how many connections server groups have after some were opened."""
@@ -146,12 +146,12 @@ class DebugLog:
             _what_came(done.verdict), done.attempt, 1000 * (now - task.started_at), size_bytes, done.lane_id,
             "open" if done.disposition is Disposition.OPEN else "final",
         )  # fmt: skip
-        if done.pause_s > 0 and self._pauses.is_news(done.key, now + done.pause_s):
-            log.debug("%s is paused for %.1f s", done.key, done.pause_s)
-        before_per_s = self._rates.setdefault(done.key, done.rate_per_s)
+        if done.pause_s > 0 and self._pauses.is_news(done.server, now + done.pause_s):
+            log.debug("%s is paused for %.1f s", done.server, done.pause_s)
+        before_per_s = self._rates.setdefault(done.server, done.rate_per_s)
         if abs(done.rate_per_s - before_per_s) > RATE_STEP * max(done.rate_per_s, before_per_s):
-            log.debug("%s is asked at %s instead of %s", done.key, _rate(done.rate_per_s), _rate(before_per_s))
-            self._rates[done.key] = done.rate_per_s
+            log.debug("%s is asked at %s instead of %s", done.server, _rate(done.rate_per_s), _rate(before_per_s))
+            self._rates[done.server] = done.rate_per_s
 
 
 def _what_came(verdict: Verdict) -> str:

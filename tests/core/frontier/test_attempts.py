@@ -39,7 +39,8 @@ class Rank:
             held = HeldLane.of(lane(number + 1, [batch(number, 1)], group=group))
             held.is_sampling = is_sampling
             self.lanes.start(held, 0.0)
-            intake.next_batch(held)
+            intake.open(held, 0.0)
+            intake.next_batch(held, 0.0)
             intake.loaded(held, batch(number, 1), rows(1, group))
             (slot,) = intake.refill(held, 0.0)
             task = slot.pop(0.0)

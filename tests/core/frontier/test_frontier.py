@@ -457,7 +457,7 @@ def test_releasing_a_lane_that_has_rows_is_a_bug() -> None:
 
 def test_a_pause_of_another_lane_stops_this_one(frontier: Driven) -> None:
     start(frontier, lane(batches=[batch(0)]))
-    frontier.extend(Extend(1, 1, wait_s=20.0), 0.0)
+    frontier.extend(Extend(1, 1, pauses={"s": 20.0}), 0.0)
     assert tasks(frontier, 19.0) == []
     assert frontier.wake_at() == pytest.approx(20.0)
     assert len(tasks(frontier, 20.0)) > 0
@@ -467,7 +467,7 @@ def test_news_of_a_pause_does_not_open_an_ended_lane_again(frontier: Driven) -> 
     start(frontier, lane(batches=[batch(0, 1)]))
     succeed(frontier, 0.0)
     *_, ended = taken(frontier)
-    frontier.extend(Extend(1, 0, wait_s=20.0), 0.0)
+    frontier.extend(Extend(1, 0, pauses={"s": 20.0}), 0.0)
     assert taken(frontier) == []
     assert isinstance(ended, LaneEnded)
     report = frontier.lanes.drained(ended.lane_id, ended.ending, 0.0)
@@ -479,7 +479,7 @@ def test_a_pause_that_comes_before_the_lane_starts_is_kept(make: Make) -> None:
     frontier = make(connections=4)
     start(frontier, lane(9, batches=[batch(0, 1)]))
     frontier.assign([lane(1, batches=[batch(1)], group="t")], 0.0)
-    frontier.extend(Extend(1, 1, wait_s=20.0), 0.0)
+    frontier.extend(Extend(1, 1, pauses={"t": 20.0}), 0.0)
     succeed(frontier, 5.0)
     (load,) = [event for event in taken(frontier) if isinstance(event, LoadBatch)]
     frontier.loaded(1, load.batch, rows(3, "t"), 5.0)
@@ -729,3 +729,45 @@ def test_which_waits_will_end_by_themselves(frontier: Driven, verdict: Verdict, 
         now = frontier.wake_at()
     (report,) = frontier.report(now)
     assert (report.state, report.is_asked) == (LaneState.PARKED, is_asked)
+
+
+# ---- servers of one group
+
+
+def joint(make: Make, **servers: int) -> Driven:
+    """A lane of the group "joint" with so many rows of each of these servers, one request per second in all."""
+    names = [name for name, count in servers.items() for _ in range(count)]
+    cursor = Rows([(row, f"http://{name}/{row}", name) for row, name in enumerate(names)])
+    frontier = make()
+    share = Limits(1.0, 4)
+    start(frontier, lane(1, [batch(1, len(names))], group="joint", share=share), cursor=cursor)
+    return frontier
+
+
+def test_a_dead_server_of_a_group_costs_the_others_nothing(make: Make) -> None:
+    frontier = joint(make, jointdead=10, jointalive=10)
+    asked = []
+    for second in range(24):
+        for task in tasks(frontier, float(second)):
+            asked.append(task.server)
+            frontier.finish(task, REFUSED if task.server == "jointdead" else SUCCESS, float(second))
+    assert asked.count("jointalive") == 10
+    assert 2 <= asked.count("jointdead") <= 4, "two open its breaker"
+    (failed,) = [event for event in taken(frontier) if isinstance(event, RowsFailed)]
+    assert {task.server for task in failed.tasks} == {"jointdead"}
+
+
+def test_a_pause_is_for_the_server_that_asked_for_it(make: Make) -> None:
+    frontier = joint(make, jointbusy=3, jointfree=6)
+    asked = []
+    for second in range(9):
+        for task in tasks(frontier, float(second)):
+            asked.append(task.server)
+            is_refused = task.server == "jointbusy" and second < 5
+            frontier.finish(task, throttled(30.0) if is_refused else SUCCESS, float(second))
+    assert asked.count("jointbusy") == 1
+    assert asked.count("jointfree") == 6
+    (report,) = frontier.updates(9.0)
+    assert set(report.paces) == {"jointbusy", "*joint"}
+    assert report.paces["*joint"].wait_s == 0.0
+    assert report.paces["jointbusy"].wait_s > 20

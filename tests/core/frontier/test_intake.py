@@ -13,7 +13,7 @@ from ddmpi.core.frontier.interface import LoadBatch
 from ddmpi.core.frontier.settlement import OpenBatches
 from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.protocol import ControlOverride, Handoff, Lane
-from ddmpi.core.records import Limits
+from ddmpi.core.records import BatchRef, Limits
 from tests.core.frontier.test_frontier import Rows, batch, config, lane, rows
 
 
@@ -23,19 +23,19 @@ def intake(**options: int) -> Intake:
 
 def test_one_batch_is_asked_for_at_a_time_and_none_while_there_are_rows_enough() -> None:
     it, held = intake(low_water_rows=5), HeldLane.of(lane(batches=[batch(0), batch(1, 3), batch(2)]))
-    assert it.next_batch(held) == LoadBatch(1, batch(0))
-    assert it.next_batch(held) is None, "it has not come yet"
+    assert it.next_batch(held, 0.0) == [LoadBatch(1, batch(0))]
+    assert it.next_batch(held, 0.0) == [], "it has not come yet"
     it.loaded(held, batch(0), rows(10))
-    assert it.next_batch(held) is None, "ten rows are enough"
+    assert it.next_batch(held, 0.0) == [], "ten rows are enough"
     list(it.refill(held, 0.0))
     held.rows = 4
-    assert it.next_batch(held) == LoadBatch(1, batch(1, 3))
+    assert it.next_batch(held, 0.0) == [LoadBatch(1, batch(1, 3))]
 
 
 def test_a_lane_that_the_operator_holds_loads_nothing() -> None:
     it, held = intake(), HeldLane.of(lane(batches=[batch(0)]))
     held.set_overrides(Overrides([ControlOverride("s", pause=True)]), 0.0)
-    assert it.next_batch(held) is None
+    assert it.next_batch(held, 0.0) == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_lane_that_the_operator_holds_loads_nothing() -> None:
 )
 def test_how_many_rows_become_tasks(packed: bool, tasks: int) -> None:
     it, held = intake(chunk_rows=4), HeldLane.of(lane(batches=[batch(0)], group="__many__/0" if packed else "s"))
-    it.next_batch(held)
+    it.next_batch(held, 0.0)
     it.loaded(held, batch(0), rows(10))
     list(it.refill(held, 0.0))
     assert held.rows == tasks
@@ -54,9 +54,9 @@ def test_how_many_rows_become_tasks(packed: bool, tasks: int) -> None:
 def test_each_server_of_a_packed_lane_has_its_own_limits_and_what_the_profiles_say_counts() -> None:
     packed = Lane(1, "__many__/0", True, Limits(0.0, 1), (batch(0, 2),), limits={"b": Limits(0.25, 1)})
     it, held = intake(), HeldLane.of(packed)
-    it.next_batch(held)
+    it.next_batch(held, 0.0)
     it.loaded(held, batch(0, 2), Rows([(0, "http://a/0", "a"), (1, "http://b/0", "b")]))
-    limits = {slot.key: slot.limiter.limits for slot in it.refill(held, 0.0)}
+    limits = {slot.server: slot.limiter.limits for slot in it.refill(held, 0.0)}
     assert limits == {"a": Limits(1.0, 1), "b": Limits(0.25, 1)}
 
 
@@ -70,19 +70,62 @@ def test_a_handoff_is_due_at_once_with_its_tries_and_redirects() -> None:
     assert (held.rows, held.batch_ids, held.servers) == (1, {7}, {"s"})
 
 
-def test_a_slot_is_found_by_group_or_server_until_its_lane_has_gone() -> None:
+def test_a_lane_is_found_by_group_or_server_until_it_has_gone() -> None:
     it, held = intake(), HeldLane.of(lane(group="joint"))
-    slot = it.slot(held, "joint", 0.0)
-    assert it.find("joint", "joint-a") is slot
+    it.open(held, 0.0)
+    assert it.find("joint", "joint-a") is held
     assert it.find("other", "other") is None
     it.forget(held)
     assert it.find("joint", "joint-a") is None
 
 
-def test_a_pause_of_the_group_counts_for_slots_that_are_made_later() -> None:
-    it, held = intake(), HeldLane.of(lane())
-    held.pause(30.0, 10.0)
-    assert it.slot(held, "s", 15.0).limiter.wait_s(15.0) == pytest.approx(25.0)
+def test_a_pause_counts_for_a_slot_that_is_made_later_and_for_its_server_alone() -> None:
+    it, held = intake(), HeldLane.of(lane(group="joint"))
+    held.pause({"joint-a": 30.0}, 10.0)
+    waits = [it.slot(held, server, 15.0).limiter.wait_s(15.0) for server in ("joint-a", "joint-b")]
+    assert waits == pytest.approx([25.0, 0.0])
+
+
+def several(*names: str, **options: int) -> tuple[Intake, HeldLane]:
+    """A lane of a group: a batch of ten rows for each of these names."""
+    batches = [BatchRef(number, name, 0, "f", 0, 0, 10) for number, name in enumerate(names)]
+    it, held = intake(**options), HeldLane.of(lane(group="joint", batches=batches))
+    it.open(held, 0.0)
+    return it, held
+
+
+def load_next(it: Intake, held: HeldLane, now: float = 0.0) -> str:
+    """Load a batch, and make tasks; the server whose batch it is, "" if none is wanted."""
+    for load in it.next_batch(held, now):
+        name = load.batch.server_name
+        it.loaded(held, load.batch, Rows([(row, f"http://{name}/{row}", name) for row in range(10)]))
+        list(it.refill(held, now))
+        return name
+    return ""
+
+
+def test_servers_of_a_group_are_loaded_side_by_side() -> None:
+    it, held = several("a", "a", "a", "b", "c", low_water_rows=5, chunk_rows=4)
+    assert [load_next(it, held) for _ in range(4)] == ["a", "b", "c", ""]
+    assert {name: slot.waiting for name, slot in held.slots.items()} == {"a": 4, "b": 4, "c": 4}
+    assert held.shared is not None
+    assert all(slot.shared is held.shared for slot in held.slots.values())
+
+
+def test_more_rows_of_a_server_that_is_left_alone_are_not_loaded_while_it_has_some() -> None:
+    it, held = several("a", "a", "b", "b", low_water_rows=100, chunk_rows=4)
+    assert [load_next(it, held) for _ in range(2)] == ["a", "b"]
+    held.slots["a"].limiter.pause(0.0, 60.0)
+    assert [load_next(it, held) for _ in range(2)] == ["b", ""]
+    assert load_next(it, held, 61.0) == "a"
+
+
+def test_a_paused_server_without_rows_gets_some_for_nothing_else_would_wake_it() -> None:
+    it, held = several("a", "a", low_water_rows=100)
+    load_next(it, held)
+    held.slots["a"].limiter.pause(0.0, 60.0)
+    held.slots["a"].clear()
+    assert load_next(it, held) == "a"
 
 
 @pytest.mark.parametrize(("is_restart", "ready_at_s"), [(False, 0.0), (True, 10.0)])

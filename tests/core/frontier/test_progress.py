@@ -34,7 +34,7 @@ def finished(*, is_sample: bool = False, ok: bool = True) -> Finished:
     verdict = SUCCESS if ok else MISSING
     disposition = Disposition.SUCCESS if ok else Disposition.FAILURE
     return Finished(
-        task, task.url, 1, "s", "s", 1, verdict, disposition, verdict.failure, batch(1), 0.0, 0.0, is_sample
+        task, task.url, 1, "s", "s", "s", 1, verdict, disposition, verdict.failure, batch(1), 0.0, 0.0, is_sample
     )
 
 

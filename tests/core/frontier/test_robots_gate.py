@@ -112,9 +112,9 @@ def test_servers_that_are_free_and_other_origins_do_not_wait() -> None:
     urls = ["http://s/1", "https://s/2", "http://free/3", "http://s/4"]
     cursor = Rows([(row, url, url.split("/")[2]) for row, url in enumerate(urls)])
     start(frontier, lane(1, [batch(1, 4)], group="joint"), cursor=cursor)
-    started = tasks(frontier, 0.0)
-    assert [task.url for task in started] == ["http://s/robots.txt", "https://s/robots.txt", "http://free/3"]
-    answer(frontier, started[1], 0.0)
+    started = {task.url: task for task in tasks(frontier, 0.0)}
+    assert set(started) == {"http://s/robots.txt", "https://s/robots.txt", "http://free/3"}
+    answer(frontier, started["https://s/robots.txt"], 0.0)
     assert [task.url for task in tasks(frontier, 0.0)] == ["https://s/2"]
 
 

@@ -1,4 +1,4 @@
-"""The rows of one server group in one lane, and when the frontier looks at them."""
+"""The rows of one server in one lane, and when the frontier looks at them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import random
 
 import pytest
 
-from ddmpi.core.frontier.slot import Slot, WakeQueue
+from ddmpi.core.frontier.slot import SharedLimits, Slot, WakeQueue
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import ErrorKind, Failure, Limits, Task
 
 
-def slot(limits: Limits = Limits(2.0, 4), key: str = "s") -> Slot:  # noqa: B008  # it is frozen
-    return Slot(key, 1, RateLimiter(limits, PacePolicy(), None, random.Random(1), 0.0), limits)
+def limiter(limits: Limits) -> RateLimiter:
+    return RateLimiter(limits, PacePolicy(), None, random.Random(1), 0.0)
+
+
+def slot(limits: Limits = Limits(2.0, 4), server: str = "s") -> Slot:  # noqa: B008  # it is frozen
+    return Slot(server, "s", 1, limiter(limits), limits)
 
 
 def task(row: int) -> Task:
@@ -122,7 +126,7 @@ def test_a_server_that_is_given_up_is_not_looked_at() -> None:
 
 def test_slots_come_out_by_time_each_once_and_stale_entries_never() -> None:
     queue = WakeQueue()
-    early, late = slot(key="early"), slot(key="late")
+    early, late = slot(server="early"), slot(server="late")
     late.retry_at(task(0), 8.0)
     early.retry_at(task(0), 6.0)
     for it in (late, early):
@@ -133,3 +137,83 @@ def test_slots_come_out_by_time_each_once_and_stale_entries_never() -> None:
     assert queue.next_at == 6.0
     assert queue.pop(9.0) is early
     assert queue.pop(9.0) is None, "the entry for 8.0 is stale"
+
+
+def of_one_group(limits: Limits, *servers: str) -> tuple[SharedLimits, list[Slot], WakeQueue]:
+    """Servers with ten rows each that share these limits."""
+    shared, slots, queue = SharedLimits(limiter(limits)), [slot(limits, server) for server in servers], WakeQueue()
+    for it in slots:
+        shared.join(it, 0.0)
+        it.queue.extend(map(task, range(10)))
+        queue.enter(it, 0.0)
+    return shared, slots, queue
+
+
+def start_all(queue: WakeQueue, now: float) -> list[str]:
+    """Start what may start now: the servers that are asked."""
+    asked = []
+    while (it := queue.pop(now)) is not None:
+        it.pop(now)
+        it.start(now)
+        queue.enter(it, now)
+        asked.append(it.server)
+    return asked
+
+
+def test_servers_of_a_group_have_its_limits_together_and_take_turns() -> None:
+    _, _, queue = of_one_group(Limits(2.0, 8), "a", "b", "c")
+    asked = [start_all(queue, number / 2) for number in range(6)]
+    assert asked == [["a"], ["b"], ["c"], ["a"], ["b"], ["c"]]
+    assert queue.next_at == 3.0
+
+
+def test_a_server_that_fails_stands_in_nobodys_way() -> None:
+    _, (dead, alive), queue = of_one_group(Limits(2.0, 8), "dead", "alive")
+    for number in range(5):
+        dead.limiter.start(float(number))
+        dead.limiter.finish(number + 0.1, float(number), Signal.CONNECT_FAILED)
+    assert dead.limiter.is_failing
+    asked = [start_all(queue, 5 + number / 2) for number in range(7)]
+    assert asked == [["alive"]] * 7
+    assert alive.in_flight == 7
+
+
+def test_a_slow_server_leaves_connections_to_the_others() -> None:
+    _, (slow, quick), queue = of_one_group(Limits(0.0, 4), "slow", "quick")
+    assert sorted(start_all(queue, 0.0)) == ["quick", "quick", "slow", "slow"]
+    for number in range(1, 6):
+        quick.limiter.finish(float(number), 0.0, Signal.OK)
+        quick.end(float(number), 0.0, 100)
+        queue.enter(quick, float(number))
+        assert start_all(queue, float(number)) == ["quick"]
+    quick.queue.clear()
+    queue.enter(quick, 9.0)
+    quick.limiter.finish(9.0, 5.0, Signal.OK)
+    quick.end(9.0, 5.0, 100)
+    queue.enter(quick, 9.0)
+    quick.limiter.finish(9.0, 5.0, Signal.OK)
+    quick.end(9.0, 5.0, 100)
+    queue.enter(quick, 9.0)
+    assert start_all(queue, 9.0) == ["slow", "slow"], "nobody else needs them"
+    assert slow.in_flight == 4
+
+
+def test_bytes_are_counted_for_all_servers_of_a_group_together() -> None:
+    shared, (one, other), queue = of_one_group(Limits(0.0, 1, bytes_per_s=1000.0), "one", "other")
+    assert start_all(queue, 0.0) == ["one"]
+    one.limiter.finish(0.0, 0.0, Signal.OK, body_bytes=4000)
+    one.end(0.0, 0.0, 4000)
+    queue.enter(one, 0.0)
+    assert one.limiter.wait_s(0.0) == 0.0
+    assert (other.wait_s(0.0), shared.limiter.wait_s(1.0)) == (4.0, 3.0)
+    assert start_all(queue, 3.9) == []
+    assert start_all(queue, 4.0) == ["other"]
+
+
+def test_a_server_that_comes_later_shares_what_is_in_flight() -> None:
+    shared, first = SharedLimits(limiter(Limits(0.0, 2))), slot(Limits(0.0, 2), "first")
+    first.start(0.0)
+    shared.join(first, 0.0)
+    assert shared.limiter.in_flight == 1
+    first.end(1.0, 0.0, 0)
+    assert shared.limiter.in_flight == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ddmpi.core.ledger.known_paces import PAUSE_NEWS_S, KnownPaces
-from ddmpi.core.records import PaceState
+from ddmpi.core.records import PaceState, shared_name
 
 
 def make(**paces: PaceState) -> KnownPaces:
@@ -28,22 +28,22 @@ def test_a_lane_knows_all_servers_of_its_group_and_its_part_of_their_rates() -> 
 
 def test_what_a_lane_has_learned_is_kept_as_of_the_whole_group() -> None:
     known = make()
-    assert known.report("a", 0.25, {"a1": PaceState(2.0, incidents=1)}, 100.0) == 0.0
+    assert known.report("a", 0.25, {"a1": PaceState(2.0, incidents=1)}, 100.0) == {}
     assert known.all(100.0) == {"a1": PaceState(8.0, incidents=1)}
 
 
 @pytest.mark.parametrize(
-    ("wait_s", "news_s"),
+    ("wait_s", "news"),
     [
-        pytest.param(60.0, 60.0, id="a longer pause is news"),
-        pytest.param(20.0, 0.0, id="what is left of the known one is none"),
-        pytest.param(20.0 + PAUSE_NEWS_S / 2, 0.0, id="nor what differs by less than clocks do"),
-        pytest.param(0.0, 0.0, id="a lane that has not heard of it does not end it"),
+        pytest.param(60.0, {"a1": 60.0}, id="a longer pause is news"),
+        pytest.param(20.0, {}, id="what is left of the known one is none"),
+        pytest.param(20.0 + PAUSE_NEWS_S / 2, {}, id="nor what differs by less than clocks do"),
+        pytest.param(0.0, {}, id="a lane that has not heard of it does not end it"),
     ],
 )
-def test_pauses(wait_s: float, news_s: float) -> None:
+def test_pauses(wait_s: float, news: dict[str, float]) -> None:
     known = make(a1=PaceState(wait_s=30.0))
-    assert known.report("a", 1.0, {"a1": PaceState(wait_s=wait_s)}, 110.0) == news_s
+    assert known.report("a", 1.0, {"a1": PaceState(wait_s=wait_s)}, 110.0) == news
     assert known.all(110.0)["a1"].wait_s == max(20.0, wait_s)
 
 
@@ -53,4 +53,10 @@ def test_pauses_that_grow_by_little_each_are_news_when_they_have_grown_by_much()
         known.report("a", 1.0, {"a1": PaceState(wait_s=30.0 + number * PAUSE_NEWS_S * 0.6)}, 100.0)
         for number in range(4)
     ]
-    assert news == [0.0, 0.0, 30.0 + 1.2 * PAUSE_NEWS_S, 0.0]
+    assert news == [{}, {}, {"a1": 30.0 + 1.2 * PAUSE_NEWS_S}, {}]
+
+
+def test_what_servers_of_a_group_share_is_kept_beside_their_own_paces() -> None:
+    spent = PaceState(spent_day=((40.0, 7.0),))
+    known = make(**{shared_name("a"): spent, "a1": PaceState(2.0)})
+    assert known.share("a", 0.5, 100.0) == {shared_name("a"): spent, "a1": PaceState(1.0)}

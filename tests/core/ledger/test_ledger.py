@@ -289,7 +289,7 @@ def test_a_pause_that_one_lane_was_asked_for_stops_its_siblings_once(make: Make)
     lanes = started(ledger)
     report = LaneReport(lanes[0][0].lane_id, 0, LaneState.RUNNING, 0.0, {"a": PaceState(0.0, 60.0)})
     news = ledger.on_progress(0, progress(report), 0.0)
-    assert news == [Send(1, Extend(lanes[1][0].lane_id, 0, wait_s=60.0))]
+    assert news == [Send(1, Extend(lanes[1][0].lane_id, 0, pauses={"a": 60.0}))]
     assert ledger.on_progress(0, progress(report), 0.0) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.sampling import HEAD_START_S, Sampling, Target, is_sampling
 from ddmpi.core.protocol import Counters, Lane, LaneReport, LaneState, Progress, Sample
@@ -18,8 +19,10 @@ WORLD = World(
 def make(now: float = 100.0, known: dict[str, PaceState] | None = None) -> tuple[Sampling, list[Lane]]:
     """Both servers are sampled, by one rank: their lanes."""
     targets: list[Target] = [("a", WORLD.ref(0), 2), ("b", WORLD.ref(2), 2)]
-    sampling = Sampling(targets, WORLD.limits_for, WORLD.group_of, 3, now)
-    (assign,) = sampling.lanes([1], known or {}).values()
+    paces = KnownPaces(WORLD.group_of)
+    paces.learn(known or {}, now)
+    sampling = Sampling(targets, WORLD.limits_for, WORLD.group_of, 3, paces=paces, now=now)
+    (assign,) = sampling.lanes([1], now).values()
     return sampling, list(assign.lanes)
 
 
@@ -28,7 +31,8 @@ def progress(*reports: LaneReport) -> Progress:
 
 
 def say(sampling: Sampling, lane: Lane, state: LaneState, **values: object) -> None:
-    sampling.sort_out(progress(LaneReport(lane.lane_id, 0, state, **values)))  # type: ignore[arg-type]
+    report = LaneReport(lane.lane_id, 0, state, **values)  # type: ignore[arg-type]
+    sampling.sort_out(progress(report), 100.0)
 
 
 def test_each_server_gets_one_lane_with_all_of_its_limits_and_a_few_rows() -> None:
@@ -42,18 +46,18 @@ def test_each_server_gets_one_lane_with_all_of_its_limits_and_a_few_rows() -> No
 
 def test_lanes_are_dealt_out_in_turn() -> None:
     targets: list[Target] = [(f"s{number}", WORLD.ref(0), 1) for number in range(5)]
-    sampling = Sampling(targets, WORLD.limits_for, WORLD.group_of, 3, 0.0)
-    dealt = sampling.lanes([1, 2, 3], {})
+    sampling = Sampling(targets, WORLD.limits_for, WORLD.group_of, 3, paces=KnownPaces(WORLD.group_of), now=0.0)
+    dealt = sampling.lanes([1, 2, 3], 0.0)
     assert {rank: len(assign.lanes) for rank, assign in dealt.items()} == {1: 1, 2: 2, 3: 2}
 
 
 def test_a_server_is_done_with_its_samples_and_its_lane_with_their_parts() -> None:
     sampling, (first, second) = make()
-    hurt, decided = {"a": PaceState(incidents=1)}, {0: (0, 19)}
+    decided = {0: (0, 19)}
     say(sampling, first, LaneState.RUNNING)
-    say(sampling, first, LaneState.SAMPLED, paces=hurt, decided=decided)
+    say(sampling, first, LaneState.SAMPLED, decided=decided)
     assert (sampling.take(100.0), sampling.groups_out) == ({"a"}, {"b"})
-    assert (sampling.decided(), sampling.paces, sampling.paces_out) == (decided, hurt, {})
+    assert sampling.decided() == decided
     say(sampling, first, LaneState.DRAINED)
     assert (sampling.decided(), sampling.is_drained) == ({}, False)
     say(sampling, second, LaneState.SAMPLED)
@@ -68,7 +72,7 @@ def test_reports_on_sampling_lanes_do_not_reach_the_ledger() -> None:
     of_ledger = LaneReport(7, 0, LaneState.DRAINED)
     drained = LaneReport(first.lane_id, 0, LaneState.DRAINED)
     running = LaneReport(second.lane_id, 0, LaneState.RUNNING)
-    sorted_out = sampling.sort_out(progress(drained, of_ledger, running))
+    sorted_out = sampling.sort_out(progress(drained, of_ledger, running), 100.0)
     assert sorted_out.rest.lanes == (of_ledger,)
     assert (sorted_out.released, list(sorted_out.durable)) == ((first.lane_id,), [0])
 
@@ -82,11 +86,11 @@ def test_servers_join_when_the_head_start_is_over_or_all_are_sampled() -> None:
     assert sampling.take(100.5) == {"a"}
     plan = WORLD.plan([1], {1: 1})
     assert sampling.withhold(plan) == {1}
-    say(sampling, second, LaneState.SAMPLED, decided={2: (1,)}, paces={"b": PaceState(incidents=2)})
+    say(sampling, second, LaneState.SAMPLED, decided={2: (1,)})
     assert sampling.is_due(100.5), "all are sampled: nobody waits for the rest of the interval"
     row_times = sampling.admit(plan, sampling.take(100.6), {"b": Profile("b", 2, 3, 0, 10.0, total_s=1.6)})
     assert row_times == {1: 0.2}
-    assert (sampling.paces, sampling.decided()) == ({"b": PaceState(incidents=2)}, {2: (1,)})
+    assert sampling.decided() == {2: (1,)}
 
 
 def test_profiles_hold_what_was_measured_and_the_rate_from_now_on() -> None:
@@ -98,11 +102,13 @@ def test_profiles_hold_what_was_measured_and_the_rate_from_now_on() -> None:
     }  # fmt: skip
 
 
-def test_a_pause_is_known_until_its_server_has_joined_the_download() -> None:
+def test_what_samples_have_hurt_is_learned_and_a_server_stands_apart_until_it_joins() -> None:
     """A run that stops before that saves it: the next one has to keep it."""
-    sampling, (first, _) = make()
-    paused = {"a": PaceState(wait_s=30.0)}
-    say(sampling, first, LaneState.SAMPLED, paces=paused)
-    assert sampling.paces_out == paused
+    paces = KnownPaces(WORLD.group_of)
+    sampling = Sampling([("a", WORLD.ref(0), 2)], WORLD.limits_for, WORLD.group_of, 3, paces=paces, now=100.0)
+    (assign,) = sampling.lanes([1], 100.0).values()
+    say(sampling, assign.lanes[0], LaneState.SAMPLED, paces={"a": PaceState(wait_s=30.0)})
+    assert paces.all(110.0) == {"a": PaceState(wait_s=20.0)}
+    assert sampling.groups_apart == {"a"}
     sampling.take(100.0)
-    assert sampling.paces_out == {}
+    assert sampling.groups_apart == set()
