@@ -143,6 +143,7 @@ class World:
             group_of_server=lambda server, group: index_of.get(group, served.get(server)),
             max_lanes=lanes,
             workers=workers,
+            batch_partition=np.array([batch.partition_id for batch in self.batches], np.int64),
         )
 
     def _row_time_s(self, group: str) -> float:

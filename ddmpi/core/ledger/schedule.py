@@ -51,6 +51,8 @@ class Plan:
     connections_per_rank: int = CONNECTIONS_PER_RANK
     server_limits: Mapping[str, Mapping[str, Limits]] = field(default_factory=dict)
     """Packed group -> its servers whose limits are not the config's (``Lane.limits``)."""
+    batch_partition: IntArray | None = None
+    """(B,) place of each batch among those of its server; None where each group has one server."""
 
     @cached_property
     def group_batches(self) -> IntArray:
@@ -75,13 +77,14 @@ def row_time_s(limits: Limits, latency_s: float, max_rows_of_one_server: int = 0
 def flow_order(plan: Plan, open_batches: IntArray) -> IntArray:
     """The open batches in the order in which they flow into big batches.
 
-    Each batch's key is when its server's pace could start it if the server ran without pause from now on; of those
-    that could start at once, the server with the most time left comes first. So every server runs early, and the
-    longest never waits. O(B log B).
+    Each batch's key is when its group's pace could start it if the group ran without pause from now on; of those
+    that could start at once, the group with the most time left comes first. So every server runs early, and the
+    longest never waits; servers of one group take turns. O(B log B).
     """
     groups = plan.batch_group[open_batches]
     times = plan.batch_rows[open_batches] * plan.row_times[groups]
-    by_group = np.argsort(groups, kind="stable")
+    turns = open_batches if plan.batch_partition is None else plan.batch_partition[open_batches]
+    by_group = np.lexsort((open_batches, turns, groups))
     sorted_times = times[by_group]
     ends = np.cumsum(sorted_times)
     _, first, counts = np.unique(groups[by_group], return_index=True, return_counts=True)

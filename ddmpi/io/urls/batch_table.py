@@ -38,7 +38,8 @@ class BatchTable:
         index = read_index(layout.urls)
         table, servers = index.batches, index.servers
         self.rows: IntArray = table.column("rows").to_numpy().astype(np.int64)
-        self._partitions: IntArray = table.column("partition_id").to_numpy().astype(np.int64)
+        self.partitions: IntArray = table.column("partition_id").to_numpy().astype(np.int64)
+        """(B,) place of each batch among those of its server."""
         self._row_groups: IntArray = table.column("row_group").to_numpy().astype(np.int64)
         self._offsets: IntArray = table.column("offset").to_numpy().astype(np.int64)
         self._files, self._file_names = _encode(table.column("file").combine_chunks())
@@ -71,7 +72,7 @@ class BatchTable:
         return BatchRef(
             batch_id,
             self.server_of(batch_id),
-            int(self._partitions[batch_id]),
+            int(self.partitions[batch_id]),
             self._file_names[int(self._files[batch_id])],
             int(self._row_groups[batch_id]),
             int(self._offsets[batch_id]),
@@ -214,6 +215,7 @@ def make_plan(
     return Plan(
         rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers,
         parameters.connections_per_rank, _limits_of_packed(table, config, profiles, limits),
+        table.partitions,
     )  # fmt: skip
 
 

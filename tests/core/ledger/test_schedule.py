@@ -50,6 +50,14 @@ def test_flow_order(sizes: dict[str, int], limits: dict[str, Limits], expected: 
     assert flow(plan(sizes, limits)) == expected
 
 
+def test_servers_of_a_group_take_turns() -> None:
+    groups = {"a": "joint", "b": "joint"}
+    world = World(table({"a": 30, "b": 20}, groups, batch_size=10, small_rows=0), {}, {}, Limits(10.0, 4))
+    made = world.plan(range(4), {1: 1})
+    order = flow_order(made, np.arange(5))
+    assert [made.ref(int(batch_id)).server_name for batch_id in order] == ["a", "b", "a", "b", "a"]
+
+
 def test_only_open_batches_flow() -> None:
     assert flow(plan({"a": 20, "b": 10}), [1, 2]) == ["a", "b"]
 
