@@ -28,6 +28,7 @@ from tests.fleet.wire import (
     answer_of,
     make_answer,
     parse_head,
+    refusal_of,
     robots_of,
     too_many_requests,
 )
@@ -58,6 +59,8 @@ class Site:
             return admission, Mode.OK, too_many_requests(self._limiter.retry_after_s(now))
         if path == ROBOTS_PATH and self.spec.robots is not None:
             return admission, Mode.OK, robots_of(self.spec)
+        if self.spec.refuses(path):
+            return admission, Mode.OK, refusal_of(self.spec)
         self._tries[path] += 1
         mode, status = verdict_of(self.spec, path, self._tries[path])
         return admission, mode, answer_of(self.spec, path, mode, status, self._location + path)

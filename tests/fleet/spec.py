@@ -19,6 +19,10 @@ REFUSED_PORT_OFFSET = 1
 _PLAIN_BASE = int(ipaddress.IPv4Address("127.16.0.0"))
 _HOSTS_PER_SUBNET = 250
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
+_AMOUNTS = (
+    "latency_s", "rate_limit_per_s", "burst", "retry_after_s", "refused_retry_after_s", "body_bytes_per_s",
+    "row_weight",
+)  # fmt: skip
 
 
 class Mode(str, Enum):
@@ -78,6 +82,12 @@ class ServerSpec:
     """Share of paths that answer 404, at every try."""
     body_bytes_per_s: float = 0.0
     """Pace of each connection's body."""
+    refused_prefix: str = ""
+    """Paths that begin so are refused at every try; empty: none are."""
+    refused_status: int = 429
+    refused_retry_after_s: int = 0
+    """> 0: the Retry-After of such an answer, which starts no pause: other paths are answered as before."""
+    refused_body: str = ""
     redirect_to: str = ""
     """Address of the server whose same path a 302 points to."""
     mode: Mode = Mode.OK
@@ -97,7 +107,7 @@ class ServerSpec:
     def __post_init__(self) -> None:
         if ipaddress.IPv4Address(self.address) not in _LOOPBACK:
             raise ValueError(f"{self.address}: not a loopback address")
-        for name in ("latency_s", "rate_limit_per_s", "burst", "retry_after_s", "body_bytes_per_s", "row_weight"):
+        for name in _AMOUNTS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{self.address}: {name} must be a finite number >= 0")
         for name in ("error_rate", "not_found_share", "mode_share"):
@@ -118,6 +128,10 @@ class ServerSpec:
 
     def url(self, port: int, path: str) -> str:
         return f"http://{self.name(port)}{path}"
+
+    def refuses(self, path: str) -> bool:
+        """Whether ``path`` is refused at every try."""
+        return bool(self.refused_prefix) and path.startswith(self.refused_prefix)
 
     def limit_at(self, age_s: float) -> float:
         """Requests per second that are allowed so long after the first request; 0 = any."""

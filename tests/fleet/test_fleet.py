@@ -28,8 +28,10 @@ FLAKY = ServerSpec("127.20.0.5", error_rate=0.5)
 GAPPY = ServerSpec("127.20.0.6", not_found_share=0.5)
 SLOW = ServerSpec("127.20.0.7", body_bytes_per_s=10_000)
 MOVED = ServerSpec("127.20.0.8", redirect_to=OK.address)
+BUCKET = ServerSpec("127.20.0.9", refused_prefix="/no/", refused_status=403, refused_body="<Code>AccessDenied</Code>")
+CACHED = ServerSpec("127.20.0.10", refused_prefix="/no/", refused_retry_after_s=2)
 FAULTS = {mode: ServerSpec(f"127.20.1.{number}", mode=mode) for number, mode in enumerate(Mode)}
-ALL = (OK, BIG, STRICT, MUTE, FLAKY, GAPPY, SLOW, MOVED, *FAULTS.values())
+ALL = (OK, BIG, STRICT, MUTE, FLAKY, GAPPY, SLOW, MOVED, BUCKET, CACHED, *FAULTS.values())
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,19 @@ def test_missing_paths_stay_missing(fleet: RunningFleet) -> None:
         for _ in range(2):
             assert [client.get(path)[0].status for path in paths] == expected
     assert set(expected) == {200, 404}
+
+
+def test_refused_paths_stay_refused_and_no_other_is(fleet: RunningFleet) -> None:
+    with Client(fleet, BUCKET) as client:
+        for _ in range(2):
+            response, body = client.get("/no/1.jpg")
+            assert (response.status, response.headers["Retry-After"], body) == (403, None, b"<Code>AccessDenied</Code>")
+        assert client.get("/1.jpg")[0].status == 200
+    with Client(fleet, CACHED) as client:
+        for _ in range(2):
+            response, body = client.get("/no/1.jpg")
+            assert (response.status, response.headers["Retry-After"], body) == (429, "2", b"")
+            assert client.get("/no.jpg")[1] == body_of(CACHED, "/no.jpg")
 
 
 def test_a_slow_body_takes_its_time_and_is_whole(fleet: RunningFleet) -> None:

@@ -186,6 +186,7 @@ def test_fields_out_of_range_are_refused() -> None:
     for broken in (
         {"address": "10.0.0.1"},
         {"latency_s": -1.0},
+        {"refused_retry_after_s": -1},
         {"error_rate": 1.1},
         {"body_bytes_per_s": float("inf")},
         {"error_statuses": ()},

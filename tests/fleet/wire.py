@@ -84,6 +84,13 @@ def robots_of(spec: ServerSpec) -> Answer:
     return make_answer(spec.robots_status, (spec.robots or "").encode(), f"Content-Type: text/plain\r\n{location}")
 
 
+def refusal_of(spec: ServerSpec) -> Answer:
+    """What a server says to a path that it refuses."""
+    retry_after_s = spec.refused_retry_after_s
+    fields = f"Retry-After: {retry_after_s}\r\n" if retry_after_s else ""
+    return make_answer(spec.refused_status, spec.refused_body.encode(), f"Content-Type: application/xml\r\n{fields}")
+
+
 def too_many_requests(retry_after_s: int) -> Answer:
     """429, with Retry-After unless that is 0."""
     return make_answer(429, b"too many requests\n", f"Retry-After: {retry_after_s}\r\n" if retry_after_s else "")
