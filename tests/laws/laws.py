@@ -1,8 +1,8 @@
 """The laws, checked at every step of a job's lives.
 
-Accounting, politeness, durability and liveness hold over restarts: one object watches a job from the beginning of the
-world and keeps a ledger of what each server was sent, by whom it was asked to wait, and what is on the disk. It knows
-nothing of how the cores decide.
+All of them hold over restarts: one object watches a job from the beginning of the world and keeps a ledger of what each
+server was sent, by whom it was asked to wait, what rows were answered, and what is on the disk. It knows nothing of how
+the cores decide.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ddmpi.core.ledger.schedule import SPLIT_ABOVE_PER_S
 from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.pace.rate_limiter import BURST_S
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import Answer, Limits, Task, is_packed
+from ddmpi.core.records import Answer, ErrorKind, Failure, Limits, Task, is_packed
 from tests.laws.witness import COORDINATOR, Witness
 from tests.simulation.disk import Disk
 from tests.simulation.simulation import CHECKPOINT_S, Simulation
@@ -32,6 +32,8 @@ NEWS_S = 12.0
 """After so long every rank knows that the server has asked for a pause, even if one was stalled for 8 s."""
 HOUR_S = 3600.0
 DAY_S = 86_400.0
+MOST_REDIRECTS = 5
+"""The default of ``FrontierConfig``."""
 
 Row = tuple[int, int]
 
@@ -103,6 +105,10 @@ class Laws(Witness):
         self.disk = disk
         self.servers: dict[str, ServerLedger] = {}
         self.robots = {server: Protego.parse(text) for server, text in (world.robots or {}).items()}
+        self.statuses: dict[Row, set[int]] = {}
+        """What each row was answered."""
+        self.asked_until: dict[str, float] = {}
+        """When the pause ends that the server itself has asked for, of its group or of one URL."""
 
     def begin_life(self, simulation: Simulation) -> None:
         """A run begins: nothing is in flight, and what was not durable is lost."""
@@ -132,16 +138,61 @@ class Laws(Witness):
             assert key not in self.in_flight_rows, f"row {key} is in flight while nobody works on its batch"
             del self.owners[key]
 
-    def decided(self, rank: int, batch_id: int, row: int) -> None:
+    def decided(self, rank: int, batch_id: int, row: int, failure: Failure | None) -> None:
         key = (batch_id, row)
         assert key not in self.decided_rows, f"row {key} has two outcomes"
         assert self.owners.pop(key) in {rank, UNDERWAY}
         self.decided_rows.add(key)
+        if failure is not None:
+            self._check_failure(key, failure)
 
     def handed_off(self, rank: int, handoff: Handoff) -> None:
         key = (handoff.batch.batch_id, handoff.row)
         assert self.owners[key] == rank
         self.owners[key] = UNDERWAY
+
+    # ---- isolation: what others do costs a row nothing
+
+    def _check_failure(self, key: Row, failure: Failure) -> None:
+        if failure.kind is ErrorKind.HTTP_STATUS:
+            assert failure.code in self.statuses.get(key, ()), f"row {key} was never answered {failure}"
+        assert not self._is_healthy(key), f"row {key} of {self._way_of(key)} is healthy, and an error: {failure}"
+
+    def _way_of(self, key: Row) -> list[tuple[str, str]]:
+        batch_id, row = key
+        return self.world.way_of(*self.world.batches[batch_id].rows[row])
+
+    def _is_healthy(self, key: Row) -> bool:
+        """Whether the row is to be a success whatever others do: all servers on its way serve it, and allow it."""
+        way = self._way_of(key)
+        return len(way) <= MOST_REDIRECTS + 1 and all(
+            server in self.world.servers and self.world.servers[server].serves(url) and self._allows(server, url)
+            for url, server in way
+        )
+
+    def _allows(self, server: str, url: str) -> bool:
+        """Whether the server itself says by its robots.txt, at the first try, that the URL may be fetched."""
+        if self.world.robots is None:
+            return True
+        own = f"http://{server}/robots.txt"
+        if own in self.world.redirects or self.world.servers[server].refuses(own):
+            return False
+        return server not in self.robots or self.robots[server].can_fetch(url, CRAWLER)
+
+    def _check_left_over(self, committed: Counter[Row], now: float) -> None:
+        """The run ended because the servers of all rows that are left wait: none of them waits for others."""
+        rows = ((batch_id, row) for batch_id, batch in enumerate(self.world.batches) for row in range(len(batch.rows)))
+        for key in rows:
+            if key not in committed and self._is_healthy(key):
+                way = self._way_of(key)
+                assert any(self._waits(server, now) for _, server in way), f"row {key} of {way} is left over at {now}"
+
+    def _waits(self, server: str, now: float) -> bool:
+        """Whether the server itself has asked for a pause, the operator holds it, or its bytes may be spent; now, or as
+        long ago as the end of a run may take."""
+        group = self.world.group_of(server)
+        has_asked = self.asked_until.get(server, -math.inf) >= now - NEWS_S
+        return has_asked or self.world.limits_for(group).has_byte_budget or None in self._limits_by_rules(now, group)
 
     # ---- politeness: limits hold over all ranks and lives
 
@@ -180,11 +231,7 @@ class Laws(Witness):
 
     def _limits_at(self, now: float, group: str) -> Limits:
         """The loosest of the limits by which a rank may still go: news of others take their time."""
-        planned = self.world.limits_for(group)
-        controls = [(-math.inf, ()), *self._simulation.cluster.controls]
-        ends = [*(at for at, _ in controls[1:]), math.inf]
-        valid = [rules for (at, rules), end in zip(controls, ends, strict=True) if at <= now < end + NEWS_S]
-        found = [limits for rules in valid if (limits := Overrides(rules).limits(group, planned)) is not None]
+        found = [limits for limits in self._limits_by_rules(now, group) if limits is not None]
         assert found, f"{group} is paused, and asked at {now}"
 
         def loosest(values: Sequence[float]) -> float:
@@ -197,6 +244,13 @@ class Laws(Witness):
             loosest([it.bytes_per_day for it in found]),
             loosest([it.bytes_per_hour for it in found]),
         )
+
+    def _limits_by_rules(self, now: float, group: str) -> list[Limits | None]:
+        """By the operator's rules that ranks may know now; None where they hold the group."""
+        controls = [(-math.inf, ()), *self._simulation.cluster.controls]
+        ends = [*(at for at, _ in controls[1:]), math.inf]
+        valid = [rules for (at, rules), end in zip(controls, ends, strict=True) if at <= now < end + NEWS_S]
+        return [Overrides(rules).limits(group, self.world.limits_for(group)) for rules in valid]
 
     def _check_lease(self, rank: int, lane_id: int, server: str, group: str) -> int:
         """The lane is the rank's; how many lanes of the group are out."""
@@ -230,6 +284,7 @@ class Laws(Witness):
         task = answer.task
         if not task.robots_of:
             self.in_flight_rows.discard((task.batch_id, task.row))
+            self.statuses.setdefault((task.batch_id, task.row), set()).add(answer.status)
         group = self.world.group_of(task.server)
         self.in_flight[group] -= 1
         ledger = self.of(group)
@@ -238,6 +293,7 @@ class Laws(Witness):
             until, asked_by = now + float(answer.retry_after), self.of(task.server)
             asked_by.pause_until = max(until, asked_by.pause_until)
             asked_by.paused_at = now
+            self.asked_until[task.server] = max(until, self.asked_until.get(task.server, until))
             self.own_pauses[task.server, rank] = max(until, self.own_pauses.get((task.server, rank), until))
 
     # ---- all states are sound
@@ -272,7 +328,9 @@ class Laws(Witness):
         full = [batch_id for batch_id, batch in enumerate(self.world.batches) if self._is_full(batch_id, committed)]
         assert len(set(report.completed)) == len(report.completed)
         assert set(report.completed) <= set(full)
-        if not report.was_stuck and report.ended_at_s < self._simulation.cluster.stop_at_s:
+        if report.was_stuck:
+            self._check_left_over(committed, report.ended_at_s)
+        elif report.ended_at_s < self._simulation.cluster.stop_at_s:
             assert len(committed) == self.world.rows, f"{self.world.rows - len(committed)} rows are missing"
             assert sorted(report.verified) == sorted(report.completed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -162,10 +163,16 @@ class Timed(Laws):
     def __init__(self, world: World, disk: Disk) -> None:
         super().__init__(world, disk)
         self.answers: list[tuple[float, int]] = []
+        self.files: Counter[str] = Counter()
+        """Files that came, by server."""
+        self.last_file_at = 0.0
 
     def answered(self, now: float, rank: int, answer: Answer) -> None:
         super().answered(now, rank, answer)
         self.answers.append((now, rank))
+        if answer.status == 200:
+            self.files[answer.task.server] += 1
+            self.last_file_at = now
 
 
 def test_a_rank_that_is_stopped_for_30_s_holds_up_nobody_and_gives_its_work_away_after_that() -> None:
@@ -188,6 +195,42 @@ def test_servers_move_away_from_a_rank_that_is_busy_with_large_images() -> None:
     report = simulate(world, cluster, Disk(), 1)
     assert report.steals > 0
     assert report.ended_at_s < 0.5 * 20 * 20 * 0.3, "with a third of the servers it would take 120 s"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(ServerModel(up_from_s=math.inf), id="is dead"),
+        pytest.param(ServerModel(forbidden_share=1.0), id="forbids everything"),
+        pytest.param(ServerModel(refused_share=1.0), id="refuses everything"),
+        pytest.param(ServerModel(refused_share=1.0, retry_after_s=30), id="asks for pauses"),
+    ],
+)
+def test_a_server_costs_the_others_of_its_group_nothing_if_it(bad: ServerModel) -> None:
+    sizes = {"bad": 60, "s": 60, "t": 60, "u": 60}
+    groups = dict.fromkeys(sizes, "joint")
+    batches = table(sizes, groups, batch_size=20, small_rows=0)
+    world = World(
+        batches, {**dict.fromkeys("stu", ServerModel()), "bad": bad}, {"joint": Limits(10.0, 8)}, groups=groups
+    )
+    laws = Timed(world, Disk())
+    run(Simulation(world, Cluster(2, stop_at_s=200.0), laws.disk, laws, seed=1), laws)
+    assert laws.files == dict.fromkeys("stu", 60)
+    assert laws.last_file_at < 1.1 * 180 / 10 + 60 / 10, "180 rows at 10 requests/s, and a request for each bad one"
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 2])
+def test_urls_that_are_always_refused_cost_the_others_of_their_server_nothing(retry_after_s: int | None) -> None:
+    server = ServerModel(refused_share=0.05, retry_after_s=retry_after_s)
+    world = one_server(400, batch_size=400, limits=Limits(20.0, 8), server=server)
+    refused = sum(server.refuses(url) for url, _ in world.batches[0].rows)
+    assert 10 <= refused <= 30
+    laws = Timed(world, Disk())
+    run(Simulation(world, Cluster(2, stop_at_s=600.0), laws.disk, laws, seed=1), laws)
+    assert laws.files["s"] == 400 - refused
+    assert laws.last_file_at < 1.1 * 400 / 20 + 5.0, (
+        "400 rows at 20 requests/s, and what it takes to see whose fault it is"
+    )
 
 
 def test_a_stop_with_no_grace_leaves_what_is_in_flight_pending() -> None:

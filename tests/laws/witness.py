@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import Answer, Task
+from ddmpi.core.records import Answer, Failure, Task
 
 COORDINATOR = -1
 """In place of a rank."""
@@ -32,8 +32,8 @@ class Witness:
     def withdrawn(self, batch_id: int) -> None:
         """Nobody works on the batch any more: samples of it that have no outcome are fetched again with the others."""
 
-    def decided(self, rank: int, batch_id: int, row: int) -> None:
-        """A row has its outcome, which is not durable yet."""
+    def decided(self, rank: int, batch_id: int, row: int, failure: Failure | None) -> None:
+        """A row has its outcome, which is not durable yet: it is an error by this failure, or a success."""
 
     def handed_off(self, rank: int, handoff: Handoff) -> None:
         """A row leaves the rank."""

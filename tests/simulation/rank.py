@@ -16,10 +16,10 @@ from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.protocol import HandedOff, PartReport, ToCoordinator, ToDownloader
-from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Task
+from ddmpi.core.records import INVALID_SERVER, Answer, BatchRef, Failure, Task
 from tests.laws.witness import Witness
 from tests.simulation.disk import Disk, Part
-from tests.worlds.model import Cursor, RankModel, World
+from tests.worlds.model import REFUSED_URL, Cursor, RankModel, World
 from tests.worlds.network import Connections, Network
 
 BUDGET_BYTES = 1 << 40
@@ -116,12 +116,12 @@ class SimulatedRank:
                 case do.Start():
                     self._start(instruction, now)
                 case do.Finished() if answer is not None:
-                    is_error = instruction.failure is not None
-                    if is_error or (instruction.batch and instruction.disposition is Disposition.SUCCESS):
-                        self._decide(instruction.task.batch_id, instruction.task.row, is_error=is_error)
-                case do.RowsFailed(tasks=tasks):
+                    task, failure = instruction.task, instruction.failure
+                    if failure or (instruction.batch and instruction.disposition is Disposition.SUCCESS):
+                        self._decide(task.batch_id, task.row, failure)
+                case do.RowsFailed(tasks=tasks, failure=failure):
                     for task in tasks:
-                        self._decide(task.batch_id, task.row, is_error=True)
+                        self._decide(task.batch_id, task.row, failure)
                 case do.LoadBatch(lane_id, batch):
                     self._load(lane_id, batch, now)
                 case do.CloseParts(ticket, batch_ids):
@@ -154,9 +154,9 @@ class SimulatedRank:
             self._in.witness.answered(now, self.rank, answer)
             self._answers.append(answer)
 
-    def _decide(self, batch_id: int, row: int, *, is_error: bool) -> None:
-        self._in.witness.decided(self.rank, batch_id, row)
-        self._open_rows.setdefault((batch_id, is_error), []).append(row)
+    def _decide(self, batch_id: int, row: int, failure: Failure | None) -> None:
+        self._in.witness.decided(self.rank, batch_id, row, failure)
+        self._open_rows.setdefault((batch_id, failure is not None), []).append(row)
 
     # ---- batches come in, parts go out
 
@@ -174,7 +174,7 @@ class SimulatedRank:
         self._in.witness.loaded(self.rank, batch.batch_id, [row for row, _, _ in left])
         refused = [row for row, _, _ in left if batch.server_name == INVALID_SERVER]
         for row in refused:
-            self._decide(batch.batch_id, row, is_error=True)
+            self._decide(batch.batch_id, row, REFUSED_URL)
         return self.core.loaded(lane_id, batch, Cursor([] if refused else left), len(refused), now)
 
     def _close_parts(self, ticket: int, batch_ids: frozenset[int] | None, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,7 +82,7 @@ def random_world(rng: random.Random, *, has_budgets: bool = True) -> World:
     servers = {name: _random_server(rng) for name in (*names, *OUTSIDE)}
     if rng.random() < 0.2:  # half of each group is dead
         dead = [name for number, name in enumerate(groups) if number % 2]
-        servers.update((name, replace(servers[name], up_from_s=1e9)) for name in dead)
+        servers.update((name, replace(servers[name], up_from_s=math.inf)) for name in dead)
     batches = table(
         sizes, groups,
         batch_size=rng.choice([5, 20, 100]), small_rows=rng.choice([0, 4, 25]), invalid=rng.choice([0, 0, 7, 30]),
@@ -124,8 +125,9 @@ def _random_server(rng: random.Random) -> ServerModel:
         error_share=rng.choice([0.0, 0.0, 0.1, 0.5]),
         missing_share=rng.choice([0.0, 0.1]),
         refused_share=rng.choice([0.0, 0.0, 0.0, 0.02, 0.2]),
-        up_from_s=1e9 if dead else rng.choice([0.0, 0.0, 0.0, 60.0]),
-        down_from_s=rng.choice([1e9, 1e9, 1e9, 3.0]),
+        forbidden_share=rng.choice([0.0, 0.0, 0.0, 0.2, 1.0]),
+        up_from_s=math.inf if dead else rng.choice([0.0, 0.0, 0.0, 60.0]),
+        down_from_s=rng.choice([math.inf, math.inf, math.inf, 3.0]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,8 +19,21 @@ from ddmpi.core.ledger.sampling import Target
 from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import ControlOverride
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, PaceState, is_packed
+from ddmpi.core.records import (
+    INVALID_SERVER,
+    MANY_SERVERS,
+    BatchRef,
+    ErrorKind,
+    Failure,
+    Limits,
+    PaceState,
+    error_code,
+    is_packed,
+)
 from ddmpi.core.rules.retry import RetryPolicy
+
+REFUSED_URL = Failure(ErrorKind.BAD_URL, error_code(ErrorKind.BAD_URL, 0), "not a URL")
+"""Of the rows of ``INVALID_SERVER``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +54,28 @@ class ServerModel:
     """Rows with status 404 among all; a row that is missing stays so."""
     refused_share: float = 0.0
     """URLs that are always answered 429."""
+    forbidden_share: float = 0.0
+    """URLs that are always answered 403, robots.txt never."""
     up_from_s: float = 0.0
     down_from_s: float = float("inf")
     body_bytes: int = 1000
+
+    def refuses(self, url: str) -> bool:
+        """Whether the URL is always answered 429."""
+        return random.Random(f"refused {url}").random() < self.refused_share
+
+    def forbids(self, url: str) -> bool:
+        """Whether the URL is always answered 403."""
+        return random.Random(f"forbidden {url}").random() < self.forbidden_share
+
+    def lacks(self, url: str) -> bool:
+        """Whether the URL is always answered 404."""
+        return random.Random(url).random() < self.missing_share
+
+    def serves(self, url: str) -> bool:
+        """Whether the URL is answered well at every try: a file, or a redirect."""
+        is_sound = self.rate_per_s == self.error_share == self.up_from_s == 0 and self.down_from_s == math.inf
+        return is_sound and not (self.refuses(url) or self.forbids(url) or self.lacks(url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +121,13 @@ class World:
         for server, group in self.groups.items():
             members.setdefault(group, []).append(server)
         return members
+
+    def way_of(self, url: str, server: str) -> list[tuple[str, str]]:
+        """The row's URL and server, and those that redirects lead to, in order."""
+        way = [(url, server)]
+        while (location := self.redirects.get(way[-1][0])) is not None:
+            way.append((location, location.removeprefix("http://").partition("/")[0]))
+        return way
 
     def limits_for(self, group: str) -> Limits:
         """The limits of a server group."""

@@ -34,10 +34,11 @@ class Network:
         latency_s = server.latency_s * (1 + RELAXED_SHARE * self._rng.random())
         if self._rng.random() < 0.05:
             latency_s *= 10
-        is_refused = random.Random(f"refused {task.url}").random() < server.refused_share
-        if self._is_above_limit(task.server, server, now) or is_refused:
+        if self._is_above_limit(task.server, server, now) or server.refuses(task.url):
             retry_after = "" if server.retry_after_s is None else str(server.retry_after_s)
             return latency_s, Answer(task, status=429, retry_after=retry_after)
+        if server.forbids(task.url) and not task.robots_of:
+            return latency_s, Answer(task, status=403)
         location = self._world.redirects.get(task.url)
         if location is not None:
             return latency_s, Answer(task, status=302, location=location)
@@ -51,7 +52,7 @@ class Network:
         if task.robots_of:
             text = (self._world.robots or {}).get(task.server)
             body = None if text is None else text.encode()
-        elif random.Random(task.url).random() < server.missing_share:
+        elif server.lacks(task.url):
             body = None
         if body is None:
             return Answer(task, status=404)
