@@ -117,7 +117,7 @@ class Laws(Witness):
         self.owners: dict[Row, int] = {}
         self.in_flight_rows: set[Row] = set()
         self.in_flight: Counter[str] = Counter()
-        self.own_pauses: dict[tuple[str, int], float] = {}
+        self.own_pauses: dict[tuple[str, int], float] = {}  # by server or URL, and the rank that was told
         self.requests = 0
 
     def of(self, group: str) -> ServerLedger:
@@ -202,7 +202,7 @@ class Laws(Witness):
             self._check_row(rank, task)
         group = self.world.group_of(task.server)
         lanes = self._check_lease(rank, lane_id, task.server, group)
-        self._check_pauses(now, rank, task.server)
+        self._check_pauses(now, rank, task.server, task.url)
         limits = self._limits_at(now, group)
         self.in_flight[group] += 1
         assert self.in_flight[group] <= limits.connections, f"{group}: {self.in_flight[group]} requests at once"
@@ -268,8 +268,8 @@ class Laws(Witness):
         most = self._limits_at(now, group).connections
         assert count <= most, f"{group}: {count} connections are open at {now}, idle ones included, {most} allowed"
 
-    def _check_pauses(self, now: float, rank: int, server: str) -> None:
-        own_until = self.own_pauses.get((server, rank), -math.inf)
+    def _check_pauses(self, now: float, rank: int, server: str, url: str) -> None:
+        own_until = max(self.own_pauses.get((name, rank), -math.inf) for name in (server, url))
         assert now >= own_until - ROUNDING, f"{server} asked rank {rank} to wait until {own_until}, asked at {now}"
         ledger = self.of(server)
         until = ledger.pause_until
@@ -290,11 +290,18 @@ class Laws(Witness):
         ledger = self.of(group)
         ledger.received(now, task.started_at, len(answer.body), self._limits_at(now, group).bytes_per_s)
         if answer.status == 429 and answer.retry_after:
-            until, asked_by = now + float(answer.retry_after), self.of(task.server)
+            self._note_pause(now, rank, task, now + float(answer.retry_after))
+
+    def _note_pause(self, now: float, rank: int, task: Task, until: float) -> None:
+        """What a server says above its limit is meant for all rows, and what it always says of a URL for that alone."""
+        is_of_url = self.world.servers[task.server].refuses(task.url)
+        name = task.url if is_of_url else task.server
+        self.own_pauses[name, rank] = max(until, self.own_pauses.get((name, rank), until))
+        self.asked_until[task.server] = max(until, self.asked_until.get(task.server, until))
+        if not is_of_url:
+            asked_by = self.of(task.server)
             asked_by.pause_until = max(until, asked_by.pause_until)
             asked_by.paused_at = now
-            self.asked_until[task.server] = max(until, self.asked_until.get(task.server, until))
-            self.own_pauses[task.server, rank] = max(until, self.own_pauses.get((task.server, rank), until))
 
     # ---- all states are sound
 
