@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from operator import add, sub
@@ -170,6 +171,8 @@ class Task:
     started_at: float = 0.0
     robots_of: str = ""
     """The origin whose robots.txt this asks for; empty for a row."""
+    refused_at: float = -math.inf
+    """When the server last asked for fewer requests in answer to this one; -inf: never."""
     home_lane: int = 0
     """The lane that lent this task to another lane of the rank after a redirect; 0 = it is where it came from."""
 

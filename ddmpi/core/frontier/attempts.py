@@ -47,17 +47,18 @@ class AttemptHandler:
     # ---- rows
 
     def row(
-        self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float
+        self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float, *, is_of_url: bool = False
     ) -> tuple[Disposition, Failure | None]:
-        """Decide about a row that was in flight at the slot of the lane, and settle it if it leaves the lane."""
-        disposition, failure = self._decide(lane, slot, task, verdict, now)
+        """Decide about a row that was in flight at the slot of the lane, and settle it if it leaves the lane. Where it
+        was refused, ``is_of_url`` says that this was for its URL alone."""
+        disposition, failure = self._decide(lane, slot, task, verdict, now, is_of_url=is_of_url)
         if disposition is not Disposition.OPEN:
             self.settlement.note_decided(lane, task)
             self.settlement.settle(lane, task)
         return disposition, failure
 
     def _decide(
-        self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float
+        self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float, *, is_of_url: bool
     ) -> tuple[Disposition, Failure | None]:
         if verdict.outcome is Outcome.SUCCESS:
             return Disposition.SUCCESS, None
@@ -66,18 +67,20 @@ class AttemptHandler:
         if lane.is_sampling and verdict.transient:
             self.settlement.settle(lane, task)
             return Disposition.OPEN, None
-        return self._try_again(slot, task, verdict, now)
+        return self._try_again(slot, task, verdict, now, is_of_url=is_of_url)
 
-    def _try_again(self, slot: Slot, task: Task, verdict: Verdict, now: float) -> tuple[Disposition, Failure | None]:
+    def _try_again(
+        self, slot: Slot, task: Task, verdict: Verdict, now: float, *, is_of_url: bool
+    ) -> tuple[Disposition, Failure | None]:
         """Queue the row for another try if it has one; an attempt that our own network may have cost does not count."""
-        delay_s = self.config.retry.decide(verdict, task.attempt, self.rng)
+        delay_s = self.config.retry.decide(verdict, task.attempt, self.rng, is_of_url=is_of_url)
         if verdict.signal is Signal.CONNECT_FAILED and verdict.transient and self.outage.is_suspected(now):
             slot.retry_at(task, now + (delay_s or PROBE_S))
             return Disposition.OPEN, None
         if delay_s is None:
             return Disposition.FAILURE, verdict.failure
         task.attempt += 1
-        slot.retry_at(task, now + delay_s)
+        slot.retry_at(task, now + delay_s, is_last=is_of_url)
         return Disposition.OPEN, None
 
     def _follow(self, lane: HeldLane, task: Task, location: str, now: float) -> tuple[Disposition, Failure | None]:

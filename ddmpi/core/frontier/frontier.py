@@ -209,14 +209,19 @@ class Frontier:
         url, attempt = task.url, task.attempt
         slot.end(now, task.started_at, body_bytes)
         signal = self._judge_network(slot, verdict.signal, now)
-        limiter.finish(now, task.started_at, signal, verdict.retry_after_s, body_bytes=body_bytes, ttfb_s=ttfb_s)
+        is_of_url = limiter.finish(
+            now, task.started_at, signal, verdict.retry_after_s,
+            body_bytes=body_bytes, ttfb_s=ttfb_s, refused_at=task.refused_at,
+        )  # fmt: skip
+        if signal is Signal.THROTTLED:
+            task.refused_at = now
         if verdict.signal is not Signal.OK or lane.share.has_byte_budget:
             self._touched[slot] = None
         disposition, failure = Disposition.OPEN, None
         if isinstance(verdict, RobotsVerdict):
             self._attempts.robots(lane, slot, task, verdict, now)
         else:
-            disposition, failure = self._attempts.row(lane, slot, task, verdict, now)
+            disposition, failure = self._attempts.row(lane, slot, task, verdict, now, is_of_url=is_of_url)
         if limiter.tripped:
             slot.given_up = failure_of_unasked(verdict)
         lane.gave_up = lane.gave_up or (lane.is_sampling and verdict.signal in _ENDS_SAMPLING)

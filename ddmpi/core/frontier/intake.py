@@ -3,8 +3,8 @@
 Decides when a batch is asked for and when loaded rows become tasks. It must not know when a request starts, or what
 becomes of rows.
 
-Invariants: a lane loads one batch at a time; of its rows no more are tasks than a chunk and what is in flight, but for
-packed lanes, whose servers run side by side.
+Invariants: a lane loads one batch at a time; of a server's rows no more are tasks than a chunk, those that were put
+last and what is in flight, but for packed batches, whose servers run side by side.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.protocol import Handoff
 from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Task, shared_name
 
+MOST_PUT_LAST: Final = 2_000
+"""About 1 MB of tasks."""
 SERVERS_SIDE_BY_SIDE: Final = 8
 """So many servers of a group have rows in memory that can be asked for, if there are as many: one that is slow leaves
 most of the group's connections to others."""
@@ -154,11 +156,12 @@ class Intake:
         lane.cursors = deque(entry for entry in lane.cursors if entry[1].left)
 
     def _has_few(self, lane: HeldLane, server: str) -> bool:
-        """Whether the server of a batch has fewer tasks than a chunk, or there is one batch for many servers."""
-        if lane.shared is None:
-            return lane.is_packed or lane.rows < self._config.chunk_rows
+        """Whether the server of a batch has fewer tasks than a chunk, or there is one batch for many servers. Rows that
+        are refused for their URLs may wait long for another try: others need not wait for them."""
         slot = lane.slots.get(server)
-        return slot is None or slot.waiting < self._config.chunk_rows
+        if lane.is_packed or slot is None:
+            return True
+        return slot.waiting - min(slot.put_last, MOST_PUT_LAST) < self._config.chunk_rows
 
     def take_handoff(self, lane: HeldLane, handoff: Handoff, now: float) -> Slot:
         """Queue a row that another rank has sent; return its slot."""

@@ -58,6 +58,7 @@ class Slot:
     """Crawl-delay: seconds between two requests to the server; 0 = none is asked for."""
     _whole_connections: int = 1
     _retries: list[tuple[float, int, Task]] = field(default_factory=list)
+    _last: list[tuple[float, int, Task]] = field(default_factory=list)
     _held_back: dict[str, list[Task]] = field(default_factory=dict)
     _sequence: int = 0
 
@@ -65,7 +66,12 @@ class Slot:
     def waiting(self) -> int:
         """Tasks that are not in flight."""
         held_back = sum(map(len, self._held_back.values())) if self._held_back else 0
-        return len(self.queue) + len(self._retries) + held_back
+        return len(self.queue) + len(self._retries) + len(self._last) + held_back
+
+    @property
+    def put_last(self) -> int:
+        """Those of them that go after all others."""
+        return len(self._last)
 
     # ---- when a request may start
 
@@ -135,40 +141,46 @@ class Slot:
         self.queue.extendleft(reversed(tasks))
         return bool(tasks)
 
-    def retry_at(self, task: Task, at: float) -> None:
-        """Keep the task until ``at`` (s, monotonic)."""
+    def retry_at(self, task: Task, at: float, *, is_last: bool = False) -> None:
+        """Keep the task until ``at`` (s, monotonic), and after that, if it ``is_last``, until no other one is due."""
         self._sequence += 1
-        heapq.heappush(self._retries, (at, self._sequence, task))
+        heapq.heappush(self._last if is_last else self._retries, (at, self._sequence, task))
 
     def next_due(self, now: float) -> float:
         """Return when the first task is due: ``now`` if one is queued, inf if there is none."""
         if self.queue:
             return now
-        return max(now, self._retries[0][0]) if self._retries else math.inf
+        dues = [tasks[0][0] for tasks in (self._retries, self._last) if tasks]
+        return max(now, min(dues)) if dues else math.inf
 
     def pop(self, now: float) -> Task | None:
         """Take the next task that is due: retries before fresh rows, so that no old row waits for a long queue. While
-        the server is doubted it is any fresh one: the doubt may be owed to neighbors in the table."""
-        if self.limiter.is_doubted and len(self.queue) > 1:
+        the server is doubted it is any fresh one, for the doubt may be owed to neighbors in the table; and a row that
+        was refused has to wait until another one was answered well."""
+        if self.queue and self.limiter.is_doubted:
             self.queue.rotate(self.rng.randrange(len(self.queue)))
             return self.queue.popleft()
-        if self._retries and self._retries[0][0] <= now:
+        due = self._retries[0] if self._retries and self._retries[0][0] <= now else None
+        if due is not None and (not self.queue or due[2].refused_at <= self.limiter.good_at):
             return heapq.heappop(self._retries)[2]
-        return self.queue.popleft() if self.queue else None
+        if self.queue:
+            return self.queue.popleft()
+        return heapq.heappop(self._last)[2] if self._last and self._last[0][0] <= now else None
 
     def clear(self) -> list[Task]:
         """Take out every waiting task."""
-        tasks = [task for _, _, task in self._retries]
+        tasks = [task for _, _, task in (*self._retries, *self._last)]
         tasks.extend(self.queue)
         for held_back in self._held_back.values():
             tasks.extend(held_back)
         self._held_back.clear()
         self._retries.clear()
+        self._last.clear()
         self.queue.clear()
         return tasks
 
     def __repr__(self) -> str:
-        waiting = f"{len(self.queue)} queued, {len(self._retries)} to retry"
+        waiting = f"{len(self.queue)} queued, {len(self._retries) + len(self._last)} to retry"
         return f"<Slot {self.server}: {waiting}, {self.in_flight} in flight>"
 
 

@@ -33,6 +33,7 @@ from ddmpi.core.pace.breaker import Breaker
 from ddmpi.core.pace.byte_limits import DAY_S, ByteLimits
 from ddmpi.core.pace.overload import OverloadDetector
 from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.refusals import RefusalJudge
 from ddmpi.core.records import NOTHING_LEARNED, Limits, PaceState
 from ddmpi.errors import TransitionError
 
@@ -88,6 +89,7 @@ class RateLimiter:
         "_paused_until",
         "_policy",
         "_rate",
+        "_refusals",
         "_rng",
         "_slots",
         "_stepped_at",
@@ -109,6 +111,7 @@ class RateLimiter:
         known = state or NOTHING_LEARNED
         self._rate = AdaptiveRate(limits.rate_per_s, known.rate_per_s, now)
         self._overload = OverloadDetector()
+        self._refusals = RefusalJudge()
         self._bytes = ByteLimits(limits, known.spent_hour, known.spent_day, now)
         # One probe more, also for a server that was given up: whoever starts it again wants to know.
         open_count = min(known.open_count, policy.breaker_probes)
@@ -164,6 +167,11 @@ class RateLimiter:
         return self._breaker.is_doubted
 
     @property
+    def good_at(self) -> float:
+        """When a request was last answered well (s, monotonic); -inf: never."""
+        return self._refusals.good_at
+
+    @property
     def is_probing(self) -> bool:
         """Whether the only request in flight asks if the server answers again."""
         return self._breaker.open_count > 0 and self.in_flight == 1
@@ -213,24 +221,43 @@ class RateLimiter:
         *,
         body_bytes: int = 0,
         ttfb_s: float = 0.0,
-    ) -> None:
+        refused_at: float = -math.inf,
+    ) -> bool:
         """The request that started at ``started_at`` has ended, and took ``body_bytes`` from the server, of which the
-        first came after ``ttfb_s``.
+        first came after ``ttfb_s``. Its row was THROTTLED before at ``refused_at``, or never: -inf.
 
         ``retry_after_s`` counts for THROTTLED only; None, negative or NaN means that the server did not say. Raises
         TransitionError when nothing is in flight.
+
+        Returns:
+            Whether it was THROTTLED for its URL alone, which says nothing about the server.
         """
         if self.in_flight == 0:
             raise TransitionError(f"request finished that never started: {self!r}")
         self.in_flight -= 1
         if body_bytes:
             self._bytes.charge(now, started_at, body_bytes)
+        if signal is Signal.THROTTLED and self._is_of_url(started_at, refused_at):
+            return True
+        if signal is Signal.OK:
+            self._refusals.good(now, refused_at)
         if signal is not Signal.LOCAL:
             before_per_s = self._rate.per_s
             self._learn(now, started_at, signal, retry_after_s)
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
                 self._look_for_overload(now, ttfb_s, is_bad=signal is not Signal.OK)
             self._wait_anew(now, before_per_s)
+        return False
+
+    def _is_of_url(self, started_at: float, refused_at: float) -> bool:
+        """What such refusals have cost the server's rate is given back."""
+        if not self._refusals.refused(refused_at):
+            return False
+        self._breaker.answered(started_at)
+        if self._incidents:
+            self._incidents = self._throttles = 0
+            self._rate.reset_incidents()
+        return True
 
     def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None) -> None:
         if signal is Signal.OK:

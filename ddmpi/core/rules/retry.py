@@ -6,7 +6,9 @@ the server as a whole is going through (``pace``), why a try counts as failed (`
 Why the kinds of failure have different bounds:
 
 - A *throttled* row waits for 0 s here, because the pace stops its whole server. It may be tried at least
-  ``THROTTLED_TRIES`` times: that a server wants to be asked more slowly is no fault of the row.
+  ``THROTTLED_TRIES`` times: that a server wants to be asked more slowly is no fault of the row. Where the refusal is
+  for its URL alone, it is tried as after other failures, and later if the server says so, but not later than
+  ``LONGEST_WAIT_S``: then it is an error at once.
 - A *connection failure* says nothing about the row either. While the breaker parks the server the caller keeps the
   rows, and the pace's ``dead`` turns them into errors. A row that is alone on its server sees that after
   ``breaker_failures + breaker_probes`` tries; ``connect_attempts`` is above that sum, so that it decides only where
@@ -80,15 +82,19 @@ class RetryPolicy:
         delay_s = rule.delay_s(attempt, rng)
         return 0.0 if delay_s is not None and verdict.signal is Signal.THROTTLED else delay_s
 
-    def decide(self, verdict: Verdict, attempt: int, rng: random.Random) -> float | None:
+    def decide(self, verdict: Verdict, attempt: int, rng: random.Random, *, is_of_url: bool = False) -> float | None:
         """The delay in seconds until the row's next try, 0 where only its server's pace counts; None: it is an error.
 
-        ``attempt`` counts from 1 and is the one that ``verdict`` is about. Raises ValueError for a verdict that is no
-        failure.
+        ``attempt`` counts from 1 and is the one that ``verdict`` is about; ``is_of_url`` says of a refusal that it is
+        for the row's URL alone. Raises ValueError for a verdict that is no failure.
         """
         if verdict.failure is None:
             raise ValueError(f"nothing to retry: {verdict}")
         if not verdict.transient:
             return None
+        if is_of_url:
+            asked_s = max(0.0, verdict.retry_after_s or 0.0)
+            delay_s = self._otherwise.delay_s(attempt, rng)
+            return None if delay_s is None or asked_s > LONGEST_WAIT_S else max(delay_s, asked_s)
         rule = self._by_kind.get(verdict.failure.kind) or self._by_signal.get(verdict.signal, self._otherwise)
         return rule.delay_s(attempt, rng)

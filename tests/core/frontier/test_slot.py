@@ -217,3 +217,33 @@ def test_a_server_that_comes_later_shares_what_is_in_flight() -> None:
     assert shared.limiter.in_flight == 1
     first.end(1.0, 0.0, 0)
     assert shared.limiter.in_flight == 0
+
+
+def test_after_a_pause_another_row_goes_before_the_one_that_was_refused() -> None:
+    it = slot(Limits(0.0, 4))
+    refused = task(0)
+    refused.refused_at = 1.0
+    it.queue.append(task(1))
+    it.retry_at(refused, 1.0)
+    first = it.pop(2.0)
+    assert first is not None
+    assert first.row == 1
+    assert it.pop(2.0) is refused, "there is no other one"
+    it.queue.append(task(2))
+    it.retry_at(refused, 2.0)
+    it.limiter.start(2.0)
+    it.limiter.finish(3.0, 2.0, Signal.OK)
+    assert it.pop(4.0) is refused, "another one was answered well since then"
+
+
+def test_rows_that_were_put_last_go_when_no_other_one_is_due() -> None:
+    it = slot()
+    it.retry_at(task(0), 1.0, is_last=True)
+    it.retry_at(task(1), 6.0)
+    it.queue.append(task(2))
+    assert (it.waiting, it.put_last) == (3, 1)
+    taken = [it.pop(now) for now in (5.0, 5.0, 5.0, 6.0)]
+    assert [found and found.row for found in taken] == [2, 0, None, 1]
+    it.retry_at(task(3), 9.0, is_last=True)
+    assert it.next_due(7.0) == 9.0
+    assert [found.row for found in it.clear()] == [3]

@@ -128,3 +128,22 @@ def test_a_success_cannot_be_retried() -> None:
 def test_less_than_one_try_is_refused(max_attempts: int, connect_attempts: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
         RetryPolicy(max_attempts, connect_attempts)
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "attempt", "least_s"),
+    [
+        pytest.param(None, 1, 1.0, id="as after other failures"),
+        pytest.param(None, 2, 2.0, id="later and later"),
+        pytest.param(20.0, 1, 20.0, id="not before the server says"),
+        pytest.param(None, 3, None, id="so many times"),
+        pytest.param(LONGEST_WAIT_S + 1, 1, None, id="a row does not wait for an hour"),
+    ],
+)
+def test_a_row_that_is_refused_for_its_url_is_judged_alone(
+    retry_after_s: float | None, attempt: int, least_s: float | None
+) -> None:
+    failure = Failure(ErrorKind.HTTP_STATUS, 429, "HTTP status 429")
+    verdict = Verdict(Outcome.FAILURE, Signal.THROTTLED, failure, transient=True, retry_after_s=retry_after_s)
+    delay_s = RetryPolicy(3).decide(verdict, attempt, random.Random(1), is_of_url=True)
+    assert delay_s is None if least_s is None else delay_s is not None and least_s <= delay_s <= least_s * (1 + JITTER)
