@@ -168,7 +168,7 @@ class RateLimiter:
 
     @property
     def good_at(self) -> float:
-        """When a request was last answered well (s, monotonic); -inf: never."""
+        """When the last request started that was answered well (s, monotonic); -inf: never."""
         return self._refusals.good_at
 
     @property
@@ -240,7 +240,7 @@ class RateLimiter:
         if signal is Signal.THROTTLED and self._is_of_url(started_at, refused_at):
             return True
         if signal is Signal.OK:
-            self._refusals.good(now, refused_at)
+            self._refusals.good(started_at, refused_at)
         if signal is not Signal.LOCAL:
             before_per_s = self._rate.per_s
             self._learn(now, started_at, signal, retry_after_s)
@@ -250,11 +250,11 @@ class RateLimiter:
         return False
 
     def _is_of_url(self, started_at: float, refused_at: float) -> bool:
-        """What such refusals have cost the server's rate is given back."""
+        """What such refusals have cost the server's rate is given back as soon as it is known for them."""
         if not self._refusals.refused(refused_at):
             return False
         self._breaker.answered(started_at)
-        if self._incidents:
+        if self._incidents and self._refusals.is_sure:
             self._incidents = self._throttles = 0
             self._rate.reset_incidents()
         return True

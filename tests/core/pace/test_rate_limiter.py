@@ -686,14 +686,15 @@ def test_a_changed_share_counts_from_the_moment_of_the_change(rates: list[float]
 
 def test_refusals_of_single_urls_cost_the_server_nothing_once_they_are_known_for_that() -> None:
     pace = new_pace(Limits(rate_per_s=100.0, connections=8))
-    at, found = 0.0, []
+    at, found = request(pace, 0.0, Signal.THROTTLED), []
+    assert pace.rate_per_s < 100.0
     for _ in range(4):
         at = requests(pace, at, Signal.OK)
         started_at = pace.ready_at(at)
         pace.start(started_at)
         at = started_at + 0.1
         found.append(pace.finish(at, started_at, Signal.THROTTLED, 5.0, refused_at=started_at - 1.0))
-    assert found == [False, True, True, True]
-    assert pace.rate_per_s == 100.0, "what the first one cost is given back"
+    assert found == [True] * 4
+    assert pace.rate_per_s == 100.0, "what the first refusal has cost is given back"
     assert pace.wait_s(at) == 0.0
     assert pace.in_flight == 0
