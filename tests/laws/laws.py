@@ -32,7 +32,7 @@ NEWS_S = 12.0
 """After so long every rank knows that the server has asked for a pause, even if one was stalled for 8 s."""
 HOUR_S = 3600.0
 DAY_S = 86_400.0
-AMBIGUOUS_IN_A_ROW = 8
+UNCLEAR_IN_A_ROW = 8
 MOST_REDIRECTS = 5
 """The default of ``FrontierConfig``."""
 
@@ -119,7 +119,9 @@ class Laws(Witness):
         self.in_flight_rows: set[Row] = set()
         self.in_flight: Counter[str] = Counter()
         self.own_pauses: dict[tuple[str, int], float] = {}  # by server or URL, and the rank that was told
-        self.refusals: Counter[tuple[str, int]] = Counter()  # 429 in a row, by server and rank
+        self.refused: set[tuple[str, int, int]] = set()
+        self.refused_again: Counter[tuple[str, int]] = Counter()  # by server and rank
+        self.refused_in_a_row: Counter[tuple[str, int]] = Counter()  # of others
         self.requests = 0
 
     def of(self, group: str) -> ServerLedger:
@@ -291,18 +293,23 @@ class Laws(Witness):
         self.in_flight[group] -= 1
         ledger = self.of(group)
         ledger.received(now, task.started_at, len(answer.body), self._limits_at(now, group).bytes_per_s)
-        refusals = self.refusals[task.server, rank]
-        self.refusals[task.server, rank] = refusals + 1 if answer.status == 429 else 0
+        if answer.status == 429:
+            asked = task.server, task.batch_id, task.row
+            is_again = asked in self.refused and not task.robots_of
+            counts = self.refused_again if is_again else self.refused_in_a_row
+            counts[task.server, rank] += 1
+            self.refused.add(asked)
+        else:
+            self.refused_in_a_row[task.server, rank] = 0
         if answer.status == 429 and answer.retry_after:
             self._note_pause(now, rank, task, now + float(answer.retry_after))
 
     def _note_pause(self, now: float, rank: int, task: Task, until: float) -> None:
         """What a server says above its limit is meant for all rows, and what it always says of a URL for that alone.
-        Where it says both, only many of them in a row are surely meant for all."""
-        server = self.world.servers[task.server]
-        is_of_url = server.refuses(task.url) or (
-            server.refused_share > 0 and self.refusals[task.server, rank] < AMBIGUOUS_IN_A_ROW
-        )
+        Where it has refused two rows again, the rank cannot know before it has refused many others in a row."""
+        at = task.server, rank
+        is_unclear = self.refused_again[at] >= 2 and self.refused_in_a_row[at] < UNCLEAR_IN_A_ROW
+        is_of_url = is_unclear or self.world.servers[task.server].refuses(task.url)
         name = task.url if is_of_url else task.server
         self.own_pauses[name, rank] = max(until, self.own_pauses.get((name, rank), until))
         self.asked_until[task.server] = max(until, self.asked_until.get(task.server, until))

@@ -10,6 +10,7 @@ have their turn again whatever has come of it.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -106,6 +107,8 @@ class AttemptHandler:
         target = self.config.locate(location)
         if isinstance(target, str):
             return target
+        if target[1] != task.server:
+            task.refused_at = -math.inf
         task.url, task.server = target
         task.redirects += 1
         return ""

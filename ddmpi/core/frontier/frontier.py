@@ -213,7 +213,7 @@ class Frontier:
             now, task.started_at, signal, verdict.retry_after_s,
             body_bytes=body_bytes, ttfb_s=ttfb_s, refused_at=task.refused_at,
         )  # fmt: skip
-        if signal is Signal.THROTTLED:
+        if signal is Signal.THROTTLED and not task.robots_of:  # on a robots.txt all rows of its server depend
             task.refused_at = now
         if verdict.signal is not Signal.OK or lane.share.has_byte_budget:
             self._touched[slot] = None

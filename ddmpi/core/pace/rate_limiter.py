@@ -237,7 +237,7 @@ class RateLimiter:
         self.in_flight -= 1
         if body_bytes:
             self._bytes.charge(now, started_at, body_bytes)
-        if signal is Signal.THROTTLED and self._is_of_url(started_at, refused_at):
+        if signal is Signal.THROTTLED and self._is_of_url(started_at, refused_at, is_told=retry_after_s is not None):
             return True
         if signal is Signal.OK:
             self._refusals.good(started_at, refused_at)
@@ -249,9 +249,10 @@ class RateLimiter:
             self._wait_anew(now, before_per_s)
         return False
 
-    def _is_of_url(self, started_at: float, refused_at: float) -> bool:
-        """What such refusals have cost the server's rate is given back as soon as it is known for them."""
-        if not self._refusals.refused(refused_at):
+    def _is_of_url(self, started_at: float, refused_at: float, *, is_told: bool) -> bool:
+        """What such refusals have cost the server's rate is given back as soon as it is known for them. Before that a
+        pause that it asks for is kept."""
+        if not self._refusals.refused(refused_at) or (is_told and not self._refusals.is_sure):
             return False
         self._breaker.answered(started_at)
         if self._incidents and self._refusals.is_sure:

@@ -54,6 +54,6 @@ class RefusalJudge:
             self._good_share *= 1 - NEWEST_SHARE
             return self.is_sure
         is_seen = refused_at < self.good_at
-        if self._good_share >= LEAST_GOOD:
+        if self._good_share >= LEAST_GOOD and self.good_at > -math.inf:
             self._again = min(MOST, self._again + (1.0 if is_seen else UNSEEN_SHARE))
         return self.is_sure or (is_seen and self._good_share >= LEAST_GOOD)

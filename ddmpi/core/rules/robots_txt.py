@@ -58,7 +58,9 @@ class RobotsFile:
 
     @classmethod
     def refusing(cls, failure: Failure) -> RobotsFile:
-        """In place of one that could not be had."""
+        """In place of one that could not be had. Its status is none of the rows, which were never asked for."""
+        if failure.kind is ErrorKind.HTTP_STATUS:
+            failure = Failure(ErrorKind.ROBOTS, error_code(ErrorKind.ROBOTS, 0), failure.message)
         return cls(None, "", failure)
 
     def objection(self, url: str) -> Failure | None:

@@ -29,11 +29,18 @@ def test_rows_that_are_refused_again_while_others_are_answered_well_are_refused_
 
 def test_a_row_that_is_refused_again_with_no_good_answer_in_between_says_less() -> None:
     judge = RefusalJudge()
+    judge.good(0.5, NEVER)
     assert [judge.refused(1.0) for _ in range(5)] == [False, False, False, True, True]
+
+
+def test_it_says_nothing_of_a_server_that_has_answered_nothing_well_yet() -> None:
+    judge = RefusalJudge()
+    assert not any(judge.refused(1.0) for _ in range(20))
 
 
 def test_it_says_nothing_where_most_fresh_rows_are_refused() -> None:
     judge = RefusalJudge()
+    judge.good(0.5, NEVER)
     for _ in range(10):
         judge.refused(NEVER)
     assert not any(judge.refused(1.0) for _ in range(20))
