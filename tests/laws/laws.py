@@ -118,6 +118,7 @@ class Laws(Witness):
         self.owners: dict[Row, int] = {}
         self.in_flight_rows: set[Row] = set()
         self.in_flight: Counter[str] = Counter()
+        self.said: dict[str, set[int]] = {}  # by server, to the rows that were asked for in this life
         self.own_pauses: dict[tuple[str, int], float] = {}  # by server or URL, and the rank that was told
         self.refused: set[tuple[str, int, int]] = set()
         self.refused_again: Counter[tuple[str, int]] = Counter()  # by server and rank
@@ -193,9 +194,10 @@ class Laws(Witness):
 
     def _waits(self, server: str, now: float) -> bool:
         """Whether the server itself has asked for a pause, the operator holds it, or its bytes may be spent; now, or as
-        long ago as the end of a run may take."""
+        long ago as the end of a run may take. One that has refused every row so far may wait as well: nobody can know
+        that it would not refuse the others."""
         group = self.world.group_of(server)
-        has_asked = self.asked_until.get(server, -math.inf) >= now - NEWS_S
+        has_asked = self.asked_until.get(server, -math.inf) >= now - NEWS_S or self.said.get(server) == {429}
         return has_asked or self.world.limits_for(group).has_byte_budget or None in self._limits_by_rules(now, group)
 
     # ---- politeness: limits hold over all ranks and lives
@@ -289,6 +291,7 @@ class Laws(Witness):
         if not task.robots_of:
             self.in_flight_rows.discard((task.batch_id, task.row))
             self.statuses.setdefault((task.batch_id, task.row), set()).add(answer.status)
+            self.said.setdefault(task.server, set()).add(answer.status)
         group = self.world.group_of(task.server)
         self.in_flight[group] -= 1
         ledger = self.of(group)
