@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ddmpi.core.records import ErrorKind, error_code
+from ddmpi.core.rules.verdict import RETRY_STATUSES
 from tests.hostile.answers import ANSWERS
 from tests.hostile.cases import AnswerCase, Transport
 from tests.hostile.catalog import ELSEWHERE, TITLES
@@ -72,7 +73,8 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
     ErrorKind.HTTP_STATUS: Explanation(
         "The server answered, with another status than 200; `error_code` is that status. Also 204, 206 and 304, which "
         "nobody asked for.",
-        "408, 420, 429, 500, 502, 503, 504, 509 and 520 to 524 yes, others no",
+        f"those of `retry_statuses` ({', '.join(map(str, RETRY_STATUSES))}), and 202 and 403 with Retry-After; others "
+        "no",
         "404 and 410 are gone. 401 and 403 want permission, or a User-Agent with a contact. After many 429 or 503, "
         "lower the server's `rate_limit`.",
     ),
@@ -147,7 +149,7 @@ since a connection that broke looks like its end. For other files of unknown len
 An error has a kind from the closed list below, a code (`error_code`: the HTTP status, -1 for the network, -2 for
 content or local reasons) and a message of one printable line, without passwords and without the queries of URLs.
 Rows are tried again as the list says, at most `max_attempts` times, with growing pauses; rows on a server that
-throttles (429, or 503 with Retry-After) at least 10 times, since that is no fault of theirs. `--retry-failed`
+throttles (429, or another error with Retry-After) at least 10 times, since that is no fault of theirs. `--retry-failed`
 fetches error rows again, all or by kind, code or server: see [troubleshooting.md](troubleshooting.md#many-errors).
 
 ## Kinds

@@ -218,6 +218,12 @@ class Config(Keys):
         """Return how many redirects are followed for a row on this server."""
         return self.downloader_parameters.max_redirects
 
+    def retry_statuses(self, server: str) -> tuple[int, ...]:
+        """Return the statuses with which a row on this server is tried again."""
+        rule = self.rules.find(server)
+        stated = None if rule is None else rule.retry_statuses
+        return self.downloader_parameters.retry_statuses if stated is None else stated
+
     def obeys_robots(self, server: str) -> bool:
         rule = self.rules.find(server)
         return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots

@@ -28,11 +28,13 @@ from ddmpi.config.value_types import (
     Networks,
     Proxy,
     ServerPattern,
+    Statuses,
     StoreUri,
     Text,
     TextOrTexts,
 )
 from ddmpi.core.records import CONNECTIONS_PER_RANK
+from ddmpi.core.rules.verdict import RETRY_STATUSES
 
 MAX_FILE_BYTES = 2**31 - 1
 """One Arrow ``binary`` value is addressed by 32-bit offsets."""
@@ -137,6 +139,10 @@ class DownloaderParameters(Section):
     )
     max_redirects: int = Field(5, ge=0, le=50, description="Redirects to follow for one row.")
     max_attempts: int = Field(5, ge=1, le=100, description="Attempts at one row with transient failures.")
+    retry_statuses: Statuses = Field(
+        RETRY_STATUSES,
+        description="HTTP statuses with which a row is tried again; 202 and 403 with Retry-After always are.",
+    )
     verify_tls: bool = Field(default=True, description="Check certificates.")
     ca_bundle: Text | None = Field(None, description="File with CA certificates; null = the built-in ones.")
     proxy: Proxy | None = Field(
@@ -202,6 +208,11 @@ class ServerRule(Section):
     bytes_per_day: float = Field(0.0, ge=0, description="Bytes in any 24 hours, over all ranks; 0 = no limit.")
     robots: bool | None = Field(
         None, description="Obey robots.txt and its Crawl-delay; null = as downloader_parameters.robots says."
+    )
+
+    retry_statuses: Statuses | None = Field(
+        None,
+        description="HTTP statuses with which a row is tried again; null = downloader_parameters.retry_statuses.",
     )
 
     @model_validator(mode="after")

@@ -10,12 +10,13 @@ import hashlib
 import ipaddress
 import re
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ddmpi.config.row_filter import parse_filter
+from ddmpi.core.rules.verdict import REDIRECT_STATUSES
 
 INPUT_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"})
 """What pyarrow.fs reads by URI, the local files left out: those are paths."""
@@ -27,6 +28,7 @@ FORBIDDEN_HEADERS = frozenset(
 )
 """Set by the client itself, or turning a 200 into a 206 or 304, which never counts as a success."""
 
+_Item = TypeVar("_Item", str, int)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _END_TIME = "a date with time zone such as 2030-01-31T18:00:00+01:00, seconds since 1970 UTC, or null"
@@ -140,8 +142,8 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _each_once(items: tuple[str, ...]) -> tuple[str, ...]:
-    doubled = sorted({item for item in items if items.count(item) > 1})
+def _each_once(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    doubled = sorted({str(item) for item in items if items.count(item) > 1})
     if doubled:
         raise ValueError(f"each entry once (doubled: {', '.join(doubled)})")
     return items
@@ -153,6 +155,12 @@ def _checked_hash(name: str) -> str:
     if name not in names:
         raise ValueError(f"one of {', '.join(names)}")
     return name
+
+
+def _checked_status(status: int) -> int:
+    if status == 200 or status in REDIRECT_STATUSES:
+        raise ValueError("statuses of failures: 200 is none, and redirects are followed")
+    return status
 
 
 def _text_or_texts(value: object) -> object:
@@ -204,6 +212,12 @@ Networks = Annotated[tuple[Annotated[str, AfterValidator(_checked_network)], ...
 ConnectTo = Annotated[tuple[Annotated[str, AfterValidator(_checked_connect_to)], ...], Field(strict=False)]
 Proxy = Annotated[str, AfterValidator(_checked_proxy)]
 HashName = Annotated[str, AfterValidator(_checked_hash)]
+Statuses = Annotated[
+    tuple[Annotated[int, Field(ge=100, le=999), AfterValidator(_checked_status)], ...],
+    Field(strict=False),
+    AfterValidator(_each_once),
+]
+"""HTTP statuses of failures."""
 Name = Annotated[str, AfterValidator(_plain_name)]
 """The name of a file or folder."""
 ServerPattern = Annotated[str, Field(min_length=1), AfterValidator(_checked_pattern)]

@@ -15,6 +15,7 @@ import ddmpi
 from ddmpi.config.config import LEGACY_KEYS, Config, Keys, load, parse
 from ddmpi.config.messages import known_keys
 from ddmpi.core.records import Limits
+from ddmpi.core.rules.verdict import RETRY_STATUSES
 from ddmpi.errors import EXIT_SETUP, ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,13 @@ def test_models_are_frozen() -> None:
         pytest.param({"allow_private_addresses": ["x"]}, "allow_private_addresses[0]: 'x': expected a network", id="x"),
         pytest.param({"allow_private_addresses": ["10.0.0.1/8"]}, "has host bits set", id="host bits"),
         pytest.param({"allow_private_addresses": "10.0.0.0/8"}, "expected a list", id="text for list"),
+        pytest.param({"retry_statuses": [503, 302]}, "retry_statuses[1]: 302: expected statuses of fail", id="moved"),
+        pytest.param({"retry_statuses": [200]}, "retry_statuses[0]: 200: expected statuses of failures", id="success"),
+        pytest.param({"retry_statuses": [99]}, "retry_statuses[0]: 99: expected greater than or equal", id="no status"),
+        pytest.param({"retry_statuses": ["503"]}, "retry_statuses[0]: '503': expected a valid integer", id="digits"),
+        pytest.param({"retry_statuses": [True]}, "retry_statuses[0]: True: expected a valid integer", id="true"),
+        pytest.param({"retry_statuses": [503, 503]}, "each entry once (doubled: 503)", id="status twice"),
+        pytest.param({"retry_statuses": 503}, "retry_statuses: 503: expected a list", id="one status"),
         pytest.param({"connect_to": ["a:1:b"]}, "connect_to[0]: 'a:1:b': expected HOST:PORT", id="three parts"),
         pytest.param({"connect_to": ["a:1:b:70000"]}, "connect_to[0]: 'a:1:b:70000': expected", id="port too high"),
         pytest.param({"connect_to": ["a:0:b:1"]}, "connect_to[0]: 'a:0:b:1': expected HOST:PORT", id="port zero"),
@@ -338,6 +346,14 @@ def test_first_matching_rule_gives_the_limits() -> None:
     assert config.limits_for("[::1]:8080") == Limits(rate_per_s=1, connections=4)
     assert config.limits_for("example.org") == Limits(rate_per_s=7, connections=4)
     assert config.group_of("a.example.org") == "a.example.org"
+
+
+def test_statuses_that_are_tried_again_are_the_rules_or_those_of_all() -> None:
+    parameters = {"retry_statuses": [503]}
+    rules = [{"match": "a", "retry_statuses": [404, 503]}, {"match": "b", "retry_statuses": []}, {"match": "c"}]
+    config = parse({**REQUIRED, "downloader_parameters": parameters, "servers": rules}, "test")
+    assert [config.retry_statuses(server) for server in "abcd"] == [(404, 503), (), (503,), (503,)]
+    assert parse(REQUIRED, "test").retry_statuses("a") == RETRY_STATUSES
 
 
 def test_group_joins_servers_and_the_server_of_its_own_name() -> None:

@@ -393,6 +393,23 @@ STATUSES: Final = (
         SUCCESS,
         then=(Send(_OK),),
     ),
+    *(
+        AnswerCase(
+            75,
+            f"{code} with Retry-After in seconds, then the picture",
+            (Send(answer(b"", "Retry-After: 1", status=f"{code} Later")), NextRequest()),
+            SUCCESS,
+            then=(Send(_OK),),
+        )
+        for code in (202, 403, 500)
+    ),
+    AnswerCase(
+        76,
+        "503 SlowDown of a bucket, then the picture",
+        (Send(answer(b"<Error><Code>SlowDown</Code></Error>", status="503 Slow Down")), NextRequest()),
+        SUCCESS,
+        then=(Send(_OK),),
+    ),
     AnswerCase(
         76,
         "429 without Retry-After, then the picture",

@@ -224,11 +224,12 @@ class Frontier:
             disposition, failure = self._attempts.row(lane, slot, task, verdict, now, is_of_url=is_of_url)
         if limiter.tripped:
             slot.given_up = failure_of_unasked(verdict)
-        lane.gave_up = lane.gave_up or (lane.is_sampling and verdict.signal in _ENDS_SAMPLING)
+        pause_s = 0.0 if verdict.signal is Signal.OK else slot.wait_s(now)
+        lane.gave_up = lane.gave_up or (lane.is_sampling and (verdict.signal in _ENDS_SAMPLING or pause_s > 0))
         done = Finished(
             task, url, attempt, slot.server, slot.group, MANY_SERVERS if lane.is_packed else lane.group, lane.lane_id,
             verdict, disposition, failure, None if task.robots_of else self._batches[task.batch_id],
-            0.0 if verdict.signal is Signal.OK else slot.wait_s(now), limiter.rate_per_s,
+            pause_s, limiter.rate_per_s,
             lane.is_sampling and not task.robots_of,
         )  # fmt: skip
         self._changes.told.insert(0, done)

@@ -6,7 +6,7 @@ cost a fifth of a frozen dataclass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,7 +16,7 @@ from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import Handoff, StealResponse, ToCoordinator
 from ddmpi.core.records import BatchRef, Failure, Limits, Task
 from ddmpi.core.rules.retry import RetryPolicy
-from ddmpi.core.rules.verdict import Verdict
+from ddmpi.core.rules.verdict import RETRY_STATUSES, Verdict
 
 CHUNK_ROWS = 256
 """Rows that become Python objects at a time: a loaded batch stays in its columns until its turn comes."""
@@ -43,6 +43,8 @@ class FrontierConfig:
     accept: str = "image"
     max_redirects: Callable[[str], int] = lambda _: 5
     """How often a row on this server may be redirected."""
+    retry_statuses: Callable[[str], Collection[int]] = lambda _: RETRY_STATUSES
+    """With which statuses of this server a row is tried again."""
     crawler: str = "ddmpi"
     """The name by which a robots.txt may address us, lower case."""
     is_restart: bool = False

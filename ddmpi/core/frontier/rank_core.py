@@ -120,7 +120,10 @@ class RankCore:
         if task.robots_of:
             verdict: Verdict = judge_robots(answer, self._config.crawler)
         else:
-            verdict = classify(answer, self._config.accept, self._config.max_redirects(task.server))
+            config = self._config
+            verdict = classify(
+                answer, config.accept, config.max_redirects(task.server), config.retry_statuses(task.server)
+            )
         size_bytes = len(answer.body)
         if size_bytes:
             self.budget.learn(size_bytes)

@@ -56,7 +56,7 @@ class Signal(Enum):
     OK = "ok"
     """The server answered as a healthy one does; a 404 is such an answer."""
     THROTTLED = "throttled"
-    """The server asks for fewer requests: 429, 420, or 503 with Retry-After."""
+    """The server asks for fewer requests: 429, 420, an error with Retry-After, or S3's SlowDown."""
     SERVER_ERROR = "server_error"
     """It answered, but that is no reason to go faster: 5xx, 401, an answer that was cut off."""
     FORBIDDEN = "forbidden"
@@ -226,7 +226,7 @@ class RateLimiter:
         """The request that started at ``started_at`` has ended, and took ``body_bytes`` from the server, of which the
         first came after ``ttfb_s``. Its row was THROTTLED before at ``refused_at``, or never: -inf.
 
-        ``retry_after_s`` counts for THROTTLED only; None, negative or NaN means that the server did not say. Raises
+        ``retry_after_s`` is what the server has asked for; None, negative or NaN means that it did not say. Raises
         TransitionError when nothing is in flight.
 
         Returns:
@@ -244,6 +244,8 @@ class RateLimiter:
         if signal is not Signal.LOCAL:
             before_per_s = self._rate.per_s
             self._learn(now, started_at, signal, retry_after_s)
+            if retry_after_s is not None and retry_after_s > 0:
+                self.pause(now, min(retry_after_s, RETRY_AFTER_MAX_S))
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
                 self._look_for_overload(now, ttfb_s, is_bad=signal is not Signal.OK)
             self._wait_anew(now, before_per_s)

@@ -99,9 +99,14 @@ def judge_robots(answer: Answer, token: str) -> RobotsVerdict:
     if 200 <= answer.status < 300 and not verdict.transient:
         return RobotsVerdict(Outcome.SUCCESS, Signal.OK, robots=RobotsFile.parse(answer.body, token))
     if verdict.outcome is Outcome.REDIRECT:
-        return RobotsVerdict(Outcome.REDIRECT, verdict.signal, location=verdict.location)
+        return RobotsVerdict(
+            Outcome.REDIRECT,
+            verdict.signal,
+            retry_after_s=verdict.retry_after_s,
+            location=verdict.location,
+        )
     if 300 <= answer.status < 500:
-        return RobotsVerdict(Outcome.SUCCESS, verdict.signal, robots=EVERYTHING)
+        return RobotsVerdict(Outcome.SUCCESS, verdict.signal, retry_after_s=verdict.retry_after_s, robots=EVERYTHING)
     failure = Failure(ErrorKind.ROBOTS, error_code(ErrorKind.ROBOTS, 0), f"HTTP status {answer.status}")
     # A server that cannot say what it allows is no better than one that cannot be reached: the breaker is to count it.
     return _unknown(Verdict(Outcome.FAILURE, Signal.FAILED, failure, transient=True))

@@ -11,7 +11,7 @@ failure, whose message is one printable line without credentials. No answer rais
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
@@ -23,6 +23,12 @@ from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.core.rules.image_bytes import begins_like_image, image_is_cut_off
 
 MESSAGE_CHARS = 300
+RETRY_STATUSES: Final = (
+    *(408, 420, 425, 429, 500, 502, 503, 504, 509),
+    *(520, 521, 522, 523, 524, 529, 530),
+)
+"""Where the config does not say otherwise: what ``curl --retry`` tries again, 425 (too early), 420 and 529 (other names
+of 429), 509 (bandwidth exceeded), and 520 to 524 and 530 (a CDN that cannot reach the origin)."""
 
 
 class Outcome(Enum):
@@ -48,12 +54,15 @@ class Verdict:
 SUCCESS: Final = Verdict(Outcome.SUCCESS, Signal.OK)
 
 
-def classify(answer: Answer, accept: str, max_redirects: int) -> Verdict:
+def classify(
+    answer: Answer, accept: str, max_redirects: int, retry_statuses: Collection[int] = RETRY_STATUSES
+) -> Verdict:
     """Judge an answer.
 
     Args:
         accept: what a body has to be: "image" (content type and first bytes) or "any" (not empty).
         max_redirects: a row that was redirected so often already is not redirected again.
+        retry_statuses: with these a row is tried again.
 
     Raises KeyError for another ``accept``.
     """
@@ -64,9 +73,9 @@ def classify(answer: Answer, accept: str, max_redirects: int) -> Verdict:
         return _judge_transfer(answer)
     if answer.status == 200:
         return _judge_body(answer, check_body)
-    if answer.status in _REDIRECTS:
+    if answer.status in REDIRECT_STATUSES:
         return _judge_redirect(answer, max_redirects)
-    return _judge_status(answer)
+    return _judge_status(answer, retry_statuses)
 
 
 def _judge_our_own(answer: Answer) -> Verdict:
@@ -173,15 +182,18 @@ def _judge_timeout(answer: Answer) -> tuple[ErrorKind, bool, Signal]:
 
 # ---- statuses other than 200
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _THROTTLED: Final = frozenset({420, 429})
 """420 is not registered; GBIF sends it for 429."""
-_TRANSIENT: Final = frozenset({408, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
-"""What ``curl --retry`` tries again, 509 (bandwidth exceeded) and 520 to 524 (a CDN that cannot reach the origin)."""
+_LATER: Final = frozenset({202, 403})
+"""Tried again where Retry-After says when: a file that is being made, and a 403 in place of a 429."""
+_SLOW_DOWN: Final = (b"<Code>SlowDown</Code>", b"reduce your request rate")
+"""What a 503 of S3 says, and of those that speak its language, where others send 429."""
 _FORBIDDEN: Final = 403
 _REFUSED_BY_BUCKET: Final = (b"<Code>AccessDenied</Code>", b"<Code>NoSuchKey</Code>")
 """S3 and Google Cloud Storage answer 403 for a key that is missing to whoever may not list the bucket."""
 _BUCKET_ANSWER_BYTES: Final = 4096
+"""Of an answer's body, as far as it is searched."""
 _UNWELCOME: Final = frozenset({401, 408, 451})
 """Permanent or not, more of these faster is not what the server wants."""
 
@@ -191,24 +203,43 @@ def _judge_redirect(answer: Answer, max_redirects: int) -> Verdict:
         return _failure(ErrorKind.REDIRECT, f"status {answer.status} without Location", Signal.OK)
     if answer.task.redirects >= max_redirects:
         return _failure(ErrorKind.REDIRECT, f"more than {max_redirects} redirects", Signal.OK)
-    return Verdict(Outcome.REDIRECT, Signal.OK, location=answer.location.strip())
+    retry_after_s = retry_after_seconds(answer.retry_after, answer.fetched_at)
+    return Verdict(
+        Outcome.REDIRECT,
+        Signal.SERVER_ERROR if retry_after_s else Signal.OK,
+        retry_after_s=retry_after_s,
+        location=answer.location.strip(),
+    )
 
 
-def _judge_status(answer: Answer) -> Verdict:
+def _judge_status(answer: Answer, retry_statuses: Collection[int]) -> Verdict:
     status = answer.status
     if not 100 <= status <= 999:
         return _failure(ErrorKind.PROTOCOL, f"answer with status {status}", Signal.FAILED)
-    if status in _THROTTLED or (status == 503 and answer.retry_after.strip()):
-        retry_after_s = retry_after_seconds(answer.retry_after, answer.fetched_at)
-        return _http(status, Signal.THROTTLED, transient=True, retry_after_s=retry_after_s)
-    if status == _FORBIDDEN:
-        is_of_the_key = any(code in answer.body[:_BUCKET_ANSWER_BYTES] for code in _REFUSED_BY_BUCKET)
-        return _http(status, Signal.OK if is_of_the_key else Signal.FORBIDDEN, transient=False)
-    unwell = status >= 500 or status in _UNWELCOME
-    return _http(status, Signal.SERVER_ERROR if unwell else Signal.OK, transient=status in _TRANSIENT)
+    retry_after_s = retry_after_seconds(answer.retry_after, answer.fetched_at)
+    transient = status in retry_statuses or (status in _LATER and retry_after_s is not None)
+    if _is_throttled(answer) or (transient and retry_after_s and status >= 400):
+        signal = Signal.THROTTLED
+    elif status == _FORBIDDEN:
+        signal = Signal.OK if _says(answer, _REFUSED_BY_BUCKET) else Signal.FORBIDDEN
+    elif status >= 500 or status in _UNWELCOME or retry_after_s:
+        signal = Signal.SERVER_ERROR
+    else:
+        signal = Signal.OK
+    return _http(status, signal, transient=transient, retry_after_s=retry_after_s)
 
 
-def _http(status: int, signal: Signal, *, transient: bool, retry_after_s: float | None = None) -> Verdict:
+def _is_throttled(answer: Answer) -> bool:
+    if answer.status == 503:
+        return bool(answer.retry_after.strip()) or _says(answer, _SLOW_DOWN)
+    return answer.status in _THROTTLED
+
+
+def _says(answer: Answer, texts: Collection[bytes]) -> bool:
+    return any(text in answer.body[:_BUCKET_ANSWER_BYTES] for text in texts)
+
+
+def _http(status: int, signal: Signal, *, transient: bool, retry_after_s: float | None) -> Verdict:
     return _failure(
         ErrorKind.HTTP_STATUS,
         f"HTTP status {status}",
@@ -234,6 +265,8 @@ def retry_after_seconds(value: str, now_wall: float) -> float | None:
     whole number of seconds nor a date that is still to come.
     """
     text = value.strip()
+    if not text:
+        return None
     if re.fullmatch(r"[0-9]+", text):
         return min(float(text), RETRY_AFTER_MAX_S)
     try:

@@ -118,6 +118,7 @@ def _frontier_config(config: Config, connections: int, *, is_restart: bool) -> F
         obeys_robots=config.obeys_robots if config.uses_robots else None,
         accept=config.downloader_parameters.accept,
         max_redirects=config.max_redirects,
+        retry_statuses=config.retry_statuses,
         crawler=product_token(config.user_agent),
         is_restart=is_restart,
         checkpoint_interval_s=config.checkpoint_interval_s,

@@ -306,6 +306,15 @@ def test_retry_after_stops_the_whole_server(frontier: Driven) -> None:
     assert frontier.wake_at() >= 31.0
 
 
+def test_a_redirect_may_ask_for_a_pause_of_the_server_too(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 10)], share=Limits(0.0, 1)))
+    (first,) = tasks(frontier, 0.0)
+    moved = Verdict(Outcome.REDIRECT, Signal.SERVER_ERROR, location="http://s/moved", retry_after_s=30.0)
+    frontier.finished(first, moved, 1.0, 0)
+    assert tasks(frontier, 30.9) == []
+    assert [task.url for task in tasks(frontier, 31.0)] == ["http://s/moved"]
+
+
 def test_all_rows_of_a_dead_server_fail_as_its_last_probe_also_those_loaded_later(make: Make) -> None:
     frontier = make(low_water_rows=1, chunk_rows=2)
     start(frontier, lane(batches=[batch(0, 10), batch(1, 10)], share=Limits(0.0, 1)))

@@ -85,7 +85,8 @@ def drive(
         if under_way and under_way[0][0] <= start_at:
             now, _, started_at, passed = heapq.heappop(under_way)
             signal = Signal.OK if passed else Signal.THROTTLED
-            pace.finish(now, started_at, signal, retry_after_s, ttfb_s=now - started_at)
+            told_s = retry_after_s if signal is Signal.THROTTLED else None
+            pace.finish(now, started_at, signal, told_s, ttfb_s=now - started_at)
             continue
         now = start_at
         pace.start(now)

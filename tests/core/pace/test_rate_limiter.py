@@ -234,6 +234,15 @@ def test_a_later_and_shorter_retry_after_does_not_shorten_the_pause() -> None:
     assert (pace.ready_at(2.0), pace.wait_s(2.0)) == (501, 499)
 
 
+@pytest.mark.parametrize("signal", [Signal.OK, Signal.SERVER_ERROR, Signal.FORBIDDEN])
+def test_any_answer_may_ask_for_a_pause(signal: Signal) -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    end = request(pace, 0.0, signal, retry_after_s=17.0)
+    assert (pace.wait_s(end), pace.rate_per_s, pace.snapshot(end).incidents) == (17, 10, 0)
+    assert request(pace, end, signal, retry_after_s=1e12) > 0
+    assert pace.wait_s(end + 17.1) == pytest.approx(DAY_S)
+
+
 def test_throttling_that_goes_on_makes_the_pauses_longer_up_to_the_cap() -> None:
     pace = new_pace(Limits(rate_per_s=10))
     now, pauses = 0.0, []
@@ -442,6 +451,17 @@ def test_who_takes_over_a_dead_server_may_probe_it_once() -> None:
 FORBIDDEN = PacePolicy().forbidden_in_a_row
 
 
+@pytest.mark.parametrize(
+    ("bad", "most"), [(Signal.FORBIDDEN, FORBIDDEN), (Signal.CONNECT_FAILED, 5), (Signal.FAILED, 5)]
+)
+@pytest.mark.parametrize("between", [Signal.OK, Signal.SERVER_ERROR, Signal.THROTTLED, Signal.FORBIDDEN])
+def test_an_answer_of_another_kind_ends_a_row_of_bad_ones(bad: Signal, most: int, between: Signal) -> None:
+    pace, others = new_pace(), [between] if between is not bad else [Signal.OK]
+    now = requests(pace, 0.0, *[bad] * (most - 1), *others, *[bad] * (most - 1))
+    assert pace.snapshot(now).open_count == 0
+    assert pace.snapshot(request(pace, now, bad)).open_count == 1
+
+
 def test_one_403_is_an_answer_and_many_in_a_row_park_the_server() -> None:
     pace = new_pace()
     now = requests(pace, 0.0, *[Signal.FORBIDDEN] * (FORBIDDEN - 1))
@@ -595,7 +615,7 @@ class Driver:
         self.pace.finish(self.now, started_at, signal, retry_after_s, body_bytes=body_bytes)
         self.bodies_bytes[index] = body_bytes
         assert self.pace.wait_s(self.now) >= before, "a pause was shortened"
-        if signal is Signal.THROTTLED and retry_after_s is not None:
+        if signal is not Signal.LOCAL and retry_after_s is not None:
             self.told_until = max(self.told_until, self.now + retry_after_s)
         self.parked = self.pace.snapshot(self.now).open_count > 0
 

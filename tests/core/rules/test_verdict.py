@@ -220,9 +220,60 @@ def test_rows_that_were_not_asked_have_no_status() -> None:
     assert failure_of_unasked(silent) is silent.failure
 
 
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524])
+@pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529, 530])
 def test_troubles_of_the_server_are_transient(status: int) -> None:
-    assert failure_of(replace(GOOD, status=status)) == (ErrorKind.HTTP_STATUS, status, True, Signal.SERVER_ERROR)
+    signal = Signal.OK if status == 425 else Signal.SERVER_ERROR
+    assert failure_of(replace(GOOD, status=status)) == (ErrorKind.HTTP_STATUS, status, True, signal)
+
+
+def test_which_statuses_are_transient_can_be_said() -> None:
+    for status in (404, 500):
+        verdict = classify(replace(GOOD, status=status), "image", 5, (404, 501))
+        assert verdict.transient is (status == 404)
+    refused = classify(replace(GOOD, status=429, retry_after="7"), "image", 5, ())
+    assert (refused.transient, refused.signal, refused.retry_after_s) == (False, Signal.THROTTLED, 7.0)
+
+
+@pytest.mark.parametrize("retry_after", ["17", "Sun, 09 Sep 2001 01:46:57 GMT"])
+@pytest.mark.parametrize("status", [403, 408, 425, 500, 502, 503, 504, 529])
+def test_what_comes_later_and_says_when_is_throttling(status: int, retry_after: str) -> None:
+    answer = replace(GOOD, status=status, retry_after=retry_after)
+    assert failure_of(answer) == (ErrorKind.HTTP_STATUS, status, True, Signal.THROTTLED)
+    assert classify(answer, "image", 5).retry_after_s == 17.0
+
+
+def test_a_file_that_is_being_made_comes_later_and_is_no_throttling() -> None:
+    answer = replace(GOOD, status=202, retry_after="17")
+    assert failure_of(answer) == (ErrorKind.HTTP_STATUS, 202, True, Signal.SERVER_ERROR)
+    assert classify(answer, "image", 5).retry_after_s == 17.0
+
+
+def test_a_retry_after_of_no_time_is_no_throttling() -> None:
+    assert failure_of(replace(GOOD, status=202, retry_after="0")) == (ErrorKind.HTTP_STATUS, 202, True, Signal.OK)
+    assert failure_of(replace(GOOD, status=502, retry_after="0"))[3] is Signal.SERVER_ERROR
+
+
+@pytest.mark.parametrize("status", [202, 403, 500])
+def test_a_retry_after_that_is_none_changes_nothing(status: int) -> None:
+    assert failure_of(replace(GOOD, status=status, retry_after="soon")) == failure_of(replace(GOOD, status=status))
+
+
+@pytest.mark.parametrize("status", [302, 404, 410])
+def test_a_final_answer_may_ask_for_a_pause_as_well(status: int) -> None:
+    verdict = classify(replace(GOOD, status=status, retry_after="17", location="/x"), "image", 5)
+    assert (verdict.transient, verdict.signal, verdict.retry_after_s) == (False, Signal.SERVER_ERROR, 17.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>',
+        b"Please reduce your request rate.",
+    ],
+)
+def test_a_bucket_that_says_slow_down_is_throttling(body: bytes) -> None:
+    assert failure_of(replace(GOOD, status=503, body=body)) == (ErrorKind.HTTP_STATUS, 503, True, Signal.THROTTLED)
+    assert failure_of(replace(GOOD, status=500, body=body))[3] is Signal.SERVER_ERROR
 
 
 @pytest.mark.parametrize(
