@@ -98,6 +98,12 @@ class Limits(msgspec.Struct, frozen=True):
     def plus(self, other: Limits) -> Limits:
         return Limits(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
+    def part_of(self, whole: Limits) -> float:
+        """Return which part of a group's limits this share is."""
+        if whole.rate_per_s > 0:
+            return self.rate_per_s / whole.rate_per_s
+        return self.connections / whole.connections
+
     def minus(self, part: Limits) -> Limits:
         """Return what is left of this share when a part of it is given away."""
         return Limits(*map(sub, msgspec.structs.astuple(self), msgspec.structs.astuple(part)))
@@ -131,6 +137,16 @@ def group_of_shared(name: str) -> str | None:
 
 NOTHING_LEARNED = PaceState()
 """Of a server that somebody may have asked, without a word on how it took that."""
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """What a server says that it takes from us, of all ranks together."""
+
+    per_s: float = math.inf
+    """Requests per second, at any time; inf = not said."""
+    left: float = math.inf
+    """Requests that are left for ``left_s`` seconds; inf = not said."""
+    left_s: float = 0.0
 
 
 class BatchRef(msgspec.Struct, frozen=True, array_like=True):
@@ -194,6 +210,8 @@ class Answer:
     etag: str = ""
     last_modified: str = ""
     retry_after: str = ""
+    rate_limits: dict[str, str] | None = None
+    """The ``RateLimit`` headers by their lower-case names; None where there are none."""
     location: str = ""
     final_url: str = ""
     ip: str = ""

@@ -122,6 +122,7 @@ def _random_server(rng: random.Random) -> ServerModel:
         rate_per_s=rng.choice([2.0, 10.0, 100.0]) if strict else 0.0,
         burst=rng.choice([1.0, 5.0, 20.0]),
         retry_after_s=rng.choice([None, 1, 30]),
+        states_limit=rng.random() < 0.3,
         error_share=rng.choice([0.0, 0.0, 0.1, 0.5]),
         missing_share=rng.choice([0.0, 0.1]),
         refused_share=rng.choice([0.0, 0.0, 0.0, 0.02, 0.2]),

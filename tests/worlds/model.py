@@ -48,6 +48,8 @@ class ServerModel:
     rate_per_s: float = 0.0
     burst: float = 5.0
     retry_after_s: int | None = None
+    states_limit: bool = False
+    """Each answer says what it takes (RateLimit-Policy, RateLimit)."""
     error_share: float = 0.0
     """Answers with status 500 among all."""
     missing_share: float = 0.0

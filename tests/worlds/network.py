@@ -31,6 +31,14 @@ class Network:
         failure = self._failure_to_connect(task, server, now)
         if failure is not None:
             return failure
+        latency_s, answer = self._answer(task, server, now)
+        if server.states_limit and server.rate_per_s:
+            left = int(server.burst - self._levels[task.server][0])
+            policy = f'"all";q={server.rate_per_s:.0f};w=1'
+            answer.rate_limits = {"ratelimit-policy": policy, "ratelimit": f'"all";r={left};t=1'}
+        return latency_s, answer
+
+    def _answer(self, task: Task, server: ServerModel, now: float) -> tuple[float, Answer]:
         latency_s = server.latency_s * (1 + RELAXED_SHARE * self._rng.random())
         if self._rng.random() < 0.05:
             latency_s *= 10

@@ -45,7 +45,7 @@ from ddmpi.core.pace.outage import Outage
 from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest, StealResponse
-from ddmpi.core.records import MANY_SERVERS, BatchRef, Failure, Task
+from ddmpi.core.records import MANY_SERVERS, BatchRef, Failure, Quota, Task
 from ddmpi.core.rules.robots_txt import RobotsVerdict
 from ddmpi.core.rules.verdict import Verdict, failure_of_unasked
 
@@ -200,9 +200,18 @@ class Frontier:
         """Return when ``admit`` may have something (s, monotonic); inf = only after another event."""
         return math.inf if self._stopped else max(self._wake_queue.next_at, self._outage.probe_at)
 
-    def finished(self, task: Task, verdict: Verdict, now: float, body_bytes: int, ttfb_s: float = 0.0) -> list[Change]:
+    def finished(
+        self,
+        task: Task,
+        verdict: Verdict,
+        now: float,
+        body_bytes: int,
+        ttfb_s: float = 0.0,
+        *,
+        quota: Quota | None = None,
+    ) -> list[Change]:
         """Decide what becomes of the row after this verdict on one attempt at it: ``Finished``, and what follows.
-        ``body_bytes`` and ``ttfb_s`` (time to the first byte) are for the server's rate limiter."""
+        ``body_bytes``, ``ttfb_s`` (time to the first byte) and ``quota`` are for the server's rate limiter."""
         slot = self._in_flight.pop(task)
         lane = self.lanes.by_id[slot.lane_id]
         limiter = slot.limiter
@@ -215,7 +224,9 @@ class Frontier:
         )  # fmt: skip
         if signal is Signal.THROTTLED and not task.robots_of:  # on a robots.txt all rows of its server depend
             task.refused_at = now
-        if verdict.signal is not Signal.OK or lane.share.has_byte_budget:
+        if quota is not None:
+            limiter.heed(quota, lane.part, now)
+        if verdict.signal is not Signal.OK or quota is not None or lane.share.has_byte_budget:
             self._touched[slot] = None
         disposition, failure = Disposition.OPEN, None
         if isinstance(verdict, RobotsVerdict):
@@ -224,7 +235,7 @@ class Frontier:
             disposition, failure = self._attempts.row(lane, slot, task, verdict, now, is_of_url=is_of_url)
         if limiter.tripped:
             slot.given_up = failure_of_unasked(verdict)
-        pause_s = 0.0 if verdict.signal is Signal.OK else slot.wait_s(now)
+        pause_s = 0.0 if verdict.signal is Signal.OK and quota is None else slot.wait_s(now)
         lane.gave_up = lane.gave_up or (lane.is_sampling and (verdict.signal in _ENDS_SAMPLING or pause_s > 0))
         done = Finished(
             task, url, attempt, slot.server, slot.group, MANY_SERVERS if lane.is_packed else lane.group, lane.lane_id,

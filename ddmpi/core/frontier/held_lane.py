@@ -175,6 +175,11 @@ class HeldLane:
     def in_flight(self) -> int:
         return sum(slot.in_flight for slot in self.slots.values())
 
+    @property
+    def part(self) -> float:
+        """Return which part of the limits of its servers the lane has: in a packed lane all."""
+        return 1.0 if self.is_packed or self.whole is None else self.share.part_of(self.whole)
+
     # ---- how busy it keeps the rank
 
     def pace_s(self, now: float) -> float:

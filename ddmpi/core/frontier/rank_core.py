@@ -28,6 +28,7 @@ from ddmpi.core.frontier.progress import ProgressReports
 from ddmpi.core.frontier.stealing import WorkRequests
 from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.records import Answer, BatchRef
+from ddmpi.core.rules.rate_limit_fields import quota_of
 from ddmpi.core.rules.robots_txt import judge_robots
 from ddmpi.core.rules.verdict import Verdict, classify
 
@@ -127,7 +128,8 @@ class RankCore:
         size_bytes = len(answer.body)
         if size_bytes:
             self.budget.learn(size_bytes)
-        changes = self.frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s)
+        quota = None if answer.rate_limits is None else quota_of(answer.rate_limits)
+        changes = self.frontier.finished(task, verdict, now, size_bytes, answer.ttfb_s, quota=quota)
         done = changes[0]
         assert isinstance(done, do.Finished)  # noqa: S101  # it is the first of what the frontier returns
         self.reports.count(done, answer)

@@ -180,10 +180,7 @@ class Leases:
 
     def part(self, lease: Lease) -> float:
         """The lease's part of its group's limits."""
-        whole = self.limits(lease.group)
-        if whole.rate_per_s > 0:
-            return lease.share.rate_per_s / whole.rate_per_s
-        return lease.share.connections / whole.connections
+        return lease.share.part_of(self.limits(lease.group))
 
     def on_report(self, lease: Lease, report: LaneReport, now: float) -> None:
         """Note what the rank says of its lane. One that has not seen the last extension knows too little to count.

@@ -18,7 +18,7 @@ The target is what the server took between two incidents in a row, by starts: a 
 had none left at both of them, so this is its own rate, however large its bucket is; of a pause in between, its bucket
 holds no more than fits in. Where nothing can be said yet, the rate is halved.
 
-Invariant: the rate is never above the limit.
+Invariant: the rate is never above the limit, nor above what the server itself has stated.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class AdaptiveRate:
     """What an earlier holder was holding at, 0 if it had no reason to."""
     now: InitVar[float]
     per_s: float = 0.0
+    stated_per_s: float = math.inf
+    """What the server has said that it takes; inf = it has not."""
     _target_per_s: float = 0.0  # 0: nothing learned
     _too_much_per_s: float = 0.0  # the first rate that the server objected to
     _hold_s: float = HOLD_S
@@ -99,8 +101,8 @@ class AdaptiveRate:
 
     @property
     def is_learned(self) -> bool:
-        """Whether the server has objected to a rate."""
-        return self._target_per_s > 0
+        """Whether the server has objected to a rate, or stated the one at which it is asked."""
+        return self._target_per_s > 0 or self.per_s == self.stated_per_s
 
     @property
     def learned_per_s(self) -> float:
@@ -188,28 +190,35 @@ class AdaptiveRate:
     def reset_incidents(self) -> None:
         """Long ago: what the server took then says nothing about now, where a limit says what is asked for."""
         if self.limit_per_s:
-            self.per_s, self._target_per_s, self._too_much_per_s = self.limit_per_s, 0.0, 0.0
+            self._target_per_s = self._too_much_per_s = 0.0
+            self._follow_curve()
 
     def _follow_curve(self) -> None:
+        most_per_s = min(self.limit_per_s or math.inf, self.stated_per_s)
+        if not self._target_per_s:
+            self.per_s = most_per_s if most_per_s < math.inf else 0.0
+            return
         if self._climbed_s <= self._hold_s:
             left = max(0.0, 1 - self._climbed_s / HOLD_S)
             factor = BACK_SHARE + (1 - BACK_SHARE) * (1 - left**3)
         else:
             factor = math.exp(min(16.0, ((self._climbed_s - self._hold_s) / CLIMB_S) ** 2))
         rate_per_s = max(self._target_per_s * factor, min(FLOOR_PER_S, self.limit_per_s or math.inf))
-        self.per_s = min(rate_per_s, self.limit_per_s or math.inf)
+        self.per_s = min(rate_per_s, most_per_s)
 
     # ---- other limits
 
     def set_limit(self, limit_per_s: float) -> None:
         """What was learned keeps its proportion to the limit."""
         old_per_s, self.limit_per_s = self.limit_per_s, limit_per_s
-        if not self._target_per_s:
-            self.per_s = limit_per_s
-            return
         if old_per_s and limit_per_s:
             self._target_per_s *= limit_per_s / old_per_s
             self._too_much_per_s *= limit_per_s / old_per_s
+        self._follow_curve()
+
+    def set_stated(self, stated_per_s: float) -> None:
+        """Keep to what the server says that it takes, requests per second; inf = it does not say."""
+        self.stated_per_s = stated_per_s
         self._follow_curve()
 
     def measured_per_s(self) -> float:

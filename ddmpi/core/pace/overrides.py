@@ -55,7 +55,7 @@ class Overrides:
         connections = share.connections * limits.connections // whole.connections
         if connections < 1:
             return None
-        part = share.rate_per_s / whole.rate_per_s if whole.rate_per_s > 0 else share.connections / whole.connections
+        part = share.part_of(whole)
         return msgspec.structs.replace(
             share,
             connections=connections,

@@ -34,7 +34,7 @@ from ddmpi.core.pace.byte_limits import DAY_S, ByteLimits
 from ddmpi.core.pace.overload import OverloadDetector
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.refusals import RefusalJudge
-from ddmpi.core.records import NOTHING_LEARNED, Limits, PaceState
+from ddmpi.core.records import NOTHING_LEARNED, Limits, PaceState, Quota
 from ddmpi.errors import TransitionError
 
 BURST_S = 0.1
@@ -46,6 +46,9 @@ not all of the burst: a busy rank sends late, and what is on its way is pushed t
 LEARNED_CATCH_UP_S = 0.05
 LEARNED_BURST_S = 0.01
 """A rate that was learned is caught up by so much less: a server that counts strictly must not see a faster one."""
+LONGEST_RATE_S = 3_600.0
+"""A quota of an hour or less is spread over its time, so that it lasts; of a longer one, as of a day, what is needed is
+used at once: few tables are so long that it would not do."""
 RETRY_AFTER_MAX_S = DAY_S
 """A server that asks for more is asked again after a day. Not the policy's cap: that one is for pauses of our own."""
 
@@ -85,6 +88,7 @@ class RateLimiter:
         "_breaker",
         "_bytes",
         "_incidents",
+        "_left_until",
         "_overload",
         "_paused_until",
         "_policy",
@@ -92,6 +96,7 @@ class RateLimiter:
         "_refusals",
         "_rng",
         "_slots",
+        "_stated_per_s",
         "_stepped_at",
         "_throttles",
         "_token_at",
@@ -110,6 +115,8 @@ class RateLimiter:
 
         known = state or NOTHING_LEARNED
         self._rate = AdaptiveRate(limits.rate_per_s, known.rate_per_s, now)
+        self._stated_per_s = math.inf  # what the server has said that it takes at any time
+        self._left_until = math.inf  # until when it has said that it takes less
         self._overload = OverloadDetector()
         self._refusals = RefusalJudge()
         self._bytes = ByteLimits(limits, known.spent_hour, known.spent_day, now)
@@ -185,8 +192,11 @@ class RateLimiter:
         """What the next holder has to know; times become durations from ``now``."""
         self._reset_incidents(now)
         spent_hour, spent_day = self._bytes.spent(now)
+        rate_per_s = self._rate.learned_per_s
+        if self._stated_per_s < (self.limits.rate_per_s or math.inf):
+            rate_per_s = min(rate_per_s or math.inf, self._stated_per_s)
         return PaceState(
-            rate_per_s=self._rate.learned_per_s,
+            rate_per_s=rate_per_s,
             wait_s=max(self._paused_until - now, self._bytes.paid_at - now, 0.0),
             incidents=self._incidents,
             throttles=self._throttles,
@@ -203,6 +213,9 @@ class RateLimiter:
         if ready_at > now:
             raise TransitionError(f"request started at {now}, allowed at {ready_at}: {self!r}")
         self.in_flight += 1
+        if now >= self._left_until:
+            self._left_until = math.inf
+            self._rate.set_stated(self._stated_per_s)
         self._rate.started(now)
         if self._rate.per_s:
             interval_s = 1 / self._rate.per_s
@@ -261,6 +274,25 @@ class RateLimiter:
             self._incidents = self._throttles = 0
             self._rate.reset_incidents()
         return True
+
+    def heed(self, quota: Quota, part: float, now: float) -> None:
+        """Ask for no more than what the server says that it takes, of which ``part`` is this holder's. It lifts no
+        limit; a part of less than one request is waited for."""
+        before_per_s = self._rate.per_s
+        self._stated_per_s = quota.per_s * part
+        is_spread = quota.left_s <= LONGEST_RATE_S
+        # Nothing but this count keeps what is on its way below what is left of a long quota.
+        left = quota.left * part - (0 if is_spread else self.in_flight)
+        left_per_s = math.inf
+        if left < 1:
+            self.pause(now, min(quota.left_s, RETRY_AFTER_MAX_S))
+        elif is_spread:
+            # They are whole seconds, rounded up: where the rate is known, the last one need not be waited for.
+            spread_s = quota.left_s - (quota.per_s < math.inf)
+            left_per_s = left / spread_s if spread_s > 0 else math.inf
+        self._left_until = now + quota.left_s
+        self._rate.set_stated(min(self._stated_per_s, left_per_s))
+        self._wait_anew(now, before_per_s)
 
     def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None) -> None:
         if signal is Signal.OK:

@@ -17,7 +17,7 @@ from ddmpi.core.records import Answer
 from ddmpi.io.http.easy_handle import EasyHandle
 
 _HEADERS = re.compile(
-    rb"^(etag|last-modified|retry-after|transfer-encoding|content-encoding)[ \t]*:([^\r\n]*)",
+    rb"^(etag|last-modified|r(?:etry-after|atelimit[a-z-]*)|transfer-encoding|content-encoding)[ \t]*:([^\r\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 """The headers that become columns or decide something."""
@@ -70,12 +70,20 @@ def _read_headers(answer: Answer, head: bytes) -> None:
                 answer.retry_after = kept
             case b"transfer-encoding":
                 answer.end_announced = True
+            case limits if limits.startswith(b"ratelimit"):
+                _note_limits(answer, limits.decode(), kept)
             case _ if kept.lower() != "identity":
                 is_encoded = True
     if is_encoded:
         # What was announced is the end of what was sent: libcurl takes gzip that is cut off for whole.
         answer.content_length = -1
         answer.end_announced = False
+
+
+def _note_limits(answer: Answer, name: str, value: str) -> None:
+    """Note a line of a list, which may have several (RFC 9110, 5.3)."""
+    fields = answer.rate_limits = answer.rate_limits or {}
+    fields[name] = f"{fields[name]}, {value}" if name in fields else value
 
 
 def _text(value: bytes) -> str:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from ddmpi.core.frontier.frontier import Frontier
@@ -28,7 +29,7 @@ from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Extend, Handoff, Lane, LaneReport, LaneState, StealRequest, StealResponse
-from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Task
+from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Quota, Task
 from ddmpi.core.rules.retry import RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
 from ddmpi.errors import TransitionError
@@ -131,16 +132,18 @@ class Driven:
         start = self.admit(now)
         return None if start is None else start.task
 
-    def finish(self, task: Task, verdict: Verdict, now: float, body_bytes: int = 0, ttfb_s: float = 0.0) -> Finished:
-        done, *changes = self.bare.finished(task, verdict, now, body_bytes, ttfb_s)
+    def finish(
+        self, task: Task, verdict: Verdict, now: float, body_bytes: int = 0, quota: Quota | None = None
+    ) -> Finished:
+        done, *changes = self.bare.finished(task, verdict, now, body_bytes, quota=quota)
         assert isinstance(done, Finished)
         self.changes += changes
         return done
 
     def finished(
-        self, task: Task, verdict: Verdict, now: float, body_bytes: int = 0, ttfb_s: float = 0.0
+        self, task: Task, verdict: Verdict, now: float, body_bytes: int = 0
     ) -> tuple[Disposition, Failure | None]:
-        done = self.finish(task, verdict, now, body_bytes, ttfb_s)
+        done = self.finish(task, verdict, now, body_bytes)
         return done.disposition, done.failure
 
     def report(self, now: float) -> list[LaneReport]:
@@ -313,6 +316,34 @@ def test_a_redirect_may_ask_for_a_pause_of_the_server_too(frontier: Driven) -> N
     frontier.finished(first, moved, 1.0, 0)
     assert tasks(frontier, 30.9) == []
     assert [task.url for task in tasks(frontier, 31.0)] == ["http://s/moved"]
+
+
+@pytest.mark.parametrize(
+    ("whole", "rate_per_s"),
+    [
+        pytest.param(None, 20.0, id="all of the group"),
+        pytest.param(Limits(0.0, 16), 5.0, id="a part by connections"),
+        pytest.param(Limits(60.0, 4), 10.0, id="a part by rate"),
+    ],
+)
+def test_a_lane_uses_its_part_of_what_a_server_states(make: Make, whole: Limits | None, rate_per_s: float) -> None:
+    frontier = make()
+    share = Limits(30.0 if whole and whole.rate_per_s else 0.0, 4)
+    start(frontier, msgspec.structs.replace(lane(batches=[batch(0, 10)], share=share), whole=whole))
+    (task, *_) = tasks(frontier, 0.0)
+    frontier.finish(task, SUCCESS, 0.1, quota=Quota(20.0))
+    (report,) = frontier.updates(0.1)
+    assert report.paces["s"].rate_per_s == rate_per_s
+
+
+def test_a_server_that_has_nothing_left_pauses_its_other_lanes_too(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 10)]))
+    (task, *_) = tasks(frontier, 0.0)
+    done = frontier.finish(task, SUCCESS, 0.1, quota=Quota(left=0, left_s=30))
+    assert (done.disposition, done.pause_s) == (Disposition.SUCCESS, 30.0)
+    assert tasks(frontier, 29.0) == []
+    (report,) = frontier.updates(0.1)
+    assert report.paces["s"].wait_s == 30.0
 
 
 def test_all_rows_of_a_dead_server_fail_as_its_last_probe_also_those_loaded_later(make: Make) -> None:
@@ -672,11 +703,15 @@ def test_a_sample_that_fails_for_a_passing_reason_stays_pending(frontier: Driven
     assert isinstance(taken(frontier)[-1], LaneEnded)
 
 
-def test_profiling_does_not_wait_for_a_server_that_asks_for_a_pause(make: Make) -> None:
+@pytest.mark.parametrize("is_spent", [False, True])
+def test_profiling_does_not_wait_for_a_server_that_asks_for_a_pause(make: Make, *, is_spent: bool) -> None:
     frontier = make(low_water_rows=1)
     start(frontier, sampling([batch(0, 6), batch(1, 6)]))
     first, *others = tasks(frontier, 0.0)
-    assert frontier.finished(first, throttled(60.0), 0.0, 0) == (Disposition.OPEN, None)
+    if is_spent:
+        frontier.finish(first, SUCCESS, 0.0, quota=Quota(left=0, left_s=60))
+    else:
+        assert frontier.finished(first, throttled(60.0), 0.0, 0) == (Disposition.OPEN, None)
     for task in others:
         frontier.finished(task, SUCCESS, 0.0, 0)
     (load,) = [event for event in taken(frontier) if isinstance(event, LoadBatch)]

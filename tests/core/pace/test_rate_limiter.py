@@ -15,7 +15,7 @@ from ddmpi.core.pace.byte_limits import DAY_S, HOUR_S, SLOTS
 from ddmpi.core.pace.overload import ANSWERS
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import BURST_S, CATCH_UP_S, RateLimiter, Signal
-from ddmpi.core.records import Limits, PaceState
+from ddmpi.core.records import Limits, PaceState, Quota
 from ddmpi.errors import TransitionError
 
 UNLIMITED = Limits(rate_per_s=0, connections=0)
@@ -241,6 +241,76 @@ def test_any_answer_may_ask_for_a_pause(signal: Signal) -> None:
     assert (pace.wait_s(end), pace.rate_per_s, pace.snapshot(end).incidents) == (17, 10, 0)
     assert request(pace, end, signal, retry_after_s=1e12) > 0
     assert pace.wait_s(end + 17.1) == pytest.approx(DAY_S)
+
+
+# ---- what the server states
+
+
+def test_a_server_is_asked_at_the_rate_that_it_states_where_that_is_lower() -> None:
+    pace = new_pace(Limits(rate_per_s=50))
+    pace.heed(Quota(20.0), 1.0, 0.0)
+    assert starts_until(pace, 0.0, until=10.0) == pytest.approx(200, abs=1)
+    pace.heed(Quota(20.0), 0.25, 10.0)
+    assert pace.rate_per_s == 5.0
+    pace.heed(Quota(1_000.0), 1.0, 10.0)
+    assert pace.rate_per_s == 50.0
+
+
+def test_what_is_left_is_spread_over_its_time_and_then_the_rate_is_what_it_was() -> None:
+    pace = new_pace(UNLIMITED)
+    pace.heed(Quota(left=10, left_s=20), 1.0, 0.0)
+    assert starts_until(pace, 0.0, until=20.0) == pytest.approx(10, abs=1)
+    pace.start(pace.ready_at(20.0))
+    assert pace.rate_per_s == 0.0
+
+
+def test_the_last_second_is_not_waited_for_where_the_rate_is_known() -> None:
+    pace = new_pace(UNLIMITED)
+    pace.heed(Quota(19.0, left=3, left_s=1), 1.0, 0.0)
+    assert pace.rate_per_s == 19.0
+    pace.heed(Quota(1.65, left=2, left_s=41), 1.0, 0.0)
+    assert pace.rate_per_s == 2 / 40
+
+
+@pytest.mark.parametrize(("left", "part"), [(0, 1.0), (3, 0.25)])
+def test_a_server_that_has_nothing_left_for_us_is_left_alone_for_so_long(left: int, part: float) -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    pace.heed(Quota(left=left, left_s=30), part, 5.0)
+    assert (pace.wait_s(5.0), pace.parked(5.0), pace.ready_at(5.0)) == (30, False, 35)
+    assert pace.rate_per_s == 10
+    pace.heed(Quota(left=100, left_s=29), part, 6.0)
+    assert pace.ready_at(6.0) == 35, "a pause is never shortened"
+
+
+def test_a_quota_of_a_day_is_used_at_once_and_never_beyond_what_is_left() -> None:
+    pace = new_pace(Limits(connections=4))
+    for _ in range(4):
+        pace.start(0.0)
+    pace.finish(1.0, 0.0, Signal.OK)
+    pace.heed(Quota(left=4, left_s=DAY_S / 2), 1.0, 1.0)
+    assert (pace.ready_at(1.0), pace.rate_per_s) == (1.0, 0.0)
+    pace.heed(Quota(left=3, left_s=DAY_S / 2), 1.0, 1.0)
+    assert pace.wait_s(1.0) == DAY_S / 2, "the three that are left are on their way"
+
+
+def test_what_a_server_states_is_passed_on_and_neither_objection_nor_quiet_time_lifts_it() -> None:
+    pace = new_pace(Limits(rate_per_s=100))
+    pace.heed(Quota(20.0), 1.0, 0.0)
+    assert pace.snapshot(0.0).rate_per_s == 20.0
+    assert new_pace(Limits(rate_per_s=100), pace.snapshot(0.0)).rate_per_s == 20.0
+    end = request(pace, 0.0, Signal.THROTTLED, retry_after_s=0.0)
+    assert pace.rate_per_s == 10 * BACK_SHARE
+    for _ in range(10_000):
+        end = request(pace, end, Signal.OK)
+        assert pace.rate_per_s <= 20.0
+    assert pace.rate_per_s == 20.0
+    request(pace, end + PLAIN.reset_after_s, Signal.OK)
+    assert pace.rate_per_s == 20.0
+    pace.heed(Quota(200.0), 1.0, end)
+    assert pace.snapshot(end).rate_per_s == 0.0, "the limit is lower"
+
+
+# ---- throttling that goes on
 
 
 def test_throttling_that_goes_on_makes_the_pauses_longer_up_to_the_cap() -> None:
@@ -619,6 +689,11 @@ class Driver:
             self.told_until = max(self.told_until, self.now + retry_after_s)
         self.parked = self.pace.snapshot(self.now).open_count > 0
 
+    def heed(self, quota: Quota) -> None:
+        before = self.pace.wait_s(self.now)
+        self.pace.heed(quota, 0.5, self.now)
+        assert self.pace.wait_s(self.now) >= before, "a pause was shortened"
+
     def hand_over(self) -> None:
         """The lane moves; its next holder has another clock, but here time just goes on."""
         if not self.in_flight:
@@ -652,19 +727,26 @@ finish_strategy = st.tuples(
     st.none() | st.floats(0, 0.5),
     st.integers(0, MAX_BODY_BYTES),
 )
+quota_strategy = st.builds(
+    Quota,
+    per_s=st.sampled_from([math.inf, 0.4, 7.0, 1e9]),
+    left=st.sampled_from([math.inf, 0, 1, 5, 10_000]),
+    left_s=st.sampled_from([0, 1, 2, 60]),
+)
 step_strategy = st.one_of(
     st.just("start"),
     st.just("start"),
     finish_strategy,
     st.sampled_from([1e-4, 0.01, 0.1, 1.0, 5.0]),
     st.just("hand over"),
+    quota_strategy,
 )
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(limits=limits_strategy, steps=st.lists(step_strategy, max_size=80))
 def test_no_window_has_more_starts_or_bytes_than_promised(
-    limits: Limits, steps: list[str | float | tuple[int, Signal, float | None, int]]
+    limits: Limits, steps: list[str | float | Quota | tuple[int, Signal, float | None, int]]
 ) -> None:
     driver = Driver(limits, RateLimiter(limits, SHORT, None, random.Random(1), 0.0))
     for step in steps:
@@ -674,6 +756,8 @@ def test_no_window_has_more_starts_or_bytes_than_promised(
             driver.hand_over()
         elif isinstance(step, float):
             driver.now += step
+        elif isinstance(step, Quota):
+            driver.heed(step)
         elif isinstance(step, tuple):
             driver.finish(*step)
     driver.check()
