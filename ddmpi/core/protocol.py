@@ -69,6 +69,7 @@ class Handoff(msgspec.Struct, frozen=True):
     group: str
     attempt: int
     redirects: int
+    cookies: tuple[bytes, ...] = ()
 
 
 class Lane(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from operator import add, sub
 
@@ -189,6 +189,8 @@ class Task:
     """The origin whose robots.txt this asks for; empty for a row."""
     refused_at: float = -math.inf
     """When the server last asked for fewer requests in answer to this one; -inf: never."""
+    cookies: tuple[bytes, ...] = field(default=(), repr=False)
+    """Those that the redirects up to here have set, as lines of libcurl's; secrets, so they are shown nowhere."""
     home_lane: int = 0
     """The lane that lent this task to another lane of the rank after a redirect; 0 = it is where it came from."""
 
@@ -213,6 +215,8 @@ class Answer:
     rate_limits: dict[str, str] | None = None
     """The ``RateLimit`` headers by their lower-case names; None where there are none."""
     location: str = ""
+    cookies: tuple[bytes, ...] = field(default=(), repr=False)
+    """Of a redirect: those of its task, and what it has set itself."""
     final_url: str = ""
     ip: str = ""
     http_version: str = ""

@@ -19,6 +19,7 @@ from ddmpi.core.protocol import (
     Counters,
     Exit,
     HandedOff,
+    Handoff,
     LaneReport,
     LaneState,
     Progress,
@@ -52,6 +53,8 @@ def test_a_message_is_one_short_line_without_defaults() -> None:
     many = Assign(tuple(lane(number, [batch(number)]) for number in range(5_000)))
     assert len(line_of(many)) <= MOST_CHARACTERS
     assert line_of(HandedOff(())).startswith("HandedOff(")
+    handoff = Handoff(batch(1), 0, "http://a/x", "a", "a", 1, 1, (b"secret",))
+    assert line_of(handoff).endswith("redirects=1, cookies=[<6 bytes>])")
     assert "... 6 in all]" in line_of(Assign((lane(1, [batch(number) for number in range(6)]),)))
 
 

@@ -64,7 +64,7 @@ class AttemptHandler:
         if verdict.outcome is Outcome.SUCCESS:
             return Disposition.SUCCESS, None
         if verdict.outcome is Outcome.REDIRECT:
-            return self._follow(lane, task, verdict.location, now)
+            return self._follow(lane, task, verdict, now)
         if lane.is_sampling and verdict.transient:
             self.settlement.settle(lane, task)
             return Disposition.OPEN, None
@@ -84,9 +84,9 @@ class AttemptHandler:
         slot.retry_at(task, now + delay_s, is_last=is_of_url)
         return Disposition.OPEN, None
 
-    def _follow(self, lane: HeldLane, task: Task, location: str, now: float) -> tuple[Disposition, Failure | None]:
+    def _follow(self, lane: HeldLane, task: Task, verdict: Verdict, now: float) -> tuple[Disposition, Failure | None]:
         """Queue the row in the lane of its new server; without one here, it has to go to where that lane is."""
-        refused = self._redirect(task, location)
+        refused = self._redirect(task, verdict)
         if refused:
             kind = ErrorKind.REDIRECT
             return Disposition.FAILURE, Failure(kind, error_code(kind, 0), f"redirect target refused: {refused}")
@@ -97,20 +97,21 @@ class AttemptHandler:
             return Disposition.OPEN, None
         if not lane.is_sampling:  # a sample stays pending, and is fetched later
             batch = self.batches[task.batch_id]
-            handoff = Handoff(batch, task.row, task.url, task.server, group, task.attempt, task.redirects)
+            handoff = Handoff(batch, task.row, task.url, task.server, group, task.attempt, task.redirects, task.cookies)
             self.changes.told.append(RowHandedOff(handoff))
         self.settlement.settle(lane, task)
         return Disposition.OPEN, None
 
-    def _redirect(self, task: Task, location: str) -> str:
+    def _redirect(self, task: Task, verdict: Verdict) -> str:
         """Point the task at a redirect's target; return why that is refused, if it is."""
-        target = self.config.locate(location)
+        target = self.config.locate(verdict.location)
         if isinstance(target, str):
             return target
         if target[1] != task.server:
             task.refused_at = -math.inf
         task.url, task.server = target
         task.redirects += 1
+        task.cookies = verdict.cookies
         return ""
 
     def _pass_on(self, task: Task, lane: HeldLane, taker: HeldLane, now: float) -> None:
@@ -123,7 +124,7 @@ class AttemptHandler:
         """Have the gate learn what the file says, ask for it again, or ask the server to which it was redirected."""
         file = verdict.robots
         if verdict.outcome is Outcome.REDIRECT:
-            file = self._follow_robots(lane, task, verdict.location, now)
+            file = self._follow_robots(lane, task, verdict, now)
             if file is None:
                 return
         elif verdict.failure is not None:
@@ -140,10 +141,10 @@ class AttemptHandler:
             self.gate.learn(task.robots_of, file, now)
         self.settlement.settle(lane, task)
 
-    def _follow_robots(self, lane: HeldLane, task: Task, location: str, now: float) -> RobotsFile | None:
+    def _follow_robots(self, lane: HeldLane, task: Task, verdict: Verdict, now: float) -> RobotsFile | None:
         """Ask the server to which a robots.txt was redirected, if a lane here has a share of its limits: None. Of
         others the file counts as missing; rows that are redirected there are checked against that server's own."""
-        if self._redirect(task, location):
+        if self._redirect(task, verdict):
             return EVERYTHING
         taker = self.intake.find(self.config.group_of(task.server), task.server)
         if taker is None or taker.stage is LaneStage.ENDED or taker.gave_up:

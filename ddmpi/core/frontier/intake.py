@@ -167,7 +167,7 @@ class Intake:
         """Queue a row that another rank has sent; return its slot."""
         self._batches.add_handoff(handoff.batch)
         it = handoff
-        task = Task(it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects)
+        task = Task(it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects, cookies=it.cookies)
         return self.take_task(lane, task, now)
 
     def take_task(self, lane: HeldLane, task: Task, now: float) -> Slot:

@@ -104,6 +104,7 @@ def judge_robots(answer: Answer, token: str) -> RobotsVerdict:
             verdict.signal,
             retry_after_s=verdict.retry_after_s,
             location=verdict.location,
+            cookies=verdict.cookies,
         )
     if 300 <= answer.status < 500:
         return RobotsVerdict(Outcome.SUCCESS, verdict.signal, retry_after_s=verdict.retry_after_s, robots=EVERYTHING)

@@ -49,6 +49,8 @@ class Verdict:
     """Another try may end differently."""
     retry_after_s: float | None = None
     location: str = ""
+    cookies: tuple[bytes, ...] = ()
+    """What the requests after a redirect may have to show."""
 
 
 SUCCESS: Final = Verdict(Outcome.SUCCESS, Signal.OK)
@@ -209,6 +211,7 @@ def _judge_redirect(answer: Answer, max_redirects: int) -> Verdict:
         Signal.SERVER_ERROR if retry_after_s else Signal.OK,
         retry_after_s=retry_after_s,
         location=answer.location.strip(),
+        cookies=answer.cookies,
     )
 
 

@@ -22,6 +22,9 @@ _HEADERS = re.compile(
 )
 """The headers that become columns or decide something."""
 _KEPT_CHARS = 512
+MOST_COOKIE_BYTES = 16_384
+"""Of one row: more than three cookies of the size that every client has to take (RFC 6265, 6.1). Where a row has more,
+it goes on without: of rows that are redirected any number may wait."""
 _FRAMED_VERSIONS = frozenset({"2", "3"})
 """Here each answer says where it ends, whether it has a Content-Length or not."""
 _HTTP_VERSIONS = {1: "1.0", 2: "1.1", 3: "2", 4: "2", 5: "2", 30: "3"}
@@ -53,6 +56,9 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     _read_headers(answer, handle.last_head)
     if 300 <= answer.status < 400:
         answer.location = (get_raw(pycurl.REDIRECT_URL) or b"").decode("utf-8", "surrogateescape")
+        cookies = tuple(get_raw(pycurl.INFO_COOKIELIST))
+        if sum(map(len, cookies)) <= MOST_COOKIE_BYTES:
+            answer.cookies = cookies
     return answer
 
 

@@ -99,6 +99,8 @@ class EasyHandle:
         curl = self.curl
         # Bytes: pycurl refuses text that is not ASCII, and a URL may hold raw UTF-8 in its path.
         curl.setopt(pycurl.URL, task.url.encode("utf-8"))
+        for cookie in task.cookies:
+            curl.setopt(pycurl.COOKIELIST, cookie)
         # What depends on what the server did before: most servers leave it as it is.
         if waits is not self._waits:
             curl.setopt(pycurl.PIPEWAIT, int(waits))
@@ -114,7 +116,8 @@ class EasyHandle:
             self._is_impatient = True
 
     def end(self) -> None:
-        """Forget the request; the handle is free for another one."""
+        """Forget the request, and the cookies it has seen; the handle is free for another one."""
+        self.curl.setopt(pycurl.COOKIELIST, "ALL")
         self.task = None
         self.blocked = self.refused = ""
         self.opened = self.too_large = self.stands_still = False
@@ -202,6 +205,7 @@ def _set_transport(curl: pycurl.Curl, parameters: DownloaderParameters, headers:
     curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     curl.setopt(pycurl.FOLLOWLOCATION, 0)
     curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+    curl.setopt(pycurl.COOKIEFILE, "")  # keeps cookies, in memory alone; whose they are is the task's business
     curl.setopt(pycurl.PATH_AS_IS, 1)
     curl.setopt(pycurl.HTTPHEADER, list(headers))
     # Files are asked for as they are; what comes encoded nevertheless is decoded: it would be no file otherwise.

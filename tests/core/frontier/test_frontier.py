@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -377,6 +378,24 @@ def test_a_redirect_to_an_unknown_server_leaves_the_rank_as_an_errand(frontier: 
     assert moved == RowHandedOff(Handoff(batch(0, 1), 0, "http://joint-a/x", "joint-a", "joint", 1, 1))
     assert batch_ended == BatchEnded(0)
     assert isinstance(ended, LaneEnded)
+
+
+def test_cookies_stay_with_the_row_that_was_redirected(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 2)], share=Limits(0.0, 1)))
+    (task,) = tasks(frontier, 0.0)
+    frontier.finished(task, replace(redirect("http://s/again"), cookies=(b"a",)), 0.0, 0)
+    (again,) = tasks(frontier, 0.0)
+    assert (again.url, again.cookies) == ("http://s/again", (b"a",))
+    frontier.finished(again, BROKEN, 0.0, 0)
+    (other,) = tasks(frontier, 0.0)
+    assert other.cookies == ()
+    frontier.finished(other, SUCCESS, 5.0, 0)
+    (again,) = tasks(frontier, 5.0)
+    frontier.finished(again, replace(redirect("http://joint-a/x"), cookies=(b"a", b"b")), 5.0, 0)
+    (handoff,) = [event.handoff for event in taken(frontier) if isinstance(event, RowHandedOff)]
+    assert handoff.cookies == (b"a", b"b")
+    frontier.assign([Lane(2, "joint", False, Limits(1.0, 1), (), handoffs=(handoff,))], 5.0)
+    assert [task.cookies for task in tasks(frontier, 6.0)] == [(b"a", b"b")]
 
 
 def test_an_errand_is_fetched_under_the_lane_that_it_came_with(frontier: Driven) -> None:

@@ -18,6 +18,7 @@ from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Answer, Task
 from ddmpi.core.rules.urls import Parsed, parse_url
+from ddmpi.io.http.answers import MOST_COOKIE_BYTES
 from ddmpi.io.http.easy_handle import PIECES_BYTES
 from ddmpi.io.http.transfers import Transfers
 
@@ -99,6 +100,82 @@ def test_a_connection_is_kept_and_used_again(transfers: Transfers, address: str)
         answer = fetch(transfers, address, f"/{size_bytes}")
         assert (answer.curl_code, answer.status, len(answer.body), answer.etag) == (0, 200, size_bytes, '"abc"')
     assert transfers.connections.count(address) == 1
+
+
+class CookieHandler(BaseHTTPRequestHandler):
+    """A redirect with cookies, and what came of them in the header ``Content-Type``."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(302 if self.path.startswith("/set") else 200)
+        self.send_header("Content-Type", self.headers.get("Cookie", "none"))
+        self.send_header("Content-Length", "0")
+        self.send_header("Location", "/next")
+        self.send_header("Set-Cookie", f"visit={'x' * int(self.path.rpartition('/')[2] or 1)}; Path=/; HttpOnly")
+        self.send_header("Set-Cookie", "joint=1; Domain=example.org; Secure")
+        self.send_header("RateLimit-Policy", '"burst";q=20;w=1')
+        self.send_header("ratelimit-policy", '"daily";q=9;w=86400')
+        self.send_header("RateLimit", '"burst";r=5;t=1')
+        self.send_header("Retry-After", "3")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
+        """Say nothing."""
+
+
+@pytest.fixture
+def cookies() -> Iterator[Transfers]:
+    """An engine with one handle, to which all names are the same server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), CookieHandler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        engine = new_transfers(connect_to=[f"::127.0.0.1:{server.server_port}"])
+        yield engine
+        engine.close()
+        server.shutdown()
+        thread.join()
+
+
+def shown(transfers: Transfers, server: str, cookies: tuple[bytes, ...]) -> str:
+    """The cookies that a request shows to the server."""
+    transfers.start(Task(0, 0, f"http://{server}/", server, cookies=cookies))
+    return collect(transfers, 1)[0].content_type
+
+
+def test_the_cookies_of_a_redirect_are_shown_where_it_leads_to_and_to_nobody_else(cookies: Transfers) -> None:
+    answer = fetch(cookies, "a.example.org", "/set/5")
+    assert answer.location == "http://a.example.org/next"
+    assert shown(cookies, "a.example.org", answer.cookies) == "visit=xxxxx"
+    assert shown(cookies, "a.example.org", ()) == "none"
+    assert shown(cookies, "b.example.org", answer.cookies) == "none", "of the host alone, and one for https"
+    assert shown(cookies, "a.example.com", answer.cookies) == "none"
+    assert fetch(cookies, "a.example.org", "/").cookies == (), "nobody is redirected"
+
+
+def test_cookies_of_a_request_that_was_aborted_are_forgotten(cookies: Transfers) -> None:
+    answer = fetch(cookies, "a.example.org", "/set/1")
+    cookies.start(Task(0, 0, "http://a.example.org/", "a.example.org", cookies=answer.cookies))
+    cookies.abort()
+    assert shown(cookies, "a.example.org", ()) == "none"
+
+
+def test_a_row_with_too_many_bytes_of_cookies_goes_on_without(cookies: Transfers) -> None:
+    first = fetch(cookies, "a.example.org", "/set/4000")
+    assert sum(map(len, first.cookies)) < MOST_COOKIE_BYTES
+    many = tuple(f"a.example.org\tFALSE\t/\tFALSE\t0\tc{number}\t{'x' * 4000}".encode() for number in range(4))
+    cookies.start(Task(0, 0, "http://a.example.org/set/4000", "a.example.org", cookies=many))
+    (answer,) = collect(cookies, 1)
+    assert (answer.status, answer.cookies) == (302, ())
+
+
+def test_what_a_server_says_about_its_limits_is_read(cookies: Transfers, transfers: Transfers, address: str) -> None:
+    answer = fetch(cookies, "a.example.org", "/")
+    policies = '"burst";q=20;w=1, "daily";q=9;w=86400'
+    assert answer.rate_limits == {"ratelimit-policy": policies, "ratelimit": '"burst";r=5;t=1'}
+    assert answer.retry_after == "3"
+    assert fetch(transfers, address, "/10").rate_limits is None
 
 
 class TlsHandler(Handler):
