@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from itertools import count
 
 from tests.fleet.log import NOTE_CUT, NOTE_WHOLE, Event, EventKind, LogWriter, now_s
@@ -26,11 +28,13 @@ from tests.fleet.wire import (
     BadRequestError,
     Request,
     answer_of,
+    cookie_of,
     make_answer,
     parse_head,
     refusal_of,
     robots_of,
     too_many_requests,
+    with_fields,
 )
 
 _DRIP_INTERVAL_S = 0.02
@@ -52,18 +56,40 @@ class Site:
         self._limiter = Limiter(spec)
         self._tries: Counter[str] = Counter()
 
-    def decide(self, path: str, now: float) -> tuple[Admission, Mode, Answer]:
+    def decide(self, request: Request, now: float) -> tuple[Admission, Mode, Answer]:
         """Count a request that arrives at ``now`` and decide how it ends."""
+        admission, mode, answer = self._decide(request.path, request.cookie, now)
+        if self.spec.states_limit:
+            quota, left, reset_s = self._limiter.stated
+            stated = f'RateLimit-Policy: "all";q={quota};w=1\r\nRateLimit: "all";r={left};t={reset_s}\r\n'
+            answer = with_fields(answer, stated)
+        return admission, mode, answer
+
+    def _decide(self, path: str, cookie: str, now: float) -> tuple[Admission, Mode, Answer]:
         admission = self._limiter.admit(now)
         if admission is not Admission.PASSED:
             return admission, Mode.OK, too_many_requests(self._limiter.retry_after_s(now))
         if path == ROBOTS_PATH and self.spec.robots is not None:
             return admission, Mode.OK, robots_of(self.spec)
+        if cookie and not (self.spec.sets_cookie and cookie == cookie_of(path)):
+            return admission, Mode.OK, make_answer(400, b"a cookie of another path or server\n")
         if self.spec.refuses(path):
             return admission, Mode.OK, refusal_of(self.spec)
         self._tries[path] += 1
         mode, status = verdict_of(self.spec, path, self._tries[path])
-        return admission, mode, answer_of(self.spec, path, mode, status, self._location + path)
+        if status == 302 and cookie:
+            status = 200
+        answer = answer_of(self.spec, path, mode, status, self._location + path)
+        if status == 302 and self.spec.sets_cookie:
+            answer = with_fields(answer, f"Set-Cookie: {cookie_of(path)}\r\n")
+        if status in self.spec.error_statuses and self.spec.error_retry_after:
+            answer = with_fields(answer, f"Retry-After: {self._error_retry_after()}\r\n")
+        return admission, mode, answer
+
+    def _error_retry_after(self) -> str:
+        if self.spec.error_retry_after != "date":
+            return self.spec.error_retry_after
+        return formatdate(time.time() + 3, usegmt=True)
 
 
 @dataclass(slots=True)
@@ -163,7 +189,7 @@ class Connection(asyncio.Protocol):
 
     def _accept(self, request: Request) -> None:
         now = now_s()
-        admission, self._mode, self._answer = self._site.decide(request.path, now)
+        admission, self._mode, self._answer = self._site.decide(request, now)
         self._request = request
         self._hub.log.write(
             Event(now, EventKind.REQUEST, self._site.name, self._number, request.path, note=admission.value)

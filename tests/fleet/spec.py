@@ -75,9 +75,13 @@ class ServerSpec:
     """(seconds after the first request, requests/s from then on, above 0), in order: the limit changes meanwhile."""
     retry_after_s: int = 0
     """> 0: a 429 carries Retry-After and starts a pause of so many seconds, in which every request gets 429."""
+    states_limit: bool = False
+    """Each answer carries RateLimit-Policy and RateLimit."""
     error_rate: float = 0.0
     """Share of tries answered by ``error_statuses``, by hash of path and try number."""
     error_statuses: tuple[int, ...] = (503, 500)
+    error_retry_after: str = ""
+    """Retry-After of such an answer: a number of seconds, or "date", which means a date that lies 2 to 3 s ahead."""
     not_found_share: float = 0.0
     """Share of paths that answer 404, at every try."""
     body_bytes_per_s: float = 0.0
@@ -90,6 +94,9 @@ class ServerSpec:
     refused_body: str = ""
     redirect_to: str = ""
     """Address of the server whose same path a 302 points to."""
+    sets_cookie: bool = False
+    """A redirect sets a cookie of its path, and a request that shows it gets the image. Any other cookie gets 400, as
+    from all servers."""
     mode: Mode = Mode.OK
     mode_share: float = 1.0
     """Share of tries to which ``mode`` applies, by hash of path and try number; the others are ``ok``."""

@@ -64,6 +64,12 @@ class Limiter:
         """The Retry-After of a 429 at ``now``: whole seconds, rounded up; 0 means that no such header is sent."""
         return max(0, math.ceil(self._paused_until - now)) if self._pause_s else 0
 
+    @property
+    def stated(self) -> tuple[int, int, int]:
+        """What RateLimit-Policy and RateLimit say: requests in a second, those left, seconds until there are more."""
+        limit_per_s = math.floor(self._spec.rate_limit_per_s)
+        return limit_per_s, math.floor(self._tokens), 1
+
 
 class Verdict(NamedTuple):
     """How a request that passed the limiter ends: as ``mode`` says, or with ``status`` where mode is OK."""

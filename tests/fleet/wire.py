@@ -34,6 +34,8 @@ class Request(NamedTuple):
     path: str
     """Request target as sent, with query."""
     keep_alive: bool
+    cookie: str = ""
+    """Value of that header."""
 
 
 class Answer(NamedTuple):
@@ -59,7 +61,9 @@ def parse_head(head: bytes) -> Request:
     lowered = fields.lower()
     if b"transfer-encoding:" in lowered or (b"content-length:" in lowered and b"content-length: 0" not in lowered):
         raise BadRequestError("requests with a body are not served here")
-    return Request(method, path, version == "HTTP/1.1" and b"connection: close" not in lowered)
+    cookies = [line.partition(b":")[2].strip() for line in fields.split(b"\r\n") if line.lower().startswith(b"cookie:")]
+    keep_alive = version == "HTTP/1.1" and b"connection: close" not in lowered
+    return Request(method, path, keep_alive, b"; ".join(cookies).decode("latin-1"))
 
 
 def answer_of(spec: ServerSpec, path: str, mode: Mode, status: int, location: str) -> Answer:
@@ -76,6 +80,16 @@ def answer_of(spec: ServerSpec, path: str, mode: Mode, status: int, location: st
     )
     image_fields += "".join(f"X-Robots-Tag: {value}\r\n" for value in spec.x_robots_tag.splitlines())
     return make_answer(200, b"" if mode is Mode.EMPTY else body_of(spec, path), image_fields)
+
+
+def cookie_of(path: str) -> str:
+    """The cookie that a server sets with the redirect of this path."""
+    return f"visit={crc32(path.encode()):08x}"
+
+
+def with_fields(answer: Answer, fields: str) -> Answer:
+    """The answer with further ``fields``, each of which ends with CR LF."""
+    return answer._replace(head=answer.head[:-2] + fields.encode("ascii") + b"\r\n")
 
 
 def robots_of(spec: ServerSpec) -> Answer:
