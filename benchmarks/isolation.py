@@ -251,7 +251,7 @@ def report(case: Case, mixed: Run, alone: Run) -> dict[str, object]:
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.isolation", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=", ".join(CASES))
-    parser.add_argument("--rows", type=int, default=1200, help="of each case, bad ones included")
+    parser.add_argument("--rows", type=int, default=3000, help="of each case, bad ones included")
     parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="of each run")
     options = parser.parse_args(argv)
     figures: dict[str, object] = {}
