@@ -51,6 +51,7 @@ class Intake:
             self._lanes[lane.group] = lane
             if any(batch.server_name != lane.group for batch in lane.batches):
                 self._share(lane, now)
+            self._expect(lane)
 
     def slot(self, lane: HeldLane, server: str, now: float) -> Slot:
         """Return the lane's slot for the server; make it if it is missing."""
@@ -112,6 +113,7 @@ class Intake:
         batch = lane.batches[at]
         del lane.batches[at]
         lane.loading += 1
+        self._expect(lane)
         return [LoadBatch(lane.lane_id, batch)]
 
     def _of_next_server(self, lane: HeldLane, shared: SharedLimits, now: float, *, few: bool) -> int | None:
@@ -130,9 +132,16 @@ class Intake:
                 best, best_rows = at, rows
         return best
 
+    def _expect(self, lane: HeldLane) -> None:
+        """Count the servers that have rows to come, and none here."""
+        if lane.shared is not None:
+            unseen = {batch.server_name for batch in lane.batches if batch.server_name not in lane.slots}
+            lane.shared.to_come = len(unseen) + lane.loading
+
     def loaded(self, lane: HeldLane, batch: BatchRef, cursor: RowCursor) -> None:
         """Take in the rows of a batch that was asked for."""
         lane.loading -= 1
+        self._expect(lane)
         lane.batch_ids.add(batch.batch_id)
         self._batches.add(batch, cursor.left)
         if cursor.left:

@@ -191,6 +191,8 @@ class SharedLimits:
     limiter: RateLimiter
     """The group's requests per second, connections and bytes. It learns nothing: no server is judged by another one."""
     line: deque[Slot] = field(default_factory=deque)
+    to_come: int = 0
+    """Servers of which only batches are here that were not loaded yet."""
     scheduled_at: float = math.inf
     """As of a slot."""
     _busy: set[Slot] = field(default_factory=set)
@@ -210,7 +212,7 @@ class SharedLimits:
     def has_room_for(self, slot: Slot) -> bool:
         """Return whether the server may have one request more in flight: a slow one must leave connections to others
         that have rows."""
-        return slot.in_flight < -(-self.limiter.limits.connections // max(1, self.busy))
+        return slot.in_flight < -(-self.limiter.limits.connections // max(1, self.busy + self.to_come))
 
     def ready_at(self, now: float) -> float:
         """Return when the first one in line may have its turn; inf: not before another event."""

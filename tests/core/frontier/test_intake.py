@@ -112,6 +112,16 @@ def test_servers_of_a_group_are_loaded_side_by_side() -> None:
     assert all(slot.shared is held.shared for slot in held.slots.values())
 
 
+def test_a_server_leaves_connections_to_those_whose_rows_are_not_loaded_yet() -> None:
+    it, held = several("a", "b", "c", "d")
+    assert held.shared is not None
+    expected = []
+    for _ in range(4):
+        load_next(it, held)
+        expected.append(held.shared.to_come)
+    assert expected == [3, 2, 1, 0]
+
+
 def test_more_rows_of_a_server_that_is_left_alone_are_not_loaded_while_it_has_some() -> None:
     it, held = several("a", "a", "b", "b", low_water_rows=100, chunk_rows=4)
     assert [load_next(it, held) for _ in range(2)] == ["a", "b"]
