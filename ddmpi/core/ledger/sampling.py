@@ -156,7 +156,8 @@ class Sampling:
                 continue
             self._lanes_out[index] -= 1
             if not self._lanes_out[index]:
-                times[index] = server_row_time_s(plan.limits(group), profiles.get(group))
+                urls_per_row = 1.0 if plan.urls_per_row is None else float(plan.urls_per_row[index])
+                times[index] = server_row_time_s(plan.limits(group), profiles.get(group)) * urls_per_row
         return times
 
     # ---- what there is

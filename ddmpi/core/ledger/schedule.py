@@ -53,6 +53,8 @@ class Plan:
     """Packed group -> its servers whose limits are not the config's (``Lane.limits``)."""
     batch_partition: IntArray | None = None
     """(B,) place of each batch among those of its server; None where each group has one server."""
+    urls_per_row: FloatArray | None = None
+    """(G,) different URLs per row; None: no URL stands in several rows."""
 
     @cached_property
     def group_batches(self) -> IntArray:

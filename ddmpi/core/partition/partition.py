@@ -1,7 +1,7 @@
 """Rows to servers, servers to batches.
 
-Decides: which server each row belongs to, and which rows form a batch. All of it follows from the rows per server
-alone, so it is the same at every run, whatever fits into memory.
+Decides: which server each row belongs to, and which rows form a batch. All of it follows from the rows per server (and
+section) alone, so it is the same at every run, whatever fits into memory.
 Must not know: files, formats, threads, rates. It works on arrow and numpy arrays: a million servers are some columns,
 not a million objects.
 
@@ -11,7 +11,7 @@ first, then packed small ones, then refused rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.partition.sections import Sections, fill
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS
 from ddmpi.core.rules.urls import (
     PLAIN_MAX_SERVER_CHARS,
@@ -168,24 +169,35 @@ class Cut:
 
 
 def cut_batches(
-    servers: ServerTable, *, invalid_rows: int, batch_size: int, small_rows: int, first_pack: int = 0
+    servers: ServerTable,
+    *,
+    invalid_rows: int,
+    batch_size: int,
+    small_rows: int,
+    first_pack: int = 0,
+    sections: Sections | None = None,
 ) -> Cut:
     """Cut servers into batches of up to ``batch_size`` rows; pack those with fewer than ``small_rows`` rows.
 
+    Where a server has ``sections`` (by name, as the servers are), no batch has rows of two of them; one of a section
+    with more rows, which is one URL's, may have up to ``MOST_ROWS`` rows.
     A server of a group is packed only with servers of that group. A server that has more rows than a batch holds is
     never packed, whatever ``small_rows`` says, and nor is one whose group has its own name. Packs without a group are
     numbered from ``first_pack`` on. Raises ValueError if ``batch_size`` < 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} < 1")
-    rows = servers.rows
+    rows, sections = servers.rows, sections or Sections.none(len(servers.rows))
     by_name = np.asarray(pc.sort_indices(servers.names)).astype(np.int64)
     is_alone = np.asarray(pc.equal(servers.groups, servers.names).fill_null(False))
     is_small = (rows < small_rows) & (rows <= batch_size) & ~is_alone
     large = by_name[~is_small[by_name]]
     small, segment_ends = _in_groups(by_name[is_small[by_name]], servers.groups)
     pieces = -(-rows[large] // batch_size)
-    pack_starts = np.fromiter(_pack_starts(np.cumsum(rows[small]), segment_ends, batch_size), np.int64)
+    section_rows, section_pieces = sections.batch_rows(batch_size)
+    has_sections = sections.places[large] >= 0
+    pieces[has_sections] = section_pieces
+    pack_starts = np.fromiter(fill(np.cumsum(rows[small]), segment_ends, batch_size), np.int64)
     packs, invalid = len(pack_starts), -(-invalid_rows // batch_size)
     pack_of = np.searchsorted(pack_starts, np.arange(len(small)), side="right") - 1
 
@@ -195,6 +207,7 @@ def cut_batches(
     owners = np.repeat(large, pieces)
     partition_ids = np.concatenate([_ramps(pieces), np.arange(packs), np.arange(invalid)])
     piece_rows = np.minimum(batch_size, rows[owners] - partition_ids[: len(owners)] * batch_size)
+    piece_rows[np.repeat(has_sections, pieces)] = section_rows
     pack_rows = np.bincount(pack_of, weights=rows[small], minlength=packs).astype(np.int64)
     invalid_pieces = np.minimum(batch_size, invalid_rows - np.arange(invalid) * batch_size)
     many = pa.array([f"{MANY_SERVERS}/{number}" for number in range(first_pack, first_pack + packs)], pa.string())
@@ -223,16 +236,6 @@ def _in_groups(small: IntArray, groups: pa.Array[Any]) -> tuple[IntArray, IntArr
     order = np.argsort(keys, kind="stable")
     ends = np.flatnonzero(np.diff(keys[order])) + 1
     return small[order], np.append(ends, len(small))
-
-
-def _pack_starts(ends: IntArray, segment_ends: IntArray, batch_size: int) -> Iterator[int]:
-    """Where each pack begins, when each takes as many servers of its segment as fit. ``ends`` are rows, added up."""
-    start = 0
-    for segment_end in segment_ends.tolist():
-        while start < segment_end:
-            yield start
-            before = int(ends[start - 1]) if start else 0
-            start = min(int(np.searchsorted(ends, before + batch_size, side="right")), segment_end)
 
 
 def _ramps(counts: IntArray) -> IntArray:

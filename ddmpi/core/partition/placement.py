@@ -4,7 +4,7 @@ Decides: which row group of which file each batch is in, and at which position o
 Must not know: what a file is made of, where rows wait, how many fit into memory. It works on numpy arrays.
 
 Invariants: a batch lies within one row group, a row group within one file, both in the order of the batches; rows of a
-server keep the order of the input.
+server (where it has ``sections``: of one of these) keep the order of the input.
 """
 
 from __future__ import annotations

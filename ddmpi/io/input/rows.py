@@ -15,12 +15,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.partition import Servers, servers_of
-from ddmpi.io.input.uuids import fill_uuids, format_uuids
+from ddmpi.io.input.uuids import fill_uuids, format_uuids, hash_texts
 
 Array: TypeAlias = "pa.Array[Any]"
 Field: TypeAlias = "pa.Field[Any]"
@@ -56,9 +58,18 @@ class BareRows(NamedTuple):
     servers: pa.DictionaryArray[Any, Any]
 
 
-def url_servers(urls: Array) -> Servers:
-    """Call ``servers_of`` for a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
-    return _servers_of(*as_text(urls))
+class UrlFacts(NamedTuple):
+    """What is known of some rows' URLs alone: the server, or why it is refused (see ``Servers``), and a hash."""
+
+    servers: pa.DictionaryArray[Any, Any]
+    rejects: Array
+    hashes: npt.NDArray[np.uint64]
+
+
+def url_facts(urls: Array) -> UrlFacts:
+    """Return the facts of a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
+    texts, broken = as_text(urls)
+    return UrlFacts(*_servers_of(texts, broken), hash_texts(texts))
 
 
 def bare_rows(

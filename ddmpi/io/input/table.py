@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.partition.partition import Servers
 from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping, joined_name
 from ddmpi.io.input.files import InputPath, list_files
@@ -22,10 +21,11 @@ from ddmpi.io.input.rows import (
     TEXT_COLUMNS,
     BareRows,
     Dictionary,
+    UrlFacts,
     bare_rows,
     complete,
     is_text,
-    url_servers,
+    url_facts,
     urls_schema,
 )
 
@@ -133,10 +133,10 @@ class InputTable:
                     yield RawRows(source.path, taken, numbers, rows.num_rows - known - len(numbers), end)
                 first_row = end
 
-    def servers(self, raw: RawRows) -> Servers:
-        """Return the server of each row, or why it is refused. Raises InputError; may be called from any thread."""
+    def servers(self, raw: RawRows) -> UrlFacts:
+        """Return what is known of each row's URL. Raises InputError; may be called from any thread."""
         with naming(raw.path):
-            return url_servers(raw.rows.column(self._texts["identifier"]))
+            return url_facts(raw.rows.column(self._texts["identifier"]))
 
     def bare(self, raw: RawRows, refused: pa.Array[Any] | None = None) -> BareRows:
         """Return what ``raw`` gave, normalized (see ``rows``). Raises InputError; may be called from any thread."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.config.config import Config
-from ddmpi.core.arrays import IntArray, NameColumn
+from ddmpi.core.arrays import FloatArray, IntArray, NameColumn
 from ddmpi.core.ledger.profile import Profile, server_row_time_s
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
@@ -48,6 +48,8 @@ class BatchTable:
         self.server_names = NameColumn(servers.column("server_name").combine_chunks())
         """One name per server, and a further one for each time that rows of it were added."""
         self.server_rows: IntArray = servers.column("rows").to_numpy().astype(np.int64)
+        urls = pc.coalesce(servers.column("urls"), servers.column("rows"))
+        self._server_urls: IntArray = urls.to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
         self._server_batches: IntArray = servers.column("batches").to_numpy().astype(np.int64)
         self._is_ignored = matching_servers(self.server_names.values, _ignored_patterns(layout))
@@ -62,6 +64,16 @@ class BatchTable:
         found = np.zeros(len(self.server_names), np.bool_)
         found[first] = True
         return found
+
+    @cached_property
+    def urls_per_row(self) -> FloatArray:
+        """(G,) different URLs per row of each group: 1 where each row has one of its own."""
+        groups = self.groups[self.server_first_batch]
+        urls, rows = (
+            np.bincount(groups, weights=each, minlength=len(self.group_names))
+            for each in (self._server_urls, self.server_rows)
+        )
+        return np.divide(urls, rows, out=np.ones(len(rows)), where=rows > 0)
 
     @property
     def server_count(self) -> int:
@@ -212,10 +224,11 @@ def make_plan(
             times[index] = CPU_PER_ROW_S
         else:
             times[index] = server_row_time_s(limits(name), profiles.get(name))
+    times = times * table.urls_per_row
     return Plan(
         rows, table.groups, table.group_names, limits, times, ref, table.group_of_server, config.max_lanes, workers,
         parameters.connections_per_rank, _limits_of_packed(table, config, profiles, limits),
-        table.partitions,
+        table.partitions, table.urls_per_row,
     )  # fmt: skip
 
 

@@ -51,9 +51,17 @@ BATCHES_SCHEMA: Final = pa.schema(
 file's; ``file`` is relative to the urls folder."""
 
 SERVERS_SCHEMA: Final = pa.schema(
-    [("server_name", _TEXT), ("group", _TEXT), ("rows", _INT64), ("first_batch_id", _INT64), ("batches", _INT64)]
+    [
+        ("server_name", _TEXT),
+        ("group", _TEXT),
+        ("rows", _INT64),
+        ("first_batch_id", _INT64),
+        ("batches", _INT64),
+        ("urls", _INT64),
+    ]
 )
-"""One row per server, by name. A server's batches are consecutive; one that is packed shares its only one."""
+"""One row per server, by name; ``urls`` are the different ones among its rows, null if a release before wrote it. A
+server's batches are consecutive; one that is packed shares its only one."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ def read_index(folder: Path) -> UrlsIndex:
     servers = [read_table(path / SERVERS_NAME) for path in folders]
     counts = [(table.schema.metadata or {}).get(INPUT_ROWS) for table in batches]
     rows = None if None in counts else sum(int(count) for count in counts if count is not None)
-    return UrlsIndex(folder, _joined(batches), _joined(servers), rows, len(folders) - 1)
+    return UrlsIndex(folder, _joined(batches, BATCHES_SCHEMA), _joined(servers, SERVERS_SCHEMA), rows, len(folders) - 1)
 
 
 def write_index(
@@ -119,11 +127,13 @@ def write_index(
     cut: Cut,
     layout: Placement,
     servers: ServerTable,
+    urls: IntArray,
     *,
     input_rows: int,
     earlier: UrlsIndex,
 ) -> None:
-    """Write both index tables, for rows that come after ``earlier``; ``servers`` are what the batches were cut from."""
+    """Write both index tables, for rows that come after ``earlier``; ``servers`` are what the batches were cut from,
+    and ``urls`` how many different ones each of them has."""
     place = earlier.next_addition.relative_to(earlier.folder)
     file_names = pa.array([str(place / file_name(file)) for file in range(len(layout.files))], pa.string())
     first_batch = earlier.batches.num_rows
@@ -146,6 +156,7 @@ def write_index(
         "rows": servers.rows,
         "first_batch_id": cut.first_batch + first_batch,
         "batches": cut.batch_counts,
+        "urls": urls,
     }
     write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
 
@@ -163,5 +174,7 @@ def read_table(path: Path) -> pa.Table:
         raise OutputError(f"{path}: cannot be read: {error}") from error
 
 
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Join tables, some of which may be without columns that were added later."""
+    plain = [table.replace_schema_metadata(None) for table in tables]
+    return pa.concat_tables([schema.empty_table(), *plain], promote_options="default")

@@ -23,7 +23,6 @@ FOLD_BATCHES: Final = 32
 """Batches that are gathered at most: some 4 million rows, whose codes take 16 MB."""
 FOLD_NAMES: Final = 1 << 18
 """Names that are gathered about: more than most tables have servers."""
-NUMBER_BYTES: Final = 4
 
 Numbers: TypeAlias = npt.NDArray[np.int32]
 

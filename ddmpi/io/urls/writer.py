@@ -1,9 +1,9 @@
 """Stage one: an input table becomes the urls folder, clustered by server.
 
-Two steps, whatever the size: count the rows of each server, which decides where every row goes (``partition``,
-``placement``); then carry the rows there. A table that fits the budget is kept in memory between the two. Of a larger
-one the first step reads only the URLs; the second reads all of it, and the rows wait in scratch files, some per output
-file. The output is the same either way.
+Two steps, whatever the size: count the rows of each server and find URLs that repeat, which decides where every row
+goes (``partition``, ``sections``, ``placement``); then carry the rows there. A table that fits the budget is kept in
+memory between the two. Of a larger one the first step reads only the URLs; the second reads all of it, and the rows
+wait in scratch files, some per output file. The output is the same either way.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,22 +25,27 @@ import pyarrow.compute as pc
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.partition import Cut, ServerTable, cut_batches
 from ddmpi.core.partition.placement import Destinations, lay_out
+from ddmpi.core.partition.sections import Hashes, Sections
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.records import MANY_SERVERS
 from ddmpi.errors import InputError, Interrupted, StorageError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.folder.durable import make_folders, publish
 from ddmpi.io.input.table import InputTable, RawRows
+from ddmpi.io.input.uuids import hash_texts
 from ddmpi.io.urls.address_grouping import AddressGrouping
 from ddmpi.io.urls.files import PlacedRows, UrlsFiles
 from ddmpi.io.urls.index import UrlsIndex, write_index
-from ddmpi.io.urls.server_tally import NUMBER_BYTES, REFUSED, Numbers, ServerTally
+from ddmpi.io.urls.row_keys import COMPARED_BYTES, RowKeys
+from ddmpi.io.urls.server_tally import REFUSED, Numbers, ServerTally
 from ddmpi.io.urls.spill import Spill
 from ddmpi.io.urls.workers import Workers, recycled_memory
 
 DEFAULT_MEMORY_BYTES: Final = 1 << 30
 BUCKET_ROWS: Final = 128 * 1024
 """Rows sorted at once where all are in memory anyway: small, so that what is in work beside them is small too."""
+LEAST_COMPARED_ROWS: Final = 1 << 18
+"""Rows of which hashes are compared at once, whatever the budget: a few megabytes."""
 BUCKET_BYTES: Final = 1 << 28
 """Wide rows are fewer: one array of strings cannot hold more than 2 GB."""
 
@@ -134,6 +138,7 @@ class _Counted(NamedTuple):
     rows: pa.RecordBatch | None
     servers: pa.DictionaryArray[Any, Any]
     rejects: pa.Array[Any]
+    hashes: Hashes
     dropped: int
 
 
@@ -173,14 +178,22 @@ class _Job:
         groups_of: Callable[[pa.Array[Any]], pa.Array[Any]],
         earlier: UrlsIndex,
     ) -> Cut:
-        with TemporaryFile(dir=self.staging) as numbers:
-            self._count_servers(workers, numbers)
+        most_compared = max(LEAST_COMPARED_ROWS, self.memory_bytes // COMPARED_BYTES)
+        with RowKeys(self.staging, most_compared, lambda: self._advance(0)) as keys:
+            self._count_servers(workers, keys)
             known = self.tally.names.slice(1)
             servers = ServerTable(known, self.tally.rows[1:], earlier.groups_of(known, groups_of))
             refused = int(self.tally.rows[REFUSED])
             packs = int(earlier.partitions_of(pa.array([MANY_SERVERS]))[0])
+            urls = keys.count_urls(servers)
+            sections = keys.sections(servers, urls, batch_size)
             cut = cut_batches(
-                servers, invalid_rows=refused, batch_size=batch_size, small_rows=small_rows, first_pack=packs
+                servers,
+                invalid_rows=refused,
+                batch_size=batch_size,
+                small_rows=small_rows,
+                first_pack=packs,
+                sections=sections,
             )
             layout = lay_out(cut.rows)
             # Numbers of the servers by position in the output, the refused rows last.
@@ -195,13 +208,13 @@ class _Job:
                 bucket_rows=self._rows_per_bucket(workers.threads),
                 sample=self._sample,
             )
-            spill = self._fill_spill(workers, numbers, ranked, files.bucket_starts)
+            spill = self._fill_spill(workers, self._placed_rows(keys, ranked, sections), files.bucket_starts)
         self._write_files(workers, files, spill)
         input_rows = int(self.tally.rows.sum()) + self.dropped
-        write_index(self.staging, cut, layout, servers, input_rows=input_rows, earlier=earlier)
+        write_index(self.staging, cut, layout, servers, urls, input_rows=input_rows, earlier=earlier)
         return cut
 
-    def _count_servers(self, workers: Workers, numbers: IO[bytes]) -> None:
+    def _count_servers(self, workers: Workers, keys: RowKeys) -> None:
         self._sample = self.table.sample()
         self._expected_bytes = self.table.expected_bytes(self._sample)
         if self._expected_bytes > self.memory_bytes:
@@ -211,26 +224,26 @@ class _Job:
         count = self._count_urls if self.kept is None else self._count_rows
         for counted in workers.map(count, self.table.raw(urls_only=self.kept is None)):
             self.tally.add(counted.servers, counted.rejects)
+            keys.add_hashes(counted.hashes)
             if self.kept is not None and counted.rows is not None:
                 self.kept.append(counted.rows)
                 kept_bytes += counted.rows.nbytes
                 if kept_bytes > self.memory_bytes:
                     self.kept = None
             if self.tally.is_full:
-                numbers.writelines(batch.tobytes() for batch in self.tally.fold())
+                keys.add_numbers(self.tally.fold())
             self.dropped += counted.dropped
             self._advance(len(counted.servers) + 2 * counted.dropped)
-        numbers.writelines(batch.tobytes() for batch in self.tally.fold())
-        numbers.seek(0)
+        keys.add_numbers(self.tally.fold())
         self._total = int(self.tally.rows.sum()) + self.dropped
 
     def _count_urls(self, raw: RawRows) -> _Counted:
-        servers, rejects = self.table.servers(raw)
-        return _Counted(None, servers, rejects, raw.dropped)
+        return _Counted(None, *self.table.servers(raw), raw.dropped)
 
     def _count_rows(self, raw: RawRows) -> _Counted:
         bare = self.table.bare(raw)
-        return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), raw.dropped)
+        hashes = hash_texts(bare.rows.column("identifier"))
+        return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), hashes, raw.dropped)
 
     def _rows_per_bucket(self, threads: int) -> int:
         """Return how many rows are reordered at once: from scratch files as many as the budget has room for."""
@@ -240,7 +253,7 @@ class _Job:
             rows = max(rows, self.memory_bytes // threads // 4 // row_bytes)
         return max(1, min(rows, BUCKET_BYTES // row_bytes))
 
-    def _fill_spill(self, workers: Workers, numbers: IO[bytes], ranked: IntArray, bucket_starts: IntArray) -> Spill:
+    def _fill_spill(self, workers: Workers, placed_rows: Iterator[_Placed], bucket_starts: IntArray) -> Spill:
         spill = Spill(self.staging, self.memory_bytes // 3 if self.kept is None else math.inf, workers.pool.submit)
 
         def split(placed: _Placed) -> list[tuple[int, pa.RecordBatch]]:
@@ -249,25 +262,30 @@ class _Job:
                 rows = self.table.bare(rows, pa.array(placed.numbers == REFUSED)).rows
             return PlacedRows(rows, placed.rows, placed.positions).split(bucket_starts)
 
-        for pieces in workers.map(split, self._placed_rows(numbers, ranked)):
+        for pieces in workers.map(split, placed_rows):
             for bucket, piece in pieces:
                 spill.put(bucket, piece)
             self._advance(0)
         spill.finish()
         return spill
 
-    def _placed_rows(self, numbers: IO[bytes], ranked: IntArray) -> Iterator[_Placed]:
+    def _placed_rows(self, keys: RowKeys, ranked: IntArray, sections: Sections) -> Iterator[_Placed]:
         """Yield all rows: the kept ones, which are let go one by one, or read again."""
+        counts = sections.counts[ranked - 1]
+        rows = np.repeat(self.tally.rows[ranked], counts)
+        rows[np.repeat(sections.places[ranked - 1] >= 0, counts)] = sections.rows
         ranks = np.empty(len(ranked), dtype=np.int32)
-        ranks[ranked] = np.arange(len(ranked), dtype=np.int32)
-        destinations = Destinations(self.tally.rows[ranked])
+        ranks[ranked] = np.cumsum(counts) - counts
+        destinations = Destinations(rows)
+        keys.rewind()
         source: Iterator[pa.RecordBatch | RawRows] = self.table.raw() if self.kept is None else _drain(self.kept)
         for batch in source:
             count = batch.num_rows if isinstance(batch, pa.RecordBatch) else batch.rows.num_rows
-            known = np.frombuffer(numbers.read(count * NUMBER_BYTES), np.int32)
-            if len(known) != count:
+            known = keys.take(count)
+            if len(known.numbers) != count:
                 break
-            yield _Placed(batch, known, *destinations.take(ranks[known]))
+            sections_of = sections.numbers(known.numbers - 1, known.hashes)
+            yield _Placed(batch, known.numbers, *destinations.take(ranks[known.numbers] + sections_of))
         if not destinations.complete:
             raise InputError(f"{self.table.name}: changed while it was read: other rows the second time")
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.config.config import parse
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.records import MANY_SERVERS, Limits
-from ddmpi.io.urls.batch_table import limits_by_group, make_plan
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.input.table import open_input
+from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
+from ddmpi.io.urls.writer import partition_input
 from tests.roles.coordinator.states import make_state
 
 
@@ -26,6 +30,28 @@ def plan(tmp_path: Path, *profiles: Profile) -> Plan:
 
 def test_the_plan_knows_how_many_connections_a_rank_has(tmp_path: Path) -> None:
     assert plan(tmp_path).connections_per_rank == 256
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["counted", "by a release before"])
+def test_a_url_takes_the_time_of_one_row(tmp_path: Path, *, is_old: bool) -> None:
+    """30 rows of 10 URLs, as many rows of as many URLs, and a pack of 6 rows, 4 URLs."""
+    urls = [f"http://{host}/{row % most}" for host, most in (("a.org", 10), ("b.org", 99)) for row in range(30)]
+    urls += [f"http://{host}/{row // 2}" for host in ("c.net", "d.net") for row in range(3)]
+    (tmp_path / "in.txt").write_text("\n".join(urls) + "\n")
+    config = parse({"path_to_input": str(tmp_path / "in.txt"), "path_to_output_folder": str(tmp_path / "out")}, "test")
+    table = open_input(config.path_to_input, {}, ())
+    layout = Layout(tmp_path / "out")
+    layout.root.mkdir()
+    partition_input(table, layout.urls, batch_size=20, small_rows=5)
+    if is_old:
+        path = layout.urls / "servers.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["urls"]), path)
+    batches, limits = BatchTable(layout), limits_by_group(config, {})
+    made = make_plan(batches, config, rows=batches.rows, profiles={}, limits=limits, ref=batches.ref, workers=[1])
+    times = dict(zip(made.group_names, (made.row_times * 10).tolist(), strict=True))
+    shares = [1.0, 1.0, 1.0] if is_old else [1 / 3, 1.0, 2 / 3]
+    largest = 3 / 6  # a packed batch takes as long as its largest server
+    assert times == pytest.approx({"a.org": shares[0], "b.org": shares[1], f"{MANY_SERVERS}/0": shares[2] * largest})
 
 
 @pytest.mark.parametrize(

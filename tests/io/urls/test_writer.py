@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from ddmpi.core.partition import placement
+from ddmpi.core.partition import placement, sections
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef
 from ddmpi.errors import InputError, Interrupted, OutputError, StorageError
 from ddmpi.io.folder import durable
@@ -64,7 +64,9 @@ def a_url(rng: random.Random, row: int) -> str | None:
     kind = rng.random()
     if kind < 0.02:
         return rng.choice(REFUSED)
-    host = "large.org" if kind < 0.5 else f"s{int(rng.paretovariate(0.6)) % 200}.net"
+    if kind < 0.2:
+        return f"http://repeats.org/{row % 40}"
+    host = "large.org" if kind < 0.6 else f"s{int(rng.paretovariate(0.6)) % 200}.net"
     return f"http://{host}/{row}"
 
 
@@ -93,6 +95,7 @@ def test_every_row_is_in_exactly_one_batch_with_its_server(table: InputTable, tm
     reader = BatchReader(tmp_path / "urls")
     found: dict[int, dict[str, Any]] = {}
     homes: defaultdict[str | None, list[int]] = defaultdict(list)
+    homes_of_urls: defaultdict[str, set[int]] = defaultdict(set)
     for batch, _ in refs(tmp_path / "urls"):
         rows = reader.read(batch).to_pylist()
         numbers = [row["row_number"] for row in rows]
@@ -103,10 +106,14 @@ def test_every_row_is_in_exactly_one_batch_with_its_server(table: InputTable, tm
         if batch.server_name not in {MANY_SERVERS, INVALID_SERVER}:
             assert {row["server_name"] for row in rows} == {batch.server_name}
         assert (batch.server_name == INVALID_SERVER) == any(row["reject"] for row in rows)
+        for row in rows if batch.server_name != INVALID_SERVER else ():
+            homes_of_urls[row["identifier"]].add(batch.batch_id)
         found.update(zip(numbers, rows, strict=True))
         assert len(rows) <= 70
     assert found == expected
     assert summary.rows == len(found) == ROWS
+    assert all(len(batches) == 1 for batches in homes_of_urls.values())
+    assert len(homes["repeats.org"]) > 5
     for server, batches in homes.items():
         assert batches == list(range(batches[0], batches[-1] + 1)), server
     reader.close()
@@ -190,6 +197,36 @@ def test_callers_are_asked_once_per_server(table: InputTable, tmp_path: Path) ->
     summary = run(table, tmp_path / "urls", group_of=count, memory_bytes=1)
     assert set(asked.values()) == {1}
     assert len(asked) == summary.servers
+
+
+def test_a_server_whose_urls_do_not_repeat_keeps_the_order_of_the_input(table: InputTable, tmp_path: Path) -> None:
+    run(table, tmp_path / "urls")
+    rows = ds.dataset(sorted((tmp_path / "urls").glob("urls-*"))).to_table(columns=["server_name", "row_number"])
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for row in rows.to_pylist():
+        numbers[str(row["server_name"])].append(row["row_number"])
+    in_order = {server: numbers[server] == sorted(numbers[server]) for server in ("large.org", "repeats.org")}
+    assert in_order == {"large.org": True, "repeats.org": False}
+
+
+def test_a_url_with_very_many_rows_fills_batches_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "MOST_ROWS", 150)
+    urls = [f"http://a.org/{row if row % 2 else 'none.png'}" for row in range(800)]
+    pq.write_table(pa.table({"identifier": urls}), tmp_path / "in.parquet")
+    table = open_input(str(tmp_path / "in.parquet"), {"identifier": "identifier"}, [])
+    run(table, tmp_path / "urls")
+    reader = BatchReader(tmp_path / "urls")
+    found = [
+        Counter(reader.read(batch, ["identifier"])["identifier"].to_pylist()) for batch, _ in refs(tmp_path / "urls")
+    ]
+    reader.close()
+    assert sorted(batch["http://a.org/none.png"] for batch in found if "http://a.org/none.png" in batch) == [
+        100,
+        150,
+        150,
+    ]
+    assert sum(sum(batch.values()) for batch in found) == 800
+    assert all(sum(batch.values()) <= 70 for batch in found if len(batch) > 1)
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 30_000, 120_000], ids=["nothing fits", "a little fits", "half fits"])
