@@ -20,7 +20,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -86,6 +86,11 @@ class Keys(Section):
     )
     filter: RowFilterText | None = Field(
         None, description="Which rows of the input to take, by a condition on its columns; null = all."
+    )
+    duplicates: Literal["copy", "reference"] = Field(
+        "copy",
+        description="Rows with the same URL, which is fetched once: copy = each row has the bytes; reference = one row "
+        "has them, and the others name it in `same_as`.",
     )
     output_structure: OutputStructure = Field(OutputStructure(), description="Names inside the output folder.")
     downloader_parameters: DownloaderParameters = Field(
@@ -280,6 +285,7 @@ class Config(Keys):
             "columns": self.columns.plain(),
             "keep_columns": list(self.keep_columns),
             "filter": self.filter,
+            "duplicates": self.duplicates,
             "downloader_parameters.batch_size": parameters.batch_size,
             "downloader_parameters.image_size": parameters.image_size,
             "downloader_parameters.hash_algorithm": parameters.hash_algorithm,

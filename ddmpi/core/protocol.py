@@ -60,7 +60,8 @@ class LaneState(str, Enum):
 
 
 class Handoff(msgspec.Struct, frozen=True):
-    """A row that was redirected into another server's server group and has to be fetched under that group's limits."""
+    """A row that was redirected into another server's server group and has to be fetched under that group's limits;
+    ``others`` are further rows with its URL."""
 
     batch: BatchRef
     row: int
@@ -70,6 +71,7 @@ class Handoff(msgspec.Struct, frozen=True):
     attempt: int
     redirects: int
     cookies: tuple[bytes, ...] = ()
+    others: tuple[int, ...] = ()
 
 
 class Lane(msgspec.Struct, frozen=True):

@@ -62,7 +62,7 @@ RESULT_COLUMNS = frozenset(
     {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
-    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id"}
+    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as"}
 )
 """Columns that ddmpi itself writes, or needs in ``urls``: a kept column of the same name would be lost."""
 
@@ -153,7 +153,7 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     """Where a batch's rows are, and which parts already hold some of their outcomes.
 
     ``file`` is relative to the urls folder; the rows are ``rows`` rows from ``offset`` of row group ``row_group``.
-    ``sample_rows`` > 0 asks for only so many of the rows that are not final (profiling). ``retry`` says which
+    ``sample_rows`` > 0 asks for only so many URLs of the rows that are not final (profiling). ``retry`` says which
     errors of earlier epochs do not count as final (see ``retry_filter``): those rows are fetched again. Rows on servers
     that are ``ignored`` are left out, and so are the ``decided`` ones, by index: a rank that sampled them has outcomes
     of them which are in no part yet.
@@ -175,7 +175,7 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One row on its way: what to fetch now, and how often that was tried."""
+    """One URL on its way, for one row or more: what to fetch now, and how often that was tried."""
 
     batch_id: int
     row: int
@@ -193,6 +193,13 @@ class Task:
     """Those that the redirects up to here have set, as lines of libcurl's; secrets, so they are shown nowhere."""
     home_lane: int = 0
     """The lane that lent this task to another lane of the rank after a redirect; 0 = it is where it came from."""
+    others: tuple[int, ...] = ()
+    """The other rows of the batch with this URL, by index: they get the outcome that ``row`` gets."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """All rows that the task is for."""
+        return (self.row, *self.others)
 
 
 @dataclass(slots=True, eq=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,13 +13,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.errors import StorageError
 from ddmpi.export.options import Options
 from ddmpi.export.plan import RowGroup, Shard, reading
 from ddmpi.export.selection import Picture, choose
 from ddmpi.export.shard_formats import ShardWriter, open_shard
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.results.schema import ROW_NUMBER
+from ddmpi.io.results.schema import ROW_NUMBER, SAME_AS, holders_of
+
+PORTION_BYTES: Final = 64 << 20
+"""Images that are handed to a shard at once."""
 
 
 class ShardCounts(msgspec.Struct):
@@ -64,8 +69,8 @@ class ShardMaker:
     def _fill(self, writer: ShardWriter, shard: Shard, counts: ShardCounts) -> None:
         for group in shard:
             rows, pictures = self._choose(group, counts)
-            if pictures:
-                writer.add(rows, pictures)
+            for part in _portions(pictures):
+                writer.add(rows.slice(part.start, part.stop - part.start), pictures[part])
         if counts.exported:
             writer.commit()
         else:
@@ -73,12 +78,16 @@ class ShardMaker:
 
     def _choose(self, group: RowGroup, counts: ShardCounts) -> tuple[pa.Table, list[Picture]]:
         """Return the rows of a group to export, without their image, and their images; count the others."""
-        rows, images = self._read(group, counts)
+        rows, images, holders = self._read(group, counts)
         original, resized = (rows.column(f"hashsum_{name}").to_pylist() for name in ("original", "resized"))
         is_good = np.ones(rows.num_rows, np.bool_)
         pictures: list[Picture] = []
-        for index, image in enumerate(images):
-            found = self.look(image.as_py(), str(resized[index] or original[index]))
+        looked_at: dict[int, Picture | str] = {}
+        for index, holder in enumerate(holders.tolist()):
+            found = looked_at.get(holder)
+            if found is None:
+                stated = str(resized[index] or original[index])
+                found = looked_at[holder] = self.look(images[holder].as_py(), stated)
             if isinstance(found, Picture):
                 pictures.append(found)
             else:
@@ -88,16 +97,31 @@ class ShardMaker:
         counts.exported += len(pictures)
         return rows.filter(pa.array(is_good)), pictures
 
-    def _read(self, group: RowGroup, counts: ShardCounts) -> tuple[pa.Table, pa.ChunkedArray[pa.LargeBinaryScalar]]:
-        """Return the rows that their columns let pass; images are read only where there are any."""
+    def _read(
+        self, group: RowGroup, counts: ShardCounts
+    ) -> tuple[pa.Table, pa.ChunkedArray[pa.LargeBinaryScalar], IntArray]:
+        """Return the rows that their columns let pass, the images of the group, which are read only where there are
+        such rows, and where among these that of each row is."""
         with reading(self.layout, group.part) as path, pq.ParquetFile(path) as file:
             rows = file.read_row_group(group.group, columns=[n for n in file.schema_arrow.names if n != "image"])
+            holders = holders_of(rows)
+            if SAME_AS in rows.column_names:
+                rows = rows.drop_columns([SAME_AS])
             counts.rows += rows.num_rows
             kept, left_out = choose(rows, self.options, self.duplicates)
             for reason, number in left_out.items():
                 counts.leave_out(reason, number)
             if not kept.any():
-                return rows.slice(0, 0), pa.chunked_array([], pa.large_binary())
+                return rows.slice(0, 0), pa.chunked_array([], pa.large_binary()), holders[:0]
             images = file.read_row_group(group.group, columns=["image"]).column("image")
-        chosen = pa.array(kept)
-        return rows.filter(chosen), images.filter(chosen)
+        return rows.filter(pa.array(kept)), images, holders[kept]
+
+
+def _portions(pictures: Sequence[Picture]) -> Iterator[slice]:
+    """Cut images into portions: many rows may have the same one, which is written for each of them."""
+    start = size_bytes = 0
+    for index, picture in enumerate(pictures):
+        size_bytes += len(picture.body)
+        if size_bytes >= PORTION_BYTES or index == len(pictures) - 1:
+            yield slice(start, index + 1)
+            start, size_bytes = index + 1, 0

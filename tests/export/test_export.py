@@ -55,8 +55,8 @@ def results(tmp_path: Path) -> Path:
             for row in range(part * 10, part * 10 + 10):
                 index = number * 30 + row
                 image = b"GIF89a: no image" if index == 7 else b"\xff\xd8\xff?" * 10 if index == 31 else body(index)
-                writer.success(batch, row, make_answer(index, image))
-            writer.error(batch, 0, _failure(), None, attempts=1)
+                writer.success(batch, (row,), make_answer(index, image))
+            writer.error(batch, (0,), _failure(), None, attempts=1)
             writer.stop()
     save(layout, Checkpoint(1, config_semantic={"downloader_parameters.hash_algorithm": "sha256"}))
     return layout.root
@@ -247,10 +247,31 @@ def test_a_folder_of_something_else_is_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("unique", [False, True])
+def test_rows_that_refer_to_the_bytes_of_another_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, unique: bool
+) -> None:
+    monkeypatch.setattr(maker, "PORTION_BYTES", 3000)
+    layout = Layout(tmp_path / "out")
+    writer = open_writer(layout, duplicates="reference")
+    for rows in ((0, 4, 5), (1,), (2, 3)):
+        writer.success(make_batch(), rows, make_answer(rows[0], body(rows[0])))
+    writer.stop()
+    options = ["--check", "--unique"] if unique else ["--check"]
+    summary = export(layout.root, tmp_path / "web", "--to", "webdataset", *options)
+    assert summary["left_out"] == ({"duplicate": 3} if unique else {})
+    first_of = {0: 0, 1: 1, 2: 2} if unique else {0: 0, 1: 1, 2: 2, 3: 2, 4: 0, 5: 0}
+    samples = tar_samples(tmp_path / "web")
+    assert {row: sample[suffix_of(body(first_of[row]))] for row, sample in samples.items()} == {
+        row: body(first) for row, first in first_of.items()
+    }
+    assert all("same_as" not in json.loads(sample["json"]) for sample in samples.values())
+
+
 def test_results_that_have_grown_are_refused(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export(results, tmp_path / "web", "--to", "webdataset")
     writer = open_writer(Layout(results), epoch=2)
-    writer.success(make_batch(5), 0, make_answer(0, body(0)))
+    writer.success(make_batch(5), (0,), make_answer(0, body(0)))
     writer.stop()
     assert program.main([str(results), str(tmp_path / "web"), "--to", "webdataset", "--shard-bytes", "1"]) == 2
     assert "when the results were others" in capsys.readouterr().err

@@ -64,6 +64,15 @@ def write_table(path: Path, specs: Sequence[ServerSpec], rows: int, port: int, z
     return urls
 
 
+def write_repeated(path: Path, urls: Sequence[str], rows_per_url: int, seed: int = 1) -> list[str]:
+    """Write a Parquet table with each of these URLs in so many rows, in random order; returns its URLs in row order."""
+    rows_of_urls = np.repeat(np.array(urls, object), rows_per_url)
+    shuffled: list[str] = np.random.default_rng(seed).permutation(rows_of_urls).tolist()
+    rows = pa.array(map(str, range(len(shuffled))), pa.string())
+    pq.write_table(pa.table({"source_id": rows, "identifier": pa.array(shuffled, pa.string())}), path)
+    return shuffled
+
+
 def read_urls(path: Path) -> list[str]:
     """The ``identifier`` column of a Parquet table, in row order. Raises OSError."""
     column = pq.read_table(path, columns=["identifier"]).column("identifier")

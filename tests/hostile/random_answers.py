@@ -145,11 +145,11 @@ class Run:
             self.counts["hangs"] += 1
         if verdict.outcome is Outcome.SUCCESS:
             self._judge(task.batch_id * BATCH_ROWS + task.row, answer)
-            self._writer.success(batch, task.row, answer)
+            self._writer.success(batch, task.rows, answer)
         else:
             failure = verdict.failure or Failure(ErrorKind.REDIRECT, -2, "not followed here")
             assert failure.message.isprintable(), failure.message
-            self._writer.error(batch, task.row, failure, answer, 1)
+            self._writer.error(batch, task.rows, failure, answer, 1)
             self.counts[failure.kind.value] += 1
 
     def _judge(self, number: int, answer: Answer) -> None:

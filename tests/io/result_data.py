@@ -106,6 +106,7 @@ def open_writer(
     keep_columns: Sequence[str] = (),
     part_bytes: int = 1 << 30,
     buffer_bytes: int = 1 << 30,
+    duplicates: str = "copy",
     on_event: Callable[[], None] = lambda: None,
 ) -> ResultWriter:
     open_epoch(layout, epoch)
@@ -119,7 +120,9 @@ def open_writer(
             "memory_budget_bytes": buffer_bytes,
         }
     )
-    config = config.model_copy(update={"downloader_parameters": parameters, "keep_columns": tuple(keep_columns)})
+    config = config.model_copy(
+        update={"downloader_parameters": parameters, "keep_columns": tuple(keep_columns), "duplicates": duplicates}
+    )
     return ResultWriter(ResultOptions(config, layout, reader or Reader(), epoch, rank, threads=2), on_event)
 
 
@@ -145,9 +148,9 @@ def write_outcomes(
     """One run that gives these rows of ``batch`` their outcomes."""
     writer = open_writer(layout, epoch=epoch, rank=rank)
     for row in successes:
-        writer.success(batch, row, make_answer(row, b"body of row %d " % row * 20))
+        writer.success(batch, (row,), make_answer(row, b"body of row %d " % row * 20))
     for row in errors:
-        writer.error(batch, row, make_failure(), make_answer(row, b""), attempts=3)
+        writer.error(batch, (row,), make_failure(), make_answer(row, b""), attempts=3)
     writer.stop()
     return committed(writer.events())
 

@@ -152,9 +152,10 @@ class Laws(Witness):
             self._check_failure(key, failure)
 
     def handed_off(self, rank: int, handoff: Handoff) -> None:
-        key = (handoff.batch.batch_id, handoff.row)
-        assert self.owners[key] == rank
-        self.owners[key] = UNDERWAY
+        for row in (handoff.row, *handoff.others):
+            key = (handoff.batch.batch_id, row)
+            assert self.owners[key] == rank
+            self.owners[key] = UNDERWAY
 
     # ---- isolation: what others do costs a row nothing
 
@@ -205,7 +206,7 @@ class Laws(Witness):
     def started(self, now: float, rank: int, task: Task, lane_id: int) -> None:
         self.requests += 1
         if not task.robots_of:
-            self._check_row(rank, task)
+            self._check_rows(rank, task)
         group = self.world.group_of(task.server)
         lanes = self._check_lease(rank, lane_id, task.server, group)
         self._check_pauses(now, rank, task.server, task.url)
@@ -225,13 +226,18 @@ class Laws(Witness):
                 turns = ledger.lanes_owing(rows, now, rate_per_s, lanes)
                 ledger.started(rows, now, rate_per_s, float(turns))
 
-    def _check_row(self, rank: int, task: Task) -> None:
-        key = (task.batch_id, task.row)
-        assert key not in self.decided_rows, f"row {key} has an outcome and is fetched again"
-        assert key not in self.in_flight_rows, f"row {key} is fetched twice at once"
-        assert self.owners[key] in {rank, UNDERWAY}, f"row {key} of rank {self.owners[key]} is fetched by rank {rank}"
-        self.owners[key] = rank
-        self.in_flight_rows.add(key)
+    def _check_rows(self, rank: int, task: Task) -> None:
+        rows = self.world.batches[task.batch_id].rows
+        url, _ = rows[task.row]
+        keys = [(task.batch_id, row) for row, (other, _) in enumerate(rows) if other == url]
+        assert sorted(task.rows) == [row for _, row in keys], f"{url} is not fetched for all of its rows: {task}"
+        for key in keys:
+            assert key not in self.decided_rows, f"row {key} has an outcome and is fetched again"
+            assert key not in self.in_flight_rows, f"row {key} is fetched twice at once"
+            owner = self.owners[key]
+            assert owner in {rank, UNDERWAY}, f"row {key} of rank {owner} is fetched by rank {rank}"
+            self.owners[key] = rank
+        self.in_flight_rows.update(keys)
         robots = self.robots.get(task.server)
         assert robots is None or robots.can_fetch(task.url, CRAWLER), f"{task.url} is disallowed"
 
@@ -289,8 +295,9 @@ class Laws(Witness):
     def answered(self, now: float, rank: int, answer: Answer) -> None:
         task = answer.task
         if not task.robots_of:
-            self.in_flight_rows.discard((task.batch_id, task.row))
-            self.statuses.setdefault((task.batch_id, task.row), set()).add(answer.status)
+            self.in_flight_rows.difference_update((task.batch_id, row) for row in task.rows)
+            for row in task.rows:
+                self.statuses.setdefault((task.batch_id, row), set()).add(answer.status)
             self.said.setdefault(task.server, set()).add(answer.status)
         group = self.world.group_of(task.server)
         self.in_flight[group] -= 1

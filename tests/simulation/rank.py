@@ -118,10 +118,10 @@ class SimulatedRank:
                 case do.Finished() if answer is not None:
                     task, failure = instruction.task, instruction.failure
                     if failure or (instruction.batch and instruction.disposition is Disposition.SUCCESS):
-                        self._decide(task.batch_id, task.row, failure)
+                        self._decide(task.batch_id, task.rows, failure)
                 case do.RowsFailed(tasks=tasks, failure=failure):
                     for task in tasks:
-                        self._decide(task.batch_id, task.row, failure)
+                        self._decide(task.batch_id, task.rows, failure)
                 case do.LoadBatch(lane_id, batch):
                     self._load(lane_id, batch, now)
                 case do.CloseParts(ticket, batch_ids):
@@ -154,9 +154,10 @@ class SimulatedRank:
             self._in.witness.answered(now, self.rank, answer)
             self._answers.append(answer)
 
-    def _decide(self, batch_id: int, row: int, failure: Failure | None) -> None:
-        self._in.witness.decided(self.rank, batch_id, row, failure)
-        self._open_rows.setdefault((batch_id, failure is not None), []).append(row)
+    def _decide(self, batch_id: int, rows: Sequence[int], failure: Failure | None) -> None:
+        for row in rows:
+            self._in.witness.decided(self.rank, batch_id, row, failure)
+        self._open_rows.setdefault((batch_id, failure is not None), []).extend(rows)
 
     # ---- batches come in, parts go out
 
@@ -170,12 +171,12 @@ class SimulatedRank:
     def _take_loaded(self, lane_id: int, batch: BatchRef, final: set[int], now: float) -> Sequence[do.Instruction]:
         rows = [(row, *row_of) for row, row_of in enumerate(self._in.world.batches[batch.batch_id].rows)]
         left = [row for row in rows if row[0] not in final and row[0] not in batch.decided]
-        left = left[: batch.sample_rows or None]
-        self._in.witness.loaded(self.rank, batch.batch_id, [row for row, _, _ in left])
         refused = [row for row, _, _ in left if batch.server_name == INVALID_SERVER]
-        for row in refused:
-            self._decide(batch.batch_id, row, REFUSED_URL)
-        return self.core.loaded(lane_id, batch, Cursor([] if refused else left), len(refused), now)
+        cursor = Cursor([] if refused else left, batch.sample_rows)
+        self._in.witness.loaded(self.rank, batch.batch_id, refused or cursor.rows)
+        if refused:
+            self._decide(batch.batch_id, refused, REFUSED_URL)
+        return self.core.loaded(lane_id, batch, cursor, len(refused), now)
 
     def _close_parts(self, ticket: int, batch_ids: frozenset[int] | None, now: float) -> None:
         """Commit the open rows of these batches (None: of all). One commit after the other, as one thread does it."""

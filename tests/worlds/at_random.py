@@ -71,6 +71,18 @@ def _packs(rows: list[Row], batch_size: int) -> Iterator[list[Row]]:
         yield pack
 
 
+def with_duplicates(batches: list[BatchModel], share: float, rng: random.Random) -> list[BatchModel]:
+    """The same batches, in which some rows have the URL of an earlier one of their batch and server."""
+    found = []
+    for batch in batches:
+        rows = list(batch.rows)
+        for place, (_, server) in enumerate(rows):
+            if server and rng.random() < share:
+                rows[place] = rng.choice([row for row in rows[: place + 1] if row[1] == server])
+        found.append(replace(batch, rows=rows))
+    return found
+
+
 def random_world(rng: random.Random, *, has_budgets: bool = True) -> World:
     """Some tens of servers, some of them limited, slow, dead, late or joined in a group, and some redirects.
 
@@ -87,6 +99,7 @@ def random_world(rng: random.Random, *, has_budgets: bool = True) -> World:
         sizes, groups,
         batch_size=rng.choice([5, 20, 100]), small_rows=rng.choice([0, 4, 25]), invalid=rng.choice([0, 0, 7, 30]),
     )  # fmt: skip
+    batches = with_duplicates(batches, rng.choice([0.0, 0.0, 0.1, 0.8]), rng)
     urls = [url for batch in batches if batch.server_name != INVALID_SERVER for url, _ in batch.rows]
     share = rng.choice([0.0, 0.0, 0.05, 0.5])
     redirects = {

@@ -262,18 +262,26 @@ class Cluster:
 
 
 class Cursor:
-    """Rows of a batch."""
+    """Rows of a batch, as (index, URL, server); of more than ``most_urls`` URLs (0: all) the first."""
 
-    def __init__(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        self._rows = rows
+    def __init__(self, rows: Sequence[tuple[int, str, str]], most_urls: int = 0) -> None:
+        by_url: dict[tuple[str, str], list[int]] = {}
+        for row, url, server in rows:
+            by_url.setdefault((url, server), []).append(row)
+        urls = [(first, *url, tuple(others)) for url, (first, *others) in by_url.items()]
+        self._urls = urls[: most_urls or None]
         self._next = 0
 
     @property
-    def left(self) -> int:
-        return len(self._rows) - self._next
+    def rows(self) -> list[int]:
+        return [row for first, _, _, others in self._urls for row in (first, *others)]
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str]]:
-        taken = self._rows[self._next : self._next + n]
+    @property
+    def left(self) -> int:
+        return len(self._urls) - self._next
+
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...]]]:
+        taken = self._urls[self._next : self._next + n]
         self._next += len(taken)
         return taken
 

@@ -97,7 +97,9 @@ class AttemptHandler:
             return Disposition.OPEN, None
         if not lane.is_sampling:  # a sample stays pending, and is fetched later
             batch = self.batches[task.batch_id]
-            handoff = Handoff(batch, task.row, task.url, task.server, group, task.attempt, task.redirects, task.cookies)
+            handoff = Handoff(
+                batch, task.row, task.url, task.server, group, task.attempt, task.redirects, task.cookies, task.others
+            )
             self.changes.told.append(RowHandedOff(handoff))
         self.settlement.settle(lane, task)
         return Disposition.OPEN, None

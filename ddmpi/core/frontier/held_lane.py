@@ -67,14 +67,14 @@ TRANSITIONS = {
 
 
 class RowCursor(Protocol):
-    """The rows of a batch that have no outcome yet, in order."""
+    """The rows of a batch that have no outcome yet, those with the same URL together."""
 
     @property
     def left(self) -> int:
-        """Rows not taken yet."""
+        """URLs not taken yet."""
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str]]:
-        """Up to ``n`` rows as (index in the batch, URL to fetch, server)."""
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...]]]:
+        """Up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, indexes of its other rows)."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -122,8 +122,8 @@ class HeldLane:
     """When the pauses end that other lanes of the group were asked for, by server."""
     gave_up: bool = False
     """Sampling only: the server asked for a pause or cannot be reached."""
-    decided: list[tuple[int, int]] = field(default_factory=list)
-    """Sampling only: batch and row of what has an outcome."""
+    decided: dict[int, list[int]] = field(default_factory=dict)
+    """Sampling only: by batch, the rows that have an outcome."""
     reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
     overrides: Overrides = NO_OVERRIDES
     is_held: bool = False

@@ -153,11 +153,11 @@ class Intake:
         for batch, cursor in list(lane.cursors):
             while cursor.left and self._has_few(lane, batch.server_name):
                 fresh: dict[Slot, None] = {}
-                for row, url, server in cursor.take(self._config.chunk_rows):
+                for row, url, server, others in cursor.take(self._config.chunk_rows):
                     slot = self.slot(lane, server, now)
                     lane.servers.add(server)
                     lane.rows += 1
-                    slot.queue.append(Task(batch.batch_id, row, url, server))
+                    slot.queue.append(Task(batch.batch_id, row, url, server, others=others))
                     fresh[slot] = None
                 yield from fresh
             if cursor.left and lane.shared is None:
@@ -176,7 +176,9 @@ class Intake:
         """Queue a row that another rank has sent; return its slot."""
         self._batches.add_handoff(handoff.batch)
         it = handoff
-        task = Task(it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects, cookies=it.cookies)
+        task = Task(
+            it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects, cookies=it.cookies, others=it.others
+        )
         return self.take_task(lane, task, now)
 
     def take_task(self, lane: HeldLane, task: Task, now: float) -> Slot:

@@ -146,9 +146,7 @@ class LaneTable:
         lane = self.by_id[lane_id]
         if not lane.is_sampling:
             return None
-        decided: dict[int, tuple[int, ...]] = {}
-        for batch_id, row in lane.decided:
-            decided[batch_id] = (*decided.get(batch_id, ()), row)
+        decided = {batch_id: tuple(rows) for batch_id, rows in lane.decided.items()}
         return LaneReport(lane_id, lane.version, LaneState.SAMPLED, 0.0, _last_paces(lane, now), decided)
 
     def drained(self, lane_id: int, ending: int, now: float) -> LaneReport | None:

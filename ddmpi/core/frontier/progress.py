@@ -36,8 +36,9 @@ class ProgressReports:
     def count(self, done: Finished, answer: Answer) -> None:
         """Count a request that has ended; keep the measurement if it was a sample."""
         self.bytes += len(answer.body)
-        self.successes += done.disposition is Disposition.SUCCESS
-        self.errors += done.failure is not None
+        rows = len(done.task.rows)
+        self.successes += rows * (done.disposition is Disposition.SUCCESS)
+        self.errors += rows * (done.failure is not None)
         if done.is_sample:
             self._samples.append(_sample(answer, done.verdict))
 

@@ -8,8 +8,8 @@ The ledger takes the batches of an ended lane for done, so a lane must not end w
 ``task.home_lane`` is the lane that a task came from (0 while it is there), ``HeldLane.handed_off`` counts the same
 tasks from their lane's side.
 
-Invariant: a task that leaves is counted once: in its lane's ``rows``, and as a row in its batch (the request for a
-robots.txt is no row).
+Invariant: a task that leaves is counted once, however many rows it is for: in its lane's ``rows``, and as a row in its
+batch (the request for a robots.txt is no row).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Settlement:
         """Count out a task that leaves this rank, or the request for a robots.txt that is over. The caller looks after
         the lane; others that this concerns are touched."""
         lane.rows -= 1
-        lane.settled += 1
+        lane.settled += 1 + len(task.others)
         if task.home_lane:
             self._come_back(task, lane)
             self.changes.touch(self.lanes[task.home_lane])
@@ -114,7 +114,7 @@ class Settlement:
         """Note that a sample has its outcome: whoever gets the rest of its batch has to know."""
         home = self.lanes[task.home_lane] if task.home_lane else lane
         if home.is_sampling:
-            home.decided.append((task.batch_id, task.row))
+            home.decided.setdefault(task.batch_id, []).extend(task.rows)
 
     def hand_off(self, task: Task, holder: HeldLane, taker: HeldLane) -> None:
         """Count a task out of the lane that holds it, which may not be its home, into another lane of the rank."""

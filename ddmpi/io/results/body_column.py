@@ -24,38 +24,40 @@ class BodyColumn:
     def __init__(self) -> None:
         self._memory = bytearray()
 
-    def make(self, bodies: Sequence[bytes]) -> pa.ChunkedArray[Any]:
+    def make(self, bodies: Sequence[bytes | None]) -> pa.ChunkedArray[Any]:
         """Return the bodies in their order, as ``large_binary``."""
-        size_bytes = sum(len(body) for body in bodies if len(body) < WHOLE_BYTES)
+        size_bytes = sum(len(body) for body in bodies if body is not None and len(body) < WHOLE_BYTES)
         if size_bytes > len(self._memory):
             self._memory = bytearray(size_bytes)
         return pa.chunked_array(self._chunks(bodies), _TYPE)
 
-    def _chunks(self, bodies: Sequence[bytes]) -> Iterator[pa.Array[Any]]:
-        run: list[bytes] = []
+    def _chunks(self, bodies: Sequence[bytes | None]) -> Iterator[pa.Array[Any]]:
+        run: list[bytes | None] = []
         used_bytes = 0
         for body in bodies:
-            if len(body) < WHOLE_BYTES:
+            if body is None or len(body) < WHOLE_BYTES:
                 run.append(body)
                 continue
             if run:
                 yield self._copied(run, used_bytes)
-                used_bytes += sum(map(len, run))
+                used_bytes += sum(len(each or b"") for each in run)
                 run = []
-            yield _array([len(body)], pa.py_buffer(body))
+            yield _array([body], pa.py_buffer(body))
         if run:
             yield self._copied(run, used_bytes)
 
-    def _copied(self, bodies: Sequence[bytes], at: int) -> pa.Array[Any]:
+    def _copied(self, bodies: Sequence[bytes | None], at: int) -> pa.Array[Any]:
         start = at
         with memoryview(self._memory) as memory:
-            for body in bodies:
+            for body in filter(None, bodies):
                 memory[at : at + len(body)] = body
                 at += len(body)
-        return _array([len(body) for body in bodies], pa.py_buffer(self._memory).slice(start, at - start))
+        return _array(bodies, pa.py_buffer(self._memory).slice(start, at - start))
 
 
-def _array(sizes_bytes: Sequence[int], data: pa.Buffer) -> pa.Array[Any]:
-    offsets = np.zeros(len(sizes_bytes) + 1, np.int64)
-    np.cumsum(sizes_bytes, out=offsets[1:])
-    return pa.Array.from_buffers(_TYPE, len(sizes_bytes), [None, pa.py_buffer(offsets.tobytes()), data])
+def _array(bodies: Sequence[bytes | None], data: pa.Buffer) -> pa.Array[Any]:
+    """Return bodies that stand one after the other in ``data``."""
+    offsets = np.zeros(len(bodies) + 1, np.int64)
+    np.cumsum([len(body or b"") for body in bodies], out=offsets[1:])
+    validity = pa.array([body is not None for body in bodies]).buffers()[1] if None in bodies else None
+    return pa.Array.from_buffers(_TYPE, len(bodies), [validity, pa.py_buffer(offsets.tobytes()), data])

@@ -5,7 +5,8 @@ or memory is short, so a part that closes early costs one open, one fsync of the
 
 Invariants:
 
-- a row is in exactly one buffer or file;
+- a row is in exactly one buffer or file, and all rows of a URL are in one part, those that refer to another one's
+  bytes in its row group: a restart finds all of them or none;
 - ``held_bytes`` is the sum of the buffers, and falls below its limit after every ``add``;
 - at most ``MAX_OPEN_FILES`` files are open;
 - an event is emitted after its part is durable.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
 from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.publishing import Publisher
-from ddmpi.io.results.rows import ResultRow, SuccessRow
+from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
 from ddmpi.io.results.schema import INPUT_COLUMNS, result_table
 
 ROW_GROUP_BYTES: Final = 8 << 20
@@ -71,6 +72,7 @@ class _Part:
     batch: BatchRef
     kind: PartKind
     buffer: list[ResultRow] = field(default_factory=list)
+    buffered_rows: int = 0
     held_bytes: int = 0
     body_bytes: int = 0
     """The share of ``held_bytes`` that ``Parts.on_released`` has to be told of."""
@@ -94,6 +96,7 @@ class Parts:
         parameters = options.config.downloader_parameters
         self._options = options
         self.inputs = _InputCache(options.reader, [*INPUT_COLUMNS, *options.config.keep_columns])
+        self._refers = options.config.duplicates == "reference"
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
@@ -108,21 +111,31 @@ class Parts:
         return f"{len(self._parts)} parts, {len(self._files)} with files, {self._held_bytes} bytes held"
 
     def add(self, batch: BatchRef, row: ResultRow) -> None:
-        """Take a row into its batch's buffer; writes and closes what has become large enough. Raises StorageError,
-        OSError, pa.ArrowException: the caller has to give up and ``discard_all``."""
-        if isinstance(row, SuccessRow):
-            part, body_bytes = self._part(batch, "successes"), len(row.image)
-        else:
-            part, body_bytes = self._part(batch, "errors"), 0
-            part.kinds[row.failure.kind.value] += 1
-        part.buffer.append(row)
-        part.body_bytes += body_bytes
-        part.held_bytes += body_bytes + _ROW_BYTES
-        self._held_bytes += body_bytes + _ROW_BYTES
-        if part.held_bytes >= ROW_GROUP_BYTES or len(part.buffer) >= ROW_GROUP_ROWS:
+        """Take the rows of a URL into their batch's buffer; writes and closes what has become large enough, but no part
+        that has only some of them. Raises StorageError, OSError, pa.ArrowException: the caller has to give up and
+        ``discard_all``."""
+        image = row.image if isinstance(row, SuccessRow) else b""
+        part = self._part(batch, "successes" if isinstance(row, SuccessRow) else "errors")
+        if isinstance(row, ErrorRow):
+            part.kinds[row.failure.kind.value] += len(row.rows)
+        each_bytes = _ROW_BYTES + (0 if self._refers else len(image))
+        fitting = len(row.rows) if self._refers else max(1, ROW_GROUP_BYTES // each_bytes)
+        for start in range(0, len(row.rows), fitting):
+            if start:
+                self._write(part)
+            piece = row if len(row.rows) <= fitting else replace(row, rows=row.rows[start : start + fitting])
+            self._hold(part, piece, len(piece.rows) * each_bytes + (len(image) if self._refers else 0))
+        part.body_bytes += len(image)
+        if part.held_bytes >= ROW_GROUP_BYTES or part.buffered_rows >= ROW_GROUP_ROWS:
             self._write_row_group(part)
         elif self._held_bytes > self._held_limit_bytes:
             self._relieve_memory()
+
+    def _hold(self, part: _Part, row: ResultRow, size_bytes: int) -> None:
+        part.buffer.append(row)
+        part.buffered_rows += len(row.rows)
+        part.held_bytes += size_bytes
+        self._held_bytes += size_bytes
 
     def close(self, batch_ids: Iterable[int] | None) -> None:
         """Commit the open parts of these batches, or all; raises what ``add`` raises."""
@@ -171,14 +184,15 @@ class Parts:
 
     def _write(self, part: _Part) -> PartFile:
         inputs = self.inputs.read(part.batch)
-        table = result_table(part.kind, part.buffer, inputs, self._options.config.keep_columns, self._bodies)
+        keep_columns = self._options.config.keep_columns
+        table = result_table(part.kind, part.buffer, inputs, keep_columns, self._bodies, refers=self._refers)
         file = part.file or self._open(part, table.schema)
         file.write(table)
         released_bytes = part.body_bytes
         self._held_bytes -= part.held_bytes
-        part.written_rows += len(part.buffer)
+        part.written_rows += part.buffered_rows
         part.buffer = []
-        part.held_bytes = part.body_bytes = 0
+        part.buffered_rows = part.held_bytes = part.body_bytes = 0
         self._on_released(released_bytes)
         return file
 

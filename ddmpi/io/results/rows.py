@@ -24,9 +24,9 @@ MAX_IMAGE_BYTES: Final = (1 << 31) - (32 << 20)
 @dataclass(slots=True, eq=False)
 class SuccessRow:
     """A success that waits for its row group. Sizes are (height, width) in pixels. ``image`` is what will be stored;
-    ``answer.body`` is the same object, or empty."""
+    ``answer.body`` is the same object, or empty. It is that of one URL, for all of its rows."""
 
-    row: int
+    rows: tuple[int, ...]
     answer: Answer
     image: bytes
     hashsum_original: str
@@ -38,9 +38,10 @@ class SuccessRow:
 
 @dataclass(slots=True, eq=False)
 class ErrorRow:
-    """An error that waits for its row group. It holds no answer, since that would hold its body."""
+    """An error that waits for its row group, for all rows of its URL. It holds no answer, since that would hold its
+    body."""
 
-    row: int
+    rows: tuple[int, ...]
     failure: Failure
     attempts: int
     final_url: str = ""
@@ -63,19 +64,19 @@ class RowMaker:
         self._shrink = make_shrink(image_size) if image_size > 0 else None
         self._digest(b"")
 
-    def row(self, row: int, answer: Answer) -> ResultRow:
+    def row(self, rows: tuple[int, ...], answer: Answer) -> ResultRow:
         """Return a success, or an error where the body cannot be stored or decoded."""
         body = answer.body
         if len(body) > MAX_IMAGE_BYTES:
-            return refused(row, answer, ErrorKind.TOO_LARGE, f"{len(body)} bytes do not fit into a Parquet page")
+            return refused(rows, answer, ErrorKind.TOO_LARGE, f"{len(body)} bytes do not fit into a Parquet page")
         if self._shrink is None:
-            return SuccessRow(row, answer, body, self._digest(body), None, len(body), header_size(body), None)
+            return SuccessRow(rows, answer, body, self._digest(body), None, len(body), header_size(body), None)
         try:
             shrunk = self._shrink(body)
         except DecodeError as error:
-            return refused(row, answer, ErrorKind.DECODE, str(error))
+            return refused(rows, answer, ErrorKind.DECODE, str(error))
         return SuccessRow(
-            row,
+            rows,
             replace(answer, body=b""),  # the served bytes would stay in memory, uncounted
             shrunk.image,
             self._digest(body),
@@ -91,30 +92,30 @@ def hexdigest(algorithm: str, data: bytes | memoryview) -> str:
     return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
 
 
-def refused(row: int, answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:
+def refused(rows: tuple[int, ...], answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:
     """Return the error row of an answer whose body cannot be kept."""
     failure = Failure(kind, error_code(kind, answer.status), message)
-    return error_row(row, failure, answer, answer.task.attempt)
+    return error_row(rows, failure, answer, answer.task.attempt)
 
 
-def error_row(row: int, failure: Failure, answer: Answer | None, attempts: int) -> ErrorRow:
+def error_row(rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int) -> ErrorRow:
     """Return the row of a failure; ``answer`` is None where nothing was fetched (a refused URL)."""
     if answer is None:
-        return ErrorRow(row, failure, attempts)
-    return ErrorRow(row, failure, attempts, answer.final_url, answer.fetched_at)
+        return ErrorRow(rows, failure, attempts)
+    return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at)
 
 
-def objection(expected: Expected, inputs: pa.Table, made: SuccessRow) -> str:
-    """Compare a file with the hash and the size that the table promises for it: say what is not as promised; "" if all
-    is. A row without a value promises nothing. The hash is hexadecimal text.
+def objection(expected: Expected, inputs: pa.Table, row: int, made: SuccessRow) -> str:
+    """Compare a file with the hash and the size that the table promises in this row: say what is not as promised; "" if
+    all is. A row without a value promises nothing. The hash is hexadecimal text.
 
     Args:
         inputs: the batch's input rows, with the kept columns.
     """
-    size = _promised(inputs, expected.bytes_column, made.row)
+    size = _promised(inputs, expected.bytes_column, row)
     if size and size != str(made.original_bytes):
         return f"{made.original_bytes} bytes, the table says {size[:20]}"
-    digest = _promised(inputs, expected.hash_column, made.row)
+    digest = _promised(inputs, expected.hash_column, row)
     if digest and digest.lower() != made.hashsum_original:
         return f"the hash is {made.hashsum_original}, the table says {digest[:128]}"
     return ""

@@ -10,11 +10,14 @@ the row's position in the input: it alone identifies the row, since a table may 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import PartKind
 from ddmpi.io.results.body_column import BodyColumn
@@ -23,6 +26,9 @@ from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
 Column: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any]"
 
 ROW_NUMBER: Final = "row_number"
+SAME_AS: Final = "same_as"
+"""The uuid of the row that has this row's bytes; there only with ``duplicates: reference``. That row stands before it
+in its row group, with no others between them but such as refer to it too."""
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENSE_COLUMNS)
 """What has to be read of a batch to complete its results, beside the kept columns."""
@@ -67,9 +73,11 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
 }
 
 
-def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
-    """Return the schema of all parts of a kind. Raises ConfigError: a kept column has the name of one of ours."""
-    schema = pa.schema([*_FIELDS[kind], *keep_columns])
+def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = (), *, refers: bool = False) -> pa.Schema:
+    """Return the schema of all parts of a kind, where rows refer to others' bytes or not. Raises ConfigError: a kept
+    column has the name of one of ours."""
+    reference = _of(pa.string(), SAME_AS) if refers and kind == "successes" else []
+    schema = pa.schema([*_FIELDS[kind], *reference, *keep_columns])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
         raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
@@ -77,21 +85,45 @@ def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = ()) ->
 
 
 def result_table(
-    kind: PartKind, rows: Sequence[ResultRow], inputs: pa.Table, keep_columns: Sequence[str], bodies: BodyColumn
+    kind: PartKind,
+    rows: Sequence[ResultRow],
+    inputs: pa.Table,
+    keep_columns: Sequence[str],
+    bodies: BodyColumn,
+    *,
+    refers: bool = False,
 ) -> pa.Table:
-    """Return results as Arrow: what was fetched, beside the rows ``rows[i].row`` of the batch's ``inputs``. The images
-    are in the memory of ``bodies``, hence valid until it makes its next column."""
-    taken = inputs.take(pa.array([row.row for row in rows], pa.int64()))
+    """Return results as Arrow: what was fetched, beside each of the rows ``rows[i].rows`` of the batch's ``inputs``.
+    The images are in the memory of ``bodies``, hence valid until it makes its next column. With ``refers`` the first of
+    the rows of a URL has the image, and the others name its uuid."""
+    counts = [len(row.rows) for row in rows]
+    taken = inputs.take(pa.array(list(chain.from_iterable(row.rows for row in rows)), pa.int64()))
     if kind == "successes":
-        columns = _success_columns(cast("Sequence[SuccessRow]", rows), bodies)
+        successes = cast("Sequence[SuccessRow]", rows)
+        columns = _spread(_success_columns(successes), counts)
+        columns["image"] = bodies.make(
+            [None if refers and place else row.image for row in successes for place in range(len(row.rows))]
+        )
+        if refers:
+            columns[SAME_AS] = _same_as(taken.column("uuid"), counts)
         columns["is_license_full"] = is_license_full(taken)
     else:
-        columns = _error_columns(cast("Sequence[ErrorRow]", rows))
-    schema = result_schema(kind, [pa.field(name, inputs.schema.field(name).type) for name in keep_columns])
+        columns = _spread(_error_columns(cast("Sequence[ErrorRow]", rows)), counts)
+    kept = [pa.field(name, inputs.schema.field(name).type) for name in keep_columns]
+    schema = result_schema(kind, kept, refers=refers)
     arrays = [
         columns[field.name] if field.name in columns else taken.column(field.name).cast(field.type) for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def holders_of(rows: pa.Table) -> IntArray:
+    """Return (n,) where the image of each row of a row group is: in the row itself, or in the one that it refers to."""
+    places = np.arange(len(rows))
+    if SAME_AS not in rows.column_names:
+        return places
+    holders: IntArray = np.maximum.accumulate(np.where(rows.column(SAME_AS).is_null(), places, 0))
+    return holders
 
 
 def is_license_full(inputs: pa.Table) -> Column:
@@ -100,14 +132,27 @@ def is_license_full(inputs: pa.Table) -> Column:
     return pc.and_(pc.and_(licensed, sourced), titled)
 
 
-def _success_columns(rows: Sequence[SuccessRow], bodies: BodyColumn) -> dict[str, Column]:
+def _spread(columns: dict[str, Column], counts: Sequence[int]) -> dict[str, Column]:
+    """Return columns in which each value stands so often."""
+    if sum(counts) == len(counts):
+        return columns
+    places = np.repeat(np.arange(len(counts)), counts)
+    return {name: column.take(places) for name, column in columns.items()}
+
+
+def _same_as(uuids: Column, counts: Sequence[int]) -> Column:
+    """Return for each row the uuid of the first one of its URL, null for that one."""
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    return uuids.take(pa.array(firsts, pa.int64(), mask=firsts == np.arange(len(firsts))))
+
+
+def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
     answers = [row.answer for row in rows]
     return {
         "hashsum_original": pa.array([row.hashsum_original for row in rows], pa.string()),
         "hashsum_resized": pa.array([row.hashsum_resized for row in rows], pa.string()),
         "original_size": pa.array([row.original_size for row in rows], _SIZE),
         "resized_size": pa.array([row.resized_size for row in rows], _SIZE),
-        "image": bodies.make([row.image for row in rows]),
         "status": pa.array([answer.status for answer in answers], pa.int32()),
         "final_url": _texts([answer.final_url for answer in answers]),
         "content_type": _texts([answer.content_type for answer in answers]),

@@ -24,7 +24,7 @@ from ddmpi.io.results.outcomes import is_on
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import is_thin, object_bytes, with_images
 from ddmpi.io.results.rows import hexdigest
-from ddmpi.io.results.schema import ROW_NUMBER
+from ddmpi.io.results.schema import ROW_NUMBER, holders_of
 
 Objects: TypeAlias = "Mapping[str, int]"
 """Objects of a store and their bytes, by the paths of the parts that they are."""
@@ -175,10 +175,16 @@ def _damaged_rows(layout: Layout, path: str, algorithm: str) -> Iterator[str]:
 
 
 def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
-    columns = [table.column(name) for name in (ROW_NUMBER, "image", "hashsum_original", "hashsum_resized")]
-    for row, image, original, resized in zip(*columns, strict=True):
-        stated = resized.as_py() or original.as_py()
-        if hexdigest(algorithm, memoryview(image.as_buffer())) != stated:
+    """Yield the rows of a row group whose bytes, or those of the row that they refer to, are others."""
+    columns = [table.column(name) for name in (ROW_NUMBER, "hashsum_original", "hashsum_resized")]
+    holders, images = holders_of(table), table.column("image")
+    found: dict[int, str] = {}
+    for place, (row, original, resized) in enumerate(zip(*columns, strict=True)):
+        holder = int(holders[place])
+        if holder not in found:
+            image = images[holder].as_buffer()
+            found[holder] = "" if image is None else hexdigest(algorithm, memoryview(image))
+        if found[holder] != (resized.as_py() or original.as_py()):
             yield row.as_py()
 
 

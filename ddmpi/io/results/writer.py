@@ -24,7 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
 from queue import SimpleQueue
@@ -32,6 +32,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from ddmpi.config.sections import Expected
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
 from ddmpi.errors import DdmpiError, StorageError
@@ -124,21 +125,23 @@ class ResultWriter:
         """Bytes of bodies that were handed over and are not in a file yet."""
         return self._accepted_bytes - self._released_bytes
 
-    def success(self, batch: BatchRef, row: int, answer: Answer) -> None:
-        """Store the row ``row`` of ``batch`` (index in the batch), fetched in ``answer.task.attempt`` attempts. It
-        still becomes an error (kind decode or too_large) if its body cannot be stored: count by the events."""
+    def success(self, batch: BatchRef, rows: tuple[int, ...], answer: Answer) -> None:
+        """Store these rows of ``batch`` (indexes in the batch), fetched in ``answer.task.attempt`` attempts.
+        They still become errors (kind decode or too_large) if the body cannot be stored: count by the events."""
         size_bytes = len(answer.body)
         self._accepted_bytes += size_bytes
         made: ResultRow | Future[ResultRow]
         if size_bytes <= self._inline_bytes:
-            made = self._maker.row(row, answer)
+            made = self._maker.row(rows, answer)
         else:
-            made = self._pool.submit(self._maker.row, row, answer)
+            made = self._pool.submit(self._maker.row, rows, answer)
         self._pending.append(_Row(batch, made, size_bytes))
 
-    def error(self, batch: BatchRef, row: int, failure: Failure, answer: Answer | None, attempts: int) -> None:
-        """Store that the row ``row`` of ``batch`` is given up after ``attempts`` requests (0: the URL was refused)."""
-        self._pending.append(_Row(batch, error_row(row, failure, answer, attempts), 0))
+    def error(
+        self, batch: BatchRef, rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int
+    ) -> None:
+        """Store that these rows of ``batch`` are given up after ``attempts`` requests (0: the URL was refused)."""
+        self._pending.append(_Row(batch, error_row(rows, failure, answer, attempts), 0))
 
     def close_parts(self, ticket: int, batch_ids: Iterable[int] | None = None) -> None:
         """Commit the open parts of these batches (None: of all); ``PartsClosed`` with the ticket follows."""
@@ -210,15 +213,15 @@ class ResultWriter:
                 raise TypeError(f"unknown request {request!r}")
 
     def _add(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
+        as_promised = [made]
         if self._expected is not None and isinstance(made, SuccessRow):
-            told = objection(self._expected, self._parts.inputs.read(batch), made)
-            if told:
-                made = refused(made.row, made.answer, ErrorKind.HASH_MISMATCH, told)
-        kept_bytes = len(made.image) if isinstance(made, SuccessRow) else 0
+            as_promised = _compared(made, self._expected, self._parts.inputs.read(batch))
+        kept_bytes = sum(len(each.image) for each in as_promised if isinstance(each, SuccessRow))
         if kept_bytes != body_bytes:
             # From here on the parts count what they hold, which is not what was served.
             self._release(body_bytes - kept_bytes)
-        self._parts.add(batch, made)
+        for each in as_promised:
+            self._parts.add(batch, each)
 
     def _publish(self, event: PartReport) -> None:
         publisher = self._publisher
@@ -238,6 +241,14 @@ class ResultWriter:
             self._give_back_at = self._released_bytes + GIVE_BACK_BYTES
             give_back_freed()
         self._on_event()
+
+
+def _compared(made: SuccessRow, expected: Expected, inputs: pa.Table) -> list[ResultRow]:
+    """Return a success for the rows to which the table promises this file or nothing, and an error for each other."""
+    told = [(row, objection(expected, inputs, row, made)) for row in made.rows]
+    wrong: list[ResultRow] = [refused((row,), made.answer, ErrorKind.HASH_MISMATCH, text) for row, text in told if text]
+    right = tuple(row for row, text in told if not text)
+    return [replace(made, rows=right), *wrong] if right else wrong
 
 
 def _as_storage_error(error: Exception) -> Exception:

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import INVALID_SERVER, BatchRef
 from ddmpi.core.rules.urls import Rejected, parse_url
 from ddmpi.io.folder.layout import Layout
@@ -26,26 +27,52 @@ Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
 
 @dataclass(eq=False)
 class BatchRows:
-    """The rows of a batch that have no outcome yet: the frontier's cursor."""
+    """The rows of a batch that have no outcome yet, those with the same URL together: the frontier's cursor."""
 
-    _rows: npt.NDArray[np.int64]
-    _urls: Column
+    _urls: pa.Array[Any]
+    """(u,) the different ones, in the order in which they first stand in the batch; ``_servers`` likewise."""
     _servers: Column
+    _rows: IntArray
+    """(n,) indexes in the batch, those of ``_urls[i]`` from ``_starts[i]`` on."""
+    _starts: IntArray
     _next: int = 0
+
+    @classmethod
+    def of(cls, rows: IntArray, table: pa.Table, most_urls: int) -> BatchRows:
+        """Group rows by their URL, as the text that it is. ``table`` has them at these indexes of the batch. Of more
+        than ``most_urls`` (0: all) take so many, evenly spread: neighbors in a table are often alike."""
+        encoded: Any = table.column("identifier").combine_chunks().dictionary_encode()
+        codes = np.asarray(encoded.indices).astype(np.int64)
+        chosen = np.arange(len(encoded.dictionary))
+        if 0 < most_urls < len(chosen):
+            chosen = np.linspace(0, len(chosen) - 1, most_urls).astype(np.int64)
+            numbers = np.full(len(encoded.dictionary), -1)
+            numbers[chosen] = np.arange(len(chosen))
+            codes = numbers[codes]
+        order = np.argsort(codes, kind="stable")
+        order = order[np.searchsorted(codes[order], 0) :]
+        starts = np.searchsorted(codes[order], np.arange(len(chosen) + 1))
+        servers = table.column("server_name").take(order[starts[:-1]])
+        return cls(encoded.dictionary.take(chosen), servers, rows[order], starts)
 
     @property
     def left(self) -> int:
-        """Rows not taken yet."""
-        return len(self._rows) - self._next
+        """URLs not taken yet."""
+        return len(self._urls) - self._next
 
-    def take(self, n: int) -> list[tuple[int, str, str]]:
-        """Return up to ``n`` rows as (index in the batch, URL to fetch, server)."""
-        start, stop = self._next, min(len(self._rows), self._next + n)
+    def take(self, n: int) -> list[tuple[int, str, str, tuple[int, ...]]]:
+        """Return up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, its other rows)."""
+        start, stop = self._next, min(len(self._urls), self._next + n)
         self._next = stop
         urls = self._urls.slice(start, stop - start).to_pylist()
         servers = self._servers.slice(start, stop - start).to_pylist()
-        rows = self._rows[start:stop].tolist()
-        return [(row, _request_url(url), str(server)) for row, url, server in zip(rows, urls, servers, strict=True)]
+        bounds = self._starts[start : stop + 1]
+        rows = self._rows[bounds[0] : bounds[-1]].tolist()
+        places = pairwise((bounds - bounds[0]).tolist())
+        return [
+            (rows[first], _request_url(url), str(server), tuple(rows[first + 1 : end]))
+            for url, server, (first, end) in zip(urls, servers, places, strict=True)
+        ]
 
 
 def _request_url(url: str | None) -> str:
@@ -104,11 +131,10 @@ class Loader:
             open_rows = open_rows[:0]
         if len(open_rows) != len(table):
             table = table.take(open_rows)
-        rows = BatchRows(open_rows, table.column("identifier"), table.column("server_name"))
-        return Loaded(lane_id, batch, rows, refused)
+        return Loaded(lane_id, batch, BatchRows.of(open_rows, table, batch.sample_rows), refused)
 
-    def _open_rows(self, batch: BatchRef, table: pa.Table) -> npt.NDArray[np.int64]:
-        """Return the indexes of the rows without an outcome in the batch's parts, or a few of them for sampling."""
+    def _open_rows(self, batch: BatchRef, table: pa.Table) -> IntArray:
+        """Return the indexes of the rows without an outcome in the batch's parts."""
         rows = np.arange(len(table), dtype=np.int64)
         if batch.parts:
             numbers = table.column("row_number").to_numpy()
@@ -119,10 +145,7 @@ class Loader:
             rows = rows[~is_on(table.column("server_name"), batch.ignored)[rows]]
         if batch.decided:
             rows = rows[~np.isin(rows, batch.decided)]
-        if not batch.sample_rows or len(rows) <= batch.sample_rows:
-            return rows
-        # Evenly spread: neighbors in a table are often alike.
-        return rows[np.linspace(0, len(rows) - 1, batch.sample_rows).astype(np.int64)]
+        return rows
 
     def close(self) -> None:
         """End the thread; what is being read is dropped."""

@@ -140,7 +140,7 @@ class Downloader:
                 case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
                         # It waited for this attempt.
-                        self._writer.error(batch, task.row, failure, None, task.attempt - 1)
+                        self._writer.error(batch, task.rows, failure, None, task.attempt - 1)
                 case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
                 case do.CloseParts(ticket, batch_ids):
@@ -172,9 +172,9 @@ class Downloader:
         if done.batch is None:
             return
         if done.disposition is Disposition.SUCCESS:
-            self._writer.success(done.batch, done.task.row, answer)
+            self._writer.success(done.batch, done.task.rows, answer)
         elif done.failure is not None:
-            self._writer.error(done.batch, done.task.row, done.failure, answer, done.attempt)
+            self._writer.error(done.batch, done.task.rows, done.failure, answer, done.attempt)
 
     def _restrain(self, now: float) -> None:
         """Have bodies larger than expected stand still while there is no memory for them."""
@@ -202,7 +202,7 @@ class Downloader:
     def _record_refused(self, loaded: Loaded) -> None:
         kind = ErrorKind.BAD_URL
         for row, reason in loaded.refused:
-            self._writer.error(loaded.batch, row, Failure(kind, error_code(kind, 0), reason), None, 0)
+            self._writer.error(loaded.batch, (row,), Failure(kind, error_code(kind, 0), reason), None, 0)
         if loaded.refused:
             log.debug("batch %d: %d URLs are refused", loaded.batch.batch_id, len(loaded.refused))
 

@@ -93,13 +93,13 @@ def test_a_sample_is_not_tried_again_nor_sent_elsewhere(verdict: Verdict) -> Non
     rank = Rank(is_sampling=True)
     assert rank.decide(verdict) == (Disposition.OPEN, 0)
     assert rank.changes.take() == []
-    assert rank.held[0].decided == []
+    assert rank.held[0].decided == {}
 
 
 def test_a_sample_with_an_outcome_is_noted() -> None:
     rank = Rank(is_sampling=True)
     rank.decide(SUCCESS)
-    assert rank.held[0].decided == [(0, 0)]
+    assert rank.held[0].decided == {0: [0]}
 
 
 def failing(outage: Outage, servers: Sequence[str], now: float) -> None:

@@ -53,16 +53,16 @@ def redirect(location: str) -> Verdict:
 
 
 class Rows:
-    """A cursor over rows (index, URL, server)."""
+    """A cursor over rows (index, URL, server), each with a URL of its own, or one that ``others`` have as well."""
 
-    def __init__(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        self._rows = list(rows)
+    def __init__(self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = ()) -> None:
+        self._rows = [(*row, others) for row in rows]
 
     @property
     def left(self) -> int:
         return len(self._rows)
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str]]:
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...]]]:
         taken, self._rows = self._rows[:n], self._rows[n:]
         return taken
 
@@ -408,6 +408,18 @@ def test_an_errand_is_fetched_under_the_lane_that_it_came_with(frontier: Driven)
     assert (start.lane_id, start.key, start.connection_limit, start.spare_connections) == (1, "t", 1, 0)
     frontier.finished(task, SUCCESS, 0.0, 0)
     assert taken(frontier) == [BatchEnded(7), LaneEnded(1, frozenset({7}), ("t",))]
+
+
+def test_the_other_rows_of_a_url_go_along_with_it(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 3)]), cursor=Rows([(0, "http://s/0", "s")], others=(1, 2)))
+    (task,) = tasks(frontier, 0.0)
+    assert task.rows == (0, 1, 2)
+    frontier.finished(task, redirect("http://t/x"), 0.0, 0)
+    (moved,) = [event.handoff for event in taken(frontier) if isinstance(event, RowHandedOff)]
+    assert (moved.row, moved.others) == (0, (1, 2))
+    frontier.assign([Lane(2, "t", False, Limits(1.0, 1), (), handoffs=(moved,))], 0.0)
+    (task,) = tasks(frontier, 0.0)
+    assert (task.url, task.rows) == ("http://t/x", (0, 1, 2))
 
 
 def test_an_errand_starts_a_queued_lane(make: Make) -> None:

@@ -44,7 +44,7 @@ from ddmpi.core.protocol import (
 )
 from ddmpi.core.protocol import Finished as RankFinished
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Limits, Task
-from tests.core.frontier.test_frontier import batch, config, lane, rows
+from tests.core.frontier.test_frontier import Rows, batch, config, lane, rows
 
 INTERVAL_S = 60.0
 
@@ -314,6 +314,20 @@ def test_samples_are_reported_before_their_lane() -> None:
     assert [type(message) for message in messages] == [Samples, Progress]
     ((report,),) = [message.lanes for message in messages if isinstance(message, Progress)]
     assert (report.state, report.decided) == (LaneState.SAMPLED, {0: (0,)})
+
+
+def test_rows_are_counted_and_reported_however_few_urls_they_have() -> None:
+    rank = Rank()
+    ref = BatchRef(0, "s", 0, "f", 0, 0, 10, sample_rows=1)
+    (load,) = rank.core.handle(Assign((Lane(-1, "s", False, Limits(1.0, 1), (ref,), sampling=True),)), 0.0)
+    assert isinstance(load, LoadBatch)
+    rank.core.loaded(-1, load.batch, Rows([(0, "http://s/0", "s")], others=(4, 9)), 0, 0.0)
+    rank.turn(0.0)
+    (task,) = rank.starts(0.0)
+    rank.answer(task, 0.1)
+    ((report,),) = [message.lanes for message in sent(rank.turn(0.1)) if isinstance(message, Progress)]
+    assert report.decided == {0: (0, 4, 9)}
+    assert (rank.core.reports.successes, rank.core.reports.requests) == (3, 1)
 
 
 def test_an_unknown_message_is_a_bug() -> None:

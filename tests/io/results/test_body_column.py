@@ -25,6 +25,12 @@ def test_bodies_come_out_as_they_went_in(monkeypatch: pytest.MonkeyPatch, sizes:
         assert column.make(bodies).to_pylist() == bodies
 
 
+def test_where_no_body_is_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_column, "WHOLE_BYTES", 10)
+    bodies = [None, b"a", None, b"", bytes(11), None, b"b"]
+    assert BodyColumn().make(bodies).to_pylist() == bodies
+
+
 def test_a_large_body_is_not_copied() -> None:
     body = bytes(body_column.WHOLE_BYTES)
     (chunk,) = BodyColumn().make([body]).chunks

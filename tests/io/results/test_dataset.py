@@ -80,7 +80,7 @@ def test_kept_columns_are_there(tmp_path: Path) -> None:
 
     batch: BatchRef = make_batch()
     writer = open_writer(Layout(tmp_path), Reader(extra={"width": pa.int16()}), keep_columns=["width"])
-    writer.success(batch, 7, make_answer(7, b"x"))
+    writer.success(batch, (7,), make_answer(7, b"x"))
     writer.stop()
     assert committed(writer.events())
     assert ddmpi.open_results(tmp_path).to_table(columns=["width"]).to_pydict() == {"width": [7]}

@@ -73,8 +73,8 @@ _ERROR_COLUMNS = ["row_number", "error_kind", "error_code", "error_msg", "retry_
 def test_what_is_compared(digest: str | None, size: int | str | None, *, is_objected: bool) -> None:
     sizes: list[Any] = [size]
     inputs = pa.table({"hash": pa.array([digest], pa.string()), "size": pa.array(sizes)})
-    row = SuccessRow(0, cast("Answer", SimpleNamespace()), b"xyz", "abc", None, 3, None, None)
-    assert bool(objection(Expected(hash_column="hash", bytes_column="size"), inputs, row)) is is_objected
+    row = SuccessRow((0,), cast("Answer", SimpleNamespace()), b"xyz", "abc", None, 3, None, None)
+    assert bool(objection(Expected(hash_column="hash", bytes_column="size"), inputs, 0, row)) is is_objected
 
 
 def test_expected_columns_have_to_be_kept() -> None:

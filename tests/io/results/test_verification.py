@@ -171,11 +171,29 @@ def test_a_wrong_digest_is_found_where_the_page_is_sound(layout: Layout) -> None
 def test_rehash_of_shrunk_images_takes_the_digest_of_what_is_stored(layout: Layout) -> None:
     writer = open_writer(layout, image_size=16, hash_algorithm="md5")
     for row in range(3):
-        writer.success(BATCH, row, make_answer(row, make_image(40 + row, 30)))
+        writer.success(BATCH, (row,), make_answer(row, make_image(40 + row, 30)))
     writer.stop()
     assert len(committed(writer.events())) == 1
     assert check(layout, rehash="md5").ok
     assert len(check(layout, rehash="sha1").damaged) == 3
+
+
+def test_rehash_looks_at_the_row_that_has_the_bytes(layout: Layout) -> None:
+    writer = open_writer(layout, duplicates="reference")
+    writer.success(BATCH, (0, 3, 4), make_answer(0, b"one"))
+    writer.success(BATCH, (1, 2), make_answer(1, b"other"))
+    writer.stop()
+    (part,) = committed(writer.events())
+    assert counts(check(layout, rehash="sha256")) == (5, 0, 5, 0, 0, 0)
+    assert check(layout, rehash="sha256").ok
+    path = layout.root / part.path
+    table = pq.read_table(path, partitioning=None)
+    column = table.schema.get_field_index("image")
+    for images, wrong in (([b"?", None, None, b"other", None], {0, 3, 4}), ([b"one", None, None, None, None], {1, 2})):
+        pq.write_table(table.set_column(column, "image", pa.array(images, pa.large_binary())), path)
+        assert check(layout, rehash="sha256").damaged == [
+            f"{part.path}: row {number}" for row, number in enumerate(row_numbers(BATCH)) if row in sorted(wrong)
+        ]
 
 
 def test_files_that_are_no_parts_are_ignored(layout: Layout) -> None:

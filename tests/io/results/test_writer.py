@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from ddmpi.config.sections import Expected
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef, ErrorKind, Failure
 from ddmpi.errors import ConfigError, StorageError
@@ -24,11 +25,13 @@ from ddmpi.io.folder import durable
 from ddmpi.io.folder.layout import Layout, parse_part_name
 from ddmpi.io.results import parts
 from ddmpi.io.results.outcomes import outcomes_of
-from ddmpi.io.results.schema import result_schema
+from ddmpi.io.results.rows import ErrorRow, SuccessRow
+from ddmpi.io.results.schema import holders_of, result_schema
 from ddmpi.io.results.writer import (
     PartsClosed,
     ResultWriter,
     WriterFailed,
+    _compared,
 )
 from tests.io.result_data import (
     FETCHED_AT,
@@ -108,7 +111,7 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
     batch = make_batch()
     body = make_image(30, 20)
     writer = open_writer(layout, Reader(extra={"taxon": pa.int16()}), keep_columns=["taxon"], epoch=3, rank=12)
-    writer.success(batch, 6, make_answer(6, body, attempt=2))
+    writer.success(batch, (6,), make_answer(6, body, attempt=2))
     writer.stop()
     (part,) = committed(writer.events())
     name = parse_part_name(Path(part.path).name)
@@ -158,9 +161,9 @@ def test_is_license_full_wants_all_three_and_not_empty(layout: Layout) -> None:
 def test_errors_are_stored_and_counted_by_kind(layout: Layout) -> None:
     batch = make_batch(rows=10)
     writer = open_writer(layout)
-    writer.error(batch, 3, make_failure(), make_answer(3, b"<html>"), attempts=3)
-    writer.error(batch, 4, Failure(ErrorKind.BAD_URL, -2, "bad_scheme: ftp"), None, attempts=0)
-    writer.error(batch, 5, make_failure(), make_answer(5, b""), attempts=1)
+    writer.error(batch, (3,), make_failure(), make_answer(3, b"<html>"), attempts=3)
+    writer.error(batch, (4,), Failure(ErrorKind.BAD_URL, -2, "bad_scheme: ftp"), None, attempts=0)
+    writer.error(batch, (5,), make_failure(), make_answer(5, b""), attempts=1)
     writer.stop()
     (part,) = committed(writer.events())
     assert (part.is_errors, part.rows, part.kinds) == (True, 3, {"http_status": 2, "bad_url": 1})
@@ -186,7 +189,7 @@ def test_text_that_is_not_unicode_does_not_end_the_run(layout: Layout) -> None:
     answer = make_answer(0, b"x")
     answer.etag = '"\udcff"'
     answer.content_type = "image/\x00jpeg"
-    writer.success(make_batch(), 0, answer)
+    writer.success(make_batch(), (0,), answer)
     writer.stop()
     (part,) = committed(writer.events())
     (row,) = read_part(layout, part)
@@ -221,8 +224,8 @@ def test_close_parts_closes_what_it_was_asked_for_and_says_when(layout: Layout) 
     writer = open_writer(layout, on_event=woken.set)
     batches = [make_batch(i) for i in range(3)]
     for batch in batches:
-        writer.success(batch, 0, make_answer(0, b"x"))
-        writer.error(batch, 1, make_failure(), None, attempts=1)
+        writer.success(batch, (0,), make_answer(0, b"x"))
+        writer.error(batch, (1,), make_failure(), None, attempts=1)
     found = wait_for_close(writer, woken, [2, 0])
     assert [(part.batch_id, part.is_errors) for part in found] == [(0, False), (0, True), (2, False), (2, True)]
     assert {path.relative_to(layout.root).as_posix() for path in files_under(layout.images)} == {
@@ -231,7 +234,7 @@ def test_close_parts_closes_what_it_was_asked_for_and_says_when(layout: Layout) 
     assert wait_for_close(writer, woken, [0, 2, 99]) == [], "nothing is open there any more"
     rest = wait_for_close(writer, woken)
     assert [part.batch_id for part in rest] == [1, 1]
-    writer.success(batches[0], 5, make_answer(5, b"y"))
+    writer.success(batches[0], (5,), make_answer(5, b"y"))
     writer.stop()
     (again,) = committed(writer.events())
     assert again.path not in {part.path for part in found}, "a batch that comes back gets a part of a new name"
@@ -242,7 +245,7 @@ def test_parts_close_at_their_size(layout: Layout, monkeypatch: pytest.MonkeyPat
     batch = make_batch()
     writer = open_writer(layout, part_bytes=30_000)
     for row in range(40):
-        writer.success(batch, row, make_answer(row, bytes(4_000)))
+        writer.success(batch, (row,), make_answer(row, bytes(4_000)))
     writer.stop()
     found = committed(writer.events())
     assert len(found) >= 4
@@ -258,7 +261,7 @@ def test_buffered_bytes_is_exact_and_falls_when_memory_is_short(layout: Layout) 
     batches = [make_batch(i) for i in range(10)]
     for row in range(10):
         for batch in batches:
-            writer.success(batch, row, make_answer(row, bytes(10_000)))
+            writer.success(batch, (row,), make_answer(row, bytes(10_000)))
     writer.flush()
     # Nobody asks for a close: the writer itself has to bring it below half of the budget.
     while writer.buffered_bytes > 100_000:
@@ -283,12 +286,65 @@ def test_a_body_that_is_in_a_file_is_in_memory_no_more(layout: Layout) -> None:
 
     writer = open_writer(layout, Reader(), on_event=look)
     for row in range(len(bodies)):
-        writer.success(make_batch(), row, make_answer(row, bodies[row]))
+        writer.success(make_batch(), (row,), make_answer(row, bodies[row]))
     writer.stop()
     look()
     alone = seen.pop()
     gone = [sum(count == least for count, least in zip(references, alone, strict=True)) for references in seen]
     assert {1, 2, 3} & set(gone), "they go one by one"
+
+
+@pytest.mark.parametrize("row_group_bytes", [1 << 20, 5_000], ids=["one row group", "some row groups"])
+@pytest.mark.parametrize("duplicates", ["copy", "reference"])
+def test_rows_of_a_url_are_in_one_part(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, duplicates: str, row_group_bytes: int
+) -> None:
+    """Each part closes as early as it may; bodies are 2,000 bytes, and one is larger than any row group."""
+    monkeypatch.setattr(parts, "ROW_GROUP_BYTES", row_group_bytes)
+    batch = make_batch(rows=60)
+    writer = open_writer(layout, part_bytes=1, duplicates=duplicates)
+    groups = [(0, 7, 8), (1,), tuple(range(10, 50)), (2, 3)]
+    bodies = {first: bytes([first]) * (2_000 + 8_000 * (first == 2)) for first, *_ in groups}
+    for rows in groups:
+        writer.success(batch, rows, make_answer(rows[0], bodies[rows[0]]))
+    writer.error(batch, (4, 5, 6), make_failure(), make_answer(4, b""), attempts=2)
+    writer.stop()
+    assert writer.buffered_bytes == 0
+    found = committed(writer.events())
+    *successes, errors = sorted(found, key=lambda part: part.is_errors)
+    assert sum(part.rows for part in successes) == sum(map(len, groups))
+    assert (errors.rows, errors.kinds) == (3, {"http_status": 3})
+    assert [row["retry_count"] for row in read_part(layout, errors)] == [1, 1, 1]
+    numbers = row_numbers(batch)
+    holder = {numbers[row]: rows[0] for rows in groups for row in rows}
+    for part in successes:
+        file = pq.ParquetFile(layout.root / part.path)
+        in_part = set(file.read().column("row_number").to_pylist())
+        for rows in groups:
+            assert len(in_part.intersection(numbers[row] for row in rows)) in {0, len(rows)}
+        for index in range(file.num_row_groups):
+            table = file.read_row_group(index)
+            assert table.column("image").nbytes < row_group_bytes + 11_000
+            images = table.column("image").take(holders_of(table)).to_pylist()
+            assert images == [bodies[holder[number]] for number in table.column("row_number").to_pylist()]
+    if duplicates == "reference":
+        stored = [row for part in successes for row in read_part(layout, part)]
+        assert {row["row_number"] for row in stored if row["image"] is not None} == {numbers[r[0]] for r in groups}
+        for row in stored:
+            first = holder[row["row_number"]]
+            assert row["same_as"] == (None if row["row_number"] == numbers[first] else f"uuid-{first}")
+            assert (row["bytes"], row["etag"]) == (len(bodies[first]), f'"{first}"')
+    else:
+        assert "same_as" not in read_part(layout, successes[0])[0]
+
+
+def test_a_row_that_was_promised_another_file_is_an_error_of_its_own(layout: Layout) -> None:
+    inputs = pa.table({"size": [3, 4, None]})
+    made = SuccessRow((0, 1, 2), make_answer(0, b"xyz"), b"xyz", "abc", None, 3, None, None)
+    right, wrong = _compared(made, Expected(bytes_column="size"), inputs)
+    assert (right.rows, wrong.rows) == ((0, 2), (1,))
+    assert isinstance(wrong, ErrorRow)
+    assert wrong.failure == Failure(ErrorKind.HASH_MISMATCH, -2, "3 bytes, the table says 4")
 
 
 def test_open_files_are_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +353,7 @@ def test_open_files_are_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch)
     writer = open_writer(layout)
     for row in range(3):
         for batch in (make_batch(i, rows=5) for i in range(10)):
-            writer.success(batch, row, make_answer(row, bytes(2_000)))
+            writer.success(batch, (row,), make_answer(row, bytes(2_000)))
     writer.stop()
     found = committed(writer.events())
     assert len(found) > 10
@@ -313,8 +369,8 @@ def test_input_columns_are_read_once_for_all_row_groups_of_a_batch(
     writer = open_writer(layout, reader)
     batch = make_batch()
     for row in range(50):
-        writer.success(batch, row, make_answer(row, bytes(2_000)))
-    writer.error(batch, 50, make_failure(), None, attempts=1)
+        writer.success(batch, (row,), make_answer(row, bytes(2_000)))
+    writer.error(batch, (50,), make_failure(), None, attempts=1)
     writer.stop()
     assert len(committed(writer.events())) == 2
     assert reader.reads == [0]
@@ -325,7 +381,7 @@ def test_rows_of_many_batches_keep_their_own_input(layout: Layout) -> None:
     batches = [make_batch(i, rows=20) for i in range(4)]
     for row in reversed(range(20)):
         for batch in batches:
-            writer.success(batch, row, make_answer(row, b"%d/%d" % (batch.batch_id, row)))
+            writer.success(batch, (row,), make_answer(row, b"%d/%d" % (batch.batch_id, row)))
     writer.stop()
     for part in committed(writer.events()):
         for stored in read_part(layout, part):
@@ -339,9 +395,9 @@ def test_a_decode_failure_becomes_an_error(layout: Layout) -> None:
     batch = make_batch()
     writer = open_writer(layout, image_size=64)
     good, cut = make_image(200, 100), make_image(200, 100)[:-40]
-    writer.success(batch, 0, make_answer(0, good))
-    writer.success(batch, 1, make_answer(1, cut, attempt=2))
-    writer.success(batch, 2, make_answer(2, b"no image"))
+    writer.success(batch, (0,), make_answer(0, good))
+    writer.success(batch, (1,), make_answer(1, cut, attempt=2))
+    writer.success(batch, (2,), make_answer(2, b"no image"))
     writer.stop()
     assert writer.buffered_bytes == 0
     successes, errors = sorted(committed(writer.events()), key=lambda part: part.is_errors)
@@ -361,7 +417,7 @@ def test_a_decode_failure_becomes_an_error(layout: Layout) -> None:
 def test_a_body_that_no_page_can_hold_becomes_an_error(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddmpi.io.results.rows.MAX_IMAGE_BYTES", 10)
     writer = open_writer(layout)
-    writer.success(make_batch(), 0, make_answer(0, bytes(11)))
+    writer.success(make_batch(), (0,), make_answer(0, bytes(11)))
     writer.stop()
     (part,) = committed(writer.events())
     assert (part.is_errors, part.kinds, writer.buffered_bytes) == (True, {"too_large": 1}, 0)
@@ -371,11 +427,11 @@ def run_with_fault(layout: Layout, batch_rows: int = 12) -> tuple[list[PartRepor
     writer = open_writer(layout, part_bytes=9_000)
     batch = make_batch(rows=batch_rows)
     for row in range(batch_rows):
-        writer.success(batch, row, make_answer(row, bytes(2_000)))
-    writer.error(batch, 0, make_failure(), None, attempts=1)
+        writer.success(batch, (row,), make_answer(row, bytes(2_000)))
+    writer.error(batch, (0,), make_failure(), None, attempts=1)
     ticket = next(TICKETS)
     writer.close_parts(ticket)
-    writer.success(batch, 0, make_answer(0, bytes(500)))
+    writer.success(batch, (0,), make_answer(0, bytes(500)))
     writer.stop()
     events = writer.events()
     failures = [event for event in events if isinstance(event, WriterFailed)]
@@ -422,13 +478,13 @@ def test_a_full_disk_at_any_call_is_delivered_once_and_loses_no_committed_part(
 def test_whatever_ends_the_thread_is_delivered(layout: Layout, error: Exception) -> None:
     woken = threading.Event()
     writer = open_writer(layout, Reader(error=error), on_event=woken.set)
-    writer.success(make_batch(), 0, make_answer(0, bytes(100)))
+    writer.success(make_batch(), (0,), make_answer(0, bytes(100)))
     writer.close_parts(next(TICKETS))
     while not (events := writer.events()):
         assert woken.wait(timeout=30)
         woken.clear()
     assert events == [WriterFailed(error)]
-    writer.success(make_batch(), 1, make_answer(1, bytes(100)))
+    writer.success(make_batch(), (1,), make_answer(1, bytes(100)))
     writer.close_parts(next(TICKETS))
     writer.stop()
     assert writer.events() == []
@@ -439,7 +495,7 @@ def test_whatever_ends_the_thread_is_delivered(layout: Layout, error: Exception)
 def test_a_run_that_was_fenced_off_fails_instead_of_committing(layout: Layout) -> None:
     woken = threading.Event()
     orphan = open_writer(layout, epoch=1, on_event=woken.set)
-    orphan.success(make_batch(), 0, make_answer(0, b"x"))
+    orphan.success(make_batch(), (0,), make_answer(0, b"x"))
     write_outcomes(layout, make_batch(), successes=[0], epoch=2)
     orphan.stop()
     (event,) = orphan.events()
@@ -457,7 +513,7 @@ def test_stop_does_not_wait_for_ever(layout: Layout) -> None:
             return super().read(batch, columns)
 
     writer = open_writer(layout, StuckReader())
-    writer.success(make_batch(), 0, make_answer(0, b"x"))
+    writer.success(make_batch(), (0,), make_answer(0, b"x"))
     with pytest.raises(StorageError, match=r"not written within 0 s: 1 parts"):
         writer.stop(timeout_s=0.05)
     release.set()
@@ -483,7 +539,7 @@ def test_a_writer_that_was_not_waited_for_tells_nobody(layout: Layout, monkeypat
     writer = open_writer(layout, on_event=lambda: told.append(""))
     close = writer._parts.close
     monkeypatch.setattr(writer._parts, "close", lambda batch_ids: (may_go_on.wait(10.0), close(batch_ids)))
-    writer.success(make_batch(), 0, make_answer(0, b"body"))
+    writer.success(make_batch(), (0,), make_answer(0, b"body"))
     with pytest.raises(StorageError, match="not written within 0 s"):
         writer.stop(0.1)
     told.clear()

@@ -55,10 +55,10 @@ def commit(
     batch = state.table.ref(batch_id)
     writer = open_writer(state.layout, epoch=state.epoch)
     for row in successes:
-        writer.success(batch, row, make_answer(row, b"body of row %d " % row * 20))
+        writer.success(batch, (row,), make_answer(row, b"body of row %d " % row * 20))
     for kind, rows in (errors or {}).items():
         for row in rows:
-            writer.error(batch, row, make_failure(kind), make_answer(row, b""), attempts=3)
+            writer.error(batch, (row,), make_failure(kind), make_answer(row, b""), attempts=3)
     writer.stop()
     folder = state.layout.root
     return sorted(folder.glob("images/*/*/*.parquet")) + sorted(folder.glob("errors/*/*/*.parquet"))

@@ -1,0 +1,104 @@
+"""The rows of a batch that are to be fetched, URL by URL."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddmpi.core.records import BatchRef
+from ddmpi.io.folder.layout import Layout
+from ddmpi.io.input.table import open_input
+from ddmpi.io.urls.batch_reader import BatchReader
+from ddmpi.io.urls.loader import BatchRows, Loader
+from ddmpi.io.urls.writer import partition_input
+from tests.io.result_data import Reader, make_batch, write_outcomes
+
+
+def table(urls: list[str]) -> pa.Table:
+    servers = [url.split("/")[2] for url in urls]
+    return pa.table({"identifier": pa.array(urls, pa.string()), "server_name": pa.array(servers, pa.string())})
+
+
+def test_rows_with_the_same_url_come_together() -> None:
+    urls = ["http://a/1", "http://b/1", "http://a/1", "http://a/2", "http://a/1"]
+    rows = BatchRows.of(np.array([2, 3, 5, 7, 8]), table(urls), 0)
+    assert rows.left == 3
+    assert rows.take(2) == [(2, "http://a/1", "a", (5, 8)), (3, "http://b/1", "b", ())]
+    assert rows.left == 1
+    assert rows.take(2) == [(7, "http://a/2", "a", ())]
+    assert (rows.left, rows.take(2)) == (0, [])
+
+
+@settings(derandomize=True)
+@given(st.lists(st.integers(0, 8), max_size=40), st.integers(0, 12), st.integers(1, 5))
+def test_every_row_comes_once_and_every_url_once(urls: list[int], most_urls: int, step: int) -> None:
+    texts = [f"http://s{url % 2}/{url}" for url in urls]
+    rows = BatchRows.of(np.arange(len(urls)) * 2, table(texts), most_urls)
+    taken = []
+    while rows.left:
+        taken += rows.take(step)
+    assert len(taken) == min(len(set(urls)), most_urls or len(urls))
+    assert len({url for _, url, _, _ in taken}) == len(taken)
+    for row, url, server, others in taken:
+        assert [row, *others] == [2 * place for place, text in enumerate(texts) if text == url]
+        assert server == url.split("/")[2]
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("aaab"), st.integers(0, 30)), min_size=1, max_size=150), st.integers(1, 20))
+def test_over_all_batches_of_a_table_every_row_comes_once_and_every_url_once(
+    rows: list[tuple[str, int]], batch_size: int
+) -> None:
+    urls = [f"http://{server}.org/{path}" for server, path in rows]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        pq.write_table(pa.table({"identifier": urls}), folder / "in.parquet")
+        source = open_input(str(folder / "in.parquet"), {"identifier": "identifier"}, [])
+        partition_input(source, folder / "urls", batch_size=batch_size, small_rows=5)
+        reader = BatchReader(folder / "urls")
+        taken = []
+        for it in pq.read_table(folder / "urls/batches.parquet").to_pylist():
+            place = (it["batch_id"], it["server_name"], it["partition_id"], it["file"], it["row_group"], it["offset"])
+            in_batch = reader.read(BatchRef(*place, it["rows"]))
+            assert it["rows"] <= batch_size or len(set(in_batch["identifier"].to_pylist())) == 1
+            numbers = in_batch["row_number"].to_pylist()
+            loaded = BatchRows.of(np.arange(len(numbers)), in_batch, 0)
+            taken += [(url, [numbers[row] for row in (first, *others)]) for first, url, _, others in loaded.take(1000)]
+        reader.close()
+    assert Counter(url for url, _ in taken) == Counter(set(urls))
+    assert dict(taken) == {url: [row for row, other in enumerate(urls) if other == url] for url in set(urls)}
+
+
+class Repeating(Reader):
+    """Every other row has the URL of the first row of its kind."""
+
+    def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
+        rows = super().read(batch, columns)
+        urls = pa.array([f"http://{batch.server_name}/{row % 2}" for row in range(batch.rows)])
+        return rows.set_column(rows.schema.get_field_index("identifier"), "identifier", urls)
+
+
+@pytest.mark.parametrize("sample_urls", [0, 1])
+def test_rows_with_an_outcome_are_left_out(tmp_path: Path, sample_urls: int) -> None:
+    layout = Layout(tmp_path / "out")
+    batch = make_batch(rows=6, server_name="a")
+    parts = write_outcomes(layout, batch, successes=[0, 3], errors=[4])
+    batch = msgspec.structs.replace(batch, parts=tuple(part.path for part in parts), sample_rows=sample_urls)
+    done = threading.Event()
+    loader = Loader(layout, Repeating(), 2, done.set)
+    loader.load(1, batch)
+    assert done.wait(30)
+    (loaded,) = loader.take_loaded()
+    loader.close()
+    assert loaded.rows.take(10) == [(1, "http://a/1", "a", (5,)), (2, "http://a/0", "a", ())][: sample_urls or None]
