@@ -123,7 +123,7 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
     ),
     ErrorKind.SERVER_REFUSED: Explanation(
         "The row was not asked for: its server had answered 403 to the last requests (`breaker.forbidden_in_a_row`), "
-        "and to each probe after them, of rows at random.",
+        "and to each probe after them.",
         _NO,
         "The server will not have you: name a contact in `header`, or ask the operator. Then "
         "`--retry-failed server_refused`.",

@@ -63,7 +63,7 @@ class Intake:
             limiter = RateLimiter(allowed or planned, self._config.pace, state, self._rng, now)
             limiter.pause(now, max(0.0, lane.pauses.get(server, now) - now))
             group = server if lane.is_packed else lane.group
-            slot = Slot(server, group, lane.lane_id, limiter, planned, was_asked=state is not None, rng=self._rng)
+            slot = Slot(server, group, lane.lane_id, limiter, planned, was_asked=state is not None)
             slot.is_held = allowed is None
             lane.slots[server] = slot
             if lane.is_packed:

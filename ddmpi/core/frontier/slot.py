@@ -18,7 +18,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import random
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -44,8 +43,6 @@ class Slot:
     is_in_line: bool = False
     was_asked: bool = False
     """Whether another lane, or an earlier run, may have asked the server just now."""
-    rng: random.Random = field(default_factory=random.Random)
-    """Which row is a probe."""
     queue: deque[Task] = field(default_factory=deque)
     in_flight: int = 0
     is_held: bool = False
@@ -155,10 +152,9 @@ class Slot:
 
     def pop(self, now: float) -> Task | None:
         """Take the next task that is due: retries before fresh rows, so that no old row waits for a long queue. While
-        the server is doubted it is any fresh one, for the doubt may be owed to neighbors in the table; and a row that
-        was refused has to wait until another one was answered well."""
+        the server is doubted it is a fresh one, for the doubt may be owed to the others; and a row that was refused has
+        to wait until another one was answered well."""
         if self.queue and self.limiter.is_doubted:
-            self.queue.rotate(self.rng.randrange(len(self.queue)))
             return self.queue.popleft()
         due = self._retries[0] if self._retries and self._retries[0][0] <= now else None
         if due is not None and (not self.queue or due[2].refused_at <= self.limiter.good_at):

@@ -170,7 +170,7 @@ class RateLimiter:
 
     @property
     def is_doubted(self) -> bool:
-        """Whether rows are to be tried at random: the last ones have ended badly, which may be for them alone."""
+        """Whether other rows are to be tried: the last ones have ended badly, which may be for them alone."""
         return self._breaker.is_doubted
 
     @property

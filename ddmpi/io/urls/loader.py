@@ -30,7 +30,8 @@ class BatchRows:
     """The rows of a batch that have no outcome yet, those with the same URL together: the frontier's cursor."""
 
     _urls: pa.Array[Any]
-    """(u,) the different ones, in the order in which they first stand in the batch; ``_servers`` likewise."""
+    """(u,) the different ones, in random order; ``_servers`` likewise. Neighbors in a table are often alike: where a
+    server refuses the first thousand, the others would wait for them."""
     _servers: Column
     _rows: IntArray
     """(n,) indexes in the batch, those of ``_urls[i]`` from ``_starts[i]`` on."""
@@ -38,17 +39,14 @@ class BatchRows:
     _next: int = 0
 
     @classmethod
-    def of(cls, rows: IntArray, table: pa.Table, most_urls: int) -> BatchRows:
+    def of(cls, rows: IntArray, table: pa.Table, most_urls: int, seed: int) -> BatchRows:
         """Group rows by their URL, as the text that it is. ``table`` has them at these indexes of the batch. Of more
-        than ``most_urls`` (0: all) take so many, evenly spread: neighbors in a table are often alike."""
+        than ``most_urls`` (0: all) take so many; ``seed`` decides their order."""
         encoded: Any = table.column("identifier").combine_chunks().dictionary_encode()
-        codes = np.asarray(encoded.indices).astype(np.int64)
-        chosen = np.arange(len(encoded.dictionary))
-        if 0 < most_urls < len(chosen):
-            chosen = np.linspace(0, len(chosen) - 1, most_urls).astype(np.int64)
-            numbers = np.full(len(encoded.dictionary), -1)
-            numbers[chosen] = np.arange(len(chosen))
-            codes = numbers[codes]
+        chosen = np.random.default_rng(seed).permutation(len(encoded.dictionary))[: most_urls or None]
+        numbers = np.full(len(encoded.dictionary), -1)
+        numbers[chosen] = np.arange(len(chosen))
+        codes = numbers[np.asarray(encoded.indices)]
         order = np.argsort(codes, kind="stable")
         order = order[np.searchsorted(codes[order], 0) :]
         starts = np.searchsorted(codes[order], np.arange(len(chosen) + 1))
@@ -131,7 +129,7 @@ class Loader:
             open_rows = open_rows[:0]
         if len(open_rows) != len(table):
             table = table.take(open_rows)
-        return Loaded(lane_id, batch, BatchRows.of(open_rows, table, batch.sample_rows), refused)
+        return Loaded(lane_id, batch, BatchRows.of(open_rows, table, batch.sample_rows, batch.batch_id), refused)
 
     def _open_rows(self, batch: BatchRef, table: pa.Table) -> IntArray:
         """Return the indexes of the rows without an outcome in the batch's parts."""
