@@ -2,7 +2,7 @@
 
 100 servers with the same number of rows and the same limit, of which 30 are dead: connections are refused, reset,
 closed without an answer, or accepted and never answered. They are downloaded by 4 ranks, then the 70 healthy ones
-alone; pauses, breaker and ``parked_wait_s`` are those of the default config. The last line is JSON:
+alone; pauses and breaker are those of the default config. The last line is JSON:
 
 - ``excess_s``: how much longer the run with dead servers takes, whole command; allowed are 5 % and 20 s;
 - ``pending``: rows of dead servers that are left for the next run, ``errors``: those that ended, by kind;
@@ -36,10 +36,10 @@ RANKS: Final = 4
 LATENCY_S: Final = 0.02
 RUN_TIMEOUT_S: Final = 280.0
 DEAD: Final = {
-    Mode.REFUSED: {"connect"},
-    Mode.RESET: {"network"},
-    Mode.CLOSE: {"network"},
-    Mode.BLACKHOLE: {"stalled", "timeout"},
+    Mode.REFUSED: {"connect", "unreachable"},
+    Mode.RESET: {"network", "unreachable"},
+    Mode.CLOSE: {"network", "unreachable"},
+    Mode.BLACKHOLE: {"stalled", "timeout", "unreachable"},
 }
 """How a server can be dead, and the kinds of errors that fit."""
 

@@ -143,7 +143,7 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     world, disk, seen = make_world(options.servers, random.Random(SEED)), Disk(), Seen()
     print(f"{world.rows} rows in {len(world.batches)} batches", flush=True)
-    doomed = Cluster(options.ranks, kill_at_s=options.kill_at, final_wait_s=20.0, samples=3, connections_per_rank=16)
+    doomed = Cluster(options.ranks, kill_at_s=options.kill_at, parked_wait_s=20.0, samples=3, connections_per_rank=16)
     before = live(world, doomed, disk, None, seen)
     last = live(world, replace(doomed, ranks=options.ranks * 7 // 10, kill_at_s=float("inf")), disk, before, seen)
     outcomes = Counter((part.batch_id, row) for part in disk.parts.values() for row in part.rows)

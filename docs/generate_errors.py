@@ -33,14 +33,20 @@ _NO: Final = "no"
 EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
     ErrorKind.DNS: Explanation(
         "The server's name could not be resolved.",
-        "once, after 35 s",
+        "once, after 35 s; not the server's other rows, if other names are found meanwhile",
         "Names that are gone stay gone. If many fail at once, look at the name servers of the nodes; then "
         "`--retry-failed dns`.",
     ),
     ErrorKind.CONNECT: Explanation(
         "No connection: nothing listens, no route, or a proxy refused.",
-        "yes, until the server is given up (`breaker`)",
+        "yes, until the server is given up: then the row is `unreachable`",
         "Try again another day with `--retry-failed connect`.",
+    ),
+    ErrorKind.UNREACHABLE: Explanation(
+        "The server was given up: `breaker.failures` requests in a row and all probes after them got no answer. "
+        "`error_msg` has what the last one failed with; it begins with `not asked` where the row itself was not tried.",
+        _NO,
+        "Try again another day with `--retry-failed unreachable`. `breaker` says how long a server is probed.",
     ),
     ErrorKind.TLS: Explanation(
         "No secure connection: certificate expired, self-signed, for another host, of an unknown authority; or the "

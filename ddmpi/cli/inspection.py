@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.report.formats import counted
+from ddmpi.report.pending import pending_text
 from ddmpi.roles.coordinator.verifier import describe
 
 MOST_PROBLEMS = 20
@@ -65,6 +67,9 @@ def _status(config: Config, layout: Layout, out: RichConsole) -> int:
         if plan := plan_beside_run(config, layout, table, left, checkpoint):
             grid.add_row("plan", plan)
     out.print(grid)
+    if checkpoint is not None and (counters := checkpoint.counters):
+        pending = counters["rows"] - counters["successes"] - counters["errors"] - counters["ignored"]
+        out.print(pending_text(max(0, pending), checkpoint.waiting, time.time()), markup=False)
     _print_servers(table, counts.done, counts.errors, out)
     return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
 

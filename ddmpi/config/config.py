@@ -124,14 +124,15 @@ class Keys(Section):
         21_600.0,
         ge=0,
         le=86_400,
-        description="Seconds to wait at the end for servers that have said when they may be asked again, before ending "
-        "with rows pending (exit 75); a walltime that ends before they may ends the run at once.",
+        description="Seconds to wait at the end for servers that have said when they may be asked again, or that are "
+        "out of reach and not given up yet, before ending with rows pending (exit 75); a walltime that ends before "
+        "ends the run at once.",
     )
     parked_wait_s: float = Field(
         20.0,
         ge=0,
         le=86_400,
-        description="Seconds to wait at the end for servers that do not answer (parked) or that you hold.",
+        description="Seconds to wait at the end for servers that throttle again and again, or that you hold.",
     )
     publish: Publish = Field(Publish(), description="Results in an object store.")
     metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")

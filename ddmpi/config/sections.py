@@ -336,7 +336,8 @@ class Backoff(Section):
         60.0,
         gt=0,
         le=86_400,
-        description="Seconds of the pause when shorter ones did not help, and of a server out of reach; then doubled.",
+        description="Seconds of the pause when shorter ones did not help, and at most of the first one of a server out "
+        "of reach; then doubled.",
     )
     cap_s: float = Field(86_400.0, gt=0, le=604_800, description="Longest pause in seconds.")
 
@@ -354,6 +355,13 @@ class BreakerSection(Section):
 
     failures: int = Field(5, ge=1, le=10_000, description="Connection failures in a row that park a server.")
     probes: int = Field(5, ge=1, le=10_000, description="Failed probes after which the server's rows become errors.")
+    longest_s: float = Field(
+        3_600.0,
+        gt=0,
+        le=604_800,
+        description="Longest time in seconds for the probes; it is a tenth of the time that the job has run, over all "
+        "its runs, and at least 180.",
+    )
     forbidden_in_a_row: int = Field(
         20, ge=0, le=1_000_000, description="Answers 403 in a row that park a server as well; 0 = they never do."
     )

@@ -115,11 +115,13 @@ class ControlOverride(msgspec.Struct, frozen=True):
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
     """The first message to each rank: the output folder is initialized, and this run is its ``epoch``-th. ``config`` is
-    the job's, as JSON; ``report_interval_s``: how often to send ``Progress`` when there is nothing urgent."""
+    the job's, as JSON; ``report_interval_s``: how often to send ``Progress`` when there is nothing urgent; ``ran_s``:
+    how long the job's earlier runs lasted."""
 
     epoch: int
     config: bytes
     report_interval_s: float = 0.5
+    ran_s: float = 0.0
 
 
 class Assign(msgspec.Struct, frozen=True, tag=True):
@@ -211,8 +213,8 @@ class LaneReport(msgspec.Struct, frozen=True):
     paces: dict[str, PaceState] = {}
     decided: dict[int, tuple[int, ...]] = {}
     """Of a sampling lane: the rows, by batch, that have an outcome. They are fetched by nobody else."""
-    is_asked: bool = False
-    """A server that answers has asked for the wait: it will end."""
+    will_end: bool = False
+    """A server has asked for the wait, or it ends with a probe, of which there are only so many."""
 
 
 class Counters(msgspec.Struct, frozen=True):

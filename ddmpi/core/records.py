@@ -43,12 +43,15 @@ class ErrorKind(str, Enum):
     HASH_MISMATCH = "hash_mismatch"
     ROBOTS = "robots"
     SERVER_REFUSED = "server_refused"
+    UNREACHABLE = "unreachable"
 
 
 ERROR_CODE_NETWORK = -1
 ERROR_CODE_LOCAL = -2
 
-_NETWORK_KINDS = frozenset(map(ErrorKind, ("dns", "connect", "tls", "timeout", "stalled", "network", "protocol")))
+_NETWORK_KINDS = frozenset(
+    map(ErrorKind, ("dns", "connect", "tls", "timeout", "stalled", "network", "protocol", "unreachable"))
+)
 
 
 def error_code(kind: ErrorKind, http_status: int) -> int:
@@ -120,6 +123,10 @@ class PaceState(msgspec.Struct, frozen=True):
     throttles: int = 0
     spent_hour: tuple[tuple[float, float], ...] = ()
     spent_day: tuple[tuple[float, float], ...] = ()
+    why: str = ""
+    """What it waits for, for people; empty if for nothing."""
+    since_s: float = 0.0
+    """For how long it has not answered, if ``open_count`` > 0."""
 
 
 _SHARED_PREFIX = "*"

@@ -79,6 +79,7 @@ def _downloader_maker(mailbox: Mailbox, cores: int) -> Callable[[Begin], Downloa
             cores=cores,
             send=lambda message: mailbox.send(0, message),
             report_interval_s=begin.report_interval_s,
+            ran_s=begin.ran_s,
             now=time.monotonic(),
         )
 

@@ -18,7 +18,7 @@ from ddmpi.core.records import (
     shown_group,
 )
 
-NETWORK = {"dns", "connect", "tls", "timeout", "stalled", "network", "protocol"}
+NETWORK = {"dns", "connect", "tls", "timeout", "stalled", "network", "protocol", "unreachable"}
 LOCAL = {
     "too_large", "wrong_type", "empty_body", "redirect", "blocked_address", "bad_url", "decode", "hash_mismatch",
     "robots", "server_refused",

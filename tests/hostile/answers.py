@@ -36,7 +36,7 @@ BODIES: Final = (
         (Send(answer(PICTURE[:40], length=len(PICTURE))), Hold()),
         retried(ErrorKind.STALLED),
     ),
-    AnswerCase(43, "connections are never accepted", (), retried(ErrorKind.TIMEOUT), Transport.UNANSWERED),
+    AnswerCase(43, "connections are never accepted", (), retried(ErrorKind.UNREACHABLE), Transport.UNANSWERED),
     AnswerCase(
         44,
         "a body without an end or a length",
@@ -443,8 +443,8 @@ CONNECTIONS: Final = (
     AnswerCase(80, "a certificate for another host", (Send(_OK),), at_once(ErrorKind.TLS), Transport.WRONG_HOST),
     AnswerCase(80, "an authority that nobody knows", (Send(_OK),), at_once(ErrorKind.TLS), Transport.UNTRUSTED),
     AnswerCase(80, "a certificate in order", (Send(_OK), NextRequest()), SUCCESS, Transport.TLS, rows=4),
-    AnswerCase(80, "plain HTTP where TLS is expected", (Send(_OK),), retried(ErrorKind.TLS), Transport.NO_TLS),
-    AnswerCase(80, "no cipher that both sides know", (Send(_OK),), retried(ErrorKind.TLS), Transport.NO_CIPHER),
+    AnswerCase(80, "plain HTTP where TLS is expected", (Send(_OK),), retried(ErrorKind.UNREACHABLE), Transport.NO_TLS),
+    AnswerCase(80, "no cipher that both sides know", (Send(_OK),), retried(ErrorKind.UNREACHABLE), Transport.NO_CIPHER),
     AnswerCase(
         81,
         "TLS cut off amid the body",
@@ -460,7 +460,7 @@ CONNECTIONS: Final = (
         Transport.TLS,
     ),
     AnswerCase(82, "a name that does not exist", (), retried(ErrorKind.DNS), Transport.NO_NAME),
-    AnswerCase(84, "nothing listens", (), retried(ErrorKind.CONNECT), Transport.REFUSED),
+    AnswerCase(84, "nothing listens", (), retried(ErrorKind.UNREACHABLE), Transport.REFUSED),
     AnswerCase(70, "a private address", (), at_once(ErrorKind.BLOCKED_ADDRESS), Transport.PRIVATE),
     AnswerCase(85, "HTTP/2 in order", (Send(http2.head() + http2.data()),), SUCCESS, Transport.HTTP2),
     AnswerCase(

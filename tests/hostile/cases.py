@@ -70,6 +70,7 @@ _NETWORK_KINDS = frozenset(
     {
         ErrorKind.DNS,
         ErrorKind.CONNECT,
+        ErrorKind.UNREACHABLE,
         ErrorKind.TLS,
         ErrorKind.TIMEOUT,
         ErrorKind.STALLED,

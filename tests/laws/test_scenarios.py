@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.records import Answer, Limits
 from tests.laws.laws import Laws, run
 from tests.simulation.disk import Disk
@@ -76,7 +77,7 @@ def test_a_fast_rank_takes_half_of_a_slow_ones_lane_with_half_of_its_share() -> 
 def test_a_dead_server_costs_its_probes_and_all_its_rows_become_errors() -> None:
     world = one_server(300, server=ServerModel(up_from_s=math.inf))
     disk = Disk()
-    report = simulate(world, Cluster(2, final_wait_s=1e6), disk, 1)
+    report = simulate(world, Cluster(2, parked_wait_s=1e6), disk, 1)
     assert not report.was_stuck
     assert all(part.is_errors for part in disk.parts.values())
     assert final_rows(disk) == 300
@@ -87,18 +88,18 @@ def test_a_run_ends_when_only_parked_rows_are_left_and_the_next_one_gets_them() 
     batches = [*table({"s": 30, "t": 30}, {}, batch_size=10, small_rows=0)]
     world = World(batches, {"s": ServerModel(up_from_s=3000.0), "t": ServerModel()})
     disk = Disk()
-    first = simulate(world, Cluster(2, final_wait_s=30.0), disk, 1)
+    first = simulate(world, Cluster(2, pace=PacePolicy(breaker_probes=1), parked_wait_s=30.0), disk, 1)
     assert first.was_stuck
     assert first.ended_at_s < 10.0
     assert final_rows(disk) == 30
-    again = simulate(world, Cluster(3, final_wait_s=1e6), disk, 2, replace(first, ended_at_s=4000.0))
+    again = simulate(world, Cluster(3, parked_wait_s=1e6), disk, 2, replace(first, ended_at_s=4000.0))
     assert not again.was_stuck
     assert final_rows(disk) == 60
 
 
 def test_a_long_retry_after_parks_a_server_at_the_first_answer() -> None:
     world = one_server(50, server=ServerModel(rate_per_s=1.0, burst=2.0, retry_after_s=80_000))
-    report = simulate(world, Cluster(2, final_wait_s=600.0), Disk(), 1)
+    report = simulate(world, Cluster(2, parked_wait_s=600.0), Disk(), 1)
     assert report.was_stuck
     assert report.ended_at_s < 10.0
 

@@ -69,7 +69,7 @@ class Simulation:
         paces = {} if before is None else _all_aged(before.paces, start_at_s - before.ended_at_s)
         self.core = Rank0Core(
             Rank0Config(
-                workers, world.limits_for, world.rate_of, world.group_of, cluster.final_wait_s, cluster.asked_wait_s,
+                workers, world.limits_for, world.rate_of, world.group_of, cluster.parked_wait_s, cluster.final_wait_s,
                 samples_per_server=cluster.samples, grace_s=cluster.grace_s,
             ),
             counts,

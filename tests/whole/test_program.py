@@ -39,6 +39,10 @@ from tests.whole.job import (
     wait_until,
 )
 
+FAR_OFF = {"base_s": 600, "cap_s": 3600}
+"""Pauses of a server out of reach that no test waits for."""
+CLOCK = r"\d\d:\d\d:\d\d"
+
 
 def limited_fleet(servers: int, rate: float) -> list[ServerSpec]:
     return plain_fleet(servers, rate, latency_s=0.002)
@@ -154,10 +158,10 @@ def test_a_report_that_cannot_be_written_changes_nothing_else(tmp_path: Path, ne
 def test_a_run_that_stops_early_says_so_in_its_report(tmp_path: Path, new_job: MakeJob) -> None:
     specs = [*plain_fleet(1), ServerSpec(plain_address(3), mode=Mode.REFUSED)]
     with running_fleet(tmp_path / "fleet", specs, 100) as fleet:
-        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, parked_wait_s=1)
+        job = new_job(fleet.table_path, backoff=FAR_OFF, final_wait_s=0, parked_wait_s=1)
         assert job.run(1)[0] == 75
     report = (job.output / "report.html").read_text()
-    assert "50 rows are pending, because their servers are paused" in report
+    assert "50 rows are pending: 50 for " in report
     assert "Servers with the most time left" in report
 
 
@@ -183,7 +187,7 @@ def test_each_way_to_fail_becomes_an_error_of_its_kind(tmp_path: Path, new_job: 
         assert row["error_msg"]
     names = [spec.name(fleet.port) for spec in specs]
     assert kinds[names[1]] == {("wrong_type", -2)}
-    assert kinds[names[2]] == {("connect", -1)}
+    assert kinds[names[2]] == {("unreachable", -1)}
     assert kinds[names[3]] == {("http_status", 404)}
     assert kinds[names[5]] == {("empty_body", -2)}
     assert names[0] not in kinds
@@ -426,12 +430,19 @@ main(sys.argv[1:])
 def test_an_unreachable_server_leaves_its_rows_pending(tmp_path: Path, new_job: MakeJob) -> None:
     specs = [*plain_fleet(3), ServerSpec(plain_address(3), mode=Mode.REFUSED)]
     with running_fleet(tmp_path / "fleet", specs, 200) as fleet:
-        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600}, parked_wait_s=1)
+        job = new_job(fleet.table_path, backoff=FAR_OFF, final_wait_s=0, parked_wait_s=1)
         code, printed = job.run(2)
     assert code == 75, printed
     assert len(outcomes(job)) == 150
+    told = (
+        rf"50 rows are pending: 50 for {re.escape(fleet.specs[3].name(fleet.port))} until {CLOCK} "
+        rf"\(out of reach since {CLOCK}\); run the same command again after {CLOCK}\."
+    )
+    ending = re.search(told, printed)
+    assert ending, printed
     code, printed = job.inspect("--status")
     assert code == 75
+    assert ending[0] in printed
     assert " taken, about " in printed
     assert f"in all, set by {fleet.specs[3].name(fleet.port)}" in printed
 

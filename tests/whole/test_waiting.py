@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from pathlib import Path
 
 from tests.fleet.log import NOTE_LIMITED, requests_during_pause
 from tests.fleet.process import running_fleet
-from tests.fleet.spec import ServerSpec
-from tests.whole.job import MakeJob, assert_every_row_once
+from tests.fleet.spec import Mode, ServerSpec, plain_address
+from tests.whole.job import MakeJob, assert_every_row_once, finish, rows_of, signal_run, wait_until
 
 ROWS = 60
 RATE_PER_S = 10
 PAUSE_S = 3
+CLOCK = r"\d\d:\d\d:\d\d"
 
 
 def lone_server(retry_after_s: int) -> list[ServerSpec]:
@@ -39,4 +41,47 @@ def test_a_pause_that_is_too_long_ends_the_run_at_once_with_its_end(tmp_path: Pa
         assert time.monotonic() - began_at < 30
         server = fleet.specs[0].name(fleet.port)
     assert code == 75, printed
-    assert re.search(rf"{re.escape(server)} may be asked again at \d\d:\d\d:\d\d\.", printed)
+    told = rf"for {re.escape(server)} until {CLOCK} \(Retry-After 600 s\); run the same command again after {CLOCK}\."
+    ending = re.search(told, printed)
+    assert ending, printed
+    assert ending[0] in job.inspect("--status")[1]
+
+
+def with_a_dead_server() -> list[ServerSpec]:
+    return [ServerSpec(plain_address(0)), ServerSpec(plain_address(1), mode=Mode.REFUSED)]
+
+
+def test_a_server_out_of_reach_is_probed_for_as_long_as_it_is_worth_and_then_given_up(
+    tmp_path: Path, new_job: MakeJob
+) -> None:
+    with running_fleet(tmp_path / "fleet", with_a_dead_server(), ROWS) as fleet:
+        job = new_job(
+            fleet.table_path,
+            backoff={"brief_s": 0.1, "base_s": 600, "cap_s": 3600},
+            breaker={"failures": 3, "probes": 3, "longest_s": 7},
+            parked_wait_s=0,
+        )
+        began_at = time.monotonic()
+        code, printed = job.run(2)
+        took_s = time.monotonic() - began_at
+    assert code == 0, printed
+    assert 7 < took_s < 40
+    assert_every_row_once(job, ROWS)
+    rows = rows_of(job.output / "errors", ["error_kind", "error_code", "error_msg"]).to_pylist()
+    assert {(row["error_kind"], row["error_code"]) for row in rows} == {("unreachable", -1)}
+    begins = {row["error_msg"].partition(", at last: connect, ")[0] for row in rows}
+    told = "the server has not answered any probe"
+    assert begins == {told, f"not asked: {told}"}
+
+
+def test_a_signal_while_a_run_waits_ends_it_with_what_is_left(tmp_path: Path, new_job: MakeJob) -> None:
+    with running_fleet(tmp_path / "fleet", with_a_dead_server(), ROWS) as fleet:
+        job = new_job(fleet.table_path, backoff={"base_s": 600, "cap_s": 3600})
+        run = job.start(2)
+        checkpoint = job.output / "checkpoint.json"
+        wait_until(lambda: checkpoint.exists() and "out of reach" in checkpoint.read_text(), run)
+        signal_run(run, signal.SIGINT)
+        printed = finish(run)[1]
+        server = re.escape(fleet.specs[1].name(fleet.port))
+    told = rf"30 rows are pending: 30 for {server} until {CLOCK} \(out of reach since {CLOCK}\); run the same"
+    assert re.search(told, printed), printed

@@ -172,8 +172,8 @@ def random_cluster(rng: random.Random) -> Cluster:
         grace_s=rng.choice([0.0, 8.0]),
         pace=PacePolicy(backoff_base_s=rng.choice([0.5, 5.0]), breaker_failures=3, breaker_probes=3),
         retry=RetryPolicy(rng.choice([1, 3])),
-        final_wait_s=rng.choice([20.0, 300.0]),
-        asked_wait_s=rng.choice([0.0, 40.0, 21_600.0]),
+        parked_wait_s=rng.choice([20.0, 300.0]),
+        final_wait_s=rng.choice([0.0, 40.0, 21_600.0]),
     )
 
 

@@ -225,8 +225,8 @@ class Cluster:
     """These two as in ``frontier``; smaller ones make small tables as eventful as large ones."""
     pace: PacePolicy = field(default_factory=PacePolicy)
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(5))
-    final_wait_s: float = 1800.0
-    asked_wait_s: float = 0.0
+    parked_wait_s: float = 1800.0
+    final_wait_s: float = 0.0
     stop_at_s: float = math.inf
     """A soft stop at this time."""
     grace_s: float = GRACE_S

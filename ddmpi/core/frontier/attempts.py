@@ -25,6 +25,7 @@ from ddmpi.core.pace.outage import PROBE_S, Outage
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Handoff
 from ddmpi.core.records import ErrorKind, Failure, Task, error_code
+from ddmpi.core.rules.retry import DNS_WAIT_S
 from ddmpi.core.rules.robots_txt import EVERYTHING, RobotsFile, RobotsVerdict
 from ddmpi.core.rules.verdict import Outcome, Verdict
 
@@ -83,6 +84,15 @@ class AttemptHandler:
         task.attempt += 1
         slot.retry_at(task, now + delay_s, is_last=is_of_url)
         return Disposition.OPEN, None
+
+    def has_no_address(self, slot: Slot, task: Task, verdict: Verdict, now: float) -> bool:
+        """Note a look-up of the slot's server that found nothing; return whether it is the second one, while other
+        names are found: the server does not exist."""
+        if verdict.failure is None or verdict.failure.kind is not ErrorKind.DNS:
+            return False
+        since, slot.unresolved_since = slot.unresolved_since, min(slot.unresolved_since, now)
+        is_second = task.started_at - since >= DNS_WAIT_S
+        return is_second and self.outage.resolves_names(since) and not self.outage.is_suspected(now)
 
     def _follow(self, lane: HeldLane, task: Task, verdict: Verdict, now: float) -> tuple[Disposition, Failure | None]:
         """Queue the row in the lane of its new server; without one here, it has to go to where that lane is."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from ddmpi.core.frontier.attempts import AttemptHandler
 from ddmpi.core.frontier.held_lane import HeldLane, LaneStage, RowCursor
@@ -47,7 +48,7 @@ from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest, StealResponse
 from ddmpi.core.records import MANY_SERVERS, BatchRef, Failure, Quota, Task
 from ddmpi.core.rules.robots_txt import RobotsVerdict
-from ddmpi.core.rules.verdict import Verdict, failure_of_unasked
+from ddmpi.core.rules.verdict import Verdict, failure_of_given_up
 
 _ANSWERS = frozenset({Signal.OK, Signal.THROTTLED, Signal.SERVER_ERROR, Signal.FORBIDDEN})
 _ENDS_SAMPLING = (Signal.THROTTLED, Signal.CONNECT_FAILED, Signal.FAILED)
@@ -234,7 +235,9 @@ class Frontier:
         else:
             disposition, failure = self._attempts.row(lane, slot, task, verdict, now, is_of_url=is_of_url)
         if limiter.tripped:
-            slot.given_up = failure_of_unasked(verdict)
+            slot.given_up = failure_of_given_up(verdict)
+        elif self._attempts.has_no_address(slot, task, verdict, now):
+            slot.given_up = verdict.failure
         pause_s = 0.0 if verdict.signal is Signal.OK and quota is None else slot.wait_s(now)
         lane.gave_up = lane.gave_up or (lane.is_sampling and (verdict.signal in _ENDS_SAMPLING or pause_s > 0))
         done = Finished(
@@ -249,7 +252,8 @@ class Frontier:
     def _judge_network(self, slot: Slot, signal: Signal, now: float) -> Signal:
         """Return what the end of a request says about its server, after what it says about our own network."""
         if signal in _ANSWERS:
-            self._outage.answered(slot.server)
+            self._outage.answered(slot.server, now)
+            slot.unresolved_since = math.inf
         elif signal is Signal.CONNECT_FAILED:
             if self._outage.unreachable(slot.server, now):
                 for lane in self.lanes.running.values():
@@ -315,11 +319,13 @@ class Frontier:
     def _look_after(self, lane: HeldLane, slot: Slot, now: float) -> None:
         """Have the rows that wait at the slot fail, put them off, or see to it that they have their turn.
 
-        Those of a server that is given up, also those that are loaded later, fail as the last probe did. Profiling does
-        not wait for a server that asks for a pause or cannot be reached: its samples stay pending.
+        Those of a server that is given up, also those that are loaded later, fail for what it was given up for.
+        Profiling does not wait for a server that asks for a pause or cannot be reached: its samples stay pending.
         """
         if slot.given_up is not None:
-            self._fail(lane, slot.clear(), slot.given_up)
+            tasks, unasked = slot.clear(), f"not asked: {slot.given_up.message}"
+            self._fail(lane, [task for task in tasks if task.attempt > 1], slot.given_up)
+            self._fail(lane, [task for task in tasks if task.attempt == 1], replace(slot.given_up, message=unasked))
         elif lane.gave_up or (lane.is_sampling and slot.is_held):
             for task in slot.clear():
                 self._settlement.settle(lane, task)

@@ -254,10 +254,11 @@ class HeldLane:
             waits = [lane_of(lane_id).wait_s(lane_of, now) for lane_id in self.handed_off]
         return min(waits, default=0.0)
 
-    def waits_as_asked(self, now: float) -> bool:
-        """Return whether one of its servers that answers has asked for the pause, or has bytes to be paid for."""
+    def will_end(self, now: float) -> bool:
+        """Return whether one of its servers waits for a time that was asked for, for bytes to be paid, or for one of
+        its probes: none of them goes on for ever, as throttling may."""
         return any(
-            not slot.is_held and not slot.limiter.is_failing and _slot_wait_s(slot, now) > 0
+            not slot.is_held and not slot.limiter.throttles_on and _slot_wait_s(slot, now) > 0
             for slot in self.slots.values()
             if slot.waiting or slot.in_flight
         )

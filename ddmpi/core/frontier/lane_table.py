@@ -137,8 +137,8 @@ class LaneTable:
             lane.reported = (state, lane.version)
             if lane.shared is not None and lane_id in paces:
                 paces[lane_id][shared_name(lane.group)] = lane.shared.limiter.snapshot(now)
-            is_asked = wait_s > 0 and lane.waits_as_asked(now)
-            reports.append(LaneReport(lane_id, lane.version, state, wait_s, paces.get(lane_id, {}), is_asked=is_asked))
+            will_end = wait_s > 0 and lane.will_end(now)
+            reports.append(LaneReport(lane_id, lane.version, state, wait_s, paces.get(lane_id, {}), will_end=will_end))
         return reports
 
     def sampled(self, lane_id: int, now: float) -> LaneReport | None:

@@ -48,7 +48,9 @@ class Slot:
     is_held: bool = False
     """Whether the operator lets nothing start here."""
     given_up: Failure | None = None
-    """What the server's last probe failed with; None while it is not given up."""
+    """What rows of a server fail with that is given up; None while it is not."""
+    unresolved_since: float = math.inf
+    """When its name was not found for the first time since it has answered; inf = it was."""
     scheduled_at: float = math.inf
     """When the frontier looks at this slot again; inf = at the next event."""
     delay_s: float = 0.0

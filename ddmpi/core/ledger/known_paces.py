@@ -44,7 +44,9 @@ class KnownPaces:
             before, learned_at = known.get(name, (NOTHING_LEARNED, now))
             left_s = max(0.0, before.wait_s - (now - learned_at))
             learned = _scaled(state, 1 / part)
-            known[name] = (msgspec.structs.replace(learned, wait_s=max(state.wait_s, left_s)), now)
+            if left_s > state.wait_s:
+                learned = msgspec.structs.replace(learned, wait_s=left_s, why=before.why)
+            known[name] = (learned, now)
             # Of what was told: many pauses, each a little longer than the one before, add up to a long one.
             until = now + state.wait_s
             if until > max(now, self._told_until.get((group, name), now)) + PAUSE_NEWS_S:
@@ -69,6 +71,7 @@ def aged(state: PaceState, age_s: float) -> PaceState:
     return msgspec.structs.replace(
         state,
         wait_s=max(0.0, state.wait_s - age_s),
+        since_s=state.since_s + age_s if state.open_count else 0.0,
         spent_hour=_left(state.spent_hour, age_s),
         spent_day=_left(state.spent_day, age_s),
     )

@@ -154,7 +154,7 @@ class Leases:
         self._by_lane: dict[int, Lease] = {}
         self._by_group: dict[str, set[int]] = {}
         self._idle_until: dict[int, float] = {}  # of the lanes that are parked or being probed
-        self._asked: set[int] = set()  # of those, the lanes that wait because a server has asked for it
+        self._bounded: set[int] = set()  # of those, the lanes whose wait will end by itself
         self._last_id = 0
 
     # ---- what there is
@@ -195,8 +195,8 @@ class Leases:
         self._runs(lease)
         if lease.state is LeaseState.PARKED:
             self._idle_until[lease.lane_id] = now + report.wait_s
-            if report.is_asked:
-                self._asked.add(lease.lane_id)
+            if report.will_end:
+                self._bounded.add(lease.lane_id)
         elif lease.state is LeaseState.PROBING:
             self._idle_until[lease.lane_id] = -math.inf
         if is_current:
@@ -205,13 +205,17 @@ class Leases:
     def _runs(self, lease: Lease) -> None:
         """Note that nothing is known of a wait of the lane, or that it is over."""
         self._idle_until.pop(lease.lane_id, None)
-        self._asked.discard(lease.lane_id)
+        self._bounded.discard(lease.lane_id)
 
-    def next_asked(self, after: float) -> tuple[float, str]:
-        """When the first pause ends that a server has asked for, and the server's group; (inf, "") = there is none.
-        Only those count that end ``after`` that time."""
-        ends = ((self._idle_until[lane_id], self._by_lane[lane_id].group) for lane_id in self._asked)
-        return min((end for end in ends if end[0] > after), default=(math.inf, ""))
+    def next_end(self, after: float) -> float:
+        """When the first wait ends that ends by itself, of those that end ``after`` that time; inf = there is none."""
+        ends = (self._idle_until[lane_id] for lane_id in self._bounded)
+        return min((end for end in ends if end > after), default=math.inf)
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether some lane asks if a server answers again."""
+        return any(end == -math.inf for end in self._idle_until.values())
 
     @property
     def none_runs(self) -> bool:

@@ -25,6 +25,9 @@ from ddmpi.core.ledger.stealing import Stealing
 from ddmpi.core.records import PaceState
 from ddmpi.errors import TransitionError
 
+LATE_S = 5.0
+"""A rank says within so long that a pause is over: it reports every half second, of 1,000 ranks each every 5 s."""
+
 _NOTHING: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 
 
@@ -289,21 +292,20 @@ class Ledger:
         """Whether nothing but probes can start: all lanes that are out are parked."""
         return bool(self._leases) and self._leases.none_runs
 
-    def next_asked(self, after: float) -> tuple[float, str]:
-        """When the first pause ends that a server has asked for, of those that end ``after`` that time, and the
-        server's group; inf = there is none. Times are seconds, monotonic."""
-        return self._leases.next_asked(after)
-
-    def is_stuck(self, now: float, parked_wait_s: float, asked_wait_s: float = 0.0, deadline: float = math.inf) -> bool:
+    def is_stuck(self, now: float, parked_wait_s: float, final_wait_s: float = 0.0, deadline: float = math.inf) -> bool:
         """Whether only parked lanes are out, and nothing can become final in ``parked_wait_s``, or has for that long.
 
-        A pause that a server has asked for is waited for as long as it ends within ``asked_wait_s`` and before the
-        deadline: it will be over then. If its rank then says nothing, it is waited for no longer than the others.
+        A pause that a server has asked for, or that ends with a probe, is waited for as long as it ends within
+        ``final_wait_s`` and before the deadline, and so is the probe. If its rank then says nothing, it is waited for
+        no longer than the others, but for ``LATE_S``.
         """
         is_sampling = self.batches.withheld or self.batches.has_samples
         if self.batches.waiting or is_sampling or not self.stealing.is_idle:
             return False
-        if self.next_asked(now - parked_wait_s)[0] < min(self._parked_since + asked_wait_s, deadline):
+        late_s = max(parked_wait_s, LATE_S)
+        if self._leases.next_end(now - late_s) < min(self._parked_since + final_wait_s, deadline):
+            return False
+        if self._leases.is_probing and now - self._parked_since < final_wait_s:
             return False
         waited_in_vain = self._leases.none_runs and now - self._parked_since >= parked_wait_s
         return waited_in_vain or self._leases.all_parked(now + parked_wait_s)

@@ -62,8 +62,8 @@ class Rank0Config:
     """The server group of a server."""
     parked_wait_s: float
     """How long a run waits where only parked servers are left."""
-    asked_wait_s: float = 0.0
-    """How long it waits for pauses that servers have asked for."""
+    final_wait_s: float = 0.0
+    """How long it waits for pauses that servers have asked for, or that end with a probe."""
     deadline: float = math.inf
     """When to stop for the walltime (s, monotonic)."""
     samples_per_server: int = 0
@@ -315,7 +315,7 @@ class Rank0Core:
         config = self._config
         if now >= config.deadline:
             return self.stop(msg.StopReason.WALLTIME, now)
-        if ledger.is_stuck(now, config.parked_wait_s, config.asked_wait_s, config.deadline):
+        if ledger.is_stuck(now, config.parked_wait_s, config.final_wait_s, config.deadline):
             return self.stop(msg.StopReason.DONE, now, is_stuck=True)
         return []
 

@@ -25,7 +25,7 @@ LONGEST_S = 1_800.0
 class Outage:
     """What one rank sees of the network. All times are seconds, monotonic."""
 
-    __slots__ = ("_failed", "_given_up", "_good", "_probe_gap_s", "began_at", "probe_at")
+    __slots__ = ("_failed", "_given_up", "_good", "_probe_gap_s", "_resolved_at", "began_at", "probe_at")
 
     def __init__(self) -> None:
         self.began_at = math.inf
@@ -33,6 +33,7 @@ class Outage:
         self.probe_at = -math.inf
         """When the next request may start."""
         self._good: set[str] = set()
+        self._resolved_at = -math.inf  # when a server with a name, not an address, has answered last
         self._failed: dict[str, float] = {}
         self._probe_gap_s = PROBE_S
         self._given_up = False
@@ -41,9 +42,11 @@ class Outage:
     def is_on(self) -> bool:
         return self.began_at < math.inf
 
-    def answered(self, server: str) -> None:
+    def answered(self, server: str, now: float) -> None:
         """Any answer: the network is there, and the server will be a witness."""
         self._good.add(server)
+        if server[0] != "[" and any(map(str.isalpha, server)):
+            self._resolved_at = now
         if self._failed or self.is_on or self._given_up:
             self._failed.clear()
             self._end()
@@ -70,6 +73,10 @@ class Outage:
     def is_suspected(self, now: float) -> bool:
         """Whether a failure that looks final may be the first sign of one: no row should be given up on it."""
         return self.is_on or sum(now - at < WINDOW_S for at in self._failed.values()) > 1
+
+    def resolves_names(self, since: float) -> bool:
+        """Whether a server that has to be looked up has answered since then: a name that is not found is wrong."""
+        return self._resolved_at > since
 
     def started(self, now: float) -> None:
         """A request starts during the outage: the next one has to wait for its end, or for a while."""

@@ -8,6 +8,11 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Final
+
+PROBING_LEAST_S: Final = 180.0
+PROBING_SHARE: Final = 0.1
+"""A server out of reach is probed for this share of the time that the job has run, and for at least so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,11 @@ class PacePolicy:
     breaker_failures: int = 5
     """So many requests without an answer in a row, or throttle incidents with no OK in between, park the server."""
     breaker_probes: int = 5
-    """After so many failed probes, each one back-off after the other, the server is given up."""
+    """After so many failed probes, each after a pause twice as long as the one before, the server is given up."""
+    probing_most_s: float = 3_600.0
+    """Their pauses take no longer than that, however long the job has run."""
+    job_began_at: float = 0.0
+    """When the job began, had its runs followed one another without a gap (s, monotonic)."""
     forbidden_in_a_row: int = 20
     """So many answers 403 in a row park the server; 0 = they never do."""
 
@@ -40,12 +49,21 @@ class PacePolicy:
             raise ValueError(f"need 0 <= jitter <= 1 and reset_after_s >= 0, got {self}")
         if self.breaker_failures < 1 or self.breaker_probes < 1:
             raise ValueError(f"need breaker_failures >= 1 and breaker_probes >= 1, got {self}")
+        if not 0 < self.probing_most_s < math.inf:
+            raise ValueError(f"need 0 < probing_most_s < inf, got {self}")
 
     def backoff_s(self, count: int, rng: random.Random) -> float:
-        """The ``count``-th pause (from 1) of a server that cannot be reached, in seconds: doubled each time, capped,
-        then jittered."""
+        """The ``count``-th back-off (from 1), in seconds: doubled each time, capped, then jittered."""
         doublings = min(count - 1, 64)  # beyond any cap, and far from the range of a float
         return min(self.backoff_cap_s, math.ldexp(self.backoff_base_s, doublings)) * (1 + self.jitter * rng.random())
+
+    def probe_pause_s(self, count: int, now: float, rng: random.Random) -> float:
+        """The pause before the ``count``-th probe (from 1) of a server that cannot be reached, in seconds: a back-off,
+        or shorter, so that the probes fit into the time that the server is worth to the job."""
+        worth_s = min(max(PROBING_LEAST_S, PROBING_SHARE * (now - self.job_began_at)), self.probing_most_s)
+        part = 2.0 ** min(0, count - 1 - self.breaker_probes) / (1 - 2.0**-self.breaker_probes)
+        pause_s = max(self.backoff_brief_s, worth_s * part) * (1 + self.jitter * rng.random())
+        return min(self.backoff_s(count, rng), pause_s)
 
     def throttle_pause_s(self, count: int, rng: random.Random) -> float:
         """The pause of the ``count``-th incident (from 1) in a row without a good answer, in seconds: brief at first,

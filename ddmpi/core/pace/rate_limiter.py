@@ -89,6 +89,7 @@ class RateLimiter:
         "_bytes",
         "_incidents",
         "_left_until",
+        "_open_since",
         "_overload",
         "_paused_until",
         "_policy",
@@ -100,6 +101,7 @@ class RateLimiter:
         "_stepped_at",
         "_throttles",
         "_token_at",
+        "_why",
         "in_flight",
         "limits",
     )
@@ -133,6 +135,8 @@ class RateLimiter:
         self._incidents = known.incidents  # throttle incidents that are not forgiven
         self._throttles = known.throttles  # those since the last good answer: the exponent of the back-off
         self._stepped_at = -math.inf
+        self._why = known.why  # the last pause
+        self._open_since = now - known.since_s  # when the breaker has opened, if it is open
 
     def __repr__(self) -> str:
         rate = f"{self.rate_per_s:g}/s" if self.rate_per_s else "no limit"
@@ -161,7 +165,12 @@ class RateLimiter:
     @property
     def is_failing(self) -> bool:
         """Whether the breaker is open, or throttling goes on without a good answer: a pause may not be the last one."""
-        return self._breaker.open_count > 0 or self._throttles >= self._policy.breaker_failures
+        return self._breaker.open_count > 0 or self.throttles_on
+
+    @property
+    def throttles_on(self) -> bool:
+        """Whether throttling goes on without a good answer."""
+        return not self._breaker.open_count and self._throttles >= self._policy.breaker_failures
 
     @property
     def tripped(self) -> bool:
@@ -195,14 +204,18 @@ class RateLimiter:
         rate_per_s = self._rate.learned_per_s
         if self._stated_per_s < (self.limits.rate_per_s or math.inf):
             rate_per_s = min(rate_per_s or math.inf, self._stated_per_s)
+        open_count, paused_s, debt_s = self._breaker.open_count, self._paused_until - now, self._bytes.paid_at - now
+        why = self._why if open_count or paused_s > max(0.0, debt_s) else "bytes per second" if debt_s > 0 else ""
         return PaceState(
             rate_per_s=rate_per_s,
-            wait_s=max(self._paused_until - now, self._bytes.paid_at - now, 0.0),
+            wait_s=max(paused_s, debt_s, 0.0),
             incidents=self._incidents,
             throttles=self._throttles,
-            open_count=self._breaker.open_count,
+            open_count=open_count,
             spent_hour=spent_hour,
             spent_day=spent_day,
+            why=why,
+            since_s=now - self._open_since if open_count else 0.0,
         )
 
     # ---- what the caller reports
@@ -306,9 +319,9 @@ class RateLimiter:
             self._breaker.answered(started_at)
         elif signal is Signal.FORBIDDEN:
             if self._breaker.turned_away(started_at):
-                self._park(now)
+                self._park(now, started_at, "answers 403 to everything")
         elif self._breaker.unanswered(started_at):
-            self._park(now)
+            self._park(now, started_at, "out of reach")
 
     def _good(self, now: float, started_at: float) -> None:
         self._breaker.answered(started_at)
@@ -364,6 +377,8 @@ class RateLimiter:
             self._rate.throttled(now, started_at, pause_s, in_a_row=self._throttles > 1)
             self._stepped_at = now
             self._overload.forget()
+        if now + pause_s > self._paused_until:
+            self._why = f"Retry-After {pause_s:g} s" if is_told else "it throttles"
         self.pause(now, pause_s)
 
     def _reset_incidents(self, now: float) -> None:
@@ -382,7 +397,10 @@ class RateLimiter:
         self._paused_until = max(self._paused_until, now + pause_s)
         self._token_at = max(self._token_at, self._paused_until)
 
-    def _park(self, now: float) -> None:
-        """The breaker opens, or a probe has failed."""
+    def _park(self, now: float, started_at: float, why: str) -> None:
+        """The breaker opens, or a probe has failed. The time that a request took without an answer counts as pause."""
         open_count = self._breaker.park(now, self._paused_until)
-        self.pause(now, self._policy.backoff_s(open_count, self._rng))
+        self._open_since = now if open_count == 1 else self._open_since
+        self._why = why
+        pause_s = self._policy.probe_pause_s(open_count, now, self._rng)
+        self.pause(now, max(min(self._policy.backoff_brief_s, pause_s), pause_s - (now - started_at)))

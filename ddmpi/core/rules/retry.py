@@ -10,11 +10,12 @@ Why the kinds of failure have different bounds:
   for its URL alone, it is tried as after other failures, and later if the server says so, but not later than
   ``LONGEST_WAIT_S``: then it is an error at once.
 - A *connection failure* says nothing about the row either. While the breaker parks the server the caller keeps the
-  rows, and the pace's ``dead`` turns them into errors. A row that is alone on its server sees that after
+  rows, and all of them are errors once it gives the server up. A row that is alone on its server sees that after
   ``breaker_failures + breaker_probes`` tries; ``connect_attempts`` is above that sum, so that it decides only where
   the breaker cannot: one dead host in a server group whose other hosts answer.
 - A failed *name look-up* is confirmed once, later than libcurl forgets a failed look-up: an earlier try would be
-  answered from its cache. Names that do not exist are too common for more (5 % of the rows of a web crawl).
+  answered from its cache. Names that do not exist are too common for more (5 % of the rows of a web crawl). Where
+  other names are found, the server's other rows are not tried (``core.frontier.attempts``).
 - All *other* transient failures are tried ``max_attempts`` times with doubling waits.
 
 Invariant: every row ends. ``decide`` is None for permanent failures, and for all others from some attempt on.

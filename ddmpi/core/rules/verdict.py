@@ -253,12 +253,17 @@ def _http(status: int, signal: Signal, *, transient: bool, retry_after_s: float 
     )
 
 
-def failure_of_unasked(verdict: Verdict) -> Failure | None:
-    """Return what rows fail with that were not asked for, as this verdict on a probe was the last of their server."""
-    if verdict.signal is not Signal.FORBIDDEN:
-        return verdict.failure
-    kind = ErrorKind.SERVER_REFUSED
-    return Failure(kind, error_code(kind, 0), f"not asked: the server has answered {_FORBIDDEN} again and again")
+def failure_of_given_up(verdict: Verdict) -> Failure:
+    """Return what rows fail with that wait for a server, as this verdict on a probe was the last one of it."""
+    failure = verdict.failure
+    if failure is not None and failure.kind is ErrorKind.ROBOTS:
+        return failure
+    if verdict.signal is Signal.FORBIDDEN:
+        kind, told = ErrorKind.SERVER_REFUSED, f"the server has answered {_FORBIDDEN} again and again"
+    else:
+        last = "" if failure is None else f", at last: {failure.kind.value}, {failure.message}"
+        kind, told = ErrorKind.UNREACHABLE, f"the server has not answered any probe{last}"
+    return Failure(kind, error_code(kind, 0), one_line(told))
 
 
 def retry_after_seconds(value: str, now_wall: float) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ddmpi.core.ledger.waiting import Waiting
 from ddmpi.core.records import UNDECODABLE
 from ddmpi.io.folder.disk_errors import read_bytes
 from ddmpi.io.folder.durable import write_atomically
@@ -34,6 +35,9 @@ class ServerState(msgspec.Struct, frozen=True):
     bytes_of_hour: tuple[tuple[float, float], ...] = ()
     bytes_of_day: tuple[tuple[float, float], ...] = ()
     """Bytes that count against a budget until a time (seconds since 1970): (time, bytes)."""
+    why: str = ""
+    silent_since: float = 0.0
+    """Since when it has not answered (seconds since 1970), if ``open_count`` > 0."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -51,6 +55,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """A digest of each key's value: a value may hold a password."""
     servers: dict[str, ServerState] = {}
     counters: dict[str, int] = {}
+    ran_s: float = 0.0
+    """How long the job's runs have lasted, seconds."""
+    waiting: Waiting = Waiting()
+    """Who is waited for; times are seconds since 1970."""
 
 
 class _Envelope(msgspec.Struct):

@@ -14,6 +14,7 @@ from ddmpi.core import protocol as msg
 from ddmpi.core.ledger import actions as act
 from ddmpi.core.ledger.batch_counts import BatchContent
 from ddmpi.core.ledger.rank0_core import Rank0Config, Rank0Core, Stage
+from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.stats.metrics import Tally
 from ddmpi.io.folder.profiles import write_profiles
 from ddmpi.io.folder.schedules import write_schedule
@@ -85,7 +86,7 @@ class Coordinator:
     def start(self, now: float) -> None:
         """Tell the ranks to begin, and send the first lanes out."""
         config = self.state.config.model_dump_json().encode()
-        begin = msg.Begin(self.state.epoch, config, msg.report_interval_s(len(self._workers)))
+        begin = msg.Begin(self.state.epoch, config, msg.report_interval_s(len(self._workers)), self.state.ran_s)
         for rank in self._workers:
             self._send(rank, begin)
         if self._overrides:
@@ -118,6 +119,7 @@ class Coordinator:
 
     def set_overrides(self, rules: tuple[msg.ControlOverride, ...]) -> None:
         """Let these rules hold from now on, on all ranks."""
+        self.state.overrides = Overrides(rules)
         self._perform(self.core.set_overrides(rules), 0.0)
 
     def stop(self, reason: msg.StopReason, now: float) -> None:

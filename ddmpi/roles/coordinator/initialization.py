@@ -111,6 +111,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         servers=dict(checkpoint.servers),
         saved_at=checkpoint.saved_at,
         profiles=read_profiles(layout.profiles) if layout.profiles.exists() else {},
+        ran_s=checkpoint.ran_s,
         publisher=make_publisher(layout, config.publish.to, epoch),
         changed_keys=changed_keys(checkpoint.config_digests, digests(config)),
     )

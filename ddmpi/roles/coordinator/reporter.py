@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from ddmpi._version import __version__
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.ledger.rank0_core import Stage
 from ddmpi.core.partition.server_patterns import matching_servers
-from ddmpi.core.protocol import Exit, StopReason
+from ddmpi.core.protocol import Exit
 from ddmpi.core.records import INVALID_SERVER, shown_group
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.io.folder.durable import write_atomically
@@ -25,6 +25,7 @@ from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
 from ddmpi.report.data import Report, Snapshot, Summary, joined, points_of, runs_of
 from ddmpi.report.formats import counted, duration
 from ddmpi.report.page import render
+from ddmpi.report.pending import AGAIN, pending_text, waiting_text
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
 from ddmpi.roles.coordinator.report_data import audit, pictures, places, server_lines
@@ -33,6 +34,8 @@ from ddmpi.roles.coordinator.run_state import RunState
 log = logging.getLogger(__name__)
 
 MOST_KNOWN_HOSTS = 10
+NOTE_INTERVAL_S = 5.0
+"""How often it is found out for whom the run waits: that takes its time where many servers are paused."""
 
 
 class ConsoleReporter:
@@ -52,6 +55,7 @@ class ConsoleReporter:
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
         self._reported: Path | None = None
+        self._note, self._note_until = "", -math.inf
         self.unreported: StorageError | None = None
         """Why report.html could not be written."""
 
@@ -126,7 +130,7 @@ class ConsoleReporter:
         if core.sampling is not None:
             note = "{:,} of {:,} servers profiled".format(*core.sampling.progress)
         elif core.stage is Stage.DOWNLOADING and core.ledger is not None and core.ledger.is_parked:
-            note = _waiting_text(core.ledger, time.monotonic())
+            note = self._waiting_note(coordinator, time.monotonic())
         return Snapshot(
             stage=core.stage.value,
             rows=int(core.counts.rows.sum()),
@@ -136,6 +140,13 @@ class ConsoleReporter:
             servers_active=total.servers_active,
             note=note,
         )
+
+    def _waiting_note(self, coordinator: Coordinator, now: float) -> str:
+        if now >= self._note_until:
+            self._note_until = now + NOTE_INTERVAL_S
+            waiting = coordinator.state.waiting(coordinator.core.paces(now))
+            self._note = f"waiting for {counted(waiting.servers, 'server')}: {waiting_text(waiting, time.time())}"
+        return self._note
 
     def write_report(self, coordinator: Coordinator, ending: Exit, now: float) -> None:
         """A disk that does not take the report changes nothing about how the run ends: rows count, not pages."""
@@ -180,6 +191,7 @@ class ConsoleReporter:
         """The end of the run in numbers."""
         state, total = coordinator.state, coordinator.tally.total()
         pending, errors = state.counts.pending, int(state.counts.errors.sum())
+        waiting = state.waiting(coordinator.core.paces(now))
         return Summary(
             rows=int(state.table.rows.sum()),
             successes=int(state.counts.successes.sum()),
@@ -195,44 +207,18 @@ class ConsoleReporter:
                 (shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.core.ledger, 5)
             ],
             output=str(state.layout.root),
-            ending=_ending_text(ending, pending, errors, coordinator.core.soft_stop.reason)
-            + _next_pause_text(coordinator.core.ledger, pending, now),
+            ending=_ending_text(ending, errors, pending_text(pending, waiting, time.time())),
             report="" if self._reported is None else str(self._reported),
         )
 
 
-def _waiting_text(ledger: Ledger, now: float) -> str:
-    """Say for what a run waits in which nothing but probes can start."""
-    ends_at, group = ledger.next_asked(now)
-    if not group:
-        return "waiting for servers that cannot be reached, or are held"
-    return f"waiting for {shown_group(group)} until {_clock(ends_at - now)}: it asked for a pause"
-
-
-def _clock(after_s: float) -> str:
-    """The time after so many seconds, with the date where it is not today's."""
-    now = datetime.now().astimezone()
-    then = now + timedelta(seconds=after_s)
-    return then.strftime("%H:%M:%S" if then.date() == now.date() else "%Y-%m-%d %H:%M:%S")
-
-
-def _next_pause_text(ledger: Ledger | None, pending: int, now: float) -> str:
-    """Say when a server that has asked for a pause may be asked for the rows that are pending; empty where none has."""
-    ends_at, group = (math.inf, "") if ledger is None else ledger.next_asked(now)
-    return f" {shown_group(group)} may be asked again at {_clock(ends_at - now)}." if group and pending else ""
-
-
-def _ending_text(ending: Exit, pending: int, errors: int, reason: StopReason | None) -> str:
+def _ending_text(ending: Exit, errors: int, pending: str) -> str:
     if ending.message:
-        return f"Stopped: {ending.message}. What is committed is kept; run the same command again."
+        return f"Stopped: {ending.message}. What is committed is kept. {pending or AGAIN.capitalize() + '.'}"
     if ending.code == EXIT_DONE:
         done = "Done: every row is final."
         return f"{done} --retry-failed fetches the errors again." if errors else done
-    why = ""
-    if reason is StopReason.DONE:
-        why = ", because their servers are paused (they asked for it), parked (they do not answer) or held (by you)"
-    verb = "is" if pending == 1 else "are"
-    return f"{counted(pending, 'row')} {verb} pending{why}; run the same command again to go on."
+    return pending
 
 
 def known_hosts(state: RunState) -> list[str]:

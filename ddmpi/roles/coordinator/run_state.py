@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,11 @@ from ddmpi.config.config import Config, digests
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.sampling import Target
+from ddmpi.core.ledger.waiting import Waiting, waiting
 from ddmpi.core.pace.byte_limits import Spent
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, PaceState
+from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
+from ddmpi.core.partition.server_patterns import matching_servers
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, PaceState
 from ddmpi.core.rules.retry_filter import choice_of, without_servers
 from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, save
 from ddmpi.io.folder.layout import Layout
@@ -30,7 +34,7 @@ from ddmpi.io.results.damage import DamagedPartError, set_aside
 from ddmpi.io.results.outcomes import Outcomes, is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import Publisher
-from ddmpi.io.urls.batch_table import BatchTable
+from ddmpi.io.urls.batch_table import BatchTable, limits_by_group
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +54,17 @@ class RunState:
     servers: dict[str, ServerState]
     saved_at: float
     profiles: dict[str, Profile]
+    ran_s: float = 0.0
+    """How long the job's earlier runs lasted."""
     changed_keys: list[str] = field(default_factory=list)
     """Keys of the config that have changed since the last run, and that may."""
     publisher: Publisher | None = None
     counts: BatchCounts = field(init=False)
     """What is final of each batch."""
     _retry: dict[int, tuple[str, ...]] = field(init=False, default_factory=dict)
+    overrides: Overrides = NO_OVERRIDES
+    """What the operator says at the moment."""
+    _began_at: float = field(init=False, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.counts = BatchCounts(self.table.rows - self.table.ignored_rows)
@@ -212,9 +221,28 @@ class RunState:
                 server.throttles,
                 _moved(server.bytes_of_hour, -now),
                 _moved(server.bytes_of_day, -now),
+                server.why,
+                now - (server.silent_since or now),
             )
             for name, server in self.servers.items()
         }
+
+    def waiting(self, paces: Mapping[str, PaceState]) -> Waiting:
+        """Which rows wait for whom; times are seconds since 1970. ``paces``: of all servers, as of now."""
+        table, config = self.table, self.config
+        left = np.bincount(table.groups, self.counts.rows_left(), len(table.group_names)).astype(np.int64)
+        pauses = [rule.match for rule in self.overrides.rules if rule.pause]
+        may_be_held = np.flatnonzero(matching_servers(table.group_names.values, pauses) & (left > 0)).tolist()
+        names = table.group_names
+        return waiting(
+            names,
+            left,
+            paces,
+            group_of=lambda server: table.group_of_server(server, config.group_of(server)),
+            limits=limits_by_group(config, self.profiles),
+            held=[index for index in may_be_held if self.overrides.limits(names[index], Limits()) is None],
+            now=time.time(),
+        )
 
     def save(self, paces: dict[str, PaceState]) -> None:
         """Write the checkpoint. Raises StorageError: it cannot be written; the one before it is still there."""
@@ -229,6 +257,8 @@ class RunState:
                 pace.throttles,
                 _moved(pace.spent_hour, now),
                 _moved(pace.spent_day, now),
+                pace.why,
+                now - pace.since_s,
             )
         self.saved_at = now
         counters = {
@@ -248,6 +278,8 @@ class RunState:
             config_digests=digests(self.config),
             servers=self.servers,
             counters=counters,
+            ran_s=self.ran_s + time.monotonic() - self._began_at,
+            waiting=self.waiting(self.known_paces()),
         )
         save(self.layout, checkpoint)
         self.lock.touch()

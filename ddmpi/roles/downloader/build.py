@@ -42,16 +42,17 @@ def make_downloader(
     cores: int,
     send: Callable[[ToCoordinator], None],
     report_interval_s: float,
+    ran_s: float,
     now: float,
 ) -> Downloader:
-    """A downloader of this process, which may keep ``cores`` threads busy. Raises SetupError: a library is too old or
-    missing, too few files may be open, or ``check_authorities``."""
+    """A downloader of this process, which may keep ``cores`` threads busy, in a job that has run for ``ran_s``. Raises
+    SetupError: a library is too old or missing, too few files may be open, or ``check_authorities``."""
     check_authorities(config)
     connections = _connections(config.downloader_parameters.connections_per_rank)
     publisher = make_publisher(layout, config.publish.to, epoch)
     return Downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
-        _frontier_config(config, connections, is_restart=epoch > 1),
+        _frontier_config(config, connections, now - ran_s, is_restart=epoch > 1),
         Transfers(
             config.downloader_parameters,
             config.header_list(),
@@ -98,7 +99,7 @@ def _connections(wanted: int) -> int:
     return possible
 
 
-def _frontier_config(config: Config, connections: int, *, is_restart: bool) -> FrontierConfig:
+def _frontier_config(config: Config, connections: int, job_began_at: float, *, is_restart: bool) -> FrontierConfig:
     # The breaker, not the row's own count, is to end the rows of a server that is out of reach.
     breaker_tries = config.breaker.failures + config.breaker.probes
     return FrontierConfig(
@@ -111,6 +112,8 @@ def _frontier_config(config: Config, connections: int, *, is_restart: bool) -> F
             backoff_cap_s=config.backoff.cap_s,
             breaker_failures=config.breaker.failures,
             breaker_probes=config.breaker.probes,
+            probing_most_s=config.breaker.longest_s,
+            job_began_at=job_began_at,
             forbidden_in_a_row=config.breaker.forbidden_in_a_row,
         ),
         retry=RetryPolicy(config.downloader_parameters.max_attempts, connect_attempts=max(20, 2 * breaker_tries)),

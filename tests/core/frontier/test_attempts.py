@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -16,8 +17,9 @@ from ddmpi.core.frontier.settlement import Changes, OpenBatches, Settlement
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.outage import PROBE_S, Outage
 from ddmpi.core.records import Task
+from ddmpi.core.rules.retry import DNS_WAIT_S
 from ddmpi.core.rules.verdict import SUCCESS, Verdict
-from tests.core.frontier.test_frontier import BROKEN, MISSING, REFUSED, batch, config, lane, redirect, rows
+from tests.core.frontier.test_frontier import BROKEN, MISSING, REFUSED, UNRESOLVED, batch, config, lane, redirect, rows
 
 
 class Rank:
@@ -104,9 +106,29 @@ def test_a_sample_with_an_outcome_is_noted() -> None:
 
 def failing(outage: Outage, servers: Sequence[str], now: float) -> None:
     for server in servers:
-        outage.answered(server)
+        outage.answered(server, now)
     for server in servers:
         outage.unreachable(server, now)
+
+
+def test_a_name_that_is_not_found_twice_while_others_are_has_no_address() -> None:
+    rank = Rank()
+    slot, task = rank.slots[0], rank.tasks[0]
+
+    def is_given_up(started_at: float, verdict: Verdict = UNRESOLVED) -> bool:
+        task.started_at = started_at
+        return rank.attempts.has_no_address(slot, task, verdict, started_at + 0.1)
+
+    assert not is_given_up(0.0)
+    assert not is_given_up(60.0), "no other name has been found since"
+    rank.outage.answered("t", 61.0)
+    assert not is_given_up(70.0, REFUSED), "it was found"
+    assert is_given_up(70.0)
+    slot.unresolved_since = 40.0
+    assert not is_given_up(40.0 + DNS_WAIT_S - 1), "libcurl may still answer from its cache"
+    assert is_given_up(40.0 + DNS_WAIT_S)
+    slot.unresolved_since = math.inf
+    assert not is_given_up(100.0), "it has answered in between"
 
 
 def test_an_attempt_that_our_own_network_may_have_cost_does_not_count() -> None:

@@ -31,7 +31,7 @@ from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Extend, Handoff, Lane, LaneReport, LaneState, StealRequest, StealResponse
 from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Quota, Task
-from ddmpi.core.rules.retry import RetryPolicy
+from ddmpi.core.rules.retry import DNS_WAIT_S, RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
 from ddmpi.errors import TransitionError
 
@@ -41,6 +41,8 @@ BROKEN = Verdict(
     Outcome.FAILURE, Signal.SERVER_ERROR, Failure(ErrorKind.HTTP_STATUS, 500, "HTTP status 500"), transient=True
 )
 REFUSED = Verdict(Outcome.FAILURE, Signal.CONNECT_FAILED, Failure(ErrorKind.CONNECT, -1, "refused"), transient=True)
+
+UNRESOLVED = Verdict(Outcome.FAILURE, Signal.CONNECT_FAILED, Failure(ErrorKind.DNS, -1, "no address"), transient=True)
 
 
 def throttled(retry_after_s: float | None = None) -> Verdict:
@@ -347,24 +349,45 @@ def test_a_server_that_has_nothing_left_pauses_its_other_lanes_too(frontier: Dri
     assert report.paces["s"].wait_s == 30.0
 
 
-def test_all_rows_of_a_dead_server_fail_as_its_last_probe_also_those_loaded_later(make: Make) -> None:
+def test_all_rows_of_a_dead_server_are_errors_also_those_loaded_later(make: Make) -> None:
     frontier = make(low_water_rows=1, chunk_rows=2)
     start(frontier, lane(batches=[batch(0, 10), batch(1, 10)], share=Limits(0.0, 1)))
     now = 0.0
+    asked: set[int] = set()
     failed: list[RowsFailed] = []
     while not failed:
         now = max(now, frontier.wake_at())
         for task in tasks(frontier, now):
+            asked.add(task.row)
             frontier.finished(task, REFUSED, now, 0)
         events = taken(frontier)
         failed = [event for event in events if isinstance(event, RowsFailed)]
     (load,) = [event for event in events if isinstance(event, LoadBatch)]
     assert sum(len(event.tasks) for event in failed) == 10
-    assert all(event.failure == REFUSED.failure for event in failed)
+    assert {event.failure.kind for event in failed} == {ErrorKind.UNREACHABLE}
+    told = "the server has not answered any probe, at last: connect, refused"
+    for event in failed:
+        is_asked = {task.row in asked for task in event.tasks}
+        assert event.failure.message == (told if is_asked == {True} else f"not asked: {told}")
     frontier.loaded(1, load.batch, rows(10), now)
     events = taken(frontier)
     assert sum(len(event.tasks) for event in events if isinstance(event, RowsFailed)) == 10
     assert isinstance(events[-1], LaneEnded)
+
+
+def test_rows_of_a_name_that_does_not_exist_do_not_wait_for_the_breaker() -> None:
+    frontier = Driven(replace(config(), pace=PacePolicy(jitter=0.0)))
+    start(frontier, lane(1, [batch(0, 10)], share=Limits(1.0, 1)))
+    start(frontier, lane(2, [batch(1, 90)], group="t", share=Limits(1.0, 1)), cursor=rows(90, "t"))
+    failed: list[RowsFailed] = []
+    now = 0.0
+    while not failed:
+        now = max(now, frontier.wake_at())
+        for task in tasks(frontier, now):
+            frontier.finished(task, UNRESOLVED if task.server == "s" else SUCCESS, now, 0)
+        failed = [event for event in taken(frontier) if isinstance(event, RowsFailed)]
+    assert now < 2 * DNS_WAIT_S
+    assert {(event.failure.kind, event.failure.code) for event in failed} == {(ErrorKind.DNS, -1)}
 
 
 # ---- redirects
@@ -772,8 +795,10 @@ def play_refusals(frontier: Driven, is_refused: Callable[[Task], bool]) -> tuple
 
 
 def test_rows_that_are_forbidden_condemn_no_others(frontier: Driven) -> None:
-    """The first 60 rows of a table: from the 11th answer on rows are tried at random, and good ones speak for them."""
-    start(frontier, lane(batches=[batch(0, 200)], share=Limits(0.0, 1)))
+    """Where they come among others, as ``BatchRows`` hands them out, good ones speak for them."""
+    order = random.Random(1).sample(range(200), 200)
+    cursor = Rows([(row, f"http://s/{row}", "s") for row in order])
+    start(frontier, lane(batches=[batch(0, 200)], share=Limits(0.0, 1)), cursor=cursor)
     asked, unasked = play_refusals(frontier, lambda task: task.row < 60)
     assert sorted(asked) == [(row, 403 if row < 60 else 200) for row in range(200)]
     assert unasked == []
@@ -787,13 +812,13 @@ def test_a_server_that_forbids_everything_is_given_up_and_its_other_rows_have_no
 
 
 @pytest.mark.parametrize(
-    ("verdict", "is_asked"),
+    ("verdict", "will_end"),
     [
         pytest.param(throttled(50.0), True, id="a server that answers has said when"),
-        pytest.param(REFUSED, False, id="nobody knows when it will answer"),
+        pytest.param(REFUSED, True, id="a server out of reach is given up after its probes"),
     ],
 )
-def test_which_waits_will_end_by_themselves(frontier: Driven, verdict: Verdict, is_asked: bool) -> None:
+def test_which_waits_will_end_by_themselves(frontier: Driven, verdict: Verdict, will_end: bool) -> None:
     start(frontier, lane(batches=[batch(0, 10)], share=Limits(0.0, 1)))
     now = 0.0
     for _ in range(2):  # the breaker opens after two
@@ -803,7 +828,7 @@ def test_which_waits_will_end_by_themselves(frontier: Driven, verdict: Verdict, 
             break
         now = frontier.wake_at()
     (report,) = frontier.report(now)
-    assert (report.state, report.is_asked) == (LaneState.PARKED, is_asked)
+    assert (report.state, report.will_end) == (LaneState.PARKED, will_end)
 
 
 # ---- servers of one group
@@ -828,8 +853,8 @@ def test_a_dead_server_of_a_group_costs_the_others_nothing(make: Make) -> None:
             frontier.finish(task, REFUSED if task.server == "jointdead" else SUCCESS, float(second))
     assert asked.count("jointalive") == 10
     assert 2 <= asked.count("jointdead") <= 4, "two open its breaker"
-    (failed,) = [event for event in taken(frontier) if isinstance(event, RowsFailed)]
-    assert {task.server for task in failed.tasks} == {"jointdead"}
+    failed = [event for event in taken(frontier) if isinstance(event, RowsFailed)]
+    assert {task.server for event in failed for task in event.tasks} == {"jointdead"}
 
 
 def test_a_pause_is_for_the_server_that_asked_for_it(make: Make) -> None:

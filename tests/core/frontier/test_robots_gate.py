@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_had_keeps_the_rows_until_the_breaker_gives_the_se
     # Two failures park the server, and one probe after 10 s is its last by the rules of these tests.
     assert requests == 3
     assert now >= 10.0
-    assert failed == dict.fromkeys(range(5), Failure(ErrorKind.ROBOTS, -2, "robots.txt: HTTP status 503"))
+    assert failed == dict.fromkeys(range(5), Failure(ErrorKind.ROBOTS, -2, "not asked: robots.txt: HTTP status 503"))
 
 
 def test_a_file_that_comes_late_is_as_good() -> None:
@@ -284,7 +284,7 @@ def test_a_file_that_leads_to_a_dead_server_fails_the_rows_that_need_it() -> Non
         now = max(now, min(frontier.wake_at(), now + 100.0))
         pending = tasks(frontier, now)
         assert now < 1000.0
-    assert {failure.kind for failure in failed.values()} == {ErrorKind.CONNECT}
+    assert {failure.kind for failure in failed.values()} == {ErrorKind.UNREACHABLE}
 
 
 def test_without_the_key_nothing_is_asked() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -324,17 +322,18 @@ def test_a_pause_that_a_server_has_asked_for_is_waited_for_as_long_as_it_ends_in
     ledger = make(world({"a": 10, "b": 10}), ranks=1)
     first, second = started(ledger)[0]
     ledger.on_progress(0, progress(LaneReport(first.lane_id, 0, LaneState.PARKED, 1e6)), 0.0)
-    ledger.on_progress(0, progress(LaneReport(second.lane_id, 0, LaneState.PARKED, 100.0, is_asked=True)), 0.0)
+    ledger.on_progress(0, progress(LaneReport(second.lane_id, 0, LaneState.PARKED, 100.0, will_end=True)), 0.0)
     ledger.tick(0.0)
-    assert ledger.next_asked(0.0) == (100.0, second.group)
-    assert not ledger.is_stuck(0.0, 20.0, asked_wait_s=101.0)
-    assert not ledger.is_stuck(90.0, 20.0, asked_wait_s=101.0), "the one that is parked does not end it meanwhile"
-    assert ledger.is_stuck(0.0, 20.0, asked_wait_s=99.0)
-    assert ledger.is_stuck(0.0, 20.0, asked_wait_s=101.0, deadline=99.0), "the job ends before the pause"
-    assert not ledger.is_stuck(119.0, 20.0, asked_wait_s=1e4), "its rank may be late"
-    assert ledger.is_stuck(120.0, 20.0, asked_wait_s=1e4), "it says nothing"
-    ledger.on_progress(0, progress(LaneReport(second.lane_id, 0, LaneState.RUNNING)), 100.0)
-    assert ledger.next_asked(0.0) == (math.inf, "")
+    assert not ledger.is_stuck(0.0, 20.0, final_wait_s=101.0)
+    assert not ledger.is_stuck(90.0, 20.0, final_wait_s=101.0), "the one that is parked does not end it meanwhile"
+    assert ledger.is_stuck(0.0, 20.0, final_wait_s=99.0)
+    assert ledger.is_stuck(0.0, 20.0, final_wait_s=101.0, deadline=99.0), "the job ends before the pause"
+    assert not ledger.is_stuck(119.0, 20.0, final_wait_s=1e4), "its rank may be late"
+    assert ledger.is_stuck(120.0, 20.0, final_wait_s=1e4), "it says nothing"
+    assert not ledger.is_stuck(100.0, 0.0, final_wait_s=1e4), "it has not had the time to say that it is over"
+    ledger.on_progress(0, progress(LaneReport(second.lane_id, 0, LaneState.PROBING)), 100.0)
+    assert not ledger.is_stuck(1e3, 20.0, final_wait_s=1e4), "the probe may be answered"
+    assert ledger.is_stuck(1e4, 20.0, final_wait_s=1e4)
 
 
 def test_probes_that_nobody_answers_do_not_prolong_a_run(make: Make) -> None:

@@ -68,7 +68,7 @@ def make(
     parts: Mapping[int, list[str]] | None = None,
     paces: Mapping[str, PaceState] | None = None,
     deadline: float = math.inf,
-    asked_wait_s: float = 0.0,
+    final_wait_s: float = 0.0,
 ) -> Rank0Core:
     """Batches of 10 rows; 10 requests per second and 4 connections per server."""
     world = World(table(dict(sizes), {}, batch_size=10, small_rows=0), dict.fromkeys(sizes, ServerModel()), {},
@@ -87,7 +87,7 @@ def make(
             lambda group: 2 * world.rate_of(group),
             world.group_of,
             50.0,
-            asked_wait_s,
+            final_wait_s,
             deadline,
             samples_per_server=3,
         ),

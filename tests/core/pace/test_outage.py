@@ -26,7 +26,7 @@ def seen(names: Sequence[str] = NAMES) -> Outage:
     """All of these have answered before."""
     outage = Outage()
     for name in names:
-        outage.answered(name)
+        outage.answered(name, 0.0)
     return outage
 
 
@@ -55,17 +55,24 @@ def test_what_is_no_outage(outage: Outage, names: Sequence[str], gap_s: float) -
     assert not outage.is_on
 
 
+@pytest.mark.parametrize(("server", "resolves"), [("a.example", True), ("127.0.0.1:80", False), ("[fe80::1]", False)])
+def test_a_name_that_answers_has_been_found(server: str, resolves: bool) -> None:
+    outage = Outage()
+    outage.answered(server, 5.0)
+    assert (outage.resolves_names(4.0), outage.resolves_names(5.0)) == (resolves, False)
+
+
 def test_an_answer_in_between_shows_that_the_network_is_there() -> None:
     outage = seen()
     fail(outage, NAMES[1:], 100.0)
-    outage.answered("other")
+    outage.answered("other", 0.0)
     assert not fail(outage, NAMES[:1], 101.0)
 
 
 def test_the_first_answer_ends_it() -> None:
     outage = seen()
     fail(outage, NAMES, 100.0)
-    outage.answered("other")
+    outage.answered("other", 0.0)
     assert (outage.is_on, outage.probe_at) == (False, -math.inf)
 
 
@@ -86,7 +93,7 @@ def test_after_half_an_hour_the_servers_are_taken_at_their_word_until_one_answer
     outage.unreachable("s0", 101.0 + LONGEST_S)
     assert not outage.is_on
     assert not fail(outage, NAMES, 102.0 + LONGEST_S)
-    outage.answered("s1")
+    outage.answered("s1", 0.0)
     assert fail(outage, NAMES, 103.0 + LONGEST_S)
 
 

@@ -179,7 +179,7 @@ def simulate(world: World, cluster: Cluster, seed: int = 1) -> tuple[Any, Disk]:
 def test_a_pause_holds_everything_until_it_is_over() -> None:
     pause = [ControlOverride("a", pause=True)]
     report, _ = simulate(
-        one_server(300, Limits(10.0, 4)), Cluster(2, controls=[(10.0, pause), (500.0, [])], final_wait_s=1e12)
+        one_server(300, Limits(10.0, 4)), Cluster(2, controls=[(10.0, pause), (500.0, [])], parked_wait_s=1e12)
     )
     assert 515 < report.ended_at_s < 535, "10 s before the pause, 20 s after it"
 
@@ -209,7 +209,7 @@ def test_small_servers_that_share_a_batch_are_controlled_one_by_one() -> None:
         {"a": ServerModel(), "b": ServerModel()},
         default_limits=Limits(2.0, 1),
     )
-    cluster = Cluster(1, controls=[(2.0, [ControlOverride("a", pause=True)]), (60.0, [])], final_wait_s=1e12)
+    cluster = Cluster(1, controls=[(2.0, [ControlOverride("a", pause=True)]), (60.0, [])], parked_wait_s=1e12)
     report, _ = simulate(world, cluster)
     assert 65 < report.ended_at_s < 75
 
@@ -228,7 +228,7 @@ def test_the_laws_hold_whatever_is_changed_and_when(seed: int) -> None:
         cluster,
         controls=[*sorted(controls, key=itemgetter(0)), (40.0, [])],
         pace=replace(cluster.pace, backoff_cap_s=10.0),
-        final_wait_s=1e12,
+        parked_wait_s=1e12,
     )
     report, _ = simulate(world, cluster, seed)
     assert not report.was_stuck

@@ -64,6 +64,22 @@ def test_jitter_lengthens_a_pause_by_its_share_at_most(policy: PacePolicy, count
         assert bare_s <= pause_s <= bare_s * (1 + policy.jitter)
 
 
+@pytest.mark.parametrize(
+    ("policy", "ran_s", "pauses_s"),
+    [
+        pytest.param(PLAIN, 60, [180 / 31 * 2**k for k in range(5)], id="three minutes at least"),
+        pytest.param(PLAIN, 9_300, [30, 60, 120, 240, 480], id="a tenth of the time that the job has run"),
+        pytest.param(PLAIN, 1e9, [60, 120, 240, 480, 960], id="no pause is longer than a back-off"),
+        pytest.param(PacePolicy(1, 1e4, 1e6, 0.0), 1e9, [3600 / 31 * 2**k for k in range(5)], id="an hour at most"),
+        pytest.param(PacePolicy(1, 60, 60, 0.0, probing_most_s=62), 1e9, [2, 4, 8, 16, 32], id="or less, by its key"),
+        pytest.param(PacePolicy(1, 60, 60, 0.0, job_began_at=-9_300), 0, [30, 60, 60, 60, 60], id="over all runs"),
+        pytest.param(PacePolicy(1, 60, 60, 0.0, breaker_probes=9_999), 0, [1] * 5, id="many probes are no flood"),
+    ],
+)
+def test_pauses_of_a_server_that_is_probed(policy: PacePolicy, ran_s: float, pauses_s: list[float]) -> None:
+    assert [policy.probe_pause_s(count, ran_s, RNG) for count in range(1, 6)] == pytest.approx(pauses_s)
+
+
 @given(policies, st.integers(1, 100))
 def test_the_next_pause_is_never_shorter(policy: PacePolicy, count: int) -> None:
     bare = PacePolicy(policy.backoff_brief_s, policy.backoff_base_s, policy.backoff_cap_s, 0.0)
@@ -92,6 +108,7 @@ def test_pauses_of_many_servers_do_not_end_together() -> None:
         {"jitter": -0.1},
         {"jitter": 1.1},
         {"reset_after_s": -1.0},
+        {"probing_most_s": 0.0},
     ],
 )
 def test_a_policy_that_would_pause_for_no_time_or_for_ever_is_refused(wrong: dict[str, float]) -> None:

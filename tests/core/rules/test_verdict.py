@@ -17,7 +17,7 @@ from ddmpi.core.rules.verdict import (
     SUCCESS,
     Outcome,
     classify,
-    failure_of_unasked,
+    failure_of_given_up,
     one_line,
     retry_after_seconds,
 )
@@ -211,13 +211,12 @@ def test_a_buckets_403_is_about_the_key_alone(code: str) -> None:
     assert failure_of(answer) == (ErrorKind.HTTP_STATUS, 403, False, Signal.OK)
 
 
-def test_rows_that_were_not_asked_have_no_status() -> None:
-    banned = failure_of_unasked(classify(replace(GOOD, status=403), "any", 5))
-    assert banned is not None
+def test_rows_of_a_server_that_is_given_up_have_no_status() -> None:
+    banned = failure_of_given_up(classify(replace(GOOD, status=403), "any", 5))
     assert (banned.kind, banned.code) == (ErrorKind.SERVER_REFUSED, -2)
-    assert banned.message.startswith("not asked: ")
-    silent = classify(replace(GOOD, status=0, curl_code=7), "any", 5)
-    assert failure_of_unasked(silent) is silent.failure
+    silent = failure_of_given_up(classify(replace(GOOD, status=0, curl_code=7, error="refused"), "any", 5))
+    assert (silent.kind, silent.code) == (ErrorKind.UNREACHABLE, -1)
+    assert silent.message == "the server has not answered any probe, at last: connect, refused"
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529, 530])

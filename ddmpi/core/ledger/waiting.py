@@ -1,0 +1,94 @@
+"""Which rows wait for which servers, until when, and why: what a person is told of a run that waits or ends. Pure.
+
+Decides from what is known of paces, and of the rows that are left of each server group. It must not know how that is
+worded. All times are on the clock of ``now``, which may be any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from ddmpi.core.arrays import IntArray
+from ddmpi.core.pace.byte_limits import DAY_S, HOUR_S, ByteBudget
+from ddmpi.core.records import Limits, PaceState, group_of_shared
+
+MOST_LISTED = 3
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """The rows of one server group that wait."""
+
+    server: str
+    """The one of its servers that may be asked first."""
+    rows: int
+    until: float
+    """When that is; 0 = nobody knows."""
+    why: str
+    since: float = 0.0
+    """Since when it has not answered; 0 = it does."""
+    servers: int = 1
+    """Servers of the group that are waited for."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """All waits: those of the most rows, and the sums."""
+
+    listed: tuple[Wait, ...] = ()
+    servers: int = 0
+    rows: int = 0
+    until: float = 0.0
+    """When the first server may be asked again; 0 = nobody knows."""
+
+
+def waiting(
+    names: Sequence[str],
+    rows_left: IntArray,
+    paces: Mapping[str, PaceState],
+    *,
+    group_of: Callable[[str], int | None],
+    limits: Callable[[str], Limits],
+    held: Iterable[int],
+    now: float,
+) -> Waiting:
+    """Return who is waited for.
+
+    Args:
+        names: (G,) of the server groups.
+        rows_left: (G,) rows that are not final.
+        paces: of the servers or groups that were asked, by name.
+        group_of: the index of a server's group, None if no row is on it.
+        limits: of a server or group.
+        held: indexes of the groups that the operator holds.
+    """
+    found = {index: Wait(names[index], int(rows_left[index]), 0.0, "held by control.yaml") for index in held}
+    for name, pace in paces.items():
+        server = group_of_shared(name) or name
+        spent_s = _budget_wait_s(pace, limits(server)) if pace.spent_hour or pace.spent_day else 0.0
+        wait_s = max(pace.wait_s, spent_s)
+        if wait_s <= 0 and not pace.open_count:
+            continue
+        index = group_of(server)
+        if index is None or not rows_left[index] or (index in found and not found[index].until):
+            continue
+        why = pace.why if pace.wait_s >= spent_s else "its bytes are spent"
+        since = now - pace.since_s if pace.open_count else 0.0
+        wait = Wait(server, int(rows_left[index]), now + wait_s, why or "a pause", since)
+        other = found.get(index)
+        first = wait if other is None or wait.until < other.until else other
+        found[index] = msgspec.structs.replace(first, servers=1 if other is None else other.servers + 1)
+    waits = sorted(found.values(), key=lambda wait: (-wait.rows, wait.server))
+    return Waiting(
+        tuple(waits[:MOST_LISTED]),
+        sum(wait.servers for wait in waits),
+        sum(wait.rows for wait in waits),
+        min((wait.until for wait in waits if wait.until), default=0.0),
+    )
+
+
+def _budget_wait_s(pace: PaceState, limits: Limits) -> float:
+    """How long the bytes of an hour or a day are spent."""
+    hour = ByteBudget(limits.bytes_per_hour, HOUR_S, pace.spent_hour, 0.0)
+    day = ByteBudget(limits.bytes_per_day, DAY_S, pace.spent_day, 0.0)
+    return max(hour.blocked_until(0.0), day.blocked_until(0.0))
