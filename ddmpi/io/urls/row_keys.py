@@ -74,7 +74,7 @@ class RowKeys:
 
     def take(self, count: int) -> Keys:
         """Return the keys of the next ``count`` rows, or of fewer if there are no more."""
-        return _keys_in(self._file.read(count * _ROW.itemsize))
+        return _keys_in(np.frombuffer(self._file.read(count * _ROW.itemsize), _ROW))
 
     # ---- what follows from them
 
@@ -106,22 +106,26 @@ class RowKeys:
         """Yield all rows of the chosen servers, in the order of the servers and hashes but for those that come at once.
         Rows with the same server and hash come at once."""
         places, rows = _places(chosen, len(servers.rows)), servers.rows[chosen]
+        blocks = (block[places[block["number"] - 1] >= 0] for block in self._blocks())
         count = -(-int(rows.sum()) // self._most_rows)
+        if count == 1:
+            yield _keys_in(np.concatenate(list(blocks)))
+        if count <= 1:
+            return
         with ExitStack() as stack:
             files = [stack.enter_context(TemporaryFile(dir=self._folder)) for _ in range(count)]
-            for block in self._blocks() if count else ():
-                compared = block[places[block["number"] - 1] >= 0]
-                positions = nominal_positions(places[compared["number"] - 1], compared["hash"], rows)
+            for block in blocks:
+                positions = nominal_positions(places[block["number"] - 1], block["hash"], rows)
                 # numpy sorts 16-bit keys by radix, and there are no more files than descriptors
                 numbers = np.minimum(positions // self._most_rows, count - 1).astype(np.uint16)
                 order = np.argsort(numbers, kind="stable")
                 ends = np.searchsorted(numbers[order], np.arange(count), side="right")
-                for file, rows_of_file in zip(files, np.split(compared[order], ends[:-1]), strict=True):
+                for file, rows_of_file in zip(files, np.split(block[order], ends[:-1]), strict=True):
                     file.write(rows_of_file.tobytes())
             for file in files:
                 self._look()
                 file.seek(0)
-                yield _keys_in(file.read())
+                yield _keys_in(np.frombuffer(file.read(), _ROW))
 
     def _blocks(self) -> Iterator[npt.NDArray[Any]]:
         self.rewind()
@@ -130,8 +134,7 @@ class RowKeys:
             yield block
 
 
-def _keys_in(data: bytes) -> Keys:
-    rows = np.frombuffer(data, _ROW)
+def _keys_in(rows: npt.NDArray[Any]) -> Keys:
     return Keys(rows["number"], rows["hash"])
 
 
