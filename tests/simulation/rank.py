@@ -140,8 +140,7 @@ class SimulatedRank:
     def _start(self, start: do.Start, now: float) -> None:
         task = start.task
         self._in.witness.started(now, self.rank, task, start.lane_id)
-        group = self._in.world.servers_of(start.key)
-        if self.connections.take(task.server, group, start.spare_connections):
+        if self.connections.take(task.server, self._in.world.servers_of(start.key), start.spare_connections):
             self._in.witness.opened(now, task.server)
         self._in_flight[task] = self.connections.count(task.server) <= start.connection_limit
         delay_s, answer = self._in.network.request(task, now)
