@@ -24,6 +24,8 @@ from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Task, shared_n
 
 MOST_PUT_LAST: Final = 2_000
 """About 1 MB of tasks."""
+MIXED_SHARE: Final = 5
+"""So many times as many rows are here of a server whose rows are mixed."""
 SERVERS_SIDE_BY_SIDE: Final = 8
 """So many servers of a group have rows in memory that can be asked for, if there are as many: one that is slow leaves
 most of the group's connections to others."""
@@ -106,8 +108,14 @@ class Intake:
         """Take the lane's next batch when few loaded rows are left; none while there are enough."""
         if lane.loading or not lane.batches or lane.is_held:
             return []
-        few = lane.loaded_rows < self._config.low_water_rows
-        at = (0 if few else None) if lane.shared is None else self._of_next_server(lane, lane.shared, now, few=few)
+        rows, low_water = lane.loaded_rows, self._config.low_water_rows
+        at: int | None
+        if lane.shared is not None:
+            at = self._of_next_server(lane, lane.shared, now, few=rows < low_water)
+        elif (slot := lane.slots.get(lane.group)) is not None and slot.is_mixed:
+            at = self._rng.randrange(len(lane.batches)) if rows < MIXED_SHARE * low_water else None
+        else:
+            at = 0 if rows < low_water else None
         if at is None:
             return []
         batch = lane.batches[at]
@@ -153,16 +161,31 @@ class Intake:
         for batch, cursor in list(lane.cursors):
             while cursor.left and self._has_few(lane, batch.server_name):
                 fresh: dict[Slot, None] = {}
-                for row, url, server, others in cursor.take(self._config.chunk_rows):
-                    slot = self.slot(lane, server, now)
-                    lane.servers.add(server)
-                    lane.rows += 1
-                    slot.queue.append(Task(batch.batch_id, row, url, server, others=others))
+                for slot, task in self._take(lane, batch, cursor, self._config.chunk_rows, now):
+                    slot.queue.append(task)
                     fresh[slot] = None
                 yield from fresh
             if cursor.left and lane.shared is None:
                 break
         lane.cursors = deque(entry for entry in lane.cursors if entry[1].left)
+
+    def _take(
+        self, lane: HeldLane, batch: BatchRef, cursor: RowCursor, rows: int, now: float
+    ) -> Iterator[tuple[Slot, Task]]:
+        for row, url, server, others in cursor.take(rows):
+            lane.servers.add(server)
+            lane.rows += 1
+            yield self.slot(lane, server, now), Task(batch.batch_id, row, url, server, others=others)
+
+    def mix(self, lane: HeldLane, slot: Slot, now: float) -> None:
+        """Have a row of any batch that is here go next, at a server that was doubted: a thousand neighbors in the table
+        may be alike."""
+        slot.is_mixed = True
+        if entries := [entry for entry in lane.cursors if entry[0].server_name == slot.server]:
+            batch, cursor = chosen = self._rng.choice(entries)
+            slot.queue.extendleft([task for _, task in self._take(lane, batch, cursor, 1, now)])
+            if not cursor.left:
+                lane.cursors.remove(chosen)
 
     def _has_few(self, lane: HeldLane, server: str) -> bool:
         """Whether the server of a batch has fewer tasks than a chunk, or there is one batch for many servers. Rows that

@@ -41,6 +41,8 @@ class Slot:
     shared: SharedLimits | None = None
     """What it shares with other servers; None where the group has no other one in the lane."""
     is_in_line: bool = False
+    is_mixed: bool = False
+    """Whether its rows come from all over the batches that are here: many in a row were refused."""
     was_asked: bool = False
     """Whether another lane, or an earlier run, may have asked the server just now."""
     queue: deque[Task] = field(default_factory=deque)

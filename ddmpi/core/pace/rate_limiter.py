@@ -180,7 +180,7 @@ class RateLimiter:
     @property
     def is_doubted(self) -> bool:
         """Whether other rows are to be tried: the last ones have ended badly, which may be for them alone."""
-        return self._breaker.is_doubted
+        return self._breaker.is_doubted or self._throttles > 1
 
     @property
     def good_at(self) -> float:

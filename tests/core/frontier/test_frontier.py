@@ -804,6 +804,25 @@ def test_rows_that_are_forbidden_condemn_no_others(frontier: Driven) -> None:
     assert unasked == []
 
 
+@pytest.mark.parametrize("verdict", [FORBIDDEN, throttled(), throttled(0.5)])
+@pytest.mark.parametrize("chunk_rows", [256, 64])
+def test_neighbors_in_the_table_that_are_refused_do_not_stand_before_all_others(
+    make: Make, verdict: Verdict, chunk_rows: int, bad: int = 4
+) -> None:
+    """Twenty batches of 100 rows, of which the first are refused."""
+    frontier = make(chunk_rows=chunk_rows, low_water_rows=400)
+    frontier.assign([lane(batches=[batch(number, 100) for number in range(20)], share=Limits(20.0, 1))], 0.0)
+    served, now = 0, 0.0
+    while served < 100 * (20 - bad) and now < 240:
+        for load in [change for change in taken(frontier) if isinstance(change, LoadBatch)]:
+            frontier.loaded(1, load.batch, rows(100), now)
+        for task in tasks(frontier, now):
+            served += task.batch_id >= bad
+            frontier.finish(task, SUCCESS if task.batch_id >= bad else verdict, now)
+        now += 0.05
+    assert served == 100 * (20 - bad), "2,000 requests at 20/s, and some pauses"
+
+
 def test_a_server_that_forbids_everything_is_given_up_and_its_other_rows_have_no_status(frontier: Driven) -> None:
     start(frontier, lane(batches=[batch(0, 200)], share=Limits(0.0, 1)))
     asked, unasked = play_refusals(frontier, lambda _: True)
