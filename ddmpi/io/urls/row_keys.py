@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
@@ -47,34 +46,36 @@ class RowKeys:
         self._folder = folder
         self._most_rows = most_rows
         self._look = look
-        self._file = TemporaryFile(dir=folder)  # noqa: SIM115  # closed by __exit__
-        self._unnumbered: list[Hashes] = []
+        self._rows = 0
+        with ExitStack() as stack:
+            self._numbers = stack.enter_context(TemporaryFile(dir=folder))
+            self._hashes = stack.enter_context(TemporaryFile(dir=folder))
+            self._files = stack.pop_all()
 
     def __enter__(self) -> RowKeys:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._file.close()
+        self._files.close()
 
     def add_hashes(self, hashes: Hashes) -> None:
-        """Add a batch of rows, whose numbers come with the next ``add_numbers``."""
-        self._unnumbered.append(hashes)
+        """Add a batch of rows, whose numbers come with a later ``add_numbers``."""
+        self._rows += len(hashes)
+        self._hashes.write(hashes.tobytes())
 
     def add_numbers(self, batches: Sequence[Numbers]) -> None:
-        """Complete all batches that were added."""
-        for numbers, hashes in zip(batches, self._unnumbered, strict=True):
-            rows = np.empty(len(numbers), _ROW)
-            rows["number"], rows["hash"] = numbers, hashes
-            self._file.write(rows.tobytes())
-        self._unnumbered.clear()
+        """Add the numbers of the next batches."""
+        self._numbers.writelines(batch.tobytes() for batch in batches)
 
     def rewind(self) -> None:
         """Have ``take`` begin with the first row."""
-        self._file.seek(0)
+        self._numbers.seek(0)
+        self._hashes.seek(0)
 
     def take(self, count: int) -> Keys:
         """Return the keys of the next ``count`` rows, or of fewer if there are no more."""
-        return _keys_in(np.frombuffer(self._file.read(count * _ROW.itemsize), _ROW))
+        numbers = np.frombuffer(self._numbers.read(4 * count), np.int32)
+        return Keys(numbers, np.frombuffer(self._hashes.read(8 * count), np.uint64))
 
     # ---- what follows from them
 
@@ -82,7 +83,7 @@ class RowKeys:
         """Return (S,) how many different URLs each server has."""
         urls: IntArray = servers.rows.copy()
         for numbers, hashes in self._compared(servers, np.flatnonzero(servers.rows > 1)):
-            doubled = repeated(hashes)
+            doubled = repeated(hashes) & (numbers > 0)
             owners = numbers[doubled] - 1
             _, firsts = np.unique(hashes[doubled], return_index=True)
             urls -= np.bincount(owners, minlength=len(urls)) - np.bincount(owners[firsts], minlength=len(urls))
@@ -95,47 +96,42 @@ class RowKeys:
             return Sections.none(len(servers.rows))
         chosen = chosen[np.asarray(pc.sort_indices(servers.names.take(chosen))).astype(np.int64)]
         places = _places(chosen, len(servers.rows))
-        found = [
-            cut_sections(np.sort(keys_of(places[numbers - 1], hashes, len(chosen))), len(chosen), batch_size)
-            for numbers, hashes in self._compared(servers, chosen)
-        ]
+        found = []
+        for numbers, hashes in self._compared(servers, chosen):
+            owners = places[numbers - 1]
+            keys = keys_of(owners[owners >= 0], hashes[owners >= 0], len(chosen))
+            found.append(cut_sections(np.sort(keys), len(chosen), batch_size))
         starts, rows = (np.concatenate(each) for each in zip(*found, strict=True))
         return Sections(places, starts, rows)
 
     def _compared(self, servers: ServerTable, chosen: IntArray) -> Iterator[Keys]:
-        """Yield all rows of the chosen servers, in the order of the servers and hashes but for those that come at once.
-        Rows with the same server and hash come at once."""
-        places, rows = _places(chosen, len(servers.rows)), servers.rows[chosen]
-        blocks = (block[places[block["number"] - 1] >= 0] for block in self._blocks())
-        count = -(-int(rows.sum()) // self._most_rows)
-        if count == 1:
-            yield _keys_in(np.concatenate(list(blocks)))
-        if count <= 1:
+        """Yield at least the rows of the chosen servers, in the order of the servers and hashes but for those that come
+        at once. Rows with the same server and hash come at once."""
+        self.rewind()
+        if self._rows <= self._most_rows:
+            yield self.take(self._rows)
             return
+        places, rows = _places(chosen, len(servers.rows)), servers.rows[chosen]
+        count = -(-int(rows.sum()) // self._most_rows)
         with ExitStack() as stack:
             files = [stack.enter_context(TemporaryFile(dir=self._folder)) for _ in range(count)]
-            for block in blocks:
-                positions = nominal_positions(places[block["number"] - 1], block["hash"], rows)
+            while count and len((block := self.take(_BLOCK_ROWS)).numbers):
+                self._look()
+                owners = places[block.numbers - 1]
+                dealt = np.empty(int(np.count_nonzero(owners >= 0)), _ROW)
+                dealt["number"], dealt["hash"] = block.numbers[owners >= 0], block.hashes[owners >= 0]
+                positions = nominal_positions(owners[owners >= 0], dealt["hash"], rows)
                 # numpy sorts 16-bit keys by radix, and there are no more files than descriptors
                 numbers = np.minimum(positions // self._most_rows, count - 1).astype(np.uint16)
                 order = np.argsort(numbers, kind="stable")
                 ends = np.searchsorted(numbers[order], np.arange(count), side="right")
-                for file, rows_of_file in zip(files, np.split(block[order], ends[:-1]), strict=True):
+                for file, rows_of_file in zip(files, np.split(dealt[order], ends[:-1]), strict=True):
                     file.write(rows_of_file.tobytes())
             for file in files:
                 self._look()
                 file.seek(0)
-                yield _keys_in(np.frombuffer(file.read(), _ROW))
-
-    def _blocks(self) -> Iterator[npt.NDArray[Any]]:
-        self.rewind()
-        while len(block := np.frombuffer(self._file.read(_BLOCK_ROWS * _ROW.itemsize), _ROW)):
-            self._look()
-            yield block
-
-
-def _keys_in(rows: npt.NDArray[Any]) -> Keys:
-    return Keys(rows["number"], rows["hash"])
+                rows_of_file = np.frombuffer(file.read(), _ROW)
+                yield Keys(rows_of_file["number"], rows_of_file["hash"])
 
 
 def _places(chosen: IntArray, servers: int) -> IntArray:
