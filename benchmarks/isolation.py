@@ -109,9 +109,9 @@ GROUP: Final = tuple(ServerSpec(f"{HOSTS}.{number}") for number in (2, 3, 4))
 DEAD: Final = ServerSpec(f"{HOSTS}.1", mode=Mode.REFUSED)
 SILENT: Final = ServerSpec(f"{HOSTS}.1", mode=Mode.BLACKHOLE)
 CASES: Final = {
-    "group_half_dead": Case(_first(0.3), DEAD, frozenset({"connect"}), GROUP, has_short_pauses=True),
+    "group_half_dead": Case(_first(0.3), DEAD, frozenset({"unreachable"}), GROUP, has_short_pauses=True),
     "group_half_silent": Case(
-        _first(0.3), SILENT, frozenset({"stalled", "timeout"}), GROUP,
+        _first(0.3), SILENT, frozenset({"stalled", "timeout", "unreachable"}), GROUP,
         stall_timeout_s=3.0, has_short_pauses=True,
     ),
     "url_429": Case(_spread(0.05), _refusing(429), frozenset({"429"})),

@@ -24,12 +24,14 @@ class FileRule(Section):
     rate_limit: float | None = Field(None, ge=0, le=1_000_000, description="Requests per second; 0 = no limit.")
     max_connections: int | None = Field(None, ge=1, le=10_000, description="Connections at the same time.")
     bytes_per_second: float | None = Field(None, ge=0, description="Bytes per second; 0 = no limit.")
+    bytes_per_hour: float | None = Field(None, ge=0, description="Bytes in any 60 minutes; 0 = no limit.")
     bytes_per_day: float | None = Field(None, ge=0, description="Bytes in 24 hours; 0 = no limit.")
 
     def rule(self) -> ControlOverride:
         """Return the rule as the core has it."""
         return ControlOverride(
-            self.match, self.pause, self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_day
+            self.match, self.pause, self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_day,
+            self.bytes_per_hour,
         )  # fmt: skip
 
 

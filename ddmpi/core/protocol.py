@@ -108,6 +108,7 @@ class ControlOverride(msgspec.Struct, frozen=True):
     connections: int | None = None
     bytes_per_s: float | None = None
     bytes_per_day: float | None = None
+    bytes_per_hour: float | None = None
 
 
 # ---- coordinator -> downloader

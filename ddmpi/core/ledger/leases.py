@@ -263,7 +263,7 @@ class Leases:
             is_packed(lease.group),
             lease.share,
             self._batches.open_refs(sorted(lease.batch_ids)),
-            self._paces.share(lease.group, self.part(lease), now),
+            self._paces.share(lease.group, self.part(lease), now, lease.lane_id),
             lease.time_s,
             False,
             lease.version,
@@ -304,6 +304,7 @@ class Leases:
         account.lease_ids.discard(lease.lane_id)
         account.load_s = max(0.0, account.load_s - lease.cost_s) if account.lease_ids else 0.0
         lease.rank = -1
+        self._paces.ended(lease.group, lease.lane_id)
 
     def cut(self, lease: Lease, batch_ids: list[int], share: Limits) -> Lease:
         """Move these batches and this share out of the lease, into one of their own."""

@@ -214,7 +214,7 @@ class Ledger:
         """Keep what a lane has learned, as of the whole group; a pause is kept by the other lanes of the group too."""
         if not paces:
             return []
-        pauses = self.paces.report(lease.group, self._leases.part(lease), paces, now)
+        pauses = self.paces.report(lease.group, self._leases.part(lease), paces, now, lease.lane_id)
         if not pauses:
             return []
         # News, not work: the version stays, or a drained lane would end again, and be news to the others again.

@@ -42,6 +42,7 @@ class Overrides:
             "connections": rule.connections,
             "bytes_per_s": rule.bytes_per_s,
             "bytes_per_day": rule.bytes_per_day,
+            "bytes_per_hour": rule.bytes_per_hour,
         }
         return msgspec.structs.replace(planned, **{key: value for key, value in changes.items() if value is not None})
 
@@ -62,6 +63,7 @@ class Overrides:
             rate_per_s=_part_of(limits.rate_per_s, whole.rate_per_s, share.rate_per_s, part),
             bytes_per_s=_part_of(limits.bytes_per_s, whole.bytes_per_s, share.bytes_per_s, part),
             bytes_per_day=_part_of(limits.bytes_per_day, whole.bytes_per_day, share.bytes_per_day, part),
+            bytes_per_hour=_part_of(limits.bytes_per_hour, whole.bytes_per_hour, share.bytes_per_hour, part),
         )
 
     def __repr__(self) -> str:
@@ -90,6 +92,7 @@ def _described(rule: ControlOverride) -> str:
         ("requests/s", rule.rate_per_s),
         ("connections", rule.connections),
         ("bytes/s", rule.bytes_per_s),
+        ("bytes/hour", rule.bytes_per_hour),
         ("bytes/day", rule.bytes_per_day),
     )
     parts = [f"{_limit(value)} {name}" for name, value in named if value is not None]

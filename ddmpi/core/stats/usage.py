@@ -19,6 +19,8 @@ from ddmpi.core.protocol import Usage
 
 BUCKETS = 36
 """From 1 ms to three minutes; what is faster or slower counts as the first or the last."""
+WINDOW_S = 10.0
+LEAST_SPAN_S = 1.0
 
 
 def bucket_of(latency_s: float) -> int:
@@ -77,8 +79,11 @@ class GroupUsage:
 
     @property
     def rate_per_s(self) -> float:
-        """Requests per second in that time."""
-        return self.requests / self.span_s if self.span_s > 0 else 0.0
+        """Requests per second in that time. Below ``WINDOW_S`` the first request, which waits for none, would make it
+        more than the limit; of less than ``LEAST_SPAN_S`` nothing can be said: 0."""
+        if self.span_s < LEAST_SPAN_S:
+            return 0.0
+        return (self.requests - (self.span_s < WINDOW_S)) / self.span_s
 
 
 COLUMNS = ("requests", "throttled", "bytes", "span_s", "paused_s")

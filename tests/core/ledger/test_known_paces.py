@@ -60,3 +60,39 @@ def test_what_servers_of_a_group_share_is_kept_beside_their_own_paces() -> None:
     spent = PaceState(spent_day=((40.0, 7.0),))
     known = make(**{shared_name("a"): spent, "a1": PaceState(2.0)})
     assert known.share("a", 0.5, 100.0) == {shared_name("a"): spent, "a1": PaceState(1.0)}
+
+
+# ---- bytes
+
+
+def spent(known: KnownPaces, now: float) -> float:
+    return sum(size_bytes for _, size_bytes in known.all(now)["a1"].spent_day)
+
+
+def report(known: KnownPaces, lane_id: int, size_bytes: float, now: float) -> None:
+    known.report("a", 0.5, {"a1": PaceState(spent_day=((1000.0, size_bytes),))}, now, lane_id)
+
+
+def test_what_the_lanes_of_a_group_have_spent_adds_up_also_when_they_have_ended() -> None:
+    known = make()
+    report(known, 1, 30.0, 100.0)
+    report(known, 2, 50.0, 100.0)
+    report(known, 1, 40.0, 110.0)
+    assert spent(known, 120.0) == 90.0
+    known.ended("a", 2)
+    known.ended("a", 2)
+    assert spent(known, 120.0) == 90.0
+    known.ended("a", 1)
+    assert spent(known, 120.0) == 90.0
+    assert spent(known, 1105.0) == 40.0, "each for as long as it counts"
+
+
+def test_lanes_that_begin_take_their_parts_of_what_nobody_answers_for() -> None:
+    known = make(a1=PaceState(spent_day=((1000.0, 80.0),)))
+    for lane_id, part in ((1, 0.5), (2, 0.25), (3, 0.25)):
+        ((_, size_bytes),) = known.share("a", part, 100.0, lane_id)["a1"].spent_day
+        assert size_bytes == pytest.approx(80.0 * part)
+    assert spent(known, 100.0) == pytest.approx(80.0)
+    report(known, 1, 60.0, 110.0)
+    assert spent(known, 110.0) == pytest.approx(100.0), "what a lane was given is in what it says"
+    assert known.share("a", 0.5, 110.0, 4)["a1"].spent_day == (), "its sibling answers for its own"

@@ -69,12 +69,12 @@ def test_the_parts_of_all_lanes_add_up_to_the_limits_that_hold_now(whole: Limits
 def test_changes_are_told_in_words() -> None:
     before = [ControlOverride("a", pause=True), ControlOverride("b", rate_per_s=2.0), ControlOverride("c")]
     after = [
-        ControlOverride("a", rate_per_s=0.0, connections=2),
+        ControlOverride("a", rate_per_s=0.0, connections=2, bytes_per_hour=1e6),
         ControlOverride("c"),
         ControlOverride("d", pause=True),
     ]
     assert describe_changes(before, after) == [
-        "a: now unlimited requests/s, 2 connections", "d: held", "b: limits as configured again",
+        "a: now unlimited requests/s, 2 connections, 1e+06 bytes/hour", "d: held", "b: limits as configured again",
     ]  # fmt: skip
 
 
@@ -83,11 +83,15 @@ def test_changes_are_told_in_words() -> None:
 
 def test_a_file_means_its_rules() -> None:
     parsed = parse_control(
-        "servers:\n- {match: a.org, pause: true}\n- {match: '*.b.org', rate_limit: 0.5, max_connections: 1}\n"
+        "servers:\n- {match: a.org, pause: true}\n"
+        "- {match: '*.b.org', rate_limit: 0.5, max_connections: 1, bytes_per_hour: 5}\n"
         "stop: true\n",
         "control.yaml",
     )
-    assert parsed.rules() == (ControlOverride("a.org", pause=True), ControlOverride("*.b.org", False, 0.5, 1))
+    assert parsed.rules() == (
+        ControlOverride("a.org", pause=True),
+        ControlOverride("*.b.org", False, 0.5, 1, bytes_per_hour=5),
+    )
     assert parsed.stop
     assert parse_control("", "control.yaml").rules() == ()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddmpi.core.stats.usage import BUCKETS, UsageCounter, UsageTable, bucket_of, percentiles
+from ddmpi.core.stats.usage import BUCKETS, GroupUsage, UsageCounter, UsageTable, bucket_of, percentiles
 from ddmpi.io.folder.stats_files import read_usage, write_usage
 
 
@@ -52,8 +52,21 @@ def test_ranks_add_up_though_their_clocks_differ() -> None:
     assert usage is not None
     assert (usage.requests, usage.throttled, usage.bytes) == (3, 1, 2500)
     assert usage.span_s == pytest.approx(8.0), "from 100.0 to 108.0"
-    assert usage.rate_per_s == pytest.approx(3 / 8)
+    assert usage.rate_per_s == pytest.approx(2 / 8)
     assert table.get("b", 110.0) is None
+
+
+@pytest.mark.parametrize(
+    ("requests", "span_s", "rate_per_s"),
+    [
+        pytest.param(1, 0.0005, 0.0, id="a fraction of a second has no rate"),
+        pytest.param(2, 0.9, 0.0, id="nor have two requests"),
+        pytest.param(11, 1.0, 10.0, id="the first request waits for none"),
+        pytest.param(200, 20.0, 10.0, id="it does not matter over a longer time"),
+    ],
+)
+def test_the_rate_is_never_that_of_a_moment(requests: int, span_s: float, rate_per_s: float) -> None:
+    assert GroupUsage(requests, 0, 0, span_s, 0.0, 0.0, 0.0).rate_per_s == rate_per_s
 
 
 def test_pauses_that_overlap_count_once_and_end_with_the_run() -> None:
