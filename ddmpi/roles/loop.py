@@ -1,7 +1,8 @@
 """The loop of a rank: mailbox, coordinator and downloader (rank 0 of a job of one plays both), until ``Exit``.
 
 A rank that waits sleeps: in the downloader's epoll, or in a select on the signal pipe. MPI cannot wake it, so the
-mailbox is polled, after 0.5 ms when messages come and ever more rarely, at most every 20 ms, when none do.
+mailbox is polled, after 0.5 ms when messages come and ever more rarely when none do: every 20 ms, and after a second
+every 60 ms, so that a run that waits for a server costs next to nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 POLL_LEAST_S = 0.0005
 POLL_MOST_S = 0.02
+POLL_IDLE_S = 0.06
+IDLE_GROWTH = 1.02
+"""Per poll, from ``POLL_MOST_S`` to ``POLL_IDLE_S``."""
 LONGEST_WAIT_S = 1.0
 LEAVE_TIMEOUT_S = 5.0
 
@@ -63,7 +67,12 @@ class Loop:
     def _turn(self) -> None:
         now = time.monotonic()
         arrived = self.mailbox.poll()
-        self._poll_s = POLL_LEAST_S if arrived else min(POLL_MOST_S, self._poll_s * 2)
+        if arrived:
+            self._poll_s = POLL_LEAST_S
+        elif self._poll_s < POLL_MOST_S:
+            self._poll_s = min(POLL_MOST_S, self._poll_s * 2)
+        else:
+            self._poll_s = min(POLL_IDLE_S, self._poll_s * IDLE_GROWTH)
         for source, message in arrived:
             self._dispatch(source, message, now)
         self._pass_signal_on(now)

@@ -70,7 +70,7 @@ def test_a_run_that_obeys(tmp_path: Path) -> None:
     assert robots == {
         (CLOSED.address, DISALLOWED.message),
         (TO_CLOSED.address, DISALLOWED.message),
-        (BROKEN.address, "robots.txt: HTTP status 500"),
+        (BROKEN.address, "not asked: robots.txt: HTTP status 500"),
     }
 
 

@@ -125,6 +125,8 @@ class HeldLane:
     decided: dict[int, list[int]] = field(default_factory=dict)
     """Sampling only: by batch, the rows that have an outcome."""
     reported: tuple[LaneState, int] = (LaneState.RUNNING, 0)
+    reported_until: float = 0.0
+    """The end of the wait that rank 0 knows of."""
     overrides: Overrides = NO_OVERRIDES
     is_held: bool = False
     """Whether the operator leaves the lane nothing. In a packed lane each slot may be held by itself."""

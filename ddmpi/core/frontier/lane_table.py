@@ -22,6 +22,8 @@ from ddmpi.core.records import PaceState, shared_name
 
 MOST_RUNNING_LANES = 512
 """Bounds the loaded batches of a rank (about 1 MB each)."""
+SAME_END_S = 1.0
+"""An end of a wait that differs by less than that from the one that was told is no news."""
 
 
 class LaneTable:
@@ -132,9 +134,11 @@ class LaneTable:
         for lane_id, lane in self.running.items():
             wait_s = lane.wait_s(self.by_id.__getitem__, now)
             state = LaneState.PARKED if wait_s else LaneState.PROBING if lane.is_probing(now) else LaneState.RUNNING
-            if not wait_s and lane.reported == (state, lane.version) and lane_id not in paces:
+            until = now + wait_s if wait_s else 0.0
+            is_known = lane.reported == (state, lane.version) and abs(until - lane.reported_until) < SAME_END_S
+            if is_known and lane_id not in paces:
                 continue
-            lane.reported = (state, lane.version)
+            lane.reported, lane.reported_until = (state, lane.version), until
             if lane.shared is not None and lane_id in paces:
                 paces[lane_id][shared_name(lane.group)] = lane.shared.limiter.snapshot(now)
             will_end = wait_s > 0 and lane.will_end(now)
