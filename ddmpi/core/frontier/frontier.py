@@ -290,7 +290,7 @@ class Frontier:
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:
                 self._refill(lane, now)
-            if lane.cursors and (slot.is_mixed or slot.limiter.is_doubted):
+            if slot.is_mixed or slot.limiter.is_doubted:
                 self._intake.mix(lane, slot, now)
             has_enough = has_enough and bool(slot.queue) and not slot.limiter.is_failing
         if self._batches.ended:

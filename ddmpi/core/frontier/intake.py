@@ -178,14 +178,19 @@ class Intake:
             yield self.slot(lane, server, now), Task(batch.batch_id, row, url, server, others=others)
 
     def mix(self, lane: HeldLane, slot: Slot, now: float) -> None:
-        """Have a row of any batch that is here go next, at a server that was doubted: a thousand neighbors in the table
-        may be alike."""
+        """Have any of the rows that are here go next, queued or not, at a server that was doubted: a thousand neighbors
+        in the table may be alike."""
         slot.is_mixed = True
-        if entries := [entry for entry in lane.cursors if entry[0].server_name == slot.server]:
-            batch, cursor = chosen = self._rng.choice(entries)
-            slot.queue.extendleft([task for _, task in self._take(lane, batch, cursor, 1, now)])
-            if not cursor.left:
-                lane.cursors.remove(chosen)
+        entries = [entry for entry in lane.cursors if entry[0].server_name == slot.server]
+        left = sum(cursor.left for _, cursor in entries)
+        place = self._rng.randrange(max(1, len(slot.queue) + left))
+        if place >= left:
+            slot.queue.rotate(left - place)
+            return
+        batch, cursor = chosen = self._rng.choice(entries)
+        slot.queue.extendleft([task for _, task in self._take(lane, batch, cursor, 1, now)])
+        if not cursor.left:
+            lane.cursors.remove(chosen)
 
     def _has_few(self, lane: HeldLane, server: str) -> bool:
         """Whether the server of a batch has fewer tasks than a chunk, or there is one batch for many servers. Rows that

@@ -813,7 +813,7 @@ def test_neighbors_in_the_table_that_are_refused_do_not_stand_before_all_others(
     frontier = make(chunk_rows=chunk_rows, low_water_rows=400)
     frontier.assign([lane(batches=[batch(number, 100) for number in range(20)], share=Limits(20.0, 1))], 0.0)
     served, now = 0, 0.0
-    while served < 100 * (20 - bad) and now < 240:
+    while served < 100 * (20 - bad) and now < 400:
         for load in [change for change in taken(frontier) if isinstance(change, LoadBatch)]:
             frontier.loaded(1, load.batch, rows(100), now)
         for task in tasks(frontier, now):
