@@ -32,7 +32,7 @@ NEWS_S = 12.0
 """After so long every rank knows that the server has asked for a pause, even if one was stalled for 8 s."""
 HOUR_S = 3600.0
 DAY_S = 86_400.0
-UNCLEAR_IN_A_ROW = 8
+UNCLEAR_IN_A_ROW = 20
 MOST_REDIRECTS = 5
 """The default of ``FrontierConfig``."""
 

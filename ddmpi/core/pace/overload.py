@@ -11,7 +11,7 @@ from statistics import median
 ANSWERS = 32
 """So many answers are looked at together; fewer would call chance a trend."""
 BAD_SHARE = 0.3
-"""Errors (5xx, 401, 403 ...) and requests without an answer among them."""
+"""Errors (5xx, 401 ...) and requests without an answer among them."""
 SLOWER = 3.0
 """Times the lowest median of so many answers that was seen."""
 SLOWER_BY_S = 0.5

@@ -73,6 +73,10 @@ class Signal(Enum):
     """Ended by us (refused address, soft stop, out of memory): says nothing about the server."""
 
 
+_NO_STRAIN = (Signal.OK, Signal.FORBIDDEN)
+"""A server that forbids many files is not asked for too much; one that forbids all of them is parked."""
+
+
 class RateLimiter:
     """The pace of one server, as held by one lane.
 
@@ -273,7 +277,7 @@ class RateLimiter:
             if retry_after_s is not None and retry_after_s > 0:
                 self.pause(now, min(retry_after_s, RETRY_AFTER_MAX_S))
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
-                self._look_for_overload(now, ttfb_s, is_bad=signal is not Signal.OK)
+                self._look_for_overload(now, ttfb_s, is_bad=signal not in _NO_STRAIN)
             self._wait_anew(now, before_per_s)
         return False
 

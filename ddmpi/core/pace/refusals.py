@@ -18,9 +18,9 @@ MOST: Final = 4
 UNSEEN_SHARE: Final = 0.5
 """What it says where no other row was left to be answered well in between: a pause has passed, each longer than the one
 before."""
-NEWEST_SHARE: Final = 0.1
-"""What the newest answer counts for in the share of good ones: about the last ten count."""
-LEAST_GOOD: Final = 0.5
+NEWEST_SHARE: Final = 0.05
+"""What the newest answer counts for in the share of good ones: about the last twenty count."""
+LEAST_GOOD: Final = 0.4
 """Where fewer of the rows are answered well that were not refused before, the server means all of them."""
 
 

@@ -804,3 +804,11 @@ def test_refusals_of_single_urls_cost_the_server_nothing_once_they_are_known_for
     assert pace.rate_per_s == 100.0, "what the first refusal has cost is given back"
     assert pace.wait_s(at) == 0.0
     assert pace.in_flight == 0
+
+
+def test_a_server_that_forbids_a_third_of_its_files_is_not_asked_for_too_much() -> None:
+    pace = new_pace(Limits(rate_per_s=50.0, connections=8))
+    at = 0.0
+    for number in range(300):
+        at = request(pace, at, Signal.OK if number % 3 else Signal.FORBIDDEN)
+    assert pace.rate_per_s == 50.0

@@ -41,7 +41,7 @@ def test_it_says_nothing_of_a_server_that_has_answered_nothing_well_yet() -> Non
 def test_it_says_nothing_where_most_fresh_rows_are_refused() -> None:
     judge = RefusalJudge()
     judge.good(0.5, NEVER)
-    for _ in range(10):
+    for _ in range(20):
         judge.refused(NEVER)
     assert not any(judge.refused(1.0) for _ in range(20))
 
@@ -63,7 +63,7 @@ def test_rows_that_are_answered_well_at_another_try_speak_for_the_url_again() ->
 def test_where_fresh_rows_are_refused_in_a_row_the_server_means_all() -> None:
     judge = RefusalJudge()
     refuse_again(judge, 10)
-    found = [judge.refused(NEVER) for _ in range(20)]
+    found = [judge.refused(NEVER) for _ in range(30)]
     in_a_row = found.index(False)
     assert in_a_row == math.floor(math.log(LEAST_GOOD) / math.log(1 - NEWEST_SHARE))
     assert not any(found[in_a_row:])
