@@ -105,8 +105,12 @@ def test_an_unknown_authority_is_an_error_without_a_storm_of_retries(tmp_path: P
         requests = server.requests()
     assert code == 0, printed
     assert_every_row_once(job, rows)
-    errors = rows_of(job.output / "errors", ["error_kind", "error_code", "retry_count"]).to_pylist()
-    assert {(error["error_kind"], error["error_code"], error["retry_count"]) for error in errors} == {("tls", -1, 0)}
+    errors = rows_of(job.output / "errors", ["error_kind", "error_code", "retry_count", "error_msg"]).to_pylist()
+    assert {(error["error_code"], error["retry_count"]) for error in errors} == {(-1, 0)}
+    assert all("certificate" in error["error_msg"] for error in errors)
+    kinds = Counter(error["error_kind"] for error in errors)
+    assert kinds["tls"] + kinds["unreachable"] == rows
+    assert kinds["unreachable"] > rows / 2, "the servers were given up, and their other rows never asked for"
     assert requests == []
     LOGGER.info("%d handshakes with %d servers for %d rows", handshakes, len(TLS), rows)
     # For each server: samples; what was in flight when the breaker opened, and the failures before; its probes.
