@@ -102,11 +102,11 @@ class Frontier:
             lane.set_share(lane.share.plus(message.added), now)
         lane.pause(message.pauses, now)
         lane.batches.extend(message.batches)
-        if lane.is_running:
-            self._intake.open(lane, now)
         if lane.version != message.version:
             self.lanes.extend(lane, now)
         lane.version = message.version
+        if lane.is_running:
+            self._intake.open(lane, now)
         if message.handoffs and lane.stage is LaneStage.QUEUED:
             self.lanes.start(lane, now)
             self._open(lane, now)
@@ -192,9 +192,8 @@ class Frontier:
         self._in_flight[task] = slot
         if self._outage.is_on:
             self._outage.started(now)
-        limiter = slot.limiter if slot.shared is None else slot.shared.limiter
-        connections = limiter.limits.connections
-        spare = max(0, connections - limiter.in_flight)
+        connections = slot.counter.limits.connections
+        spare = max(0, connections - slot.counter.in_flight)
         self._changes.told.append(Start(task, slot.group, slot.lane_id, connections, spare, lane.is_sampling))
 
     def wake_at(self) -> float:
@@ -227,7 +226,7 @@ class Frontier:
             task.refused_at = now
         if quota is not None:
             limiter.heed(quota, lane.part, now)
-        if verdict.signal is not Signal.OK or quota is not None or lane.share.has_byte_budget:
+        if verdict.signal is not Signal.OK or quota is not None or slot.counter.limits.has_byte_budget:
             self._touched[slot] = None
         disposition, failure = Disposition.OPEN, None
         if isinstance(verdict, RobotsVerdict):
@@ -287,11 +286,11 @@ class Frontier:
         it runs out of them; its split is answered, and it ends, as soon as that is possible."""
         has_enough = lane.shared is not None and bool(slots)
         for slot in slots:
+            if slot.is_mixed or slot.limiter.is_doubted:
+                self._intake.mix(lane, slot, now)
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:
                 self._refill(lane, now)
-            if slot.is_mixed or slot.limiter.is_doubted:
-                self._intake.mix(lane, slot, now)
             has_enough = has_enough and bool(slot.queue) and not slot.limiter.is_failing
         if self._batches.ended:
             self._changes.told += self._batches.take_ended()

@@ -169,8 +169,10 @@ class HeldLane:
 
     @property
     def can_be_cut(self) -> bool:
-        """Whether another rank can get a part of it: whole batches, and at least one connection."""
-        divisible = not self.is_packed and self.share.connections >= 2
+        """Whether another rank can get a part of it: whole batches, and at least one connection. What it has spent of a
+        byte budget cannot be divided."""
+        limits = None if self.is_packed else self.allowed(self.group, self.share)
+        divisible = limits is not None and self.share.connections >= 2 and not limits.has_byte_budget
         return divisible and self.is_running and bool(self.batches) and self.split is None
 
     @property

@@ -76,6 +76,11 @@ class Slot:
 
     # ---- when a request may start
 
+    @property
+    def counter(self) -> RateLimiter:
+        """Return the limiter that counts connections and bytes: the group's where servers share it, else its own."""
+        return self.limiter if self.shared is None else self.shared.limiter
+
     def may_start(self, now: float) -> bool:
         """Return whether a request may start as far as this server alone is concerned."""
         return not self.is_held and self.next_due(now) <= now and self.limiter.ready_at(now) <= now

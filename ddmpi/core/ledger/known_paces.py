@@ -79,6 +79,11 @@ class KnownPaces:
             known[name] = (_with_spent(it, _times(it.spent_hour, 1 - taken), _times(it.spent_day, 1 - taken)), now)
         return {name: _scaled(_with_spent(state, *account.spent[name][:2]), part) for name, (state, _) in known.items()}
 
+    def has_spent(self, group: str, lane_id: int) -> bool:
+        """Whether a lane has spent bytes that still count."""
+        account = self._lanes.get(group, {}).get(lane_id)
+        return account is not None and any(hour or day for hour, day, _ in account.spent.values())
+
     def ended(self, group: str, lane_id: int) -> None:
         """No rank has the lane any longer: nobody answers for its bytes."""
         account = self._lanes.get(group, {}).pop(lane_id, None)

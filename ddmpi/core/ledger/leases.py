@@ -323,15 +323,16 @@ class Leases:
 
     def end(self, lease: Lease) -> list[Action]:
         """Release a lane that has ended. Batches that it leaves incomplete, and that no handoff holds, have to flow
-        again; its share goes to another lane of the group."""
-        rank = lease.rank
+        again; its share goes to another lane of the group, but not where it has spent of it what a budget allows: the
+        other one would spend it again."""
+        rank, has_spent = lease.rank, self._paces.has_spent(lease.group, lease.lane_id)
         self._drop(lease)
         self._leave_rank(lease)
         actions: list[Action] = [Send(rank, Release((lease.lane_id,)))]
         for batch_id in lease.held():
             actions += self._batches.let_go(batch_id)
         siblings = self.of_group(lease.group)
-        if siblings:
+        if siblings and not has_spent:
             heir = max(siblings, key=lambda other: (len(other.batch_ids), -other.lane_id))
             actions.append(self.extend(heir, [], lease.share))
         return actions

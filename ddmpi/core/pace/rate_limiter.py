@@ -275,7 +275,7 @@ class RateLimiter:
             before_per_s = self._rate.per_s
             self._learn(now, started_at, signal, retry_after_s)
             if retry_after_s is not None and retry_after_s > 0:
-                self.pause(now, min(retry_after_s, RETRY_AFTER_MAX_S))
+                self._pause_for(f"Retry-After {retry_after_s:g} s", now, min(retry_after_s, RETRY_AFTER_MAX_S))
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
                 self._look_for_overload(now, ttfb_s, is_bad=signal not in _NO_STRAIN)
             self._wait_anew(now, before_per_s)
@@ -302,7 +302,7 @@ class RateLimiter:
         left = quota.left * part - (0 if is_spread else self.in_flight)
         left_per_s = math.inf
         if left < 1:
-            self.pause(now, min(quota.left_s, RETRY_AFTER_MAX_S))
+            self._pause_for("its quota is used up", now, min(quota.left_s, RETRY_AFTER_MAX_S))
         elif is_spread:
             # They are whole seconds, rounded up: where the rate is known, the last one need not be waited for.
             spread_s = quota.left_s - (quota.per_s < math.inf)
@@ -381,9 +381,8 @@ class RateLimiter:
             self._rate.throttled(now, started_at, pause_s, in_a_row=self._throttles > 1)
             self._stepped_at = now
             self._overload.forget()
-        if now + pause_s > self._paused_until:
-            self._why = f"Retry-After {pause_s:g} s" if is_told else "it throttles"
-        self.pause(now, pause_s)
+        if not is_told:
+            self._pause_for("it throttles", now, pause_s)
 
     def _reset_incidents(self, now: float) -> None:
         """Forget incidents after quiet time. A pause is not quiet time: it may be longer than that itself."""
@@ -400,6 +399,11 @@ class RateLimiter:
         """Keep a pause of ``pause_s`` seconds, at least, that the server asked this holder or another one for."""
         self._paused_until = max(self._paused_until, now + pause_s)
         self._token_at = max(self._token_at, self._paused_until)
+
+    def _pause_for(self, why: str, now: float, pause_s: float) -> None:
+        if now + pause_s > self._paused_until:
+            self._why = why
+        self.pause(now, pause_s)
 
     def _park(self, now: float, started_at: float, why: str) -> None:
         """The breaker opens, or a probe has failed. The time that a request took without an answer counts as pause."""

@@ -29,7 +29,16 @@ from ddmpi.core.frontier.interface import (
 from ddmpi.core.pace.overrides import Overrides
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import Signal
-from ddmpi.core.protocol import Extend, Handoff, Lane, LaneReport, LaneState, StealRequest, StealResponse
+from ddmpi.core.protocol import (
+    ControlOverride,
+    Extend,
+    Handoff,
+    Lane,
+    LaneReport,
+    LaneState,
+    StealRequest,
+    StealResponse,
+)
 from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Quota, Task
 from ddmpi.core.rules.retry import DNS_WAIT_S, RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
@@ -628,7 +637,7 @@ def test_an_extension_of_a_lane_that_was_given_back_is_void(make: Make) -> None:
 
 def test_a_split_waits_for_requests_in_flight_and_gives_half_of_the_rest(make: Make) -> None:
     frontier = make(low_water_rows=1)
-    share = Limits(1000.0, 5, 100.0, 10.0)
+    share = Limits(1000.0, 5, 100.0)
     start(frontier, lane(batches=[batch(number) for number in range(4)], share=share))
     started: list[Task] = []
     while len(started) < 5:
@@ -640,7 +649,7 @@ def test_a_split_waits_for_requests_in_flight_and_gives_half_of_the_rest(make: M
     frontier.finished(started[1], SUCCESS, 1.0, 0)
     (ready,) = taken(frontier)
     assert isinstance(ready, LanesGiven)
-    assert ready.answer == StealResponse(5, (), 1, (3, 2), Limits(500.0, 2, 50.0, 5.0))
+    assert ready.answer == StealResponse(5, (), 1, (3, 2), Limits(500.0, 2, 50.0))
     assert (ready.servers, ready.connections) == (("s",), 3)
     assert tasks(frontier, 1.0) == [], "three are in flight, three are allowed"
 
@@ -666,6 +675,28 @@ def test_a_lane_that_cannot_be_split_is_kept(make: Make, batches: int, share: Li
     start(frontier, lane(batches=[batch(number) for number in range(batches)], share=share, group=group))
     frontier.give(StealRequest(5, 1.0, split_lane_id=1), 0.0)
     assert yielded(frontier) == StealResponse(5)
+
+
+def test_a_lane_with_a_byte_budget_is_not_split(make: Make) -> None:
+    """What it has spent cannot be divided; control.yaml may give it one while it runs."""
+    frontier = make(low_water_rows=1)
+    start(frontier, lane(batches=[batch(number) for number in range(4)], share=Limits(0.0, 4)))
+    frontier.set_overrides(Overrides([ControlOverride("s", bytes_per_day=1e6)]), 0.0)
+    taken(frontier)
+    frontier.give(StealRequest(5, 1.0, split_lane_id=1), 0.0)
+    assert yielded(frontier) == StealResponse(5)
+
+
+@pytest.mark.parametrize("group", ["s", "__many__/0"])
+def test_what_is_spent_of_a_byte_budget_is_told_while_it_is_spent(make: Make, group: str) -> None:
+    """Of a budget that control.yaml has given, to a server or to one of a pack: a kill must not forget it."""
+    frontier = make()
+    start(frontier, lane(batches=[batch(0)], share=Limits(0.0, 4), group=group))
+    (task, *_) = tasks(frontier, 0.0)
+    frontier.set_overrides(Overrides([ControlOverride("s", bytes_per_day=1e6)]), 0.0)
+    frontier.finish(task, SUCCESS, 1.0, body_bytes=500)
+    (report,) = frontier.updates(1.0)
+    assert sum(size_bytes for _, size_bytes in report.paces["s"].spent_day) == 500
 
 
 # ---- the rank as a whole

@@ -13,7 +13,7 @@ from ddmpi.core.ledger.known_paces import KnownPaces
 from ddmpi.core.ledger.leases import TRANSITIONS, Lease, LeaseEvent, Leases, LeaseState
 from ddmpi.core.ledger.schedule import Plan
 from ddmpi.core.protocol import LaneReport, LaneState, Release
-from ddmpi.core.records import Limits
+from ddmpi.core.records import Limits, PaceState
 from ddmpi.errors import TransitionError
 from tests.core.ledger.ledgers import sent_by, world
 
@@ -118,6 +118,20 @@ def test_the_heir_of_an_ended_lane_gets_its_share() -> None:
     assert release == Release((first.lane_id,))
     assert (heir, second.share, second.version) == (2, Limits(10.0, 4), 1)
     assert extend is not None
+
+
+def test_a_share_of_which_bytes_were_spent_is_not_given_to_another_lane() -> None:
+    """It would spend the budget of the group again."""
+    made = plan()
+    paces = KnownPaces(lambda server: server)
+    leases = Leases(made, BatchAccounts(made, BatchCounts(made.batch_rows)), paces)
+    first, second = (leases.new("a", [batch], Limits(5.0, 2)) for batch in (0, 1))
+    leases.grant(first, 1, 0.0)
+    leases.grant(second, 2, 0.0)
+    paces.report("a", 0.5, {"a": PaceState(spent_day=((1000.0, 80.0),))}, 0.0, first.lane_id)
+    leases.on_report(first, LaneReport(first.lane_id, 0, LaneState.DRAINED), 0.0)
+    assert sent_by(leases.end(first)) == [(1, Release((first.lane_id,)))]
+    assert second.share == Limits(5.0, 2)
 
 
 # ---- what is told and what is charged

@@ -812,3 +812,10 @@ def test_a_server_that_forbids_a_third_of_its_files_is_not_asked_for_too_much() 
     for number in range(300):
         at = request(pace, at, Signal.OK if number % 3 else Signal.FORBIDDEN)
     assert pace.rate_per_s == 50.0
+
+
+@pytest.mark.parametrize("signal", [Signal.THROTTLED, Signal.SERVER_ERROR, Signal.FORBIDDEN])
+def test_what_a_server_waits_for_is_kept_whatever_status_has_asked_for_it(signal: Signal) -> None:
+    pace = new_pace()
+    at = request(pace, 0.0, signal, retry_after_s=40.0)
+    assert (pace.snapshot(at).wait_s, pace.snapshot(at).why) == (40.0, "Retry-After 40 s")
