@@ -70,14 +70,15 @@ class ServerLedger:
         self._lanes[what] = max(self._lanes.get(what, 0), lanes) if is_owed else lanes
         return self._lanes[what]
 
-    def check_bytes(self, group: str, now: float, limits: Limits) -> None:
-        """The bodies before this request are paid for, but for one on each connection."""
+    def check_bytes(self, group: str, now: float, limits: Limits, budget_since: float) -> None:
+        """The bodies before this request are paid for, but for one on each connection. A budget knows of those that
+        have come since it was stated."""
         overrun = limits.connections * self._largest
         if limits.bytes_per_s > 0:
             debt_bytes = (self._paid_at - now) * limits.bytes_per_s
             assert debt_bytes <= overrun + 1, f"{group}: {debt_bytes} bytes are not paid for at {now}"
         for budget, window_s in ((limits.bytes_per_hour, HOUR_S), (limits.bytes_per_day, DAY_S)):
-            spent = sum(size for at, size in self._bodies if at > now - window_s)
+            spent = sum(size for at, size in self._bodies if at > max(now - window_s, budget_since))
             assert budget <= 0 or spent < budget + overrun, f"{group}: {spent} bytes in {window_s} s, {budget} allowed"
 
     def forget(self, since: float) -> None:
@@ -199,7 +200,9 @@ class Laws(Witness):
         that it would not refuse the others."""
         group = self.world.group_of(server)
         has_asked = self.asked_until.get(server, -math.inf) >= now - NEWS_S or self.said.get(server) == {429}
-        return has_asked or self.world.limits_for(group).has_byte_budget or None in self._limits_by_rules(now, group)
+        return has_asked or any(
+            limits is None or limits.has_byte_budget for limits in self._limits_by_rules(now, group)
+        )
 
     # ---- politeness: limits hold over all ranks and lives
 
@@ -218,7 +221,9 @@ class Laws(Witness):
         if may_have_several_lanes(limits) or may_have_several_lanes(self.world.limits_for(group)):
             burst += ledger.lanes_owing(group, now, limits.rate_per_s, lanes)  # each may have begun with a request
         ledger.started(group, now, limits.rate_per_s, burst)
-        ledger.check_bytes(group, now, limits)
+        is_planned = self.world.limits_for(group).has_byte_budget
+        changed_at = max((at for at, _ in self._simulation.cluster.controls if at <= now), default=-math.inf)
+        ledger.check_bytes(group, now, limits, -math.inf if is_planned else changed_at + NEWS_S)
         if not task.robots_of and group == task.server and group in self.robots:
             delay_s = self.robots[group].crawl_delay(CRAWLER)
             if delay_s:
