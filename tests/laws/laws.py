@@ -70,15 +70,17 @@ class ServerLedger:
         self._lanes[what] = max(self._lanes.get(what, 0), lanes) if is_owed else lanes
         return self._lanes[what]
 
-    def check_bytes(self, group: str, now: float, limits: Limits, budget_since: float) -> None:
-        """The bodies before this request are paid for, but for one on each connection. A budget knows of those that
-        have come since it was stated."""
+    def check_bytes(self, group: str, now: float, limits: Limits, planned: Limits, changed_at: float) -> None:
+        """The bodies before this request are paid for, but for one on each connection. A budget that is not planned
+        knows of those that have come since ranks have heard of it."""
         overrun = limits.connections * self._largest
         if limits.bytes_per_s > 0:
             debt_bytes = (self._paid_at - now) * limits.bytes_per_s
             assert debt_bytes <= overrun + 1, f"{group}: {debt_bytes} bytes are not paid for at {now}"
-        for budget, window_s in ((limits.bytes_per_hour, HOUR_S), (limits.bytes_per_day, DAY_S)):
-            spent = sum(size for at, size in self._bodies if at > max(now - window_s, budget_since))
+        for name, window_s in (("bytes_per_hour", HOUR_S), ("bytes_per_day", DAY_S)):
+            budget = getattr(limits, name)
+            since = now - window_s if getattr(planned, name) > 0 else max(now - window_s, changed_at)
+            spent = sum(size for at, size in self._bodies if at > since)
             assert budget <= 0 or spent < budget + overrun, f"{group}: {spent} bytes in {window_s} s, {budget} allowed"
 
     def forget(self, since: float) -> None:
@@ -221,9 +223,8 @@ class Laws(Witness):
         if may_have_several_lanes(limits) or may_have_several_lanes(self.world.limits_for(group)):
             burst += ledger.lanes_owing(group, now, limits.rate_per_s, lanes)  # each may have begun with a request
         ledger.started(group, now, limits.rate_per_s, burst)
-        is_planned = self.world.limits_for(group).has_byte_budget
-        changed_at = max((at for at, _ in self._simulation.cluster.controls if at <= now), default=-math.inf)
-        ledger.check_bytes(group, now, limits, -math.inf if is_planned else changed_at + NEWS_S)
+        changed_at = max((at + NEWS_S for at, _ in self._simulation.cluster.controls if at <= now), default=-math.inf)
+        ledger.check_bytes(group, now, limits, self.world.limits_for(group), changed_at)
         if not task.robots_of and group == task.server and group in self.robots:
             delay_s = self.robots[group].crawl_delay(CRAWLER)
             if delay_s:

@@ -25,7 +25,7 @@ LONGEST_S = 1_800.0
 class Outage:
     """What one rank sees of the network. All times are seconds, monotonic."""
 
-    __slots__ = ("_failed", "_given_up", "_good", "_probe_gap_s", "_resolved_at", "began_at", "probe_at")
+    __slots__ = ("_failed", "_given_up", "_good", "_named", "_probe_gap_s", "_resolved_at", "began_at", "probe_at")
 
     def __init__(self) -> None:
         self.began_at = math.inf
@@ -33,7 +33,8 @@ class Outage:
         self.probe_at = -math.inf
         """When the next request may start."""
         self._good: set[str] = set()
-        self._resolved_at = -math.inf  # when a server with a name, not an address, has answered last
+        self._named: set[str] = set()  # those of them that have a name, not an address
+        self._resolved_at = -math.inf  # when one of these has answered last
         self._failed: dict[str, float] = {}
         self._probe_gap_s = PROBE_S
         self._given_up = False
@@ -44,8 +45,11 @@ class Outage:
 
     def answered(self, server: str, now: float) -> None:
         """Any answer: the network is there, and the server will be a witness."""
-        self._good.add(server)
-        if server[0] != "[" and any(map(str.isalpha, server)):
+        if server not in self._good:
+            self._good.add(server)
+            if server[0] != "[" and any(map(str.isalpha, server)):
+                self._named.add(server)
+        if server in self._named:
             self._resolved_at = now
         if self._failed or self.is_on or self._given_up:
             self._failed.clear()

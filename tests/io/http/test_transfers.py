@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -50,15 +51,22 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Serve in a thread until the end of the block, on this port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"127.0.0.1:{server.server_port}"
+        yield server.server_port
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with serving(Handler) as port:
+        yield f"127.0.0.1:{port}"
 
 
 PARAMETERS = DownloaderParameters(
@@ -127,15 +135,10 @@ class CookieHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def cookies() -> Iterator[Transfers]:
     """An engine with one handle, to which all names are the same server."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), CookieHandler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        engine = new_transfers(connect_to=[f"::127.0.0.1:{server.server_port}"])
+    with serving(CookieHandler) as port:
+        engine = new_transfers(connect_to=[f"::127.0.0.1:{port}"])
         yield engine
         engine.close()
-        server.shutdown()
-        thread.join()
 
 
 def shown(transfers: Transfers, server: str, cookies: tuple[bytes, ...]) -> str:
