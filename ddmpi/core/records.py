@@ -127,6 +127,10 @@ class PaceState(msgspec.Struct, frozen=True):
     """What it waits for, for people; empty if for nothing."""
     since_s: float = 0.0
     """For how long it has not answered, if ``open_count`` > 0."""
+    debt_s: float = 0.0
+    """How long its bodies so far are still to be paid for, at the limit per second."""
+    body_bytes: float = 0.0
+    """What one body is likely to take, where bytes per second are limited; 0 = no idea."""
 
 
 _SHARED_PREFIX = "*"

@@ -45,6 +45,7 @@ class ServerLedger:
     def __init__(self) -> None:
         self._levels: dict[str, tuple[float, float]] = {}
         self._paid_at = -math.inf
+        self._may_be_lost = 0
         self._bodies: deque[tuple[float, int]] = deque()  # of a day: when they came, and how large they were
         self._largest = 0
         self._lanes: dict[str, int] = {}
@@ -71,12 +72,15 @@ class ServerLedger:
         return self._lanes[what]
 
     def check_bytes(self, group: str, now: float, limits: Limits, planned: Limits, changed_at: float) -> None:
-        """The bodies before this request are paid for, but for one on each connection. A budget that is not planned
-        knows of those that have come since ranks have heard of it."""
+        """The bodies before this request are paid for, but for one on each connection, and as many for each kill since
+        all was paid for: of those that came just before it nobody has been told.
+        A budget that is not planned knows of those that have come since ranks have heard of it."""
         overrun = limits.connections * self._largest
         if limits.bytes_per_s > 0:
             debt_bytes = (self._paid_at - now) * limits.bytes_per_s
-            assert debt_bytes <= overrun + 1, f"{group}: {debt_bytes} bytes are not paid for at {now}"
+            lost = self._may_be_lost * limits.connections * self._largest
+            self._may_be_lost *= debt_bytes > 0
+            assert debt_bytes <= overrun + lost + 1, f"{group}: {debt_bytes} bytes are not paid for at {now}"
         for name, window_s in (("bytes_per_hour", HOUR_S), ("bytes_per_day", DAY_S)):
             budget = getattr(limits, name)
             since = now - window_s if getattr(planned, name) > 0 else max(now - window_s, changed_at)
@@ -89,7 +93,7 @@ class ServerLedger:
             self.pause_until = -math.inf
         while self._bodies and self._bodies[-1][0] > since:
             self._bodies.pop()
-        self._paid_at = -math.inf
+        self._may_be_lost += 1
 
     def received(self, now: float, started_at: float, size_bytes: int, bytes_per_s: float) -> None:
         """A body has come in."""

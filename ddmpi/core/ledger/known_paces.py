@@ -56,6 +56,8 @@ class KnownPaces:
                 learned = msgspec.structs.replace(learned, spent_hour=others.spent_hour, spent_day=others.spent_day)
             if left_s > state.wait_s:
                 learned = msgspec.structs.replace(learned, wait_s=left_s, why=before.why)
+            debt_s = max(learned.debt_s, before.debt_s - (now - learned_at))
+            learned = msgspec.structs.replace(learned, debt_s=debt_s, body_bytes=state.body_bytes or before.body_bytes)
             known[name] = (learned, now)
             # Of what was told: many pauses, each a little longer than the one before, add up to a long one.
             until = now + state.wait_s
@@ -118,6 +120,7 @@ def aged(state: PaceState, age_s: float) -> PaceState:
     return msgspec.structs.replace(
         state,
         wait_s=max(0.0, state.wait_s - age_s),
+        debt_s=max(0.0, state.debt_s - age_s),
         since_s=state.since_s + age_s if state.open_count else 0.0,
         spent_hour=_left(state.spent_hour, age_s),
         spent_day=_left(state.spent_day, age_s),

@@ -246,7 +246,8 @@ class Rank0Core:
 
     def _on_progress(self, rank: int, message: msg.Progress, now: float) -> list[act.Action]:
         actions: list[act.Action] = []
-        if any(pace.wait_s > LONG_PAUSE_S for report in message.lanes for pace in report.paces.values()):
+        paces = (pace for report in message.lanes for pace in report.paces.values())
+        if any(max(pace.wait_s, pace.debt_s) > LONG_PAUSE_S for pace in paces):
             actions.append(act.SaveCheckpoint(soon=True))
         sampled: Sequence[int] = ()
         if self.sampling is not None:

@@ -66,13 +66,13 @@ def waiting(
     for name, pace in paces.items():
         server = group_of_shared(name) or name
         spent_s = _budget_wait_s(pace, limits(server)) if pace.spent_hour or pace.spent_day else 0.0
-        wait_s = max(pace.wait_s, spent_s)
+        wait_s = max(pace.wait_s, pace.debt_s, spent_s)
         if wait_s <= 0 and not pace.open_count:
             continue
         index = group_of(server)
         if index is None or not rows_left[index] or (index in found and not found[index].until):
             continue
-        why = pace.why if pace.wait_s >= spent_s else "its bytes are spent"
+        why = max((pace.wait_s, pace.why), (pace.debt_s, "bytes per second"), (spent_s, "its bytes are spent"))[1]
         since = now - pace.since_s if pace.open_count else 0.0
         wait = Wait(server, int(rows_left[index]), now + wait_s, why or "a pause", since)
         other = found.get(index)

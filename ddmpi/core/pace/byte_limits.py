@@ -1,8 +1,10 @@
 """The limits of one holder on bytes: per second, per hour and per day. Pure.
 
 Decides from the bodies so far until when the next request has to wait. It must not know requests per second, or pauses
-that a server asks for. A body's size is known only at its end, so it is paid for afterwards: at the limit per second by
-time (``paid_at``), and from the budgets of an hour and a day (``ByteBudget``).
+that a server asks for. A body's size is known only at its end. At the limit per second it is paid for by time
+(``paid_at``): at the start as much as bodies of the server are likely to take, at the end the rest. So a holder never
+owes much more than one body, and one that takes over without knowing what the last one owed waits for one. From the
+budgets of an hour and a day (``ByteBudget``) it is taken at the end.
 
 Invariant: once ``blocked_until`` is in the past, the bytes of the window that ends now are less than the budget. Bytes
 are counted by sixtieths of the window and forgotten when the whole sixtieth is outside: never too early, and at most
@@ -16,34 +18,54 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from ddmpi.core.records import Limits
+from ddmpi.core.records import Limits, PaceState
 
 
 class ByteLimits:
     """The byte limits of one holder. All times are seconds, monotonic.
 
     Args:
-        spent_hour, spent_day: what earlier holders have spent, with durations from ``now``.
+        known: what earlier holders have spent and owe, with durations from ``now``.
     """
 
-    __slots__ = ("_budgets", "_bytes_per_s", "budget_until", "paid_at")
+    __slots__ = ("_body_bytes", "_budgets", "_bytes_per_s", "budget_until", "paid_at")
 
-    def __init__(self, limits: Limits, spent_hour: Spent, spent_day: Spent, now: float) -> None:
+    def __init__(self, limits: Limits, known: PaceState, now: float) -> None:
+        self._body_bytes = known.body_bytes
         self.paid_at = now
         """When the bodies so far are paid for, at the limit per second."""
+        if limits.bytes_per_s:
+            self.paid_at += max(known.debt_s, known.body_bytes / limits.bytes_per_s)
         self.budget_until = -math.inf
         """When the budgets of an hour and a day have room again; -inf = they have."""
         self._bytes_per_s = limits.bytes_per_s
         self._budgets: tuple[ByteBudget, ByteBudget] | None = None
         if limits.has_byte_budget:
-            self._open(limits, spent_hour, spent_day, now)
+            self._open(limits, known.spent_hour, known.spent_day, now)
 
-    def charge(self, now: float, started_at: float, body_bytes: int) -> None:
-        """A body has come in, for the request that started at ``started_at``."""
+    @property
+    def body_bytes(self) -> float:
+        """What a body is likely to take at most; 0 = no idea."""
+        return self._body_bytes
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether bytes per second are limited and no body has told how many one takes: they come one by one."""
+        return self._bytes_per_s > 0 and not self._body_bytes
+
+    def start(self, now: float, in_flight: int) -> None:
+        """A request starts beside ``in_flight`` others: time that their bodies may turn out not to need is used."""
         if self._bytes_per_s:
-            # From its start: the time in which a body came in has paid for it already.
-            self.paid_at = max(self.paid_at, started_at) + body_bytes / self._bytes_per_s
-        if self._budgets is not None:
+            body_s = self._body_bytes / self._bytes_per_s
+            self.paid_at = max(self.paid_at, now - in_flight * body_s) + body_s
+
+    def charge(self, now: float, body_bytes: int, in_flight: int) -> None:
+        """A body has come in, be it empty; ``in_flight`` requests go on, and are charged what is likely from now on."""
+        if self._bytes_per_s:
+            before = self._body_bytes
+            self._body_bytes = max(float(body_bytes), before + LIKELY_WEIGHT * (body_bytes - before))
+            self.paid_at += (body_bytes - before + in_flight * (self._body_bytes - before)) / self._bytes_per_s
+        if body_bytes and self._budgets is not None:
             for budget in self._budgets:
                 budget.charge(now, body_bytes)
             self._check(now, self._budgets)
@@ -75,6 +97,8 @@ class ByteLimits:
         self.budget_until = max(budget.blocked_until(now) for budget in budgets)
 
 
+LIKELY_WEIGHT = 0.1
+"""How far one body that is smaller than what was likely brings that down; a larger one counts at once."""
 HOUR_S = 3_600.0
 DAY_S = 86_400.0
 SLOTS = 60

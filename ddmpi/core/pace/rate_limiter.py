@@ -125,7 +125,7 @@ class RateLimiter:
         self._left_until = math.inf  # until when it has said that it takes less
         self._overload = OverloadDetector()
         self._refusals = RefusalJudge()
-        self._bytes = ByteLimits(limits, known.spent_hour, known.spent_day, now)
+        self._bytes = ByteLimits(limits, known, now)
         # One probe more, also for a server that was given up: whoever starts it again wants to know.
         open_count = min(known.open_count, policy.breaker_probes)
         self._breaker = Breaker(
@@ -153,6 +153,8 @@ class RateLimiter:
         never because the server is given up."""
         breaker, paid = self._breaker, self._bytes
         if self.in_flight >= self._slots or (breaker.open_count and (self.in_flight or breaker.tripped)):
+            return math.inf
+        if self.in_flight and paid.is_blind:
             return math.inf
         return max(now, self._token_at, paid.paid_at, paid.budget_until)
 
@@ -209,17 +211,18 @@ class RateLimiter:
         if self._stated_per_s < (self.limits.rate_per_s or math.inf):
             rate_per_s = min(rate_per_s or math.inf, self._stated_per_s)
         open_count, paused_s, debt_s = self._breaker.open_count, self._paused_until - now, self._bytes.paid_at - now
-        why = self._why if open_count or paused_s > max(0.0, debt_s) else "bytes per second" if debt_s > 0 else ""
         return PaceState(
             rate_per_s=rate_per_s,
-            wait_s=max(paused_s, debt_s, 0.0),
+            wait_s=max(paused_s, 0.0),
             incidents=self._incidents,
             throttles=self._throttles,
             open_count=open_count,
             spent_hour=spent_hour,
             spent_day=spent_day,
-            why=why,
+            why=self._why if open_count or paused_s > 0 else "",
             since_s=now - self._open_since if open_count else 0.0,
+            debt_s=max(debt_s, 0.0),
+            body_bytes=self._bytes.body_bytes,
         )
 
     # ---- what the caller reports
@@ -229,6 +232,7 @@ class RateLimiter:
         ready_at = self.ready_at(now)
         if ready_at > now:
             raise TransitionError(f"request started at {now}, allowed at {ready_at}: {self!r}")
+        self._bytes.start(now, self.in_flight)
         self.in_flight += 1
         if now >= self._left_until:
             self._left_until = math.inf
@@ -265,8 +269,7 @@ class RateLimiter:
         if self.in_flight == 0:
             raise TransitionError(f"request finished that never started: {self!r}")
         self.in_flight -= 1
-        if body_bytes:
-            self._bytes.charge(now, started_at, body_bytes)
+        self._bytes.charge(now, body_bytes, self.in_flight)
         if signal is Signal.THROTTLED and self._is_of_url(started_at, refused_at, is_told=retry_after_s is not None):
             return True
         if signal is Signal.OK:

@@ -38,6 +38,9 @@ class ServerState(msgspec.Struct, frozen=True):
     why: str = ""
     silent_since: float = 0.0
     """Since when it has not answered (seconds since 1970), if ``open_count`` > 0."""
+    paid_at: float = 0.0
+    """When its bodies are paid for (seconds since 1970), at the limit per second."""
+    body_bytes: float = 0.0
 
 
 class Checkpoint(msgspec.Struct, frozen=True):

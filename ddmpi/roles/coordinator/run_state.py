@@ -223,6 +223,8 @@ class RunState:
                 _moved(server.bytes_of_day, -now),
                 server.why,
                 now - (server.silent_since or now),
+                max(0.0, server.paid_at - now),
+                server.body_bytes,
             )
             for name, server in self.servers.items()
         }
@@ -259,6 +261,8 @@ class RunState:
                 _moved(pace.spent_day, now),
                 pace.why,
                 now - pace.since_s,
+                now + pace.debt_s if pace.debt_s > 0 else 0.0,
+                pace.body_bytes,
             )
         self.saved_at = now
         counters = {

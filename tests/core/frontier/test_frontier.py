@@ -638,7 +638,8 @@ def test_an_extension_of_a_lane_that_was_given_back_is_void(make: Make) -> None:
 def test_a_split_waits_for_requests_in_flight_and_gives_half_of_the_rest(make: Make) -> None:
     frontier = make(low_water_rows=1)
     share = Limits(1000.0, 5, 100.0)
-    start(frontier, lane(batches=[batch(number) for number in range(4)], share=share))
+    split = lane(batches=[batch(number) for number in range(4)], share=share)
+    start(frontier, msgspec.structs.replace(split, paces={"s": PaceState(body_bytes=0.1)}))
     started: list[Task] = []
     while len(started) < 5:
         started += tasks(frontier, frontier.wake_at())

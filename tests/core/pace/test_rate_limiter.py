@@ -6,6 +6,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,6 +127,44 @@ def test_the_time_in_which_a_body_came_in_has_paid_for_it() -> None:
     pace.start(0.0)
     pace.finish(6.0, 0.0, Signal.OK, body_bytes=5000)
     assert pace.ready_at(6.0) == 6.0
+
+
+def test_until_a_body_has_told_what_one_takes_they_come_one_by_one() -> None:
+    pace = new_pace(Limits(bytes_per_s=1000))
+    pace.start(0.0)
+    assert pace.ready_at(5.0) == math.inf
+    pace.finish(6.0, 0.0, Signal.OK)
+    pace.start(6.0)
+    assert pace.ready_at(6.0) == math.inf, "an empty body tells nothing"
+    pace.finish(6.0, 6.0, Signal.OK, body_bytes=500)
+    assert pace.ready_at(6.0) == 6.5
+
+
+def test_a_request_is_charged_what_a_body_is_likely_to_take() -> None:
+    pace = pace_that_knows_bodies(5000)
+    pace.start(5.0)
+    assert pace.ready_at(5.0) == 10.0, "not before it is paid for, although nothing has come yet"
+    pace.start(10.0)
+    pace.finish(11.0, 10.0, Signal.OK, body_bytes=1000)
+    assert pace.ready_at(11.0) == pytest.approx(11.0), "and what it did not take is given back"
+    pace.finish(11.0, 5.0, Signal.OK, body_bytes=9000)
+    assert pace.ready_at(11.0) > 14.0, "as what it took beyond is charged"
+
+
+def test_the_next_holder_waits_for_one_body_more_than_it_knows_of() -> None:
+    state = pace_that_knows_bodies(5000).snapshot(5.0)
+    assert (state.debt_s, state.wait_s, state.body_bytes) == (0.0, 0.0, 5000.0)
+    assert new_pace(Limits(bytes_per_s=1000), state).ready_at(0.0) == 5.0
+    owing = msgspec.structs.replace(state, debt_s=60.0)
+    assert new_pace(Limits(bytes_per_s=1000), owing).ready_at(0.0) == 60.0
+
+
+def pace_that_knows_bodies(body_bytes: int) -> RateLimiter:
+    """At 1000 bytes per second, with nothing to pay at 5 s."""
+    pace = new_pace(Limits(bytes_per_s=1000))
+    pace.start(0.0)
+    pace.finish(0.0, 0.0, Signal.OK, body_bytes=body_bytes)
+    return pace
 
 
 @pytest.mark.parametrize(
@@ -683,18 +722,22 @@ class Driver:
         if not self.in_flight:
             return
         index, started_at = self.in_flight.pop(choice % len(self.in_flight))
-        before = self.pace.wait_s(self.now)
+        before = self.pause_s
         self.pace.finish(self.now, started_at, signal, retry_after_s, body_bytes=body_bytes)
         self.bodies_bytes[index] = body_bytes
-        assert self.pace.wait_s(self.now) >= before, "a pause was shortened"
+        assert self.pause_s >= before, "a pause was shortened"
         if signal is not Signal.LOCAL and retry_after_s is not None:
             self.told_until = max(self.told_until, self.now + retry_after_s)
         self.parked = self.pace.snapshot(self.now).open_count > 0
 
+    @property
+    def pause_s(self) -> float:
+        return self.pace.snapshot(self.now).wait_s
+
     def heed(self, quota: Quota) -> None:
-        before = self.pace.wait_s(self.now)
+        before = self.pause_s
         self.pace.heed(quota, 0.5, self.now)
-        assert self.pace.wait_s(self.now) >= before, "a pause was shortened"
+        assert self.pause_s >= before, "a pause was shortened"
 
     def hand_over(self) -> None:
         """The lane moves; its next holder has another clock, but here time just goes on."""
