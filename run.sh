@@ -177,7 +177,7 @@ wait_for_fleet() {
 
 run_demo() {
   local fleet
-  set_up images
+  set_up images,hashes
   find_launcher
   cd "$root"
   rm -rf demo-out
@@ -208,7 +208,7 @@ run_job() {
     esac
     shift
   done
-  set_up images
+  set_up images,hashes
   # These read and print; they take one process.
   [[ -z $alone ]] || exec "$python" -m ddmpi "${arguments[@]}"
   find_launcher

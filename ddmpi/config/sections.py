@@ -129,7 +129,9 @@ class DownloaderParameters(Section):
         description="0 = the bytes as served; else the longest side in pixels, re-encoded (needs ddmpi[images]).",
     )
     hash_algorithm: HashName = Field(
-        "sha256", description="Of hashsum_original and hashsum_resized, by hashlib's name."
+        "sha256",
+        description="Of hashsum_original and hashsum_resized: one of hashlib's names, or blake3 or xxh3_128 (quicker; "
+        "need ddmpi[hashes]). See docs/output.md.",
     )
     connect_timeout_s: float = Field(10.0, gt=0, le=3_600, description="Seconds to connect, TLS included.")
     stall_timeout_s: float = Field(20.0, ge=1, le=3_600, description="Seconds without progress.")

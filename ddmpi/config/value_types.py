@@ -22,6 +22,8 @@ INPUT_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"}
 """What pyarrow.fs reads by URI, the local files left out: those are paths."""
 STORE_SCHEMES = frozenset({"s3", "gs"})
 """Stores where a new object is seen when it is whole, and at once."""
+QUICK_HASHES = frozenset({"blake3", "xxh3_128"})
+"""Of libraries of their own."""
 FORBIDDEN_HEADERS = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "range", "if-range"}
     | {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
@@ -151,7 +153,7 @@ def _each_once(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
 
 def _checked_hash(name: str) -> str:
     # SHAKE needs a length from the caller, and other names exist only with some builds of OpenSSL.
-    names = sorted(known for known in hashlib.algorithms_guaranteed if not known.startswith("shake"))
+    names = sorted({known for known in hashlib.algorithms_guaranteed if not known.startswith("shake")} | QUICK_HASHES)
     if name not in names:
         raise ValueError(f"one of {', '.join(names)}")
     return name

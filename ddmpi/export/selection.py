@@ -25,8 +25,8 @@ from ddmpi.export.options import Options
 from ddmpi.export.plan import reading
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.mpi.launcher import Ranks
+from ddmpi.io.results.digests import make_digest
 from ddmpi.io.results.images import DecodeError, Shrunk, make_shrink
-from ddmpi.io.results.rows import hexdigest
 from ddmpi.io.results.schema import ROW_NUMBER
 
 Mask = npt.NDArray[np.bool_]
@@ -116,11 +116,12 @@ class Picture:
 
 def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Picture | str]:
     """Return a function of a body and the digest that it must have: the image to export, or the reason to leave it out.
-    Raises SetupError: images are to be decoded, and OpenCV is not installed."""
+    Raises SetupError: images are to be decoded, and OpenCV is not installed, or the algorithm's library is not."""
     shrink = make_shrink(options.resize or _LARGEST_SIDE) if options.resize or options.check else None
+    digest = make_digest(algorithm)
 
     def look(body: bytes, stated: str) -> Picture | str:
-        if options.check and hexdigest(algorithm, body) != stated:
+        if options.check and digest(body) != stated:
             return "damaged"
         if shrink is None:
             return Picture(body)
@@ -130,6 +131,6 @@ def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Pictur
             return "undecodable"
         if not options.resize:
             return Picture(body)
-        return Picture(shrunk.image, shrunk.resized_size, hexdigest(algorithm, shrunk.image))
+        return Picture(shrunk.image, shrunk.resized_size, digest(shrunk.image))
 
     return look

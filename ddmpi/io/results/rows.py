@@ -6,15 +6,14 @@ Decides which bodies cannot be stored, and whether a file is the one that the ta
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import pyarrow as pa
 
 from ddmpi.config.sections import Expected
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
+from ddmpi.io.results.digests import make_digest
 from ddmpi.io.results.images import DecodeError, header_size, make_shrink
 
 MAX_IMAGE_BYTES: Final = (1 << 31) - (32 << 20)
@@ -55,14 +54,13 @@ class RowMaker:
     """Make rows from answers, in any thread: hashing and decoding let go of the interpreter's lock.
 
     Raises:
-        SetupError: image_size > 0 without OpenCV.
+        SetupError: image_size > 0 without OpenCV, or a hash algorithm without its library.
         ValueError: an unknown hash algorithm.
     """
 
     def __init__(self, hash_algorithm: str, image_size: int) -> None:
-        self._digest = partial(hexdigest, hash_algorithm)
+        self._digest = make_digest(hash_algorithm)
         self._shrink = make_shrink(image_size) if image_size > 0 else None
-        self._digest(b"")
 
     def row(self, rows: tuple[int, ...], answer: Answer) -> ResultRow:
         """Return a success, or an error where the body cannot be stored or decoded."""
@@ -85,11 +83,6 @@ class RowMaker:
             shrunk.original_size,
             shrunk.resized_size,
         )
-
-
-def hexdigest(algorithm: str, data: bytes | memoryview) -> str:
-    """Return the digest as it stands in the results."""
-    return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
 
 
 def refused(rows: tuple[int, ...], answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:

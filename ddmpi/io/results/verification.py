@@ -20,10 +20,10 @@ from ddmpi.errors import StorageError
 from ddmpi.io.folder.layout import Layout, PartName, part_of
 from ddmpi.io.folder.markers import parts_of, read_completed
 from ddmpi.io.results.damage import PART_ERRORS
+from ddmpi.io.results.digests import Digest, make_digest
 from ddmpi.io.results.outcomes import is_on
 from ddmpi.io.results.parts import RowReader
 from ddmpi.io.results.publishing import is_thin, object_bytes, with_images
-from ddmpi.io.results.rows import hexdigest
 from ddmpi.io.results.schema import ROW_NUMBER, holders_of
 
 Objects: TypeAlias = "Mapping[str, int]"
@@ -120,7 +120,7 @@ def _read_part(layout: Layout, path: str, outcomes: list[_PartRows], damaged: li
     try:
         outcomes.append((part_of(path), _row_numbers(layout, path)))
         if rehash is not None:
-            damaged.extend(_damaged_rows(layout, path, rehash))
+            damaged.extend(_damaged_rows(layout, path, make_digest(rehash)))
     except (*PART_ERRORS, StorageError) as error:
         return str(error)
     return ""
@@ -166,15 +166,15 @@ def _row_numbers(layout: Layout, path: str) -> IntArray:
         return file.read([ROW_NUMBER]).column(ROW_NUMBER).to_numpy()
 
 
-def _damaged_rows(layout: Layout, path: str, algorithm: str) -> Iterator[str]:
+def _damaged_rows(layout: Layout, path: str, digest: Digest) -> Iterator[str]:
     with pq.ParquetFile(with_images(layout, path), page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):  # one at a time: a part is larger than a rank's memory budget
             table = file.read_row_group(group)
             if "image" in table.column_names:
-                yield from (f"{path}: row {row}" for row in _wrong_digests(table, algorithm))
+                yield from (f"{path}: row {row}" for row in _wrong_digests(table, digest))
 
 
-def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
+def _wrong_digests(table: pa.Table, digest: Digest) -> Iterator[int]:
     """Yield the rows of a row group whose bytes, or those of the row that they refer to, are others."""
     columns = [table.column(name) for name in (ROW_NUMBER, "hashsum_original", "hashsum_resized")]
     holders, images = holders_of(table), table.column("image")
@@ -183,7 +183,7 @@ def _wrong_digests(table: pa.Table, algorithm: str) -> Iterator[int]:
         holder = int(holders[place])
         if holder not in found:
             image = images[holder].as_buffer()
-            found[holder] = "" if image is None else hexdigest(algorithm, memoryview(image))
+            found[holder] = "" if image is None else digest(memoryview(image))
         if found[holder] != (resized.as_py() or original.as_py()):
             yield row.as_py()
 
