@@ -21,6 +21,7 @@ from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.report.formats import counted, duration, size
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, input_of, own_output
+from ddmpi.roles.downloader.build import MOST_KEPT
 
 TYPICAL_FILE_BYTES = 100_000
 """Used for predictions where nothing was profiled."""
@@ -122,7 +123,8 @@ def _page(
     disk = expected + total * BYTES_PER_ROW
     grid.add_row("size", f"about {size(expected)} to download, {size(disk)} on disk")
     parameters = config.downloader_parameters
-    held_bytes = parameters.memory_budget_bytes + parameters.connections_per_rank * CONNECTION_BYTES
+    connections = max(parameters.connections_per_rank, min(MOST_KEPT, table.server_count))
+    held_bytes = parameters.memory_budget_bytes + connections * CONNECTION_BYTES
     rank_0_bytes = RANK_BASE_BYTES + len(table) * BATCH_BYTES
     grid.add_row("memory", f"up to {size(RANK_BASE_BYTES + held_bytes)} per rank, {size(rank_0_bytes)} on rank 0")
     return grid

@@ -220,13 +220,13 @@ def _server_block(server: Nginx, number: int, host: Host) -> Iterator[str]:
     yield "}"
 
 
-def make_certificates(folder: Path, addresses: Sequence[str]) -> None:
-    """``server.pem`` and ``server.key`` for these addresses, signed by ``ca.pem``."""
-    names = ",".join(f"IP:{address}" for address in addresses)
+def make_certificates(folder: Path, addresses: Sequence[str], names: Sequence[str] = ()) -> None:
+    """``server.pem`` and ``server.key`` for these addresses and names, signed by ``ca.pem``."""
+    alternatives = ",".join([*(f"IP:{address}" for address in addresses), *(f"DNS:{name}" for name in names)])
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     _openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority")
     signed = ["-x509", "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
-    named = ["-subj", "/CN=test server", "-addext", f"subjectAltName={names}"]
+    named = ["-subj", "/CN=test server", "-addext", f"subjectAltName={alternatives}"]
     _openssl(folder, "req", *key, *signed, *named, "-keyout", "server.key", "-out", "server.pem")
 
 

@@ -3,6 +3,10 @@
 libcurl's callback for closing sockets cannot run when its handle is outside the multi, which is the normal case for an
 idle connection; pycurl (7.49) then warns and leaks the descriptor. So connections are followed by descriptor and inode:
 a descriptor whose inode has changed is another file's by now.
+
+As many are kept as files may be open. Where there are more servers, those that come later get a connection for each of
+their requests: polite servers are asked in turn, so the one that was used last is needed last. (libcurl closes the one
+that was used first, which is needed next: with a few servers too many it would keep none.)
 """
 
 from __future__ import annotations
@@ -11,18 +15,39 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Iterator
 
+RECOUNT_AFTER = 1_000
+"""So many new connections may come before the kernel is asked again which of the others are open."""
+
 
 class Connections:
-    """The connections of one rank, idle ones included."""
+    """The connections of one rank, idle ones included.
 
-    def __init__(self) -> None:
+    Args:
+        most: that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._inodes: dict[str, dict[int, int]] = {}  # of each server's descriptors
         self._opened: set[str] = set()
+        self._noted = 0
+        self._count = 0  # as of the last count, and those that were noted since
 
     def note(self, server: str, fd: int) -> None:
         """Note that a connection to the server is being opened."""
         self._inodes.setdefault(server, {})[fd] = os.fstat(fd).st_ino
         self._opened.add(server)
+        self._noted += 1
+        self._count += 1
+
+    def is_full_for(self, server: str) -> bool:
+        """Return whether no connection to the server is open, and a new one would be one too many to keep."""
+        if self._count < self._most or self.count(server):
+            return False
+        if self._noted >= RECOUNT_AFTER:
+            self._noted = 0
+            self._count = sum(map(self.count, self._inodes))
+        return self._count >= self._most
 
     def count(self, server: str) -> int:
         """Open connections to the server."""

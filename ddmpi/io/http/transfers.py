@@ -27,13 +27,16 @@ from ddmpi.io.http.connections import Connections
 from ddmpi.io.http.easy_handle import EasyHandle, Hooks
 from ddmpi.io.http.socket_events import SocketEvents
 
+LIBCURL_MOST = 1 << 20
+"""Connections that libcurl keeps: ``connections`` decides."""
+
 
 class Transfers:
     """The requests of one rank.
 
     Args:
         headers: of each request, as ``Name: value``.
-        connections: that there are in flight at most.
+        kept: connections that stay open for later requests, at most.
         may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
         objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None:
             nothing is asked.
@@ -43,11 +46,11 @@ class Transfers:
         self,
         parameters: DownloaderParameters,
         headers: Sequence[str],
-        connections: int,
+        kept: int,
         may_connect: Callable[[str], bool],
         objection: Callable[[bytes], str] | None = None,
     ) -> None:
-        self.connections = Connections()
+        self.connections = Connections(kept)
         self._parameters = parameters
         self._headers = headers
         self._hooks = Hooks(may_connect, self.connections.note, objection)
@@ -58,7 +61,7 @@ class Transfers:
         self._unresolved: set[str] = set()
         """Servers whose name was not found when they were last asked."""
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, max(16, connections * 2))
+        self._multi.setopt(pycurl.M_MAXCONNECTS, LIBCURL_MOST)
         self.events = SocketEvents(self._multi)
 
     # ---- requests
@@ -75,7 +78,7 @@ class Transfers:
             task,
             waits=task.server in self._multiplexing,
             asks_anew=task.server in self._unresolved,
-            is_last=last_on_connection,
+            is_last=last_on_connection or self.connections.is_full_for(task.server),
             is_impatient=impatient,
         )
         self._busy[handle.curl] = handle

@@ -29,6 +29,8 @@ from ddmpi.roles.downloader.downloader import Downloader
 
 RESERVED_DESCRIPTORS = 256
 """Open files that are not connections: parts, urls files, MPI, logs."""
+MOST_KEPT = 4_096
+"""Idle connections for later requests. With TLS each takes about 100 kB (OpenSSL 3.6, libcurl 8.23), else 2 kB."""
 OLDEST_LIBCURL = (8, 4, 0)
 """From here on MAXFILESIZE also stops bodies whose length was not announced."""
 
@@ -48,7 +50,7 @@ def make_downloader(
     """A downloader of this process, which may keep ``cores`` threads busy, in a job that has run for ``ran_s``. Raises
     SetupError: a library is too old or missing, too few files may be open, or ``check_authorities``."""
     check_authorities(config)
-    connections = _connections(config.downloader_parameters.connections_per_rank)
+    connections, kept = _connections(config.downloader_parameters.connections_per_rank)
     publisher = make_publisher(layout, config.publish.to, epoch)
     return Downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
@@ -56,7 +58,7 @@ def make_downloader(
         Transfers(
             config.downloader_parameters,
             config.header_list(),
-            connections,
+            kept,
             address_rule(config.allowed_networks),
             _tag_rule(config),
         ),
@@ -87,16 +89,17 @@ def check_authorities(config: Config) -> None:
         raise SetupError(f"downloader_parameters.ca_bundle: {bundle}: {reason}") from error
 
 
-def _connections(wanted: int) -> int:
-    """As many connections as the limit of open files allows, after raising it to the hard limit."""
+def _connections(wanted: int) -> tuple[int, int]:
+    """Return how many connections may be in flight, and how many may be kept beside them, as the limit of open files
+    allows, after raising it to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
-        return wanted
+        return wanted, MOST_KEPT
     possible = min(wanted, hard - RESERVED_DESCRIPTORS)
     if possible < 1:
         raise SetupError(f"only {hard} files may be open: at least {RESERVED_DESCRIPTORS + 1} are needed (ulimit -n)")
-    return possible
+    return possible, max(possible, min(MOST_KEPT, hard - RESERVED_DESCRIPTORS - possible))
 
 
 def _frontier_config(config: Config, connections: int, job_began_at: float, *, is_restart: bool) -> FrontierConfig:

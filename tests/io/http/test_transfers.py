@@ -78,10 +78,10 @@ PARAMETERS = DownloaderParameters(
 )
 
 
-def new_transfers(**changes: object) -> Transfers:
+def new_transfers(*, kept: int = 16, **changes: object) -> Transfers:
     """An engine with these parameters, others than the tests' own."""
     parameters = PARAMETERS.model_copy(update=changes)
-    return Transfers(parameters, ["User-Agent: ddmpi-tests"], 16, lambda ip: ip == "127.0.0.1")
+    return Transfers(parameters, ["User-Agent: ddmpi-tests"], kept, lambda ip: ip == "127.0.0.1")
 
 
 @pytest.fixture
@@ -108,6 +108,17 @@ def test_a_connection_is_kept_and_used_again(transfers: Transfers, address: str)
         answer = fetch(transfers, address, f"/{size_bytes}")
         assert (answer.curl_code, answer.status, len(answer.body), answer.etag) == (0, 200, size_bytes, '"abc"')
     assert transfers.connections.count(address) == 1
+
+
+def test_connections_that_are_open_are_kept_where_more_servers_come_than_there_is_room_for() -> None:
+    transfers = new_transfers(kept=2, connect_to=["::127.0.0.1:"])
+    with serving(Handler) as port:
+        servers = [f"s{number}.example.org:{port}" for number in range(4)]
+        for _ in range(3):
+            for server in servers:
+                fetch(transfers, server, "/10")
+            assert [transfers.connections.count(server) for server in servers] == [1, 1, 0, 0]
+    transfers.close()
 
 
 class CookieHandler(BaseHTTPRequestHandler):
