@@ -24,11 +24,10 @@ from ddmpi.export.options import Options, Order
 from ddmpi.export.plan import RowGroup, cut, fingerprint, row_groups, shard_name, success_parts
 from ddmpi.export.selection import find_duplicates, make_look
 from ddmpi.export.shard_maker import ShardCounts, ShardMaker
-from ddmpi.io import slurm
 from ddmpi.io.folder import checkpoint
 from ddmpi.io.folder.durable import make_folders, write_atomically
 from ddmpi.io.folder.layout import Layout, layout_of
-from ddmpi.io.folder.lock import OutputLock, acquire
+from ddmpi.io.folder.lock import OutputLock, acquire_for_job
 from ddmpi.io.mpi.launcher import Ranks
 from ddmpi.report.formats import counted
 
@@ -125,8 +124,7 @@ def _own(places: Places, options: Options, source: str, environment: Mapping[str
     if not places.state.exists() and places.target.exists() and any(places.target.iterdir()):
         raise OutputError(f"{places.target} is not empty; export into a new folder")
     make_folders(places.state)
-    job_id = environment.get("SLURM_JOB_ID", "")
-    lock = acquire(places.state / "lock", job_id=job_id, job_is_gone=slurm.job_is_gone)
+    lock = acquire_for_job(places.state / "lock", environment)
     try:
         _check_same(places, wanted)
     except OutputError:

@@ -22,7 +22,7 @@ import hashlib
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ import msgspec
 
 from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import OutputError, StorageError
+from ddmpi.io import slurm
 
 STALE_AFTER_S: Final = 600.0
 """Ten minutes without a heartbeat: longer than any checkpoint interval and any hiccup of a file server seen."""
@@ -92,6 +93,13 @@ class OutputLock:
             raise StorageError(f"the lock {self.path} was lost: {error}") from error
         if found is None or found.token != self.holder.token:
             raise StorageError(f"the lock {self.path} was taken over by {_describe(found)}")
+
+
+def acquire_for_job(path: Path, environment: Mapping[str, str]) -> OutputLock:
+    """Take the lock for this process's Slurm job, if it is in one; see ``acquire``."""
+    job_id = environment.get("SLURM_JOB_ID", "")
+    restart = int(environment.get("SLURM_RESTART_COUNT") or 0)
+    return acquire(path, job_id=job_id, job_is_gone=slurm.job_is_gone, restart=restart)
 
 
 def acquire(path: Path, *, job_id: str, job_is_gone: JobIsGone, restart: int = 0) -> OutputLock:

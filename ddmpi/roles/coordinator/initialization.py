@@ -16,12 +16,11 @@ from typing import Any
 from ddmpi.config.config import Config, changed_keys, digests
 from ddmpi.core.records import Orders
 from ddmpi.errors import OutputError
-from ddmpi.io import slurm
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.durable import make_folders
 from ddmpi.io.folder.fence import highest_epoch, open_epoch
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.folder.lock import OutputLock, acquire
+from ddmpi.io.folder.lock import OutputLock, acquire_for_job
 from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.input.table import InputTable, open_input
 from ddmpi.io.results.publishing import Publisher, claim, make_publisher
@@ -56,9 +55,7 @@ def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
         layout.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the output folder {layout.root}: {error.strerror}") from error
-    job_id = environment.get("SLURM_JOB_ID", "")
-    restart = int(environment.get("SLURM_RESTART_COUNT") or 0)
-    return acquire(layout.lock, job_id=job_id, job_is_gone=slurm.job_is_gone, restart=restart)
+    return acquire_for_job(layout.lock, environment)
 
 
 def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, callbacks: InitCallbacks) -> RunState:

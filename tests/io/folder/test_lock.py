@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder import lock as lock_module
-from ddmpi.io.folder.lock import STALE_AFTER_S, Holder, JobIsGone, OutputLock, acquire
+from ddmpi.io.folder.lock import STALE_AFTER_S, Holder, JobIsGone, OutputLock, acquire, acquire_for_job
 
 OTHER = "another acquisition"
 
@@ -28,6 +29,17 @@ def path(tmp_path: Path) -> Path:
 
 def must_not_ask(job_id: str) -> bool | None:
     pytest.fail(f"Slurm was asked about {job_id}")
+
+
+def test_a_job_that_was_requeued_takes_the_lock_of_its_earlier_self(tmp_path: Path) -> None:
+    environment = {"SLURM_JOB_ID": "77"}
+    earlier = acquire_for_job(tmp_path / "lock", environment)
+    seen = json.loads((tmp_path / "lock").read_text())
+    assert (seen["job_id"], seen["restart"]) == ("77", 0)
+    (tmp_path / "lock").write_text(json.dumps({**seen, "host": "another", "boot_id": "another"}))
+    acquire_for_job(tmp_path / "lock", {**environment, "SLURM_RESTART_COUNT": "1"}).release()
+    with pytest.raises(StorageError, match="was lost"):
+        earlier.release()
 
 
 def take(path: Path, job_is_gone: JobIsGone = must_not_ask, restart: int = 0) -> OutputLock:
