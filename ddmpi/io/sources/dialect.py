@@ -1,0 +1,318 @@
+"""How a separated text is written: which separator, and whether quotation marks mean anything.
+
+Decided from the text's beginning where it can be told for sure; where it cannot, the convention holds (commas go with
+quoting, tabs with none), and ``check_unquoted`` and ``check_quoted`` find what does not fit in the rest. Knows nothing
+of files: what is wrong is a ``Doubt``, with the line and what to write.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ddmpi.config.input_section import AUTO
+from ddmpi.io.sources.quoting import QuoteScan
+from ddmpi.io.sources.text_lines import shown_line
+
+SEPARATORS: Final = (",", "\t", ";", "|")
+_NAMES: Final = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe", " ": "space"}
+_LOOKED_AT_LINES: Final = 200
+_ALIKE_SHARE: Final = 0.9
+_FEW_VALUES: Final = 3
+"""So many values of a column, each of them in quotation marks, tell that those are quotes."""
+_URL: Final = re.compile(rb'"?[A-Za-z][A-Za-z0-9+.-]*://')
+_NUMBER: Final = re.compile(rb'"?-?[0-9]+(\.[0-9]+)?"?$')
+
+
+class Doubt(Exception):  # noqa: N818  # not an error yet: who reads the file says of which one it is
+    """The text is not what it was taken for. ``line`` counts from 1."""
+
+    def __init__(self, line: int, text: bytes, problem: str, remedy: str) -> None:
+        super().__init__(f"line {line}: {problem}: {shown_line(text)}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What was found.
+
+    Attributes:
+        separator: one ASCII byte.
+        is_stated: whether the config says whether there are quotes.
+        raw_marks: whether there are values that begin with a quotation mark and cannot be quoted ones.
+    """
+
+    separator: bytes
+    is_quoted: bool
+    is_stated: bool
+    raw_marks: bool = False
+
+    def __str__(self) -> str:
+        text = self.separator.decode()
+        return f"separator {_NAMES.get(text, text)}, {'quotes' if self.is_quoted else 'no quoting'}"
+
+
+def find_dialect(sample: bytes, *, tabs: bool, separator: str, quote: str) -> Dialect:
+    """Return how the text is written that begins with ``sample``, whole lines of it.
+
+    Args:
+        tabs: whether its name promises tabs, not commas.
+        separator: that of the config, or ``auto``.
+        quote: likewise: ``auto``, ``none`` or a quotation mark.
+
+    Raises:
+        Doubt: it can be read in more than one way.
+    """
+    lines = [line for line in sample.splitlines()[:_LOOKED_AT_LINES] if line.strip()]
+    found = separator.encode() if separator != AUTO else _separator_of(lines, b"\t" if tabs else b",")
+    if quote != AUTO:
+        return Dialect(found, is_quoted=quote == '"', is_stated=True)
+    return _with_quotes(sample, found)
+
+
+# ---- separators
+
+
+def _separator_of(lines: Sequence[bytes], default: bytes) -> bytes:
+    if not lines:
+        return default
+    candidates = [default, *(mark.encode() for mark in SEPARATORS if mark.encode() != default)]
+    fitting = [mark for mark in candidates if _splits_alike(lines, mark)]
+    if default in fitting or not any(mark in lines[0] for mark in candidates):
+        return default
+    if not fitting:
+        fitting = [mark for mark in candidates if mark in lines[0]]
+        fitting = [default] if default in fitting else fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    names = " or ".join(_NAMES[mark.decode()] for mark in fitting)
+    raise Doubt(1, lines[0], f"the separator may be {names}", "write input.separator")
+
+
+def _splits_alike(lines: Sequence[bytes], separator: bytes) -> bool:
+    """Return whether nearly all lines have as many values as the first one, and more than one, quoted or not."""
+    quoted = [len(row) for row in _csv_rows(lines, separator) if row]
+    raw = [line.count(separator) + 1 for line in lines]
+    return any(
+        counts[0] > 1 and counts.count(counts[0]) >= _ALIKE_SHARE * len(counts) for counts in (quoted, raw) if counts
+    )
+
+
+def _csv_rows(lines: Sequence[bytes], separator: bytes) -> list[list[str]]:
+    text = io.StringIO("\n".join(line.decode("latin-1") for line in lines), newline="")
+    try:
+        return list(csv.reader(text, delimiter=separator.decode()))
+    except csv.Error:  # a value longer than the module takes
+        return []
+
+
+# ---- quotes
+
+
+class _Evidence:
+    """What the values that begin with a quotation mark tell, each time by its first line (from 1)."""
+
+    def __init__(self) -> None:
+        self.quoted: tuple[int, bytes] | None = None
+        self.raw: tuple[int, bytes] | None = None
+        self.either: tuple[int, bytes] | None = None
+        """A value that fits both ways, and reads differently."""
+
+    def note(self, tells: str, line: int, text: bytes) -> None:
+        if tells and getattr(self, tells) is None:
+            setattr(self, tells, (line, text))
+
+
+def _with_quotes(sample: bytes, separator: bytes) -> Dialect:
+    by_default = separator != b"\t"
+    if b'"' not in sample:
+        return Dialect(separator, by_default, is_stated=False)
+    evidence = _evidence(sample, separator)
+    if evidence.quoted and evidence.raw:
+        line, text = evidence.quoted
+        raise Doubt(
+            *evidence.raw,
+            "a value begins with a quotation mark and cannot be a quoted one",
+            f"but line {line} has values in quotes: {shown_line(text)}; {_EITHER}",
+        )
+    if evidence.either and not evidence.quoted and not evidence.raw and not by_default:
+        raise Doubt(*evidence.either, _ENCLOSED, _EITHER)
+    is_quoted = evidence.quoted is not None or (by_default and evidence.raw is None)
+    return Dialect(separator, is_quoted, is_stated=False, raw_marks=evidence.raw is not None)
+
+
+def _evidence(sample: bytes, separator: bytes) -> _Evidence:
+    evidence = _Evidence()
+    lines = [line.removesuffix(b"\r") for line in sample.split(b"\n")]
+    expected = _count(lines[0], separator)
+    enclosed: dict[int, list[bool]] = {}
+    for index, line in enumerate(lines):
+        values = line.split(separator)
+        if len(values) == expected and index:
+            for place, value in enumerate(values):
+                if value:
+                    enclosed.setdefault(place, []).append(value[:1] == value[-1:] == b'"' and len(value) > 1)
+        if b'"' in line:
+            for value in values:
+                tells = _tells(value) or (_tells_of_open(lines, index, expected, separator) if _is_open(value) else "")
+                evidence.note(tells, index + 1, line)
+    always = [place for place, seen in enclosed.items() if len(seen) >= _FEW_VALUES and all(seen)]
+    if always or all(map(_is_enclosed, lines[0].split(separator))):
+        marked = 0 if not always else next(n for n, text in enumerate(lines) if n and b'"' in text)
+        evidence.note("quoted", marked + 1, lines[marked])
+    return evidence
+
+
+def _is_enclosed(value: bytes) -> bool:
+    return len(value) > 1 and value[:1] == value[-1:] == b'"'
+
+
+def _tells(value: bytes) -> str:
+    """Return what a value tells, between two separators that may both be part of a longer one: "" is nothing."""
+    if value[:1] != b'"' or len(value) == 1:
+        return ""
+    inner = value[1:].replace(b'""', b"")
+    if inner.endswith(b'"') and b'"' not in inner[:-1]:
+        if b'""' in value[1:-1] or not value[1:-1]:
+            return "quoted"
+        return "either" if any(mark.encode() in inner for mark in SEPARATORS) else ""
+    if value == b'""':
+        return "quoted"
+    return "raw" if b'"' in inner else ""
+
+
+def _is_open(value: bytes) -> bool:
+    """Return whether a value, if it is quoted, goes on behind the next separator or line end."""
+    return value[:1] == b'"' and b'"' not in value[1:].replace(b'""', b"")
+
+
+def _tells_of_open(lines: Sequence[bytes], index: int, expected: int, separator: bytes) -> str:
+    """Return what a line tells that has a value which begins with a quotation mark and does not end with one."""
+    if _count(lines[index], separator) != expected or index == 0:
+        rows = _csv_rows(lines[index : index + _LOOKED_AT_LINES], separator)
+        fits = bool(rows) and (len(rows[0]) == expected or index == 0) and len(rows) > 1
+        return "quoted" if fits else ""
+    following = next((line for line in lines[index + 1 :] if line), b"")
+    if not following:
+        return ""
+    return "raw" if _count(following, separator) == expected else "quoted"
+
+
+def _count(line: bytes, separator: bytes) -> int:
+    return line.count(separator) + 1
+
+
+# ---- the rest of the text
+
+_ENCLOSED: Final = "a value begins and ends with a quotation mark, which may belong to it or not"
+_EITHER: Final = (
+    "write input.quote: none (a quotation mark is a character like any other) or input.quote: '\"' (it encloses values)"
+)
+
+
+def check_unquoted(block: bytes, first_line: int, dialect: Dialect) -> None:
+    """Raise Doubt where a text that was found to have no quotes has values that are quoted, or may be."""
+    for place in _marked_values(block, dialect.separator):
+        tells = _tells(_value_at(block, place, dialect.separator))
+        if tells == "quoted" or (tells == "either" and not dialect.raw_marks):
+            raise Doubt(first_line + 1 + block.count(b"\n", 0, place), _line_at(block, place), _ENCLOSED, _EITHER)
+
+
+def _marked_values(block: bytes, separator: bytes) -> Iterator[int]:
+    """Yield where values begin with a quotation mark."""
+    if block[:1] == b'"':
+        yield 0
+    for before in (b"\n", separator):
+        place = block.find(before + b'"')
+        while place >= 0:
+            yield place + 1
+            place = block.find(before + b'"', place + 1)
+
+
+def check_quoted(first_line: int, dialect: Dialect, scan: QuoteScan, look: RowLook, end: int) -> None:
+    """Raise Doubt where quoted values have swallowed lines that look like rows, or end and yet go on, which only a
+    config that says so may have."""
+    block = scan.block
+    swallowed = next((line for line in scan.swallowed(end) if look.matches(line)), None)
+    if swallowed is not None:
+        place = next(place for place in scan.line_feeds_inside(end) if _line_at(block, place + 1) == swallowed)
+        mark = scan.opening_before(place)
+        raise Doubt(
+            first_line + 1 + block.count(b"\n", 0, mark),
+            _line_at(block, mark),
+            "a quotation mark begins a value that takes in lines which look like rows themselves, such as line "
+            f"{first_line + 2 + block.count(chr(10).encode(), 0, place)}",
+            "if quotation marks are characters like any other, write input.quote: none",
+        )
+    if scan.follows_close and not dialect.is_stated:
+        mark = scan.follows_close[0]
+        raise Doubt(
+            first_line + 1 + block.count(b"\n", 0, mark),
+            _line_at(block, mark),
+            "a value begins with a quotation mark and goes on behind the closing one",
+            _EITHER,
+        )
+
+
+def _value_at(block: bytes, place: int, separator: bytes) -> bytes:
+    line_end = block.find(b"\n", place)
+    end = block.find(separator, place, line_end if line_end >= 0 else len(block))
+    stop = end if end >= 0 else line_end if line_end >= 0 else len(block)
+    return block[place:stop].removesuffix(b"\r")
+
+
+def _line_at(block: bytes, place: int) -> bytes:
+    end = block.find(b"\n", place)
+    return block[block.rfind(b"\n", 0, place) + 1 : end if end >= 0 else len(block)]
+
+
+@dataclass(frozen=True, slots=True)
+class RowLook:
+    """What rows of a text look like: how many values, and which of them are URLs or numbers in all rows that were seen.
+
+    Attributes:
+        lenient: whether the number of values is enough where no column is of such a kind.
+    """
+
+    separator: bytes
+    columns: int
+    urls: tuple[int, ...]
+    numbers: tuple[int, ...]
+    lenient: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[bytes]], columns: int, dialect: Dialect) -> RowLook:
+        """Return the look of some rows, header excluded."""
+        seen = [[row[place] for row in rows if len(row) == columns and row[place]] for place in range(columns)]
+        urls = tuple(place for place, values in enumerate(seen) if values and all(map(_URL.match, values)))
+        numbers = tuple(place for place, values in enumerate(seen) if values and all(map(_NUMBER.match, values)))
+        return cls(dialect.separator, columns, urls, numbers, lenient=not dialect.is_stated and columns > 1)
+
+    def matches(self, line: bytes) -> bool:
+        if line.count(self.separator) != self.columns - 1:
+            return False
+        values = line.removesuffix(b"\r").split(self.separator)
+        kinds = [(values[place], _URL) for place in self.urls] + [(values[place], _NUMBER) for place in self.numbers]
+        if not kinds:
+            return self.lenient
+        filled = [(value, kind) for value, kind in kinds if value]
+        return bool(filled) and all(kind.match(value) for value, kind in filled)
+
+
+def looks_like_a_url(value: bytes) -> bool:
+    """Return whether a value, quoted or not, begins as a URL does that names a server."""
+    return _URL.match(value) is not None
+
+
+def sample_rows(sample: bytes, dialect: Dialect) -> Iterator[list[bytes]]:
+    """Yield the first rows of a text, the header too, as they are read."""
+    lines = sample.splitlines()[:_LOOKED_AT_LINES]
+    if not dialect.is_quoted:
+        yield from (line.split(dialect.separator) for line in lines if line)
+        return
+    for row in _csv_rows(lines, dialect.separator):
+        if row:
+            yield [value.encode("latin-1") for value in row]
