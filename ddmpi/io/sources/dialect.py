@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ddmpi.config.input_section import AUTO
-from ddmpi.io.sources.quoting import QuoteScan
+from ddmpi.io.sources.quoting import QuoteScan, RowEnds
 from ddmpi.io.sources.text_lines import shown_line
 
 SEPARATORS: Final = (",", "\t", ";", "|")
@@ -80,9 +80,11 @@ def _separator_of(lines: Sequence[bytes], default: bytes) -> bytes:
     if not lines:
         return default
     candidates = [default, *(mark.encode() for mark in SEPARATORS if mark.encode() != default)]
-    fitting = [mark for mark in candidates if _splits_alike(lines, mark)]
-    if default in fitting or not any(mark in lines[0] for mark in candidates):
+    quoted = [mark for mark in candidates if _are_alike([len(row) for row in _csv_rows(lines, mark) if row])]
+    raw = [mark for mark in candidates if _are_alike([line.count(mark) + 1 for line in lines])]
+    if default in quoted or not any(mark in lines[0] for mark in candidates):
         return default
+    fitting = [*([default] if default in raw else []), *quoted] or raw
     if not fitting:
         fitting = [mark for mark in candidates if mark in lines[0]]
         fitting = [default] if default in fitting else fitting
@@ -92,13 +94,9 @@ def _separator_of(lines: Sequence[bytes], default: bytes) -> bytes:
     raise Doubt(1, lines[0], f"the separator may be {names}", "write input.separator")
 
 
-def _splits_alike(lines: Sequence[bytes], separator: bytes) -> bool:
-    """Return whether nearly all lines have as many values as the first one, and more than one, quoted or not."""
-    quoted = [len(row) for row in _csv_rows(lines, separator) if row]
-    raw = [line.count(separator) + 1 for line in lines]
-    return any(
-        counts[0] > 1 and counts.count(counts[0]) >= _ALIKE_SHARE * len(counts) for counts in (quoted, raw) if counts
-    )
+def _are_alike(counts: Sequence[int]) -> bool:
+    """Return whether nearly all rows have as many values as the first one, and more than one."""
+    return bool(counts) and counts[0] > 1 and counts.count(counts[0]) >= _ALIKE_SHARE * len(counts)
 
 
 def _csv_rows(lines: Sequence[bytes], separator: bytes) -> list[list[str]]:
@@ -132,6 +130,9 @@ def _with_quotes(sample: bytes, separator: bytes) -> Dialect:
         return Dialect(separator, by_default, is_stated=False)
     evidence = _evidence(sample, separator)
     if evidence.quoted and evidence.raw:
+        reads = [is_quoted for is_quoted in (True, False) if _reads_well(sample, separator, is_quoted=is_quoted)]
+        if len(reads) == 1:
+            return Dialect(separator, reads[0], is_stated=False, raw_marks=True)
         line, text = evidence.quoted
         raise Doubt(
             *evidence.raw,
@@ -144,10 +145,23 @@ def _with_quotes(sample: bytes, separator: bytes) -> Dialect:
     return Dialect(separator, is_quoted, is_stated=False, raw_marks=evidence.raw is not None)
 
 
+def _reads_well(sample: bytes, separator: bytes, *, is_quoted: bool) -> bool:
+    """Return whether all rows have as many values as the first one, and none goes on behind its quotation mark."""
+    scan = QuoteScan(sample, separator) if is_quoted else None
+    if scan is not None and scan.is_open and scan.rows_end() > len(sample) // 2:  # the sample ends within a value
+        sample = sample[: scan.rows_end()]
+        scan = QuoteScan(sample, separator)
+    values = RowEnds.of(sample, scan, separator).values
+    is_odd = scan is not None and (scan.is_open or bool(scan.follows_close))
+    return not is_odd and bool((values == values[0]).all())
+
+
 def _evidence(sample: bytes, separator: bytes) -> _Evidence:
     evidence = _Evidence()
     lines = [line.removesuffix(b"\r") for line in sample.split(b"\n")]
-    expected = _count(lines[0], separator)
+    expected = lines[0].count(separator) + 1
+    unmarked = [line.split(separator) for line in lines[1 : 1 + _LOOKED_AT_LINES] if line and b'"' not in line]
+    look = RowLook.of(unmarked, expected, Dialect(separator, is_quoted=False, is_stated=False))
     enclosed: dict[int, list[bool]] = {}
     for index, line in enumerate(lines):
         values = line.split(separator)
@@ -157,7 +171,7 @@ def _evidence(sample: bytes, separator: bytes) -> _Evidence:
                     enclosed.setdefault(place, []).append(value[:1] == value[-1:] == b'"' and len(value) > 1)
         if b'"' in line:
             for value in values:
-                tells = _tells(value) or (_tells_of_open(lines, index, expected, separator) if _is_open(value) else "")
+                tells = _tells(value) or (_tells_of_open(lines, index, look) if _is_open(value) else "")
                 evidence.note(tells, index + 1, line)
     always = [place for place, seen in enclosed.items() if len(seen) >= _FEW_VALUES and all(seen)]
     if always or all(map(_is_enclosed, lines[0].split(separator))):
@@ -189,20 +203,14 @@ def _is_open(value: bytes) -> bool:
     return value[:1] == b'"' and b'"' not in value[1:].replace(b'""', b"")
 
 
-def _tells_of_open(lines: Sequence[bytes], index: int, expected: int, separator: bytes) -> str:
+def _tells_of_open(lines: Sequence[bytes], index: int, look: RowLook) -> str:
     """Return what a line tells that has a value which begins with a quotation mark and does not end with one."""
-    if _count(lines[index], separator) != expected or index == 0:
-        rows = _csv_rows(lines[index : index + _LOOKED_AT_LINES], separator)
-        fits = bool(rows) and (len(rows[0]) == expected or index == 0) and len(rows) > 1
-        return "quoted" if fits else ""
     following = next((line for line in lines[index + 1 :] if line), b"")
-    if not following:
-        return ""
-    return "raw" if _count(following, separator) == expected else "quoted"
-
-
-def _count(line: bytes, separator: bytes) -> int:
-    return line.count(separator) + 1
+    if index and look.matches(lines[index]):
+        return "raw" if look.matches(following) else "quoted" if following else ""
+    rows = _csv_rows(lines[index : index + _LOOKED_AT_LINES], look.separator)
+    fits = len(rows) > 1 and (len(rows[0]) == look.columns or index == 0)
+    return "quoted" if fits else ""
 
 
 # ---- the rest of the text
@@ -213,12 +221,17 @@ _EITHER: Final = (
 )
 
 
-def check_unquoted(block: bytes, first_line: int, dialect: Dialect) -> None:
+def check_unquoted(block: bytes, first_line: int, dialect: Dialect, look: RowLook) -> None:
     """Raise Doubt where a text that was found to have no quotes has values that are quoted, or may be."""
     for place in _marked_values(block, dialect.separator):
-        tells = _tells(_value_at(block, place, dialect.separator))
-        if tells == "quoted" or (tells == "either" and not dialect.raw_marks):
-            raise Doubt(first_line + 1 + block.count(b"\n", 0, place), _line_at(block, place), _ENCLOSED, _EITHER)
+        value = _value_at(block, place, dialect.separator)
+        tells = _tells(value)
+        is_enclosed = tells == "quoted" or (tells == "either" and not dialect.raw_marks)
+        if is_enclosed or (_is_open(value) and not look.matches(_line_at(block, place))):
+            problem = (
+                _ENCLOSED if is_enclosed else "a quotation mark may begin a value that goes on behind the separator"
+            )
+            raise Doubt(first_line + 1 + block.count(b"\n", 0, place), _line_at(block, place), problem, _EITHER)
 
 
 def _marked_values(block: bytes, separator: bytes) -> Iterator[int]:
@@ -236,17 +249,17 @@ def check_quoted(first_line: int, dialect: Dialect, scan: QuoteScan, look: RowLo
     """Raise Doubt where quoted values have swallowed lines that look like rows, or end and yet go on, which only a
     config that says so may have."""
     block = scan.block
-    swallowed = next((line for line in scan.swallowed(end) if look.matches(line)), None)
-    if swallowed is not None:
-        place = next(place for place in scan.line_feeds_inside(end) if _line_at(block, place + 1) == swallowed)
-        mark = scan.opening_before(place)
-        raise Doubt(
-            first_line + 1 + block.count(b"\n", 0, mark),
-            _line_at(block, mark),
-            "a quotation mark begins a value that takes in lines which look like rows themselves, such as line "
-            f"{first_line + 2 + block.count(chr(10).encode(), 0, place)}",
-            "if quotation marks are characters like any other, write input.quote: none",
-        )
+    for place in scan.line_feeds_inside(end):
+        # Without quotes the line in which the value begins is a row, too.
+        if look.matches(_line_at(block, place + 1)) and look.matches(_line_at(block, scan.row_start(place))):
+            mark = scan.opening_before(place)
+            line = first_line + 2 + block.count(b"\n", 0, place)
+            raise Doubt(
+                first_line + 1 + block.count(b"\n", 0, mark),
+                _line_at(block, mark),
+                f"a quotation mark begins a value that takes in lines which look like rows themselves, such as line {line}",
+                "if quotation marks are characters like any other, write input.quote: none",
+            )
     if scan.follows_close and not dialect.is_stated:
         mark = scan.follows_close[0]
         raise Doubt(
@@ -287,19 +300,21 @@ class RowLook:
     def of(cls, rows: Sequence[Sequence[bytes]], columns: int, dialect: Dialect) -> RowLook:
         """Return the look of some rows, header excluded."""
         seen = [[row[place] for row in rows if len(row) == columns and row[place]] for place in range(columns)]
-        urls = tuple(place for place, values in enumerate(seen) if values and all(map(_URL.match, values)))
-        numbers = tuple(place for place, values in enumerate(seen) if values and all(map(_NUMBER.match, values)))
+        urls, numbers = (
+            tuple(place for place, values in enumerate(seen) if values and all(map(kind.match, values)))
+            for kind in (_URL, _NUMBER)
+        )
         return cls(dialect.separator, columns, urls, numbers, lenient=not dialect.is_stated and columns > 1)
 
     def matches(self, line: bytes) -> bool:
+        """Return whether a line, its quotation marks taken for characters like any other, may be a row."""
         if line.count(self.separator) != self.columns - 1:
             return False
         values = line.removesuffix(b"\r").split(self.separator)
-        kinds = [(values[place], _URL) for place in self.urls] + [(values[place], _NUMBER) for place in self.numbers]
-        if not kinds:
+        places, kind = (self.urls, _URL) if self.urls else (self.numbers, _NUMBER)
+        if not places:
             return self.lenient
-        filled = [(value, kind) for value, kind in kinds if value]
-        return bool(filled) and all(kind.match(value) for value, kind in filled)
+        return all(map(kind.match, filter(None, (values[place] for place in places))))
 
 
 def looks_like_a_url(value: bytes) -> bool:

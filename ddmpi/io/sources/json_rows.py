@@ -106,7 +106,7 @@ class JsonLinesSource(JsonSource):
             return
         if arrays:
             raise InputError(
-                f"{self.path}: is one JSON document, not an object per line; {_records_to_write(arrays)}"
+                f"{self.path}: is one JSON document, not an object per line; {_records_to_write(arrays, self.reading.text_column)}"
             ) from error
 
 
@@ -129,7 +129,7 @@ class JsonDocumentSource(JsonSource):
             arrays = arrays_of(self)
             if (self.reading.keys.records or "") not in arrays:
                 found = f"no array {self.reading.keys.records}" if self.reading.keys.records else "is not an array"
-                raise InputError(f"{self.path}: {found}; {_records_to_write(arrays)}")
+                raise InputError(f"{self.path}: {found}; {_records_to_write(arrays, self.reading.text_column)}")
         return super()._read_schema()
 
     def _lines(self) -> Iterator[LineBlock]:
@@ -175,14 +175,15 @@ def arrays_of(source: SourceFile) -> dict[str, list[str]]:
     return arrays
 
 
-def _records_to_write(arrays: dict[str, list[str]]) -> str:
+def _records_to_write(arrays: dict[str, list[str]], column: str) -> str:
     with_keys = {place: keys for place, keys in arrays.items() if keys}
     if "" in arrays:
         return "write input.format: json"
     if not with_keys:
         return "it has no array of objects"
     found = "; ".join(f"{place} ({', '.join(keys)})" for place, keys in [*with_keys.items()][:_MOST_NAMED])
-    return f"write input: {{format: json, records: {next(iter(with_keys))}}}, or another of its arrays: {found}"
+    best = next((place for place, keys in with_keys.items() if column in keys), next(iter(with_keys)))
+    return f"write input: {{format: json, records: {best}}}, or another of its arrays: {found}"
 
 
 class _WithoutMark:

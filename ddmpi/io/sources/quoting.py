@@ -8,7 +8,6 @@ value that has it walked through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -45,19 +44,18 @@ class QuoteScan:
 
     def rows_end(self) -> int:
         """Return the end of the last row that is whole, 0 if there is none."""
-        last = self.block.rfind(b"\n")
-        while last >= 0 and self.is_inside(last):
-            mark = int(self.marks[np.searchsorted(self.marks, last) - 1])
-            last = self.block.rfind(b"\n", 0, mark)
-        return last + 1
+        return self.row_start(len(self.block))
 
-    def swallowed(self, end: int) -> Iterator[bytes]:
-        """Yield the rest of each line that begins within a quoted value, before offset ``end``."""
-        for start in self.line_feeds_inside(end):
-            stop = self.block.find(b"\n", start + 1)
-            yield self.block[start + 1 : stop if stop >= 0 else len(self.block)]
+    def row_start(self, place: int) -> int:
+        """Return where the row begins that has what stands before ``place``."""
+        feed = self.block.rfind(b"\n", 0, place)
+        while feed >= 0 and self.is_inside(feed):
+            mark = int(self.marks[np.searchsorted(self.marks, feed) - 1])
+            feed = self.block.rfind(b"\n", 0, mark)
+        return feed + 1
 
     def line_feeds_inside(self, end: int) -> list[int]:
+        """Return where lines end within quoted values, up to ``end``."""
         feeds = self._all_line_feeds()
         feeds = feeds[feeds < end]
         inside: list[int] = feeds[np.searchsorted(self.marks, feeds) % 2 == 1].tolist()

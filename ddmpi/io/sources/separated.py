@@ -104,7 +104,7 @@ class SeparatedSource(SourceFile):
         rows = list(sample_rows(whole, self._dialect))
         self.header = [_decoded(value) for value in rows[0]]
         self._has_header = keys.header and not self._continues(rows[0])
-        self._names = names = self._named(rows[0])
+        self._names = names = self._named(rows[0], rows[1] if len(rows) > 1 else [])
         self._look = RowLook.of(rows[1:] if self._has_header else rows, len(names), self._dialect)
         return pa.schema([(name, pa.string()) for name in names])
 
@@ -115,7 +115,7 @@ class SeparatedSource(SourceFile):
             return False
         return any(map(looks_like_a_url, row))
 
-    def _named(self, row: Sequence[bytes]) -> list[str]:
+    def _named(self, row: Sequence[bytes], following: Sequence[bytes]) -> list[str]:
         given = self.reading.keys.names
         if len(given) > len(row):
             raise InputError(
@@ -124,7 +124,7 @@ class SeparatedSource(SourceFile):
             )
         own: list[str | None] = [None] * len(row)
         if self._has_header:
-            self._check_header(row)
+            self._check_header(row, following)
             own = [name or None for name in self.header]
         elif self.reading.keys.header:
             own = list(self.reading.first)
@@ -135,14 +135,16 @@ class SeparatedSource(SourceFile):
     def _columns(self) -> int:
         return len(self._names)
 
-    def _check_header(self, row: Sequence[bytes]) -> None:
+    def _check_header(self, row: Sequence[bytes], following: Sequence[bytes]) -> None:
+        """Raise InputError where the first row, which another follows, is in another encoding, or is no header."""
         line = self._dialect.separator.join(row)
         broken = next((value for value, name in zip(row, self.header, strict=True) if "\ufffd" in name), None)
         if broken is not None and not is_utf8(broken):
             raise InputError(not_decoded(self.path, 1, line, self.reading.keys.encoding))
-        given = self.reading.keys.names
-        kept = [value for place, value in enumerate(row) if place >= len(given) or given[place] is None]
-        if any(map(looks_like_a_url, kept)):
+        are_urls = [looks_like_a_url(value) for value in row]
+        # Darwin Core may name all columns by URIs.
+        are_terms = len(row) > 1 and all(are_urls) and not any(map(looks_like_a_url, following))
+        if any(are_urls) and not are_terms:
             names = ", ".join(
                 self.reading.text_column if looks_like_a_url(value) else f"column_{place}"
                 for place, value in enumerate(row, start=1)
@@ -215,7 +217,7 @@ class SeparatedSource(SourceFile):
 
     def _check(self, block: _Rows) -> None:
         if not self._dialect.is_quoted and not self._dialect.is_stated and b'"' in block.data:
-            check_unquoted(block.data, block.first_line, self._dialect)
+            check_unquoted(block.data, block.first_line, self._dialect, self._look)
         if block.scan is not None:
             check_quoted(block.first_line, self._dialect, block.scan, self._look, len(block.data))
 
@@ -299,7 +301,8 @@ class SeparatedSource(SourceFile):
 
 
 def _one_chunk(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([*column.chunks, pa.array([], column.type)])
+    chunks: list[pa.Array[Any]] = column.chunks
+    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks or [pa.array([], column.type)])
 
 
 def _without_columns(rows: int) -> pa.RecordBatch:
