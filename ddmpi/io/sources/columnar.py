@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError
 from ddmpi.io.sources.files import StoredFile
-from ddmpi.io.sources.source_file import BATCH_BYTES, BATCH_ROWS, SourceFile, naming
+from ddmpi.io.sources.source_file import BATCH_BYTES, BATCH_ROWS, SourceFile
 
 _REPEATED_BYTES: Final = 1.7
 """Bytes per value, dictionary included, that tell a column with few values: up to some 4,000 in 500,000 rows."""
@@ -38,7 +38,8 @@ class ParquetSource(SourceFile):
             self.row_count = file.metadata.num_rows
             schema = file.schema_arrow
             texts = {field.name for field in schema if pa.types.is_string(field.type)}
-            self.repeated = frozenset(texts & _repeated_columns(file.metadata))
+            self._column_bytes, repeated = _facts_of(file.metadata)
+            self.repeated = frozenset(texts & repeated)
             return schema
 
     def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:
@@ -49,9 +50,7 @@ class ParquetSource(SourceFile):
                 yield from file.iter_batches(rows, row_groups=[group], columns=list(columns))
 
     def expected_bytes(self, columns: Sequence[str]) -> int:
-        with naming(self.path), self._open() as file:
-            metadata = file.metadata
-            return sum(_bytes_of(metadata.row_group(index), columns) for index in range(metadata.num_row_groups))
+        return sum(self._column_bytes.get(name, 0) for name in columns)
 
 
 def _bytes_of(group: pq.RowGroupMetaData, columns: Collection[str]) -> int:
@@ -64,16 +63,19 @@ def _batch_rows(group: pq.RowGroupMetaData, columns: Collection[str]) -> int:
     return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))
 
 
-def _repeated_columns(metadata: pq.FileMetaData) -> set[str]:
-    """Return the columns whose values take next to nothing in every row group: numbers into a small dictionary."""
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    large = {
-        chunk.path_in_schema
-        for chunk in chunks
-        if not chunk.has_dictionary_page or chunk.total_uncompressed_size > _REPEATED_BYTES * chunk.num_values
-    }
-    return {chunk.path_in_schema for chunk in chunks} - large
+def _facts_of(metadata: pq.FileMetaData) -> tuple[dict[str, int], set[str]]:
+    """Return bytes by column, and the columns whose values take next to nothing in every row group: numbers into a
+    small dictionary."""
+    size_bytes: dict[str, int] = {}
+    large = set()
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    for chunk in (group.column(index) for group in groups for index in range(group.num_columns)):
+        path, chunk_bytes = chunk.path_in_schema, chunk.total_uncompressed_size
+        name = path.partition(".")[0]
+        size_bytes[name] = size_bytes.get(name, 0) + chunk_bytes
+        if not chunk.has_dictionary_page or chunk_bytes > _REPEATED_BYTES * chunk.num_values:
+            large.add(name)
+    return size_bytes, size_bytes.keys() - large
 
 
 class ArrowSource(SourceFile):

@@ -130,9 +130,8 @@ def _with_quotes(sample: bytes, separator: bytes) -> Dialect:
         return Dialect(separator, by_default, is_stated=False)
     evidence = _evidence(sample, separator)
     if evidence.quoted and evidence.raw:
-        reads = [is_quoted for is_quoted in (True, False) if _reads_well(sample, separator, is_quoted=is_quoted)]
-        if len(reads) == 1:
-            return Dialect(separator, reads[0], is_stated=False, raw_marks=True)
+        if _reads_well(sample, separator, is_quoted=True) and not _reads_well(sample, separator, is_quoted=False):
+            return Dialect(separator, is_quoted=True, is_stated=False)
         line, text = evidence.quoted
         raise Doubt(
             *evidence.raw,
@@ -207,7 +206,9 @@ def _tells_of_open(lines: Sequence[bytes], index: int, look: RowLook) -> str:
     """Return what a line tells that has a value which begins with a quotation mark and does not end with one."""
     following = next((line for line in lines[index + 1 :] if line), b"")
     if index and look.matches(lines[index]):
-        return "raw" if look.matches(following) else "quoted" if following else ""
+        if look.matches(following, for_sure=True):
+            return "raw" if look.matches(lines[index], for_sure=True) else ""
+        return "quoted" if following else ""
     rows = _csv_rows(lines[index : index + _LOOKED_AT_LINES], look.separator)
     fits = len(rows) > 1 and (len(rows[0]) == look.columns or index == 0)
     return "quoted" if fits else ""
@@ -216,6 +217,7 @@ def _tells_of_open(lines: Sequence[bytes], index: int, look: RowLook) -> str:
 # ---- the rest of the text
 
 _ENCLOSED: Final = "a value begins and ends with a quotation mark, which may belong to it or not"
+_OPEN: Final = "a quotation mark may begin a value that goes on behind the separator"
 _EITHER: Final = (
     "write input.quote: none (a quotation mark is a character like any other) or input.quote: '\"' (it encloses values)"
 )
@@ -227,10 +229,8 @@ def check_unquoted(block: bytes, first_line: int, dialect: Dialect, look: RowLoo
         value = _value_at(block, place, dialect.separator)
         tells = _tells(value)
         is_enclosed = tells == "quoted" or (tells == "either" and not dialect.raw_marks)
-        if is_enclosed or (_is_open(value) and not look.matches(_line_at(block, place))):
-            problem = (
-                _ENCLOSED if is_enclosed else "a quotation mark may begin a value that goes on behind the separator"
-            )
+        if is_enclosed or (_is_open(value) and not look.matches(_line_at(block, place), for_sure=True)):
+            problem = _ENCLOSED if is_enclosed else _OPEN
             raise Doubt(first_line + 1 + block.count(b"\n", 0, place), _line_at(block, place), problem, _EITHER)
 
 
@@ -257,7 +257,7 @@ def check_quoted(first_line: int, dialect: Dialect, scan: QuoteScan, look: RowLo
             raise Doubt(
                 first_line + 1 + block.count(b"\n", 0, mark),
                 _line_at(block, mark),
-                f"a quotation mark begins a value that takes in lines which look like rows themselves, such as line {line}",
+                f"a quotation mark begins a value that takes in lines which look like rows, such as line {line}",
                 "if quotation marks are characters like any other, write input.quote: none",
             )
     if scan.follows_close and not dialect.is_stated:
@@ -306,15 +306,17 @@ class RowLook:
         )
         return cls(dialect.separator, columns, urls, numbers, lenient=not dialect.is_stated and columns > 1)
 
-    def matches(self, line: bytes) -> bool:
-        """Return whether a line, its quotation marks taken for characters like any other, may be a row."""
+    def matches(self, line: bytes, *, for_sure: bool = False) -> bool:
+        """Return whether a line, its quotation marks taken for characters like any other, may be a row; for sure only
+        if it has a value of one of the columns that tell."""
         if line.count(self.separator) != self.columns - 1:
             return False
         values = line.removesuffix(b"\r").split(self.separator)
         places, kind = (self.urls, _URL) if self.urls else (self.numbers, _NUMBER)
         if not places:
             return self.lenient
-        return all(map(kind.match, filter(None, (values[place] for place in places))))
+        filled = [values[place] for place in places if values[place]]
+        return (bool(filled) or not for_sure) and all(map(kind.match, filled))
 
 
 def looks_like_a_url(value: bytes) -> bool:

@@ -105,9 +105,8 @@ class JsonLinesSource(JsonSource):
         except InputError:
             return
         if arrays:
-            raise InputError(
-                f"{self.path}: is one JSON document, not an object per line; {_records_to_write(arrays, self.reading.text_column)}"
-            ) from error
+            remedy = _records_to_write(arrays, self.reading.text_column)
+            raise InputError(f"{self.path}: is one JSON document, not an object per line; {remedy}") from error
 
 
 class JsonDocumentSource(JsonSource):

@@ -143,7 +143,7 @@ class SeparatedSource(SourceFile):
             raise InputError(not_decoded(self.path, 1, line, self.reading.keys.encoding))
         are_urls = [looks_like_a_url(value) for value in row]
         # Darwin Core may name all columns by URIs.
-        are_terms = len(row) > 1 and all(are_urls) and not any(map(looks_like_a_url, following))
+        are_terms = len(row) > 1 and all(are_urls) and not all(map(looks_like_a_url, following))
         if any(are_urls) and not are_terms:
             names = ", ".join(
                 self.reading.text_column if looks_like_a_url(value) else f"column_{place}"

@@ -31,32 +31,9 @@ from ddmpi.errors import InputError
 from ddmpi.io.input.table import open_input
 
 SEPARATORS = {",": ".csv", "\t": ".tsv", ";": ".csv", "|": ".csv"}
-PIECES = [
-    "a",
-    "bc",
-    "Smith",
-    " ",
-    ",",
-    ";",
-    "|",
-    "\t",
-    '"',
-    '""',
-    "\n",
-    "\r\n",
-    "é",
-    "ß",
-    "1",
-    "http://x.org/",
-    "'",
-    "\\",
-]
-PACKED: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-}
+PIECES = ["a", "bc", "Smith", " ", ",", ";", "|", "\t", '"', '""', "\n", "\r\n", "é", "ß", "1", "http://x.org/", "'"]
+Pack = Callable[[bytes], bytes]
+PACKED: dict[str, Pack] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 ENCODINGS = ["utf-8", "utf-8", "utf-8", "utf-8-sig", "cp1252", "latin-1", "utf-16"]
 STYLES = ["minimal", "all", "nonnumeric", "pandas", "raw", "raw"]
 
@@ -135,12 +112,12 @@ def written(style: str, separator: str, end: str, rows: list[Any]) -> list[str]:
     """The text, row by row."""
     if style == "raw":
         return [separator.join(row) + end for row in rows]
-    quoting = {"all": csv.QUOTE_ALL, "nonnumeric": csv.QUOTE_NONNUMERIC}.get(style, csv.QUOTE_MINIMAL)
+    quoting: Any = {"all": csv.QUOTE_ALL, "nonnumeric": csv.QUOTE_NONNUMERIC}.get(style, csv.QUOTE_MINIMAL)
     texts = []
     for row in rows:
         out = io.StringIO(newline="")
         if style == "pandas":
-            import pandas as pd  # noqa: PLC0415  # slow to load, and only some need it
+            import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to load, and only some need it
 
             pd.DataFrame([row]).to_csv(out, sep=separator, header=False, index=False, lineterminator=end)
         else:
