@@ -365,8 +365,10 @@ def digests(config: Config) -> dict[str, str]:
 
 
 def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the dotted names of the keys whose values have changed; none where ``before`` is empty."""
-    return [key for key in now if before and before.get(key) != now[key]]
+    """Return the dotted names of the keys whose values have changed; none where ``before`` is empty. A key that an
+    older version did not have counts as its default."""
+    defaults = digests(parse({"path_to_input": ".", "path_to_output_folder": "out"}, "the defaults"))
+    return [key for key in now if before and before.get(key, defaults.get(key)) != now[key]]
 
 
 def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:

@@ -113,8 +113,7 @@ def test_arrow_files(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("name", ["in.pq", "in.parq", "in.data"])
 def test_parquet_by_other_names(tmp_path: Path, name: str) -> None:
     pq.write_table(pa.table({"identifier": URLS}), tmp_path / name)
-    keys = {"format": "parquet"} if name == "in.data" else {}
-    assert column(opened(tmp_path / name, **keys)) == URLS
+    assert column(opened(tmp_path / name, format="parquet" if name == "in.data" else "auto")) == URLS
 
 
 @pytest.mark.parametrize(("name", "format_"), [("in.ndjson", "auto"), ("in.log", "jsonl")])
