@@ -20,7 +20,7 @@ from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
 from ddmpi.report.formats import counted, duration, size
-from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, input_of, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, input_of, input_stamp, own_output
 from ddmpi.roles.downloader.build import MOST_KEPT
 
 TYPICAL_FILE_BYTES = 100_000
@@ -67,6 +67,8 @@ def _input_has_changed(config: Config, layout: Layout) -> bool:
     """Return whether the next run will find another input than the one that the urls folder was made of."""
     checkpoint = load(layout)[0]
     if checkpoint is None or not checkpoint.input_fingerprint:
+        return False
+    if checkpoint.input_stamp == input_stamp(config):
         return False
     return input_of(config).fingerprint() != checkpoint.input_fingerprint
 

@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from ddmpi._version import __version__
+from ddmpi.config.input_section import InputSection
 from ddmpi.config.messages import describe_problem, section_of, shown
 from ddmpi.config.row_filter import RowFilter, parse_filter
 from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
@@ -73,9 +74,11 @@ class Keys(Section):
 
     path_to_input: InputPlace = Field(
         examples=["urls.parquet"],
-        description="File, directory or glob: .parquet .csv .tsv .txt .jsonl, the text ones also .gz and .zst. "
+        description="File, directory or glob: .parquet .csv .tsv .txt .jsonl .json .arrow, the text ones also .gz .zst "
+        ".bz2 .xz. "
         "Folders named name=value give a text column. Or the URI of such, s3:// gs:// hdfs://: docs/object-stores.md.",
     )
+    input: InputSection = Field(InputSection(), description="How the input's files are read; all is found by itself.")
     path_to_output_folder: OutputFolder = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."
     )
@@ -362,8 +365,10 @@ def digests(config: Config) -> dict[str, str]:
 
 
 def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the dotted names of the keys whose values have changed; none where ``before`` is empty."""
-    return [key for key in now if before and before.get(key) != now[key]]
+    """Return the dotted names of the keys whose values have changed; none where ``before`` is empty. A key that an
+    older version did not have counts as its default."""
+    defaults = digests(parse({"path_to_input": ".", "path_to_output_folder": "out"}, "the defaults"))
+    return [key for key in now if before and before.get(key, defaults.get(key)) != now[key]]
 
 
 def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:

@@ -91,7 +91,7 @@ class Rank0:
         reporter = ConsoleReporter(self.console, self.mailbox.size, self._started_at)
         callbacks = InitCallbacks(
             reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
-            reporter.on_names, reporter.on_grouped,
+            reporter.on_names, reporter.on_grouped, reporter.on_input,
         )  # fmt: skip
         state = initialize(config, layout, lock, self.orders, callbacks)
         log_to_file(layout, 0, config.logging)

@@ -154,7 +154,7 @@ FILES: Final = (
     FileCase(7, "Parquet without rows", _parquet(identifier=pa.nulls(0, pa.string())), rows=0),
     FileCase(7, "a CSV header without a line feed", _bytes("in.csv", b"identifier"), rows=0),
     FileCase(8, "Parquet of 0 bytes", _bytes("in.parquet", b""), refused="in.parquet: is empty"),
-    FileCase(8, "CSV of 0 bytes", _bytes("in.csv", b""), refused="in.csv: Empty CSV file"),
+    FileCase(8, "CSV of 0 bytes", _bytes("in.csv", b""), refused="in.csv: is empty"),
     FileCase(8, "Parquet that is cut off", _cut_parquet, refused="in.parquet: "),
     FileCase(8, "text that is called Parquet", _bytes("in.parquet", b"http://a.example/" * 9), refused="in.parquet: "),
     FileCase(9, "a damaged row group", _spoiled_parquet, refused="in.parquet: "),

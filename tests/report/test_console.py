@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
@@ -74,6 +76,16 @@ def test_the_reporter_tells_the_stage_and_its_result(capsys: pytest.CaptureFixtu
         "1 min 01 s"
     )
     assert lines[1] == "Largest servers: " + ", ".join(f"{name} {rows:,}" for name, rows in servers)
+
+
+def test_the_reporter_tells_how_the_input_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_text("identifier\tn\nhttp://a.com/1\t2\n")
+    (tmp_path / "_notes").write_text("x")
+    ConsoleReporter(new_console(), ranks=4, started_at=0.0).on_input(open_input(str(tmp_path), {}, []))
+    assert capsys.readouterr().out.splitlines() == [
+        "in.csv: CSV, separator tab, no quoting, header, UTF-8; 1 of 2 columns used",
+        "Warning: 1 file of other kinds is passed over: _notes",
+    ]
 
 
 def test_the_reporter_tells_of_addresses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.config.config import parse
 from ddmpi.core.records import Orders, PaceState
 from ddmpi.errors import OutputError
+from ddmpi.io.folder.checkpoint import load, save
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import Marker, read_completed, write_completed
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
@@ -30,9 +32,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(folder: Path, **parameters: object) -> Iterator[RunState]:
+def opened(folder: Path, input: Mapping[str, object] | None = None, **parameters: object) -> Iterator[RunState]:  # noqa: A002
     """The output folder at the start of a run, with other downloader parameters."""
     values = {
+        "input": dict(input or {}),
         "path_to_input": str(folder / "urls.txt"),
         "path_to_output_folder": str(folder / "out"),
         "downloader_parameters": {"batch_size": 10, **parameters},
@@ -156,3 +159,51 @@ def test_another_input_is_refused(folder: Path) -> None:
     (folder / "urls.txt").write_text("http://c.example/1.jpg\n")
     with pytest.raises(OutputError, match=r"urls\.txt has changed since"), opened(folder):
         pytest.fail("it has begun")
+
+
+# ---- the input at a later start
+
+
+def test_a_later_start_opens_no_file_of_an_input_that_is_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(folder) as state:
+        before = state.input_fingerprint
+    with monkeypatch.context() as patched:
+        patched.setattr("ddmpi.roles.coordinator.initialization.open_input", None)
+        with opened(folder) as state:
+            assert state.input_fingerprint == before
+    with (folder / "urls.txt").open("a") as text:
+        text.write("http://c.example/0.jpg\n")
+    with opened(folder) as state:
+        assert state.table.rows.sum() == 41
+        assert state.input_fingerprint != before
+
+
+def test_how_the_input_is_read_may_change_while_its_rows_stay(folder: Path) -> None:
+    """A folder that was begun by a version that took quotation marks of tab files for quotes goes on, or is refused by
+    the rows themselves."""
+    (folder / "urls.txt").write_text("identifier\ttitle\n" + "".join(f"http://a.example/{n}\tt\n" for n in range(9)))
+    with opened(folder, input={"format": "tsv", "quote": '"'}):
+        pass
+    with opened(folder, input={"format": "tsv"}) as state:
+        assert state.table.rows.sum() == 9
+    other = {"format": "tsv", "header": False, "names": ["identifier", "title"]}
+    with (
+        pytest.raises(OutputError, match="has changed since this output folder was begun"),
+        opened(folder, input=other),
+    ):
+        pass
+
+
+def test_keys_that_an_older_version_did_not_have_are_as_their_defaults(folder: Path) -> None:
+    with opened(folder) as state:
+        checkpoint = load(state.layout)[0]
+        assert checkpoint is not None
+        old = {key: value for key, value in checkpoint.config_digests.items() if not key.startswith("input.")}
+        save(state.layout, msgspec.structs.replace(checkpoint, config_digests=old, input_stamp=""))
+    with opened(folder) as state:
+        assert state.changed_keys == []
+        save(state.layout, msgspec.structs.replace(checkpoint, config_digests=old, input_stamp=""))
+    with opened(folder, input={"format": "txt"}) as state:
+        assert state.changed_keys == ["input.format"]

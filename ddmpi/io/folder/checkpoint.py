@@ -52,6 +52,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Wall clock, seconds since 1970."""
     stages: dict[str, Any] = {}
     input_fingerprint: str = ""
+    input_stamp: str = ""
+    """A digest of what can be told of the input's files without opening them."""
     config_hash: str = ""
     config_semantic: dict[str, Any] = {}
     config_digests: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""The user's table: which files, which columns, which rows."""
+"""The user's table: which columns and which rows are taken from its files."""

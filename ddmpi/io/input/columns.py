@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +17,7 @@ from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
 from ddmpi.io.input.rows import as_text, is_text
+from ddmpi.io.sources.source_file import BAD_LINE
 
 
 def joined_name(columns: Sequence[str]) -> str:
@@ -50,15 +52,24 @@ class Shaping:
         numbers = np.arange(first_row, first_row + rows.num_rows, dtype=np.int64)
         if self._filter is not None:
             looked_at = {name: _comparable(rows.column(name)) for name in self._filter_columns}
-            kept = self._filter.keeps(looked_at, rows.num_rows)
+            kept = self._filter.keeps(looked_at, rows.num_rows) | _are_bad_lines(rows)
             rows, numbers = rows.filter(pa.array(kept)), numbers[kept]
         shaped = {column: self._column(rows, column) for column in columns}
+        if BAD_LINE in rows.schema.names:
+            shaped[BAD_LINE] = rows.column(BAD_LINE)
         return pa.RecordBatch.from_pydict(shaped), numbers
 
     def _column(self, rows: pa.RecordBatch, column: str) -> pa.Array[Any]:
         if column not in self._joined:
             return rows.column(column)
         return pc.coalesce(*(_as_bytes(rows.column(part)) for part in self._joined[column]))
+
+
+def _are_bad_lines(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """(n,) Of lines that could not be read no condition can be asked: they are taken, and refused."""
+    if BAD_LINE not in rows.schema.names:
+        return np.zeros(rows.num_rows, np.bool_)
+    return np.asarray(pc.is_valid(rows.column(BAD_LINE)))
 
 
 def _as_bytes(values: pa.Array[Any]) -> pa.Array[Any]:

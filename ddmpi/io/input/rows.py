@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.partition import Servers, servers_of
 from ddmpi.io.input.uuids import fill_uuids, format_uuids, hash_texts
+from ddmpi.io.sources.source_file import BAD_LINE
 
 Array: TypeAlias = "pa.Array[Any]"
 Field: TypeAlias = "pa.Field[Any]"
@@ -32,6 +33,7 @@ TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "
 _CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
 """Where a URL has a user name and a password, for RE2."""
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
+_BAD_LINE: Final = "bad_line: "
 
 _BASE_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
     ("row_number", pa.int64()),
@@ -66,10 +68,19 @@ class UrlFacts(NamedTuple):
     hashes: npt.NDArray[np.uint64]
 
 
-def url_facts(urls: Array) -> UrlFacts:
+def url_facts(raw: pa.RecordBatch, column: str) -> UrlFacts:
     """Return the facts of a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
-    texts, broken = as_text(urls)
-    return UrlFacts(*_servers_of(texts, broken), hash_texts(texts))
+    texts, broken = as_text(raw.column(column))
+    servers, rejects = _servers_of(texts, broken)
+    return UrlFacts(servers, _with_bad_lines(raw, rejects), hash_texts(texts))
+
+
+def _with_bad_lines(raw: pa.RecordBatch, rejects: Array) -> Array:
+    """Return why rows are refused, those too that could not be read."""
+    if BAD_LINE not in raw.schema.names:
+        return rejects
+    lines: Any = raw.column(BAD_LINE)
+    return cast("Array", pc.coalesce(pc.replace_substring_regex(lines, "^", _BAD_LINE), rejects))
 
 
 def bare_rows(
@@ -80,6 +91,7 @@ def bare_rows(
     dictionaries: Mapping[str, Dictionary],
     *,
     refused: Array | None = None,
+    on_repaired: Callable[[str, int], None] = lambda _column, _count: None,
 ) -> BareRows:
     """Return the bare rows of one input batch.
 
@@ -89,22 +101,27 @@ def bare_rows(
         dictionaries: by the name in ``raw``, of the columns that come as dictionary arrays.
         refused: which rows are refused, where that is known already: only for those it is asked again why, and no
             servers come back but nulls.
+        on_repaired: told of columns besides the URL's that have values with broken characters, and how many.
 
     Raises:
         pa.ArrowInvalid: a column has no text form.
     """
     identifier, broken = as_text(raw.column(texts["identifier"]))
     servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
+    rejects = _with_bad_lines(raw, rejects)
     identifier = _without_credentials(identifier, rejects)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
         if name in texts:
             column = texts[name]
-            columns[name] = identifier if name == "identifier" else _text_or_codes(raw, column, dictionaries)
+            columns[name] = (
+                identifier if name == "identifier" else _text_or_codes(raw, column, dictionaries, on_repaired)
+            )
     columns["reject"] = rejects
     for field in keep:
         is_string = pa.types.is_string(field.type)
-        columns[field.name] = _text_or_codes(raw, field.name, dictionaries) if is_string else raw.column(field.name)
+        own = raw.column(field.name)
+        columns[field.name] = _text_or_codes(raw, field.name, dictionaries, on_repaired) if is_string else own
     return BareRows(pa.RecordBatch.from_pydict(columns), servers)
 
 
@@ -117,11 +134,19 @@ def _without_credentials(urls: Array, rejects: Array) -> Array:
     return cast("Array", pc.replace_with_mask(urls, is_refused, cleaned))
 
 
-def _text_or_codes(raw: pa.RecordBatch, column: str, dictionaries: Mapping[str, Dictionary]) -> Array:
+def _text_or_codes(
+    raw: pa.RecordBatch, column: str, dictionaries: Mapping[str, Dictionary], on_repaired: Callable[[str, int], None]
+) -> Array:
+    def text(values: Array) -> Array:
+        texts, broken = as_text(values)
+        if broken is not None:
+            on_repaired(column, int(pc.sum(broken).as_py() or 0))
+        return texts
+
     values = raw.column(column)
     if column in dictionaries:
-        return dictionaries[column].codes(cast("pa.DictionaryArray[Any, Any]", values), lambda own: as_text(own)[0])
-    return as_text(values)[0]
+        return dictionaries[column].codes(cast("pa.DictionaryArray[Any, Any]", values), text)
+    return text(values)
 
 
 def _servers_of(identifier: Array, broken: Array | None) -> Servers:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ddmpi.config.input_section import InputSection
 from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping, joined_name
-from ddmpi.io.input.files import InputPath, list_files
-from ddmpi.io.input.formats import SourceFile, is_known_kind, naming, open_source
 from ddmpi.io.input.rows import (
     BASE_COLUMNS,
     TEXT_COLUMNS,
@@ -28,6 +28,9 @@ from ddmpi.io.input.rows import (
     url_facts,
     urls_schema,
 )
+from ddmpi.io.sources.files import InputPath, list_files
+from ddmpi.io.sources.opening import describe, is_known_kind, open_sources
+from ddmpi.io.sources.source_file import Reading, SourceFile, naming
 
 
 class RawRows(NamedTuple):
@@ -55,8 +58,12 @@ class InputTable:
         keep: Sequence[str],
         shaping: Shaping,
         first_row: int = 0,
+        passed_over: str = "",
     ) -> None:
         self.name = name
+        self.passed_over = passed_over
+        """What is said of files that lie beside those of the table, and are not read; "" if there are none."""
+        self._repairs: list[tuple[str, int]] = []
         self._first_row = first_row
         self._shaping = shaping
         self._sources = sources
@@ -80,13 +87,29 @@ class InputTable:
     def after(self, rows: int) -> InputTable:
         """Return this table without its first rows; the others keep their numbers."""
         return InputTable(
-            self.name, self._sources, texts=self._texts, keep=self._keep, shaping=self._shaping, first_row=rows
-        )
+            self.name, self._sources, texts=self._texts, keep=self._keep, shaping=self._shaping, first_row=rows,
+            passed_over=self.passed_over,
+        )  # fmt: skip
+
+    @property
+    def repaired(self) -> Counter[str]:
+        """By column, in how many of the values that ``bare`` has seen something was no UTF-8. URLs are not among them:
+        they are refused."""
+        counts: Counter[str] = Counter()
+        for column, count in self._repairs:
+            counts[column] += count
+        return counts
+
+    def descriptions(self) -> list[str]:
+        """Return how the files are read, a line for those that are read alike."""
+        return describe(self._sources, self._shaping.sources_of(self._columns()))
 
     def sample(self) -> pa.RecordBatch | None:
         """Return the first rows, normalized; None if there are none. Raises InputError."""
         first = next(self.raw(), None)
-        return None if first is None else self.bare(first).rows
+        rows = None if first is None else self.bare(first).rows
+        self._repairs.clear()  # the rows come once more
+        return rows
 
     def expected_bytes(self, sample: pa.RecordBatch | None) -> int:
         """Return about how much memory all rows take, given the first of them. Raises InputError. What a file says of
@@ -107,6 +130,7 @@ class InputTable:
                 source.row_count,
                 str(source.schema.remove_metadata()),
                 *([source.folder_columns] if source.folder_columns else []),
+                *([source.unusual] if source.unusual else []),
             ]
             for source in self._sources
         ]
@@ -136,14 +160,15 @@ class InputTable:
     def servers(self, raw: RawRows) -> UrlFacts:
         """Return what is known of each row's URL. Raises InputError; may be called from any thread."""
         with naming(raw.path):
-            return url_facts(raw.rows.column(self._texts["identifier"]))
+            return url_facts(raw.rows, self._texts["identifier"])
 
     def bare(self, raw: RawRows, refused: pa.Array[Any] | None = None) -> BareRows:
         """Return what ``raw`` gave, normalized (see ``rows``). Raises InputError; may be called from any thread."""
         with naming(raw.path):
             return bare_rows(
-                raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._dictionaries, refused=refused
-            )
+                raw.rows, raw.row_numbers, self._texts, self._kept_fields, self._dictionaries, refused=refused,
+                on_repaired=lambda column, count: self._repairs.append((column, count)),
+            )  # fmt: skip
 
     def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
         """Return rows of ``schema``, from bare ones and the names of their servers. May be called from any thread."""
@@ -167,6 +192,7 @@ def open_input(
     columns: Mapping[str, str | Sequence[str]],
     keep_columns: Sequence[str],
     row_filter: RowFilter | None = None,
+    reading: InputSection = InputSection(),  # noqa: B008  # frozen
 ) -> InputTable:
     """Open a file, folder or glob. ``columns`` maps our names (see ``TEXT_COLUMNS``) to the input's; of several names
     the first value that is not null counts, and those that the input does not have are passed over.
@@ -178,7 +204,12 @@ def open_input(
     named.setdefault("identifier", ("identifier",))
     looked_at = () if row_filter is None else tuple(sorted(row_filter.columns))
     may_come_late = [*chain.from_iterable(named.values()), *looked_at]
-    sources = [open_source(file, named["identifier"][0], may_come_late) for file in list_files(path, is_known_kind)]
+    listing = list_files(path, is_known_kind)
+    sources = open_sources(listing.files, Reading(reading, named["identifier"][0], may_come_late))
+    for source in sources:
+        doubled = sorted(source.doubled.intersection([*may_come_late, *keep_columns]))
+        if doubled:
+            raise InputError(f"{source.path}: more than one column is named {', '.join(doubled)}")
     first = sources[0]
     present = {name: _present(first, theirs) for name, theirs in named.items()}
     missing = [] if present["identifier"] else [" or ".join(named["identifier"])]
@@ -194,7 +225,7 @@ def open_input(
     joined = {joined_name(theirs): theirs for theirs in present.values() if len(theirs) > 1}
     shaping = Shaping(_full_schema(first, looked_at), joined, row_filter)
     texts = {name: joined_name(theirs) for name, theirs in present.items() if theirs}
-    return InputTable(path, sources, texts=texts, keep=keep_columns, shaping=shaping)
+    return InputTable(path, sources, texts=texts, keep=keep_columns, shaping=shaping, passed_over=listing.told())
 
 
 def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ only then anything that writes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from ddmpi.io.folder.lock import OutputLock, acquire_for_job
 from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.input.table import InputTable, open_input
 from ddmpi.io.results.publishing import Publisher, claim, make_publisher
+from ddmpi.io.sources.files import list_files
+from ddmpi.io.sources.opening import is_known_kind
 from ddmpi.io.urls.address_grouping import AddressGrouping, AddressSummary
 from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_reader import BatchReader
@@ -46,6 +49,8 @@ class InitCallbacks:
     on_names: Callable[[int, int], None] = lambda _done, _total: None
     """How many of how many host names are looked up, where rules are about addresses."""
     on_grouped: Callable[[AddressSummary], None] = lambda _: None
+    on_input: Callable[[InputTable], None] = lambda _: None
+    """The input is open, and about to be read."""
 
 
 def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
@@ -70,15 +75,19 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     for warning in [*warnings, *_doubts(layout, found, warnings)]:
         log.warning("%s", warning)
     checkpoint = found or Checkpoint(epoch=0)
-    table = input_of(config)
-    fingerprint = table.fingerprint()
     if not orders.reset_batched:
         _check_same(checkpoint, config)
     index = read_index(layout.urls) if layout.batches_table.exists() and not orders.reset_batched else None
     before = checkpoint.input_fingerprint
+    stamp = input_stamp(config)
+    # Of many files opening takes its time, and tells no more than their sizes and times.
+    table = None if index is not None and before and stamp == checkpoint.input_stamp else input_of(config)
+    fingerprint = before if table is None else table.fingerprint()
+    if table is not None:
+        callbacks.on_input(table)
     # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
     is_known = index is None or before == fingerprint or (not before and index.input_rows is None)
-    known = None if index is None or is_known else _known_rows(table, index, callbacks)
+    known = None if table is None or index is None or is_known else _known_rows(table, index, callbacks)
     claim(layout, config.publish.to)
     if orders.reset_batched:
         publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
@@ -91,9 +100,9 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     if orders.reset_profiled:
         layout.profiles.unlink(missing_ok=True)
         stages.pop("profiled", None)
-    if index is None:
+    if table is not None and index is None:
         stages["batched"] = _partition(config, layout, table, callbacks)
-    elif known is not None:
+    elif table is not None and index is not None and known is not None:
         _add_rows(config, table.after(known), index, callbacks)
         stages.pop("profiled", None)  # there may be new servers
     state = RunState(
@@ -104,6 +113,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         lock=lock,
         epoch=epoch,
         input_fingerprint=fingerprint,
+        input_stamp=stamp,
         stages=stages,
         servers=dict(checkpoint.servers),
         saved_at=checkpoint.saved_at,
@@ -120,7 +130,16 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
 
 def input_of(config: Config) -> InputTable:
     """The input that the config names. Raises InputError: there is none, or none that can be read."""
-    return open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
+    return open_input(
+        config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter, config.input
+    )
+
+
+def input_stamp(config: Config) -> str:
+    """Return a digest of the input's files, by their names, sizes and times, and of how they are read; nothing is
+    opened. Raises InputError: there is no input."""
+    listing = list_files(config.path_to_input, is_known_kind)
+    return hashlib.sha256(f"{listing.stamp()} {config.input.model_dump_json()}".encode()).hexdigest()
 
 
 def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[str]) -> list[str]:
@@ -185,6 +204,7 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
 def _partition(config: Config, layout: Layout, table: InputTable, callbacks: InitCallbacks) -> dict[str, Any]:
     """Stage 1 itself; what the checkpoint keeps of it."""
     summary = _cluster(config, table, layout.urls, None, callbacks)
+    _warn_of_repaired(table)
     callbacks.on_partitioned(summary)
     return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
 
@@ -194,8 +214,19 @@ def _add_rows(config: Config, added: InputTable, index: UrlsIndex, callbacks: In
     if next(added.raw(), None) is None:
         return
     summary = _cluster(config, added, index.next_addition, index, callbacks)
+    _warn_of_repaired(added)
     log.info("%d rows were added to the input", summary.rows)
     callbacks.on_partitioned(summary)
+
+
+def _warn_of_repaired(table: InputTable) -> None:
+    if table.repaired:
+        columns = ", ".join(f"{name} {count:,}" for name, count in sorted(table.repaired.items()))
+        log.warning(
+            "values that are not all UTF-8, and have U+FFFD in the results for what is broken: %s; if the input is in "
+            "another encoding, name it in input.encoding, for example cp1252, and start anew",
+            columns,
+        )
 
 
 def _cluster(

@@ -19,6 +19,7 @@ from ddmpi.core.protocol import Exit
 from ddmpi.core.records import INVALID_SERVER, shown_group
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
@@ -34,6 +35,8 @@ from ddmpi.roles.coordinator.run_state import RunState
 log = logging.getLogger(__name__)
 
 MOST_KNOWN_HOSTS = 10
+MOST_WAYS = 20
+"""Of an input whose files are read in different ways so many are told."""
 NOTE_INTERVAL_S = 5.0
 """How often it is found out for whom the run waits: that takes its time where many servers are paused."""
 
@@ -55,9 +58,20 @@ class ConsoleReporter:
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
         self._reported: Path | None = None
+        self._input: Sequence[str] = ()
+        """How the input is read, for the log, which begins when the output folder is prepared."""
         self._note, self._note_until = "", -math.inf
         self.unreported: StorageError | None = None
         """Why report.html could not be written."""
+
+    def on_input(self, table: InputTable) -> None:
+        """The input is open: say how it is read."""
+        self._input = [
+            *table.descriptions()[:MOST_WAYS],
+            *([f"Warning: {table.passed_over}"] if table.passed_over else []),
+        ]
+        for line in self._input:
+            self._console.say(line)
 
     def on_rows(self, progress: PartitionProgress) -> None:
         """Show how far the input is clustered."""
@@ -94,6 +108,8 @@ class ConsoleReporter:
 
     def on_ready(self, state: RunState) -> None:
         """The run knows what there is to do."""
+        for line in self._input:
+            log.info("%s", line)
         self._recorder = Recorder(state, self._ranks, time.monotonic())
         self._rows_before, self._errors_before = state.counts.rows_final, int(state.counts.errors.sum())
         if state.changed_keys:

@@ -50,6 +50,7 @@ class RunState:
     lock: OutputLock
     epoch: int
     input_fingerprint: str
+    input_stamp: str
     stages: dict[str, Any]
     servers: dict[str, ServerState]
     saved_at: float
@@ -277,6 +278,7 @@ class RunState:
             saved_at=now,
             stages=self.stages,
             input_fingerprint=self.input_fingerprint,
+            input_stamp=self.input_stamp,
             config_hash=self.config.identity_hash(),
             config_semantic=self.config.semantic(),
             config_digests=digests(self.config),

@@ -20,9 +20,9 @@ from ddmpi.core.partition import placement, sections
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef
 from ddmpi.errors import InputError, Interrupted, OutputError, StorageError
 from ddmpi.io.folder import durable
-from ddmpi.io.input import formats
 from ddmpi.io.input.rows import TEXT_COLUMNS
 from ddmpi.io.input.table import InputTable, open_input
+from ddmpi.io.sources import columnar
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary, partition_input
 
@@ -35,7 +35,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes at which a few thousand rows make many files, row groups, spill and record batches."""
     monkeypatch.setattr(placement, "ROW_GROUP_ROWS", 100)
     monkeypatch.setattr(placement, "FILE_ROWS", 500)
-    monkeypatch.setattr(formats, "BATCH_ROWS", 400)
+    monkeypatch.setattr(columnar, "BATCH_ROWS", 400)
     monkeypatch.setattr("ddmpi.io.urls.writer.BUCKET_ROWS", 200)
 
 

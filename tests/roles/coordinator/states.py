@@ -41,7 +41,7 @@ def make_state(
     lock = acquire(layout.lock, job_id="", job_is_gone=lambda _: None)
     return RunState(
         config=config, layout=layout, table=BatchTable(layout), reader=BatchReader(layout.urls), lock=lock,
-        epoch=epoch, input_fingerprint="", stages={}, servers=servers, saved_at=0.0, profiles={},
+        epoch=epoch, input_fingerprint="", input_stamp="", stages={}, servers=servers, saved_at=0.0, profiles={},
     )  # fmt: skip
 
 

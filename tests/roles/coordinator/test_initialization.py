@@ -23,11 +23,11 @@ import json, os, signal, sys
 from pathlib import Path
 from ddmpi.core.partition import placement
 from ddmpi.io.folder import durable
-from ddmpi.io.input import formats
+from ddmpi.io.sources import columnar
 from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.writer import partition_input
 
-placement.ROW_GROUP_ROWS, placement.FILE_ROWS, formats.BATCH_ROWS = 100, 500, 400
+placement.ROW_GROUP_ROWS, placement.FILE_ROWS, columnar.BATCH_ROWS = 100, 500, 400
 calls, calls_before_rename, kill_at, kill_after_rename = 0, None, None, None
 
 def counting(call):
@@ -163,7 +163,7 @@ def test_equal_urls_and_equal_uuids_are_rows_of_their_own(tmp_path: Path) -> Non
 
 def test_wide_rows_are_read_and_written_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What happens beyond 2 GB in one column, with thousandths of that.
-    monkeypatch.setattr("ddmpi.io.input.formats.BATCH_BYTES", 100_000)
+    monkeypatch.setattr("ddmpi.io.sources.columnar.BATCH_BYTES", 100_000)
     monkeypatch.setattr("ddmpi.io.urls.files._COMBINED_BYTES", 200_000)
     monkeypatch.setattr("ddmpi.io.urls.writer.BUCKET_BYTES", 300_000)
     titles = [f"{row}{'x' * 1000}" for row in range(3000)]

@@ -11,9 +11,9 @@ import pytest
 
 from ddmpi.config.config import parse
 from ddmpi.errors import ConfigError, InputError, SetupError
-from ddmpi.io.input.files import list_files
-from ddmpi.io.input.formats import is_known_kind
 from ddmpi.io.input.table import open_input
+from ddmpi.io.sources.files import list_files
+from ddmpi.io.sources.opening import is_known_kind
 from ddmpi.io.store.object_store import open_store, store_reason
 
 NAMES = {"identifier": ["identifier"]}
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def found(place: str) -> list[tuple[str, dict[str, str | None]]]:
-    return [(file.path.name, dict(file.folder_columns)) for file in list_files(place, is_known_kind)]
+    return [(file.path.name, dict(file.folder_columns)) for file in list_files(place, is_known_kind).files]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Which kind a file is, by the config or the ending of its name, and how all files of an input are opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import PurePath
+from typing import Final
+
+from ddmpi.config.input_section import AUTO, InputSection
+from ddmpi.errors import InputError
+from ddmpi.io.sources.byte_streams import Compression
+from ddmpi.io.sources.columnar import ArrowSource, ParquetSource
+from ddmpi.io.sources.files import InputFile, StoredFile
+from ddmpi.io.sources.json_rows import JsonDocumentSource, JsonLinesSource
+from ddmpi.io.sources.separated import SeparatedSource
+from ddmpi.io.sources.source_file import Reading, SourceFile
+from ddmpi.io.sources.text_lines import LinesSource
+from ddmpi.report.formats import counted
+
+_COMPRESSIONS: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+_FORMATS: Final[dict[str, Callable[[InputFile, Compression | None, Reading], SourceFile]]] = {
+    "parquet": ParquetSource,
+    "csv": SeparatedSource,
+    "tsv": partial(SeparatedSource, tabs=True),
+    "txt": LinesSource,
+    "jsonl": JsonLinesSource,
+    "json": JsonDocumentSource,
+    "arrow": ArrowSource,
+}
+_ENDINGS: Final = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".parq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "txt",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+_UNCOMPRESSED: Final = frozenset({"parquet", "arrow"})
+"""Formats that compress their columns themselves."""
+_THREADS: Final = 16
+
+
+def open_sources(files: Sequence[InputFile], reading: Reading) -> list[SourceFile]:
+    """Open all files of an input, several at a time. Raises InputError."""
+    first = open_source(files[0], reading)
+    if isinstance(first, SeparatedSource):
+        reading = replace(reading, first=first.header)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return [first, *threads.map(partial(open_source, reading=reading), files[1:])]
+
+
+def open_source(file: InputFile, reading: Reading) -> SourceFile:
+    """Open one file. Raises InputError: its kind is not known, or something is wrong with it."""
+    ending, compression = _ending_of(file.path)
+    format_ = format_of(file.path, reading.keys)
+    if format_ is None:
+        endings = ", ".join(_ENDINGS)
+        raise InputError(
+            f"{file.path}: not a known kind of file (known: {endings}; text ones also with "
+            f"{', '.join(_COMPRESSIONS)}); write input.format if it is one of these by another name"
+        )
+    if compression is not None and format_ in _UNCOMPRESSED:
+        raise InputError(f"{file.path}: a file of this kind is not compressed as a whole ({ending}): unpack it")
+    return _FORMATS[format_](file, compression, reading)
+
+
+def format_of(path: PurePath | StoredFile, keys: InputSection) -> str | None:
+    """Return the format of a file, None where neither the config nor its name says it."""
+    return _ENDINGS.get(_ending_of(path)[0]) if keys.format == AUTO else keys.format
+
+
+def is_known_kind(path: PurePath) -> bool:
+    """Return whether the name ends like one of the kinds of files that are read."""
+    return _ending_of(path)[0] in _ENDINGS
+
+
+def _ending_of(path: PurePath | StoredFile) -> tuple[str, Compression | None]:
+    name = path.name.lower()
+    compression = _COMPRESSIONS.get(os.path.splitext(name)[1])  # noqa: PTH122  # of a text, not of a path
+    stem = os.path.splitext(name)[0] if compression else name  # noqa: PTH122
+    return os.path.splitext(stem)[1], compression  # noqa: PTH122
+
+
+def describe(sources: Sequence[SourceFile], used: Collection[str]) -> list[str]:
+    """Return a line for each way in which files are read: which files, how, and how many of their columns are used."""
+    alike: dict[str, list[SourceFile]] = {}
+    for source in sources:
+        names = source.schema.names
+        columns = f"{len(set(names).intersection(used))} of {counted(len(names), 'column')} used"
+        alike.setdefault(f"{source.description}; {columns}", []).append(source)
+    return [f"{_named(files)}: {text}" for text, files in alike.items()]
+
+
+def _named(sources: Sequence[SourceFile]) -> str:
+    others = f" and {counted(len(sources) - 1, 'other')}" if len(sources) > 1 else ""
+    return f"{sources[0].path.name}{others}"
