@@ -10,7 +10,8 @@ import csv
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import ClassVar, Final
@@ -21,8 +22,16 @@ import pyarrow.parquet as pq
 
 from ddmpi.errors import InputError
 from ddmpi.io.folder.disk_errors import one_line
+from ddmpi.io.input.agreement import common_type
 from ddmpi.io.input.files import InputFile, InputPath, StoredFile, size_and_time
-from ddmpi.io.input.line_blocks import Compression, check_encoding, line_blocks, open_bytes, parse_json_block
+from ddmpi.io.input.line_blocks import (
+    Compression,
+    check_encoding,
+    guess_schema,
+    line_blocks,
+    open_bytes,
+    parse_json_block,
+)
 
 BATCH_ROWS: Final = 192 * 1024
 """Rows per record batch at most: large enough for arrow's kernels, some 20 MB of URLs."""
@@ -57,11 +66,18 @@ class SourceFile(ABC):
             own = self._read_schema()
         self.folder_columns = {name: value for name, value in file.folder_columns.items() if name not in own.names}
         """Columns that the names of its folders give it; text, and null or the same in all rows."""
-        self.schema = pa.schema([*own, *((name, pa.string()) for name in self.folder_columns)])
-        names = self.schema.names
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise InputError(f"{path}: more than one column is named {', '.join(repeated)}")
+        self.doubled = frozenset(name for name, count in Counter(own.names).items() if count > 1)
+        """Names that more than one column has: none of these can be read."""
+        single = [field for field in own if field.name not in self.doubled]
+        self.schema = pa.schema([*single, *((name, pa.string()) for name in self.folder_columns)])
+
+    def look_through(self) -> None:
+        """Look at all rows for columns, where only a part was looked at. Raises InputError."""
+        return
+
+    def read_as(self, types: Mapping[str, pa.DataType]) -> None:  # noqa: ARG002
+        """Take these types for columns, where types were guessed."""
+        return
 
     def batches(self, columns: Sequence[str], as_dictionary: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yield all rows with these columns; those ``as_dictionary``, which must be ``repeated``, as dictionary arrays.
@@ -228,28 +244,42 @@ class LinesSource(SourceFile):
 
 
 class JsonLinesSource(SourceFile):
-    """Types are those of the first block (8 MB); the text columns may also turn up later."""
+    """Types are those of the first block (8 MB), until ``look_through`` is called; the text columns may also turn up
+    later."""
 
     schema_is_guessed = True
 
     def _read_schema(self) -> pa.Schema:
         check_encoding(self.path, self.compression)
+        self._is_looked_through = False
+        self._types: dict[str, pa.DataType] = {}
         for block in line_blocks(self.path, self.compression):
-            guessed = parse_json_block(self.path, block, None).schema
-            return pa.schema([(field.name, _json_type(field.type)) for field in guessed])
+            return guess_schema(self.path, block)
         return pa.schema([(self.text_column, pa.string())])
+
+    def look_through(self) -> None:
+        """Widen the types to those of all blocks, as far as they go together."""
+        if self._is_looked_through:
+            return
+        types = {field.name: field.type for field in self.schema}
+        with naming(self.path):
+            for block in line_blocks(self.path, self.compression):
+                for field in guess_schema(self.path, block):
+                    common = common_type(types.get(field.name, field.type), field.type)
+                    types[field.name] = common or types[field.name]
+        self.schema = pa.schema(list(types.items()))
+        self._is_looked_through = True
+
+    def read_as(self, types: Mapping[str, pa.DataType]) -> None:
+        self._types = dict(types)
 
     def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         types: dict[str, pa.DataType] = {name: pa.string() for name in self.text_columns}
         types |= {field.name: field.type for field in self.schema}
+        types |= self._types
         wanted = pa.schema([(name, types[name]) for name in columns])
         for block in line_blocks(self.path, self.compression):
             yield from parse_json_block(self.path, block, wanted).select(list(columns)).to_batches(BATCH_ROWS)
-
-
-def _json_type(inferred: pa.DataType) -> pa.DataType:
-    # JSON has no times, only texts that look like one; and after a block of nulls alone, text is what takes most.
-    return pa.string() if pa.types.is_null(inferred) or pa.types.is_timestamp(inferred) else inferred
 
 
 _KINDS: Final[dict[str, Callable[[InputFile, Compression | None, str, Sequence[str]], SourceFile]]] = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Final, Literal, cast
+from typing import IO, Any, Final, Literal, cast
 
+import msgspec
 import pyarrow as pa
 import pyarrow.json
 
+from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import InputError
 from ddmpi.io.input.files import InputPath, StoredFile
 
@@ -60,6 +62,39 @@ def line_blocks(path: InputPath, compression: Compression | None) -> Iterator[Li
             rest = rest[whole:] + new
             if len(rest) > LINE_MAX_BYTES:
                 raise InputError(f"{path}: line {first_line + 1} has more than {LINE_MAX_BYTES} bytes")
+
+
+def guess_schema(path: InputPath, block: LineBlock) -> pa.Schema:
+    """Return names and types of the columns of JSON lines. One that has values of several types is text here; whoever
+    reads it is told by ``parse_json_block``. Raises InputError."""
+    try:
+        guessed = parse_json_block(path, block, None).schema
+    except InputError as error:
+        guessed = _guess_by_column(block, error)
+    return pa.schema([(field.name, _json_type(field.type)) for field in guessed])
+
+
+def _guess_by_column(block: LineBlock, told: InputError) -> pa.Schema:
+    columns: dict[str, list[Any]] = {}
+    try:
+        for line in msgspec.json.Decoder(dict[str, Any]).decode_lines(block.data):
+            for name, value in line.items():
+                columns.setdefault(name, []).append(value)
+    except UNDECODABLE:
+        raise told from None
+    return pa.schema([(name, _type_of(values)) for name, values in columns.items()])
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    try:
+        return pa.array(values).type
+    except (pa.ArrowException, OverflowError):
+        return pa.string()
+
+
+def _json_type(inferred: pa.DataType) -> pa.DataType:
+    # JSON has no times, only texts that look like one.
+    return pa.string() if pa.types.is_timestamp(inferred) else inferred
 
 
 def parse_json_block(path: InputPath, block: LineBlock, schema: pa.Schema | None) -> pa.Table:

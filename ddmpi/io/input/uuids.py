@@ -55,6 +55,19 @@ def fill_uuids(
     return derived if len(derived) == len(uuids) else pc.replace_with_mask(uuids, missing, derived)
 
 
+def item_uuids(uuids: pa.Array[Any], identifiers: pa.Array[Any], numbers: pa.Array[Any]) -> pa.Array[Any]:
+    """Return a uuid for each item, where ``uuids`` are those of the rows that they come from: the first item of a row
+    has its row's, the others have one that follows from that, their URL and their number. Null stays null."""
+    later = pc.and_(pc.greater(numbers, 0), pc.is_valid(uuids))
+    if not pc.any(later, min_count=0).as_py():
+        return uuids
+    places = mix(np.asarray(numbers.filter(later)).astype(np.uint64) * _GOLDEN)
+    high = mix(hash_texts(uuids.filter(later)) + places)
+    low = mix(hash_texts(identifiers.filter(later)) ^ places)
+    derived: pa.Array[Any] = pc.replace_with_mask(uuids, later, _format(high, low))
+    return derived
+
+
 def format_uuids(packed: pa.Array[Any]) -> pa.Array[Any]:
     """Return the text form of UUIDs given as 16 bytes each (fixed_size_binary(16))."""
     octets = b"".join(value or b"" for value in packed.to_pylist())
