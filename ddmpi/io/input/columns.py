@@ -6,8 +6,9 @@ whatever the filter says, and whatever batches the rows come in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from ddmpi.errors import InputError
 from ddmpi.io.input.agreement import plain_type, with_types
 from ddmpi.io.input.expressions import Expression, Filled, Reference, as_bytes, columns_of
 from ddmpi.io.input.formats import BATCH_BYTES, BATCH_ROWS
-from ddmpi.io.input.items import FoundItems, Items, item_column, places_of, taken
+from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken
 from ddmpi.io.input.paths import Array
 from ddmpi.io.input.rows import BAD_LINE, ITEM_NUMBER, REASON, TEXT_COLUMNS, as_text, is_text
 
@@ -30,7 +31,8 @@ from ddmpi.io.input.rows import BAD_LINE, ITEM_NUMBER, REASON, TEXT_COLUMNS, as_
 class Shaped(NamedTuple):
     """Some rows of the table, and where they stand in it."""
 
-    rows: pa.RecordBatch
+    make: Callable[[], pa.RecordBatch]
+    """Makes the rows, which may be done in any thread. Raises pa.ArrowException: a column has no text form."""
     numbers: IntArray
     dropped: int
     """Rows beside these that the filter left out."""
@@ -81,8 +83,8 @@ class Shaping:
         if self.row_filter is not None:
             check_filter(self.row_filter, self.types)
         if self.items is not None:
-            none: IntArray = np.zeros(0, np.int64)
-            empty = self._with_items(empty, self.items.find(empty), none, none, list(self.made))
+            found = self.items.find(empty)
+            empty = self._with_items(empty, found, places_of(found.counts), list(self.made))
         return pa.schema([(name, _type_of(name, expression, empty)) for name, expression in self.made.items()])
 
     def sources_of(self, columns: Sequence[str]) -> list[str]:
@@ -108,10 +110,8 @@ class Shaping:
             dropped = int((numbers >= first_taken).sum() - chosen.sum())
             if not chosen.all():
                 rows, numbers = rows.filter(pa.array(chosen)), numbers[chosen]
-            made = self._columns(rows, columns)
-            if self.numbers_items:
-                made = made.append_column(ITEM_NUMBER, pa.array(np.zeros(len(numbers), np.int32)))
-            yield Shaped(made, numbers, dropped, first_row + len(chosen))
+            items = np.zeros(len(numbers), np.int32) if self.numbers_items else None
+            yield Shaped(partial(self._columns, rows, columns, items), numbers, dropped, first_row + len(chosen))
         else:
             yield from self._of_items(rows, kept, _Span(first_row, first_taken), columns)
 
@@ -139,35 +139,43 @@ class Shaping:
         step = _piece_rows(rows)
         pieces = [chosen[start : start + step] for start in range(0, len(chosen), step)] or [chosen]
         for piece in pieces:
-            made = self._with_items(rows, found, places.rows[piece], places.items[piece], columns)
-            shaped = self._columns(made, columns)
-            item_numbers = pa.array(places.numbers[piece].astype(np.int32))
+            taken_places = Places(places.rows[piece], places.numbers[piece], places.items[piece])
             is_last = piece is pieces[-1]
             yield Shaped(
-                shaped.append_column(ITEM_NUMBER, item_numbers),
+                partial(self._made_of_items, rows, found, taken_places, columns),
                 numbers[piece],
                 int(is_new.sum()) - len(chosen) if is_last else 0,
                 span.first + len(numbers) if is_last else int(numbers[piece][-1]) + 1,
             )
 
+    def _made_of_items(
+        self, rows: pa.RecordBatch, found: FoundItems, places: Places, columns: Sequence[str]
+    ) -> pa.RecordBatch:
+        made = self._with_items(rows, found, places, columns)
+        return self._columns(made, columns, places.numbers.astype(np.int32))
+
     def _with_items(
-        self, rows: pa.RecordBatch, found: FoundItems, of: IntArray, items: IntArray, columns: Sequence[str]
+        self, rows: pa.RecordBatch, found: FoundItems, places: Places, columns: Sequence[str]
     ) -> pa.RecordBatch:
         """Return what ``columns`` need of rows and items, repeated."""
         needed = columns_of([self.made[column] for column in columns]) | {BAD_LINE}
-        arrays = {name: taken(rows.column(name), of) for name in rows.schema.names if name in needed}
-        arrays |= {name: taken(values, items) for name, values in found.columns.items()}
+        arrays = {name: taken(rows.column(name), places.rows) for name in rows.schema.names if name in needed}
+        arrays |= {name: taken(values, places.items) for name, values in found.columns.items()}
         if found.is_broken is not None:
-            arrays[_BROKEN] = found.is_broken.take(pa.array(of))
+            arrays[_BROKEN] = found.is_broken.take(pa.array(places.rows))
         return pa.RecordBatch.from_pydict(arrays)
 
-    def _columns(self, rows: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    def _columns(
+        self, rows: pa.RecordBatch, columns: Sequence[str], item_numbers: npt.NDArray[np.int32] | None
+    ) -> pa.RecordBatch:
         made = {column: self.made[column].evaluate(rows) for column in columns}
         if self.base_url is not None:
             made["identifier"] = resolve(as_bytes(made["identifier"]), self.base_url)
         reasons = self._reasons(rows) if made["identifier"].null_count else None
         if reasons is not None:
             made[REASON] = pc.if_else(pc.is_null(made["identifier"]), reasons, pa.scalar(None, pa.string()))
+        if item_numbers is not None:
+            made[ITEM_NUMBER] = pa.array(item_numbers)
         return pa.RecordBatch.from_pydict(made)
 
     def _reasons(self, rows: pa.RecordBatch) -> Array | None:

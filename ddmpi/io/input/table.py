@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -30,10 +30,11 @@ from ddmpi.io.input.wanted import Wanted, shape_of
 
 
 class RawRows(NamedTuple):
-    """Some rows with the types that their file has, and where they stand in the input."""
+    """Some rows before they are normalized, and where they stand in the input."""
 
     path: InputPath
-    rows: pa.RecordBatch
+    make: Callable[[], pa.RecordBatch]
+    """Makes the rows, with our columns in the types that the files have: once, in the thread that needs them."""
     row_numbers: IntArray
     dropped: int
     """Rows beside these that the filter left out."""
@@ -131,12 +132,12 @@ class InputTable:
     def servers(self, raw: RawRows) -> UrlFacts:
         """Return what is known of each row's URL. Raises InputError; may be called from any thread."""
         with naming(raw.path):
-            return url_facts(raw.rows)
+            return url_facts(raw.make())
 
     def bare(self, raw: RawRows, refused: pa.Array[Any] | None = None) -> BareRows:
         """Return what ``raw`` gave, normalized (see ``rows``). Raises InputError; may be called from any thread."""
         with naming(raw.path):
-            return bare_rows(raw.rows, raw.row_numbers, self._kept_fields, self._dictionaries, refused=refused)
+            return bare_rows(raw.make(), raw.row_numbers, self._kept_fields, self._dictionaries, refused=refused)
 
     def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
         """Return rows of ``schema``, from bare ones and the names of their servers. May be called from any thread."""
