@@ -174,7 +174,7 @@ def complete(
     for name in TEXT_COLUMNS:
         columns.setdefault(name, pa.nulls(bare.num_rows, pa.string()))
     if uuids_repeat:
-        columns["uuid"] = item_uuids(columns["uuid"], columns["identifier"], columns[ITEM_NUMBER])
+        columns["uuid"] = item_uuids(columns["uuid"], columns[ITEM_NUMBER], columns["row_number"])
     columns["uuid"] = fill_uuids(columns["uuid"], columns["source_id"], columns["identifier"], columns["row_number"])
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
