@@ -44,7 +44,7 @@ def cell_items(cells: pa.Array[Any], path: Sequence[str], inner: Sequence[Sequen
             counts[row] += 1
             for column, steps in zip(texts, inner, strict=True):
                 column.append(_text(_field(item, steps)))
-    return CellItems(counts, [pa.array(column, pa.string()) for column in texts], pa.array(broken))
+    return CellItems(counts, [pa.array(column, pa.string()) for column in texts], pa.array(broken, pa.bool_()))
 
 
 def cell_fields(cells: pa.Array[Any], path: Sequence[str]) -> pa.Array[Any]:

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 
 from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.rules.column_types import plain_type
 from ddmpi.core.rules.relative_urls import resolve
 from ddmpi.errors import InputError
-from ddmpi.io.input.agreement import plain_type, with_types
+from ddmpi.io.input.agreement import with_types
 from ddmpi.io.input.expressions import Expression, Filled, Reference, as_bytes, columns_of
 from ddmpi.io.input.formats import BATCH_BYTES, BATCH_ROWS
 from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken

@@ -70,8 +70,6 @@ class Filled:
         for reference, literal in zip(self.references, self.literals[1:], strict=True):
             parts += [_no_empty(as_bytes(reference.evaluate(rows))), pa.scalar(literal.encode())]
         parts = [part for part in parts if not isinstance(part, pa.Scalar) or part.as_py()]
-        if all(isinstance(part, pa.Scalar) for part in parts):
-            return pa.repeat(pa.scalar("".join(self.literals).encode()), rows.num_rows)
         return pc.binary_join_element_wise(*parts, pa.scalar(b""))
 
     def reasons(self, rows: pa.RecordBatch) -> Array:
@@ -167,6 +165,8 @@ class Resolver:
         template = None if source in self._names else _template(source, key)
         if template is None:
             return self._reference(source, key, lacking)
+        if not template.references:
+            raise InputError(f"{key}: {source} names no column; one text for all rows is {{value: ...}}")
         return Filled(template.literals, tuple(self._reference(part, key, lacking) for part in template.references))
 
     def _split(self, source: Split, key: str, lacking: list[str]) -> Reference:

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from ddmpi.core.rules.column_types import common_type
 from ddmpi.errors import InputError
 from ddmpi.io.folder.disk_errors import one_line
-from ddmpi.io.input.agreement import common_type
 from ddmpi.io.input.files import InputFile, InputPath, StoredFile, size_and_time
 from ddmpi.io.input.line_blocks import (
     Compression,

@@ -22,7 +22,6 @@ from ddmpi.errors import InputError
 from ddmpi.io.input.paths import Array, decoded, descend, field_of
 from ddmpi.io.input.rows import is_text
 
-
 _SPACE: Final = 0x20
 """Spaces and control characters come up to here."""
 
@@ -85,7 +84,8 @@ class Items:
         if not is_text(texts.type):
             raise InputError(f"{self.shown}: {texts.type} is no text")
         lists = pc.split_pattern(texts.cast(pa.binary()), pattern=self.separator)
-        parts, owners = _trimmed(pc.list_flatten(lists)), np.asarray(pc.list_parent_indices(lists))
+        parts, owners = _elements(lists, self.shown)
+        parts = _trimmed(parts)
         is_part = np.asarray(pc.greater(pc.binary_length(parts), 0))
         if not is_part.all():
             parts, owners = parts.filter(pa.array(is_part)), owners[is_part]
@@ -142,7 +142,9 @@ def _elements(values: Array, shown: str) -> tuple[Array, IntArray]:
         return values.slice(0, 0), np.zeros(0, np.int64)
     elif not (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
         raise InputError(f"{shown}: {type_} is no list")
-    elements, owners = pc.list_flatten(values), np.asarray(pc.list_parent_indices(values)).astype(np.int64)
+    # Not list_parent_indices: a null may stand for values, which list_flatten leaves out.
+    sizes = np.asarray(pc.list_value_length(values).fill_null(0))
+    elements, owners = pc.list_flatten(values), np.repeat(np.arange(len(values)), sizes)
     return (pc.struct_field(elements, [1]) if pa.types.is_map(type_) else elements), owners
 
 
