@@ -127,7 +127,7 @@ def test_any_other_text_is_refused_with_a_message(text: str) -> None:
     [
         ("t > 50", "write number(t) > 50"),
         ("50 <= t and n == 1", "write 50 <= number(t)"),
-        ('n == "5"', 'write number("5")'),
+        ('n == "5"', 'write n == number("5")'),
         ('column("a t") != 1.5', 'write number(column("a t")) != 1.5'),
     ],
 )

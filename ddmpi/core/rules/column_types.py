@@ -68,6 +68,11 @@ def _plain_inside(type_: pa.DataType) -> pa.DataType:
     return pa.binary(16) if is_uuid(type_) else plain_type(type_)
 
 
+def is_open(type_: pa.DataType) -> bool:
+    """Return whether a type has nulls alone somewhere: it may still become any other there."""
+    return settled_type(type_) != type_
+
+
 def settled_type(type_: pa.DataType) -> pa.DataType:
     """Return a type for columns that are null in all files: text, which is what takes most."""
     return pa.string() if pa.types.is_null(type_) else _rebuilt(type_, settled_type)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ddmpi.core.rules.column_types import common_type, is_bytes, is_uuid, plain_type, settled_type
+from ddmpi.core.rules.column_types import common_type, is_bytes, is_uuid, plain_type
 from ddmpi.errors import InputError
 from ddmpi.io.input.uuids import format_uuids
 
@@ -27,7 +27,7 @@ class HasColumns(Protocol):
 
 
 def agreed_types(sources: Sequence[HasColumns], used: Collection[str]) -> dict[str, pa.DataType]:
-    """Return a type for each used column that some file has. Raises InputError: two files cannot agree, or one has two
+    """Return a type for each used column that some file has: null where all its values are. Raises InputError: two files cannot agree, or one has two
     columns of the name."""
     types: dict[str, pa.DataType] = {}
     first: dict[str, HasColumns] = {}
@@ -47,7 +47,7 @@ def agreed_types(sources: Sequence[HasColumns], used: Collection[str]) -> dict[s
                     "what is used has to be of one type in all files"
                 )
             types[name] = common
-    return {name: settled_type(type_) for name, type_ in types.items()}
+    return types
 
 
 def as_type(values: Array, wanted: pa.DataType) -> Array:

@@ -49,6 +49,8 @@ class SourceFile(ABC):
 
     schema_is_guessed: ClassVar[bool] = False
     """Whether another file of the same table may show other columns, since only a part was looked at."""
+    is_looked_through = False
+    """Whether all rows were looked at for columns."""
 
     def __init__(
         self, file: InputFile, compression: Compression | None, text_column: str, text_columns: Sequence[str]
@@ -251,7 +253,6 @@ class JsonLinesSource(SourceFile):
 
     def _read_schema(self) -> pa.Schema:
         check_encoding(self.path, self.compression)
-        self._is_looked_through = False
         self._types: dict[str, pa.DataType] = {}
         for block in line_blocks(self.path, self.compression):
             return guess_schema(self.path, block)
@@ -259,7 +260,7 @@ class JsonLinesSource(SourceFile):
 
     def look_through(self) -> None:
         """Widen the types to those of all blocks, as far as they go together."""
-        if self._is_looked_through:
+        if self.is_looked_through:
             return
         types = {field.name: field.type for field in self.schema}
         with naming(self.path):
@@ -268,7 +269,7 @@ class JsonLinesSource(SourceFile):
                     common = common_type(types.get(field.name, field.type), field.type)
                     types[field.name] = common or types[field.name]
         self.schema = pa.schema(list(types.items()))
-        self._is_looked_through = True
+        self.is_looked_through = True
 
     def read_as(self, types: Mapping[str, pa.DataType]) -> None:
         self._types = dict(types)

@@ -15,13 +15,14 @@ import pyarrow as pa
 from ddmpi.config.columns import RENAMED, Source, Split, makes_items, parse_template
 from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.records import RESULT_COLUMNS
+from ddmpi.core.rules.column_types import is_open, settled_type
 from ddmpi.errors import InputError
 from ddmpi.io.input.agreement import agreed_types
 from ddmpi.io.input.columns import Shaping
 from ddmpi.io.input.expressions import Expression, FirstOf, Reference, Resolver, columns_of
 from ddmpi.io.input.formats import SourceFile
 from ddmpi.io.input.paths import listed, nearest
-from ddmpi.io.input.rows import BASE_COLUMNS
+from ddmpi.io.input.rows import BASE_COLUMNS, TEXT_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def shape_of(wanted: Wanted, sources: Sequence[SourceFile]) -> Shaping:
     used = columns_of(list(made.values())) | (wanted.row_filter.columns if wanted.row_filter else frozenset())
     used |= {resolver.items.column} if resolver.items else frozenset()
     types = agreed_types(sources, used)
+    _check_known(types, made, sources)
+    types = {name: settled_type(type_) for name, type_ in types.items()}
     if is_guessed:
         types |= {name: pa.string() for name in wanted.may_come_late if name in used and name not in types}
     numbers_items = any(map(makes_items, wanted.columns["identifier"]))
@@ -81,6 +84,22 @@ def shape_of(wanted: Wanted, sources: Sequence[SourceFile]) -> Shaping:
         _check_file(source, shaping)
     _check_types(sources[0], shaping)
     return shaping
+
+
+def _check_known(
+    types: Mapping[str, pa.DataType], made: Mapping[str, Expression], sources: Sequence[SourceFile]
+) -> None:
+    """Raise InputError where a column had no value in the rows that were looked at, and there are others. What is text
+    in the end need not be known: it is text."""
+    texts = {
+        expression.column
+        for ours, expression in made.items()
+        if ours in TEXT_COLUMNS and isinstance(expression, Reference) and not expression.steps
+    }
+    unknown = [name for name, type_ in types.items() if is_open(type_) and name not in texts]
+    partly_seen = [source for source in sources if source.schema_is_guessed and not source.is_looked_through]
+    if unknown and partly_seen:
+        raise InputError(f"{partly_seen[0].path}: {', '.join(unknown)}: no values in the first rows")
 
 
 def _made(wanted: Wanted, resolver: Resolver, names: Sequence[str]) -> dict[str, Expression]:

@@ -1,4 +1,4 @@
-"""What must exist, and where: over several files, in JSON Lines whose columns come late, with names that are reserved."""
+"""What must exist, and where: over several files, in JSON Lines whose columns come late, with reserved names."""
 
 from __future__ import annotations
 
