@@ -124,25 +124,25 @@ def _rows(rng: np.random.Generator, first: int, servers: npt.NDArray[np.int64]) 
 
 def _as_template(rows: pa.Table) -> pa.Table:
     """Cut each URL into what comes before its number, and the number."""
-    parts = pc.split_pattern(rows.column("identifier").combine_chunks(), "/photos/")
-    texts = pc.list_flatten(parts)
-    hosts, rests = texts.take(pa.array(np.arange(0, len(texts), 2))), texts.take(pa.array(np.arange(1, len(texts), 2)))
+    urls: Any = rows.column("identifier").combine_chunks()
+    texts: Any = pc.list_flatten(pc.split_pattern(urls, "/photos/"))
+    hosts, rests = (texts.take(np.arange(first, len(texts), 2)) for first in (0, 1))
     numbers = pc.replace_substring(rests, "/original.jpeg", "")
     return rows.drop_columns(["identifier"]).append_column("host", hosts).append_column("number", numbers)
 
 
 def _as_lists(rows: pa.Table) -> pa.Table:
     """Put each four URLs into the list of one row, which has the other columns of the first."""
-    urls = rows.column("identifier").combine_chunks()
-    starts = np.append(np.arange(0, len(urls), ITEMS), len(urls)).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(starts), urls)
-    return rows.take(pa.array(starts[:-1])).drop_columns(["identifier"]).append_column("urls", lists)
+    urls: Any = rows.column("identifier").combine_chunks()
+    starts = np.append(np.arange(0, len(urls), ITEMS), len(urls))
+    lists = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), urls)
+    return rows.take(starts[:-1]).drop_columns(["identifier"]).append_column("urls", lists)
 
 
 def _as_joined(rows: pa.Table) -> pa.Table:
     """Join each four URLs to one text."""
     lists = _as_lists(rows)
-    joined = pc.binary_join(lists.column("urls").combine_chunks(), " | ")
+    joined: Any = pc.binary_join(lists.column("urls").combine_chunks(), " | ")
     return lists.drop_columns(["urls"]).append_column("urls", joined)
 
 

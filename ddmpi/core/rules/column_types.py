@@ -37,7 +37,7 @@ def _widened(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         (field,) = pa.unify_schemas([pa.schema([("x", one)]), pa.schema([("x", other)])], promote_options="permissive")
     except pa.ArrowException:
         return None
-    return field.type
+    return cast("pa.DataType", field.type)
 
 
 def _common_struct(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
@@ -82,9 +82,9 @@ def _rebuilt(type_: pa.DataType, inner: Callable[[pa.DataType], pa.DataType]) ->
     """Return a nested type with other types inside."""
     known = cast("Any", type_)
     if pa.types.is_map(type_):
-        return pa.map_(inner(known.key_type), inner(known.item_type))
+        return cast("pa.DataType", pa.map_(inner(known.key_type), inner(known.item_type)))
     if pa.types.is_fixed_size_list(type_):
-        return pa.list_(inner(known.value_type), known.list_size)
+        return cast("pa.DataType", pa.list_(inner(known.value_type), known.list_size))
     if pa.types.is_large_list(type_) or pa.types.is_large_list_view(type_):
         return pa.large_list(inner(known.value_type))
     if pa.types.is_list(type_) or pa.types.is_list_view(type_):

@@ -6,11 +6,14 @@ and other servers (``//cdn.example.org/0.jpg``) are resolved one by one. Absolut
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urljoin
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+Array: TypeAlias = Any
+"""An arrow array: the stubs of pyarrow.compute have no overload for arrays of any type."""
 
 _ABSOLUTE: Final = r"^\s*[A-Za-z][A-Za-z0-9+.\-]*:"
 _PLAIN: Final = r"^[^/?#.\s\\][^?#\s\\]*$"
@@ -18,7 +21,7 @@ _PLAIN_FROM_ROOT: Final = r"^/[^/?#\s\\][^?#\s\\]*$"
 _DOT_SEGMENT: Final = "/."
 
 
-def resolve(urls: pa.Array[Any], base: str) -> pa.Array[Any]:
+def resolve(urls: Array, base: str) -> Array:
     """Return URLs given as bytes as absolute ones, as far as they are relative; ``base`` is absolute."""
     absolute = pc.match_substring_regex(urls, pattern=_ABSOLUTE)
     empty: Any = pc.equal(urls, pa.scalar(b""))
@@ -34,9 +37,8 @@ def resolve(urls: pa.Array[Any], base: str) -> pa.Array[Any]:
     odd = relative.fill_null(False)
     if not pc.any(odd, min_count=0).as_py():
         return urls
-    answers = [_joined(base, url) for url in urls.filter(odd).to_pylist()]
-    resolved: pa.Array[Any] = pc.replace_with_mask(urls, odd, pa.array(answers, urls.type))
-    return resolved
+    answers = [_joined(base, url or b"") for url in urls.filter(odd).to_pylist()]
+    return pc.replace_with_mask(urls, odd, pa.array(answers, urls.type))
 
 
 def _joined(base: str, url: bytes) -> bytes:

@@ -6,7 +6,7 @@ Columns that nobody uses may differ, and are not looked at.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,8 +27,11 @@ class HasColumns(Protocol):
 
 
 def agreed_types(sources: Sequence[HasColumns], used: Collection[str]) -> dict[str, pa.DataType]:
-    """Return a type for each used column that some file has: null where all its values are. Raises InputError: two files cannot agree, or one has two
-    columns of the name."""
+    """Return a type for each used column that some file has: null where all its values are.
+
+    Raises:
+        InputError: two files cannot agree, or one has two columns of the name.
+    """
     types: dict[str, pa.DataType] = {}
     first: dict[str, HasColumns] = {}
     for source in sources:
@@ -61,17 +64,22 @@ def as_type(values: Array, wanted: pa.DataType) -> Array:
             return values
         return as_type(values.dictionary_decode(), wanted)
     if pa.types.is_run_end_encoded(values.type):
-        return as_type(pc.run_end_decode(values), wanted)
+        return as_type(cast("Any", pc).run_end_decode(values), wanted)
     if isinstance(values, pa.ExtensionArray):
         is_text = is_uuid(values.type)
         return as_type(format_uuids(values.storage) if is_text else values.storage, wanted)
     return values.cast(wanted)
 
 
+def nulls(size: int, type_: pa.DataType) -> Array:
+    """Return so many nulls of a type."""
+    return cast("Any", pa).nulls(size, type_)
+
+
 def with_types(rows: pa.RecordBatch, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
     """Return these columns of some rows in their types, null where the file does not have them."""
     arrays = [
-        as_type(rows.column(name), types[name]) if name in rows.schema.names else pa.nulls(rows.num_rows, types[name])
+        as_type(rows.column(name), types[name]) if name in rows.schema.names else nulls(rows.num_rows, types[name])
         for name in columns
     ]
     if not arrays:  # a batch without columns has no rows either

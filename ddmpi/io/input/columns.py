@@ -21,7 +21,7 @@ from ddmpi.core.arrays import IntArray
 from ddmpi.core.rules.column_types import plain_type
 from ddmpi.core.rules.relative_urls import resolve
 from ddmpi.errors import InputError
-from ddmpi.io.input.agreement import with_types
+from ddmpi.io.input.agreement import nulls, with_types
 from ddmpi.io.input.expressions import Expression, Filled, Reference, as_bytes, columns_of
 from ddmpi.io.input.formats import BATCH_BYTES, BATCH_ROWS
 from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken
@@ -80,7 +80,7 @@ class Shaping:
         Raises:
             InputError: the filter is no condition on columns of these types, or a path leads nowhere.
         """
-        empty = pa.RecordBatch.from_arrays([pa.nulls(0, type_) for type_ in self.types.values()], list(self.types))
+        empty = pa.RecordBatch.from_arrays([nulls(0, type_) for type_ in self.types.values()], list(self.types))
         if self.row_filter is not None:
             check_filter(self.row_filter, self.types)
         if self.items is not None:
@@ -183,7 +183,8 @@ class Shaping:
         """Return what is to be said of rows without a URL; None: nothing but that."""
         reasons: list[Array] = []
         if BAD_LINE in rows.schema.names:
-            reasons.append(pc.binary_join_element_wise("bad_line: ", rows.column(BAD_LINE), ""))
+            told: Array = rows.column(BAD_LINE)
+            reasons.append(pc.binary_join_element_wise("bad_line: ", told, ""))
         if self.items is not None and _BROKEN in rows.schema.names:
             text = f"null_url: {self.items.shown}: the cell is no JSON array or object"
             reasons.append(pc.if_else(rows.column(_BROKEN), text, pa.scalar(None, pa.string())))
@@ -231,7 +232,7 @@ def check_filter(row_filter: RowFilter, types: Mapping[str, pa.DataType]) -> Non
     missing = sorted(row_filter.columns - row_filter.optional - set(types))
     if missing:
         raise InputError(f"filter: no column {', '.join(missing)}")
-    present = {name: comparable(pa.nulls(0, types[name])) for name in row_filter.columns if name in types}
+    present = {name: comparable(nulls(0, types[name])) for name in row_filter.columns if name in types}
     try:
         row_filter.keeps(present, 0)
     except pa.ArrowException as error:

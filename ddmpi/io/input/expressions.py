@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -110,7 +110,10 @@ def as_bytes(values: Array) -> Array:
 
 def _float_texts(values: Array) -> Array:
     values = values.cast(pa.float64())
-    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), _EXACT_FLOAT)).fill_null(False)
+    floored: Array = pc.floor(values)
+    is_exact: Array = cast("Array", pc).less(pc.abs(values), _EXACT_FLOAT)
+    whole: Array = pc.and_(pc.equal(floored, values), is_exact)
+    whole = whole.fill_null(False)
     numbers = pc.if_else(whole, values, pa.scalar(None, pa.float64())).cast(pa.int64())
     return pc.if_else(whole, numbers.cast(pa.string()), values.cast(pa.string()))
 

@@ -70,7 +70,7 @@ class SourceFile(ABC):
         """Columns that the names of its folders give it; text, and null or the same in all rows."""
         self.doubled = frozenset(name for name, count in Counter(own.names).items() if count > 1)
         """Names that more than one column has: none of these can be read."""
-        single = [field for field in own if field.name not in self.doubled]
+        single = [(field.name, field.type) for field in own if field.name not in self.doubled]
         self.schema = pa.schema([*single, *((name, pa.string()) for name in self.folder_columns)])
 
     def look_through(self) -> None:

@@ -65,7 +65,7 @@ class Items:
         """Return the items of rows. Raises InputError: the column has none, or no such field."""
         values: Array = rows.column(self.column)
         if self.separator is not None:
-            return self._parts(values)
+            return self._parts(values, self.separator)
         owners: IntArray = np.arange(rows.num_rows)
         for place, step in enumerate(self.steps):
             values = decoded(values)
@@ -79,14 +79,15 @@ class Items:
         columns = {item_column(inner): descend(values, inner, self.shown) for inner in self.inner}
         return FoundItems(np.bincount(owners, minlength=rows.num_rows), columns, None)
 
-    def _parts(self, texts: Array) -> FoundItems:
+    def _parts(self, texts: Array, separator: str) -> FoundItems:
         texts = decoded(texts)
         if not is_text(texts.type):
             raise InputError(f"{self.shown}: {texts.type} is no text")
-        lists = pc.split_pattern(texts.cast(pa.binary()), pattern=self.separator)
+        lists = pc.split_pattern(texts.cast(pa.binary()), pattern=separator)
         parts, owners = _elements(lists, self.shown)
         parts = _trimmed(parts)
-        is_part = np.asarray(pc.greater(pc.binary_length(parts), 0))
+        lengths: Array = pc.binary_length(parts)
+        is_part = np.asarray(lengths) > 0
         if not is_part.all():
             parts, owners = parts.filter(pa.array(is_part)), owners[is_part]
         return FoundItems(np.bincount(owners, minlength=len(texts)), {item_column(()): parts}, None)

@@ -87,7 +87,7 @@ def _guess_by_column(block: LineBlock, told: InputError) -> pa.Schema:
 
 def _type_of(values: list[Any]) -> pa.DataType:
     try:
-        return pa.array(values).type
+        return cast("pa.DataType", pa.array(values).type)
     except (pa.ArrowException, OverflowError):
         return pa.string()
 

@@ -19,7 +19,7 @@ JSON = st.recursive(
 )
 
 
-def items(cells: list[Any], path: list[str], *inner: list[str]) -> tuple[list[int], list[list[str | None]], list[bool]]:
+def items(cells: list[Any], path: list[str], *inner: list[str]) -> tuple[list[int], list[list[Any]], list[Any]]:
     found = cell_items(pa.array(cells), path, inner)
     return found.counts.tolist(), [column.to_pylist() for column in found.columns], found.is_broken.to_pylist()
 

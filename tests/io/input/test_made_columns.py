@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -53,7 +53,7 @@ def urls_and(rows: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(row[name] for name in ("identifier", *names)) for row in rows]
 
 
-def write_json_lines(path: Path, rows: list[Mapping[str, Any]]) -> Path:
+def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
 

@@ -165,7 +165,9 @@ def test_rows_made_of_items_grow_by_whole_rows(tmp_path: Path) -> None:
     rows = pa.concat_tables([pq.read_table(file) for file in added.files]).sort_by("row_number")
     assert rows.column("row_number").to_pylist() == list(range(ITEMS + 3))
     assert rows.column("item_number").to_pylist()[-3:] == [0, 1, 0]
-    assert rows.column("identifier").to_pylist() == [url for items in more for url in (items or [None])]
+    assert rows.column("identifier").to_pylist() == [
+        url for items in more for url in [*items, *([] if items else [None])]
+    ]
 
 
 @pytest.mark.parametrize("row", [0, 20, 38])
