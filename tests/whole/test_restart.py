@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.config.config import parse
 from ddmpi.core.records import Orders, PaceState
 from ddmpi.errors import OutputError
+from ddmpi.io.folder.checkpoint import load, save
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import Marker, read_completed, write_completed
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
@@ -30,13 +32,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(folder: Path, **parameters: object) -> Iterator[RunState]:
-    """The output folder at the start of a run, with other downloader parameters."""
+def opened(folder: Path, keys: Mapping[str, object] | None = None, **parameters: object) -> Iterator[RunState]:
+    """The output folder at the start of a run, with other keys or downloader parameters."""
     values = {
         "path_to_input": str(folder / "urls.txt"),
         "path_to_output_folder": str(folder / "out"),
         "downloader_parameters": {"batch_size": 10, **parameters},
         "profiling": {"min_rows": 5},
+        **(keys or {}),
     }
     config = parse(values, "test")
     layout = Layout(folder / "out")
@@ -148,6 +151,18 @@ def test_a_key_that_must_not_change_is_refused_with_both_values(folder: Path) ->
         pytest.raises(OutputError, match=r"downloader_parameters\.batch_size: was 10, is 20"),
         opened(folder, batch_size=20),
     ):
+        pytest.fail("it has begun")
+
+
+def test_a_folder_from_before_a_key_had_its_default(folder: Path) -> None:
+    begun(folder)
+    found, _ = load(Layout(folder / "out"))
+    assert found is not None
+    semantic = {key: value for key, value in found.config_semantic.items() if key != "base_url"}
+    save(Layout(folder / "out"), msgspec.structs.replace(found, config_semantic=semantic))
+    with opened(folder) as state:
+        assert_rows_counted(state)
+    with pytest.raises(OutputError, match="base_url: was None"), opened(folder, {"base_url": "http://a.org/"}):
         pytest.fail("it has begun")
 
 
