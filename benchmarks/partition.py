@@ -6,6 +6,10 @@ write all rows sorted by server as zstd Parquet (level 1) with row groups of 10,
 others: it runs its whole initialization, up to the point from which rows can be fetched, with the default config. That
 validates URLs as libcurl reads them, keeps the input's order within a server, numbers the rows, cuts batches, and syncs
 every file to the disk. Time runs from after the imports (and the start of Spark's session) to the end.
+
+``--made template explode split`` measures ddmpi alone instead, where the URLs have to be made: as many rows from a
+template over two columns, from lists of four URLs, from texts of four URLs; and the plain table beside them, which has
+the same rows. The JSON has the seconds and the peak memory of each, and how many times the plain one's time it took.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -29,6 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.partition_runners import KEYS_NAME
 from ddmpi.io.input.uuids import format_uuids
 
 Figures: TypeAlias = "dict[str, float]"
@@ -114,6 +119,77 @@ def _rows(rng: np.random.Generator, first: int, servers: npt.NDArray[np.int64]) 
     return pa.table(dict(zip(COLUMNS, columns, strict=True)))
 
 
+# ---- inputs whose URLs have to be made
+
+
+def _as_template(rows: pa.Table) -> pa.Table:
+    """Cut each URL into what comes before its number, and the number."""
+    urls: Any = rows.column("identifier").combine_chunks()
+    texts: Any = pc.list_flatten(pc.split_pattern(urls, "/photos/"))
+    hosts, rests = (texts.take(np.arange(first, len(texts), 2)) for first in (0, 1))
+    numbers = pc.replace_substring(rests, "/original.jpeg", "")
+    return rows.drop_columns(["identifier"]).append_column("host", hosts).append_column("number", numbers)
+
+
+def _as_lists(rows: pa.Table) -> pa.Table:
+    """Put each four URLs into the list of one row, which has the other columns of the first."""
+    urls: Any = rows.column("identifier").combine_chunks()
+    starts = np.append(np.arange(0, len(urls), ITEMS), len(urls))
+    lists = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), urls)
+    return rows.take(starts[:-1]).drop_columns(["identifier"]).append_column("urls", lists)
+
+
+def _as_joined(rows: pa.Table) -> pa.Table:
+    """Join each four URLs to one text."""
+    lists = _as_lists(rows)
+    joined: Any = pc.binary_join(lists.column("urls").combine_chunks(), " | ")
+    return lists.drop_columns(["urls"]).append_column("urls", joined)
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    return rows
+
+
+ITEMS: Final = 4
+MADE: Final[dict[str, tuple[Callable[[pa.Table], pa.Table], dict[str, Any]]]] = {
+    "plain": (_plain, {}),
+    "template": (_as_template, {"identifier": "{host}/photos/{number}/original.jpeg"}),
+    "explode": (_as_lists, {"identifier": "urls[]"}),
+    "split": (_as_joined, {"identifier": {"column": "urls", "split": " | "}}),
+}
+"""What the table looks like, and ``columns`` in the config."""
+
+
+def compare_made(names: list[str], plain: Path, scratch: Path, rows: int, repeat: int) -> dict[str, Figures]:
+    """The fastest of ``repeat`` runs of ddmpi over each kind of table, taken in turn."""
+    best: dict[str, Figures] = {}
+    chosen = ["plain", *(name for name in names if name != "plain")]
+    for name in chosen:
+        _make_made(name, plain, scratch / name)
+    for _ in range(repeat):
+        for name in chosen:
+            figures = measure("ddmpi", scratch / name / "input", scratch, rows)
+            if name not in best or figures["seconds"] < best[name]["seconds"]:
+                best[name] = figures
+    for figures in best.values():
+        figures["times_plain"] = round(figures["seconds"] / best["plain"]["seconds"], 2)
+    return best
+
+
+def _make_made(name: str, plain: Path, folder: Path) -> None:
+    make, columns = MADE[name]
+    (folder / "input").mkdir(parents=True)
+    (folder / KEYS_NAME).write_text(json.dumps({"columns": columns}), encoding="utf-8")
+    for path in sorted(plain.iterdir()):
+        with pq.ParquetFile(path) as file:
+            tables = (make(pa.Table.from_batches([batch])) for batch in file.iter_batches(CHUNK_ROWS))
+            first = next(tables)
+            with pq.ParquetWriter(folder / "input" / path.name, first.schema, compression="zstd") as writer:
+                writer.write_table(first)
+                for table in tables:
+                    writer.write_table(table)
+
+
 # ---- measuring
 
 
@@ -154,6 +230,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=COMPETITORS, default=list(COMPETITORS))
     parser.add_argument("--repeat", type=int, default=1, help="take the fastest of so many runs (Spark: one)")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for input and output")
+    parser.add_argument("--made", nargs="+", choices=MADE, help="measure tables whose URLs have to be made instead")
     arguments = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(dir=arguments.folder, prefix="ddmpi-partition-"))
     try:
@@ -162,7 +239,11 @@ def main() -> int:
         make_input(source, arguments.shape, arguments.rows)
         size_mb = sum(file.stat().st_size for file in source.iterdir()) / 1e6
         print(f"{arguments.rows:,} rows ({arguments.shape}), {size_mb:,.0f} MB, {os.cpu_count()} cores", flush=True)
-        figures = compare(arguments.only, source, scratch, arguments.rows, arguments.repeat)
+        figures: Mapping[str, Figures | None]
+        if arguments.made:
+            figures = compare_made(arguments.made, source, scratch, arguments.rows, arguments.repeat)
+        else:
+            figures = compare(arguments.only, source, scratch, arguments.rows, arguments.repeat)
     finally:
         shutil.rmtree(scratch)
     print(json.dumps({"rows": arguments.rows, "shape": arguments.shape, **figures}))

@@ -20,14 +20,19 @@ SERVER_OF_URL: Final = "^https?://([^/]*)"
 """A simpler rule than ddmpi's, to the others' favor."""
 
 
+KEYS_NAME: Final = "keys.json"
+"""Beside the input: what stands in ddmpi's config beside the paths."""
+
+
 def run_ddmpi(source: Path, target: Path) -> float:
     from ddmpi.config.config import parse  # noqa: PLC0415  # see the module's docstring
     from ddmpi.core.records import Orders  # noqa: PLC0415
     from ddmpi.io.folder.layout import Layout  # noqa: PLC0415
     from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output  # noqa: PLC0415
 
-    data = {"path_to_input": str(source), "path_to_output_folder": str(target)}
-    config = parse(data, "benchmark")
+    beside = source.with_name(KEYS_NAME)
+    keys = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    config = parse({"path_to_input": str(source), "path_to_output_folder": str(target), **keys}, "benchmark")
     layout = Layout(target, config.output_structure)
     started = time.perf_counter()
     lock = own_output(layout, {})

@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from ddmpi._version import __version__
+from ddmpi.config.columns import Columns, KeptColumns, kept_sources, plain_kept
 from ddmpi.config.input_section import InputSection
 from ddmpi.config.messages import describe_problem, section_of, shown
 from ddmpi.config.row_filter import RowFilter, parse_filter
@@ -32,7 +33,6 @@ from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
 from ddmpi.config.sections import (
     Backoff,
     BreakerSection,
-    Columns,
     DownloaderParameters,
     Expected,
     Initialization,
@@ -47,9 +47,9 @@ from ddmpi.config.sections import (
     ServerRules,
     Walltime,
 )
-from ddmpi.config.value_types import InputPlace, OutputFolder, RowFilterText, Texts
+from ddmpi.config.value_types import BaseUrl, InputPlace, OutputFolder, RowFilterText, Texts
 from ddmpi.core.partition.address_groups import AddressGroups
-from ddmpi.core.records import RESULT_COLUMNS, Limits
+from ddmpi.core.records import Limits
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
 
@@ -66,6 +66,8 @@ LEGACY_KEYS = (
     "downloader_parameters.logger_level",
 )
 """Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
+LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {"base_url": None}
+"""Keys of ``Config.semantic`` that came after 0.2.0, and their defaults: a folder that does not know them has these."""
 _DIGITS: Final = 16
 
 
@@ -82,8 +84,19 @@ class Keys(Section):
     path_to_output_folder: OutputFolder = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."
     )
-    columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")
-    keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
+    columns: Columns = Field(
+        Columns(), description="Our column names: the names that the input uses, or what to make of its columns."
+    )
+    base_url: BaseUrl | None = Field(
+        None,
+        description="URL that relative ones of the input are resolved against (RFC 3986); null = they are refused. Its "
+        "last part counts only if it ends in a slash.",
+    )
+    keep_columns: KeptColumns = Field(
+        (),
+        description="Further input columns to carry into successes and errors: names; or `{ours: theirs}`, where "
+        "theirs is what `columns` takes too; or all, where names that the results have get `input_` before them.",
+    )
     expected: Expected = Field(
         Expected(), description="Columns of `keep_columns` that say what each file has to be: its hash, its size."
     )
@@ -142,14 +155,6 @@ class Keys(Section):
     logging: Logging = Field(Logging(), description="What the ranks' logs say, and how large they get.")
     walltime: Walltime = Field(Walltime(), description="The end of the job's allocation.")
 
-    @field_validator("keep_columns")
-    @classmethod
-    def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        taken = sorted(RESULT_COLUMNS.intersection(names))
-        if taken:
-            raise ValueError(f"columns that the results do not have anyway (taken: {', '.join(taken)})")
-        return names
-
     @field_validator("schedule_rules")
     @classmethod
     def _not_empty(cls, rules: Mapping[int, int]) -> Mapping[int, int]:
@@ -159,7 +164,8 @@ class Keys(Section):
 
     @model_validator(mode="after")
     def _expected_are_kept(self) -> Keys:
-        missing = [name for name in self.expected.columns if name not in self.keep_columns]
+        kept = kept_sources(self.keep_columns)
+        missing = [name for name in self.expected.columns if kept is not None and name not in kept]
         if missing:
             raise ValueError(f"columns of keep_columns in expected (missing there: {', '.join(missing)})")
         return self
@@ -287,7 +293,8 @@ class Config(Keys):
         return {
             "path_to_input": self.path_to_input,
             "columns": self.columns.plain(),
-            "keep_columns": list(self.keep_columns),
+            "base_url": self.base_url,
+            "keep_columns": plain_kept(self.keep_columns),
             "filter": self.filter,
             "duplicates": self.duplicates,
             "downloader_parameters.batch_size": parameters.batch_size,

@@ -79,7 +79,7 @@ def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequen
         path = (*path[:-1], str(path[-1]))
     where = dotted(path)
     if error["type"] in {"extra_forbidden", "invalid_key"}:
-        return f"{where}: unknown key{_suggestion(path, model, legacy)}"
+        return f"{where}: unknown key{_turned_round(path, error['input'], model) or _suggestion(path, model, legacy)}"
     expected = _expected_instead(error, path, model)
     if error["type"] == "missing":
         return f"{where}: missing; expected {expected}"
@@ -154,6 +154,13 @@ def _item_model(annotation: object) -> type[BaseModel] | None:
         return next((m for m in map(_item_model, get_args(annotation)) if m is not None), None)
     root = annotation.model_fields.get("root")
     return annotation if root is None else _item_model(root.annotation)
+
+
+def _turned_round(path: Path, value: object, model: type[BaseModel]) -> str:
+    """Return a hint where the value is a key that is known there: the two are exchanged."""
+    if not isinstance(value, str) or len(path) < 2 or value not in _fields_under(path[:-1], model):
+        return ""
+    return f"; did you mean {dotted((*path[:-1], value))}: {path[-1]}? (ours: theirs)"
 
 
 def _suggestion(path: Path, model: type[BaseModel], legacy: Sequence[str]) -> str:

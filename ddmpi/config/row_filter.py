@@ -130,8 +130,7 @@ class _Parser:
             return _membership(value, _constants_of(right), is_in=isinstance(op, ast.In))
         if _is_null(right):
             raise ValueError("'is null' or 'is not null': nothing is equal to null, not even null")
-        compare, other = _COMPARISONS[type(op)], self._value(right)
-        return lambda columns: compare(value(columns), other(columns))
+        return _compared(value, op, self._value(right), (ast.unparse(left), ast.unparse(right)))
 
     def _value(self, node: ast.expr) -> _Evaluate:
         match node:
@@ -155,6 +154,34 @@ class _Parser:
         self.columns.add(name)
         self.required.add(name)
         return lambda columns: columns[name]
+
+
+_OPERATORS: Final[dict[type[ast.cmpop], str]] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+
+
+def _compared(value: _Evaluate, op: ast.cmpop, other: _Evaluate, told: tuple[str, str]) -> _Evaluate:
+    compare, sign = _COMPARISONS[type(op)], _OPERATORS[type(op)]
+
+    def evaluate(columns: Columns) -> Array:
+        one, two = value(columns), other(columns)
+        for text, number, sides in ((one, two, ("number({})", "{}")), (two, one, ("{}", "number({})"))):
+            if pa.types.is_string(text.type) and _is_number(number.type):
+                written = f" {sign} ".join(side.format(name) for side, name in zip(sides, told, strict=True))
+                raise pa.ArrowTypeError(f"a text is compared with a number: write {written}")
+        return compare(one, two)
+
+    return evaluate
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
 
 
 def _membership(value: _Evaluate, members: Array, *, is_in: bool) -> _Evaluate:

@@ -31,7 +31,6 @@ from ddmpi.config.value_types import (
     Statuses,
     StoreUri,
     Text,
-    TextOrTexts,
 )
 from ddmpi.core.records import CONNECTIONS_PER_RANK
 from ddmpi.core.rules.verdict import RETRY_STATUSES
@@ -50,25 +49,6 @@ class Section(BaseModel):
     """What all sections share: frozen, strict, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Columns(Section):
-    """Our column names and, as values, the names that the input uses; of a list the first value that is not null."""
-
-    identifier: TextOrTexts = Field("identifier", description="Column with the URL. It, or one of a list, must exist.")
-    uuid: TextOrTexts = Field("uuid", description="Column with the row's id. Missing ids are derived.")
-    source_id: TextOrTexts = Field("source_id", description="Column with the id of the record that has the image.")
-    license: TextOrTexts = Field("license", description="Column with the license.")
-    source: TextOrTexts = Field("source", description="Column with the name of the source.")
-    title: TextOrTexts = Field("title", description="Column with the title.")
-
-    def as_lists(self) -> dict[str, list[str]]:
-        """Return the input's names by ours."""
-        return {name: [names] if isinstance(names, str) else list(names) for name, names in self}
-
-    def plain(self) -> dict[str, str | list[str]]:
-        """Return the names as JSON keeps them; a list of one name means what the name means."""
-        return {name: names[0] if len(names) == 1 else names for name, names in self.as_lists().items()}
 
 
 class OutputStructure(Section):

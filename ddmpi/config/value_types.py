@@ -133,6 +133,13 @@ def _checked_output_folder(path: str) -> str:
     return path
 
 
+def _checked_base(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme.lower() not in {"http", "https"} or not parts.netloc or "@" in parts.netloc:
+        raise ValueError("an http or https URL such as https://data.example.org/images/, without a password")
+    return url
+
+
 def _checked_store(uri: str) -> str:
     examples = " or ".join(f"{scheme}://bucket/prefix" for scheme in sorted(STORE_SCHEMES))
     return _checked_uri(uri, STORE_SCHEMES, f"a URI of an object store, {examples}")
@@ -165,14 +172,6 @@ def _checked_status(status: int) -> int:
     return status
 
 
-def _text_or_texts(value: object) -> object:
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
-    texts = tuple(text for text in given if isinstance(text, str) and text)
-    if not texts or len(texts) < len(given):
-        raise ValueError("text, not empty, or a list of such")
-    return value if isinstance(value, str) else _each_once(texts)
-
-
 def _checked_filter(text: str) -> str:
     parse_filter(text)  # its ValueError says what was expected
     return text
@@ -193,12 +192,11 @@ def _checked_group(group: str) -> str:
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_each_once)]
 """A YAML list of texts, kept as a tuple."""
-_OneOrMore = Text | Annotated[list[Text], Field(min_length=1)]
-TextOrTexts = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts, json_schema_input_type=_OneOrMore)]
-"""One text, or a YAML list of some, kept as a tuple."""
 InputPlace = Annotated[str, Field(min_length=1), AfterValidator(_checked_input)]
 """A path, or a URI without secrets."""
 OutputFolder = Annotated[str, Field(min_length=1), AfterValidator(_checked_output_folder)]
+BaseUrl = Annotated[str, Field(min_length=1), AfterValidator(_checked_base)]
+"""An absolute URL that relative ones are resolved against."""
 StoreUri = Annotated[str, Field(min_length=1), AfterValidator(_checked_store)]
 RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filter)]
 HeaderLines = Annotated[

@@ -65,9 +65,11 @@ RESULT_COLUMNS = frozenset(
     {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
-    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as"}
+    | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
+    | {"outcome", "epoch"}
 )
-"""Columns that ddmpi itself writes, or needs in ``urls``: a kept column of the same name would be lost."""
+"""Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
+would be lost."""
 
 
 class Limits(msgspec.Struct, frozen=True):

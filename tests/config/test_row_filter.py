@@ -120,3 +120,19 @@ def test_any_other_text_is_refused_with_a_message(text: str) -> None:
         parse_filter(text)
     except ValueError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("t > 50", "write number(t) > 50"),
+        ("50 <= t and n == 1", "write 50 <= number(t)"),
+        ('n == "5"', 'write n == number("5")'),
+        ('column("a t") != 1.5', 'write number(column("a t")) != 1.5'),
+    ],
+)
+def test_a_text_compared_with_a_number_is_told_what_to_write(text: str, remedy: str) -> None:
+    columns = {"t": pa.array(["60"]), "a t": pa.array(["1"]), "n": pa.array([1])}
+    with pytest.raises(pa.ArrowException) as raised:
+        parse_filter(text).keeps(columns, 1)
+    assert remedy.replace('"', "'") in str(raised.value).replace('"', "'")

@@ -32,14 +32,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(folder: Path, input: Mapping[str, object] | None = None, **parameters: object) -> Iterator[RunState]:  # noqa: A002
-    """The output folder at the start of a run, with other downloader parameters."""
+def opened(folder: Path, keys: Mapping[str, object] | None = None, **parameters: object) -> Iterator[RunState]:
+    """The output folder at the start of a run, with other keys or downloader parameters."""
     values = {
-        "input": dict(input or {}),
         "path_to_input": str(folder / "urls.txt"),
         "path_to_output_folder": str(folder / "out"),
         "downloader_parameters": {"batch_size": 10, **parameters},
         "profiling": {"min_rows": 5},
+        **(keys or {}),
     }
     config = parse(values, "test")
     layout = Layout(folder / "out")
@@ -154,6 +154,18 @@ def test_a_key_that_must_not_change_is_refused_with_both_values(folder: Path) ->
         pytest.fail("it has begun")
 
 
+def test_a_folder_from_before_a_key_had_its_default(folder: Path) -> None:
+    begun(folder)
+    found, _ = load(Layout(folder / "out"))
+    assert found is not None
+    semantic = {key: value for key, value in found.config_semantic.items() if key != "base_url"}
+    save(Layout(folder / "out"), msgspec.structs.replace(found, config_semantic=semantic))
+    with opened(folder) as state:
+        assert_rows_counted(state)
+    with pytest.raises(OutputError, match="base_url: was None"), opened(folder, {"base_url": "http://a.org/"}):
+        pytest.fail("it has begun")
+
+
 def test_another_input_is_refused(folder: Path) -> None:
     begun(folder)
     (folder / "urls.txt").write_text("http://c.example/1.jpg\n")
@@ -184,14 +196,14 @@ def test_how_the_input_is_read_may_change_while_its_rows_stay(folder: Path) -> N
     """A folder that was begun by a version that took quotation marks of tab files for quotes goes on, or is refused by
     the rows themselves."""
     (folder / "urls.txt").write_text("identifier\ttitle\n" + "".join(f"http://a.example/{n}\tt\n" for n in range(9)))
-    with opened(folder, input={"format": "tsv", "quote": '"'}):
+    with opened(folder, {"input": {"format": "tsv", "quote": '"'}}):
         pass
-    with opened(folder, input={"format": "tsv"}) as state:
+    with opened(folder, {"input": {"format": "tsv"}}) as state:
         assert state.table.rows.sum() == 9
     other = {"format": "tsv", "header": False, "names": ["identifier", "title"]}
     with (
         pytest.raises(OutputError, match="has changed since this output folder was begun"),
-        opened(folder, input=other),
+        opened(folder, {"input": other}),
     ):
         pass
 
@@ -205,5 +217,5 @@ def test_keys_that_an_older_version_did_not_have_are_as_their_defaults(folder: P
     with opened(folder) as state:
         assert state.changed_keys == []
         save(state.layout, msgspec.structs.replace(checkpoint, config_digests=old, input_stamp=""))
-    with opened(folder, input={"format": "txt"}) as state:
+    with opened(folder, {"input": {"format": "txt"}}) as state:
         assert state.changed_keys == ["input.format"]

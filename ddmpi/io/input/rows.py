@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.partition import Servers, servers_of
-from ddmpi.io.input.uuids import fill_uuids, format_uuids, hash_texts
-from ddmpi.io.sources.source_file import BAD_LINE
+from ddmpi.io.input.uuids import fill_uuids, format_uuids, hash_texts, item_uuids
 
 Array: TypeAlias = "pa.Array[Any]"
 Field: TypeAlias = "pa.Field[Any]"
@@ -33,7 +32,10 @@ TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "
 _CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
 """Where a URL has a user name and a password, for RE2."""
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
-_BAD_LINE: Final = "bad_line: "
+ITEM_NUMBER: Final = "item_number"
+"""Which of the items of its row a row was made of, from 0; only in tables that are made of items."""
+REASON: Final = "__reason__"
+"""Column of raw rows: why a row has no URL, where more can be said than that it has none."""
 
 _BASE_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
     ("row_number", pa.int64()),
@@ -44,13 +46,14 @@ _BASE_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
 BASE_COLUMNS: Final = tuple(name for name, _ in _BASE_FIELDS)
 
 
-def urls_schema(keep: Sequence[Field] = ()) -> pa.Schema:
+def urls_schema(keep: Sequence[Field] = (), *, has_items: bool = False) -> pa.Schema:
     """Return the columns of ``urls/*.parquet``; ``keep`` are the further input columns, with their own types.
 
     ``row_number`` is the position in the input (from 0, files in name order), ``identifier`` the URL as given,
     ``server_name`` is null where the URL is refused, and ``reject`` null where it is not.
     """
-    return pa.schema([pa.field(name, type_) for name, type_ in _BASE_FIELDS] + list(keep))
+    items = [pa.field(ITEM_NUMBER, pa.int32())] if has_items else []
+    return pa.schema([pa.field(name, type_) for name, type_ in _BASE_FIELDS] + items + list(keep))
 
 
 class BareRows(NamedTuple):
@@ -68,25 +71,16 @@ class UrlFacts(NamedTuple):
     hashes: npt.NDArray[np.uint64]
 
 
-def url_facts(raw: pa.RecordBatch, column: str) -> UrlFacts:
-    """Return the facts of a column of any type that has a text form. Raises pa.ArrowInvalid where it has none."""
-    texts, broken = as_text(raw.column(column))
+def url_facts(raw: pa.RecordBatch) -> UrlFacts:
+    """Return the facts of raw rows; only identifier has to be there. Raises pa.ArrowInvalid: it has no text form."""
+    texts, broken = as_text(raw.column("identifier"))
     servers, rejects = _servers_of(texts, broken)
-    return UrlFacts(servers, _with_bad_lines(raw, rejects), hash_texts(texts))
-
-
-def _with_bad_lines(raw: pa.RecordBatch, rejects: Array) -> Array:
-    """Return why rows are refused, those too that could not be read."""
-    if BAD_LINE not in raw.schema.names:
-        return rejects
-    lines: Any = raw.column(BAD_LINE)
-    return cast("Array", pc.coalesce(pc.replace_substring_regex(lines, "^", _BAD_LINE), rejects))
+    return UrlFacts(servers, _explained(rejects, raw), hash_texts(texts))
 
 
 def bare_rows(
     raw: pa.RecordBatch,
     row_numbers: IntArray,
-    texts: Mapping[str, str],
     keep: Sequence[Field],
     dictionaries: Mapping[str, Dictionary],
     *,
@@ -96,9 +90,9 @@ def bare_rows(
     """Return the bare rows of one input batch.
 
     Args:
-        texts: our names -> those of columns in ``raw``; identifier must be there.
+        raw: has identifier, and of our other columns those that the input has.
         keep: further columns in ``raw``; strings among them may come as bytes.
-        dictionaries: by the name in ``raw``, of the columns that come as dictionary arrays.
+        dictionaries: of the columns that come as dictionary arrays.
         refused: which rows are refused, where that is known already: only for those it is asked again why, and no
             servers come back but nulls.
         on_repaired: told of columns besides the URL's that have values with broken characters, and how many.
@@ -106,23 +100,30 @@ def bare_rows(
     Raises:
         pa.ArrowInvalid: a column has no text form.
     """
-    identifier, broken = as_text(raw.column(texts["identifier"]))
+    identifier, broken = as_text(raw.column("identifier"))
     servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
-    rejects = _with_bad_lines(raw, rejects)
     identifier = _without_credentials(identifier, rejects)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
-        if name in texts:
-            column = texts[name]
-            columns[name] = (
-                identifier if name == "identifier" else _text_or_codes(raw, column, dictionaries, on_repaired)
-            )
-    columns["reject"] = rejects
+        if name in raw.schema.names:
+            is_url = name == "identifier"
+            columns[name] = identifier if is_url else _text_or_codes(raw, name, dictionaries, on_repaired)
+    columns["reject"] = _explained(rejects, raw)
+    if ITEM_NUMBER in raw.schema.names:
+        columns[ITEM_NUMBER] = raw.column(ITEM_NUMBER)
     for field in keep:
         is_string = pa.types.is_string(field.type)
         own = raw.column(field.name)
         columns[field.name] = _text_or_codes(raw, field.name, dictionaries, on_repaired) if is_string else own
     return BareRows(pa.RecordBatch.from_pydict(columns), servers)
+
+
+def _explained(rejects: Array, raw: pa.RecordBatch) -> Array:
+    """Say more of rows without a URL where more is known. (Where it is not asked why, nothing is said.)"""
+    if REASON not in raw.schema.names:
+        return rejects
+    told = pc.and_(pc.is_valid(rejects), pc.is_valid(raw.column(REASON)))
+    return cast("Array", pc.if_else(told, raw.column(REASON), rejects))
 
 
 def _without_credentials(urls: Array, rejects: Array) -> Array:
@@ -166,15 +167,24 @@ def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers
     return Servers(servers, rejects)
 
 
-def complete(bare: pa.Table, servers: Array, schema: pa.Schema, dictionaries: Mapping[str, Dictionary]) -> pa.Table:
+def complete(
+    bare: pa.Table,
+    servers: Array,
+    schema: pa.Schema,
+    dictionaries: Mapping[str, Dictionary],
+    *,
+    uuids_repeat: bool = False,
+) -> pa.Table:
     """Return rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s;
-    ``dictionaries`` go by the names in it."""
+    ``dictionaries`` go by the names in it. With ``uuids_repeat`` a row's uuid is that of all of its items."""
     columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
     for name, dictionary in dictionaries.items():
         columns[name] = dictionary.texts(columns[name])
     columns["server_name"] = servers
     for name in TEXT_COLUMNS:
         columns.setdefault(name, pa.nulls(bare.num_rows, pa.string()))
+    if uuids_repeat:
+        columns["uuid"] = item_uuids(columns["uuid"], columns[ITEM_NUMBER], columns["row_number"])
     columns["uuid"] = fill_uuids(columns["uuid"], columns["source_id"], columns["identifier"], columns["row_number"])
     return pa.table([columns[name] for name in schema.names], schema=schema)
 

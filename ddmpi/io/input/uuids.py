@@ -8,7 +8,7 @@ The constants must never change: results refer to these UUIDs.
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,8 @@ HASHED_BYTES: Final = 1 << 13
 """Of a longer text only so much counts, and its length. No URL that is fetched is longer."""
 _TAIL_MASKS: Final = np.array([(1 << (8 * size)) - 1 for size in range(8)], dtype=np.uint64)
 """By the number of its bytes that belong to the text, what is left of a word."""
-_HEX: Final = np.frombuffer(bytes(range(256)).hex().encode(), dtype=np.uint16)
-"""The two hexadecimal digits of every byte, read as one word."""
+_HEX: Final = np.frombuffer("".join(f"{word:04x}" for word in range(1 << 16)).encode(), dtype=np.uint32)
+"""The four hexadecimal digits of every two bytes, read as one word."""
 _HYPHENS: Final = (8, 13, 18, 23)
 
 
@@ -50,9 +50,25 @@ def fill_uuids(
     missing = pc.is_null(uuids)
     rows = np.asarray(row_numbers.filter(missing)).astype(np.uint64)
     texts = hash_texts(identifiers.filter(missing)) ^ mix(hash_texts(source_ids.filter(missing)) + _GOLDEN)
-    low = mix((rows + np.uint64(1)) * _GOLDEN)
-    derived = _format(mix(texts ^ low), mix(texts + low))
+    derived = _derived(texts, rows)
     return derived if len(derived) == len(uuids) else pc.replace_with_mask(uuids, missing, derived)
+
+
+def item_uuids(uuids: pa.Array[Any], numbers: pa.Array[Any], row_numbers: pa.Array[Any]) -> pa.Array[Any]:
+    """Return a uuid for each item, where ``uuids`` are those of the rows that they come from: the first item of a row
+    has its row's, the others have one that follows from that and from their row number. Null stays null."""
+    is_later = np.asarray(numbers) > 0
+    if uuids.null_count:
+        is_later &= np.asarray(pc.is_valid(uuids))
+    if not is_later.any():
+        return uuids
+    derived = _derived(hash_texts(uuids)[is_later], np.asarray(row_numbers).astype(np.uint64)[is_later])
+    return cast("pa.Array[Any]", pc.replace_with_mask(uuids, pa.array(is_later), derived))
+
+
+def _derived(texts: _Words, rows: _Words) -> pa.Array[Any]:
+    low = mix((rows + np.uint64(1)) * _GOLDEN)
+    return _format(mix(texts ^ low), mix(texts + low))
 
 
 def format_uuids(packed: pa.Array[Any]) -> pa.Array[Any]:
@@ -71,16 +87,17 @@ def _format(high: _Words, low: _Words) -> pa.Array[Any]:
 
 
 def _text(high: _Words, low: _Words) -> pa.Array[Any]:
-    octets = np.stack([high, low], axis=1).astype(">u8").view(np.uint8)
-    digits = _HEX[octets].view(np.uint8)
-    text = np.empty((len(octets), 36), dtype=np.uint8)
-    start = 0
-    for skipped, end in enumerate((*_HYPHENS, 36)):
-        text[:, start:end] = digits[:, start - skipped : end - skipped]
-        start = end + 1
+    text = np.empty((len(high), 36), dtype=np.uint8)
     text[:, _HYPHENS] = ord("-")
-    offsets = np.arange(len(octets) + 1, dtype=np.int32) * np.int32(36)
-    return pa.Array.from_buffers(pa.string(), len(octets), [None, _as_buffer(offsets), _as_buffer(text)])
+    for first in range(0, len(high), _BLOCK_ROWS):
+        rows = slice(first, first + _BLOCK_ROWS)
+        digits = _HEX[np.stack([high[rows], low[rows]], axis=1).astype(">u8").view(">u2")].view(np.uint8)
+        start = 0
+        for skipped, end in enumerate((*_HYPHENS, 36)):
+            text[rows, start:end] = digits[:, start - skipped : end - skipped]
+            start = end + 1
+    offsets = np.arange(len(text) + 1, dtype=np.int32) * np.int32(36)
+    return pa.Array.from_buffers(pa.string(), len(text), [None, _as_buffer(offsets), _as_buffer(text)])
 
 
 def hash_texts(texts: pa.Array[Any]) -> _Words:

@@ -29,7 +29,7 @@ from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
-from ddmpi.io.results.schema import INPUT_COLUMNS, result_table
+from ddmpi.io.results.schema import result_table
 
 ROW_GROUP_BYTES: Final = 8 << 20
 """Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""
@@ -95,7 +95,7 @@ class Parts:
     ) -> None:
         parameters = options.config.downloader_parameters
         self._options = options
-        self.inputs = _InputCache(options.reader, [*INPUT_COLUMNS, *options.config.keep_columns])
+        self.inputs = _InputCache(options.reader)
         self._refers = options.config.duplicates == "reference"
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
@@ -184,8 +184,7 @@ class Parts:
 
     def _write(self, part: _Part) -> PartFile:
         inputs = self.inputs.read(part.batch)
-        keep_columns = self._options.config.keep_columns
-        table = result_table(part.kind, part.buffer, inputs, keep_columns, self._bodies, refers=self._refers)
+        table = result_table(part.kind, part.buffer, inputs, self._bodies, refers=self._refers)
         file = part.file or self._open(part, table.schema)
         file.write(table)
         released_bytes = part.body_bytes
@@ -229,9 +228,8 @@ class Parts:
 class _InputCache:
     """Input columns of the batches written last: a batch of 10,000 rows makes dozens of row groups."""
 
-    def __init__(self, reader: RowReader, columns: list[str]) -> None:
+    def __init__(self, reader: RowReader) -> None:
         self._reader = reader
-        self._columns = columns
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._size_bytes = 0
 
@@ -239,7 +237,7 @@ class _InputCache:
         """Return the input rows of a batch of which results come in; raises what ``Parts.add`` raises."""
         table = self._tables.pop(batch.batch_id, None)
         if table is None:
-            table = self._reader.read(batch, self._columns)
+            table = self._reader.read(batch)
             self._size_bytes += table.nbytes
         self._tables[batch.batch_id] = table
         while self._size_bytes > _INPUT_CACHE_BYTES and len(self._tables) > 1:

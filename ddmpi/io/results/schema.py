@@ -30,8 +30,10 @@ SAME_AS: Final = "same_as"
 """The uuid of the row that has this row's bytes; there only with ``duplicates: reference``. That row stands before it
 in its row group, with no others between them but such as refer to it too."""
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
-INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENSE_COLUMNS)
-"""What has to be read of a batch to complete its results, beside the kept columns."""
+_OWN_COLUMNS: Final = frozenset(
+    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject"}
+)
+"""Columns of a batch that every table has; the others are kept ones, and the numbers of items."""
 
 
 # Made once: without pandas, pyarrow 26 searches the whole path for it at each call of pa.scalar.
@@ -88,12 +90,12 @@ def result_table(
     kind: PartKind,
     rows: Sequence[ResultRow],
     inputs: pa.Table,
-    keep_columns: Sequence[str],
     bodies: BodyColumn,
     *,
     refers: bool = False,
 ) -> pa.Table:
-    """Return results as Arrow: what was fetched, beside each of the rows ``rows[i].rows`` of the batch's ``inputs``.
+    """Return results as Arrow: what was fetched, beside each of the rows ``rows[i].rows`` of the batch's ``inputs``,
+    which have all columns of the urls folder.
     The images are in the memory of ``bodies``, hence valid until it makes its next column. With ``refers`` the first of
     the rows of a URL has the image, and the others name its uuid."""
     counts = [len(row.rows) for row in rows]
@@ -109,7 +111,7 @@ def result_table(
         columns["is_license_full"] = is_license_full(taken)
     else:
         columns = _spread(_error_columns(cast("Sequence[ErrorRow]", rows)), counts)
-    kept = [pa.field(name, inputs.schema.field(name).type) for name in keep_columns]
+    kept = [pa.field(field.name, field.type) for field in inputs.schema if field.name not in _OWN_COLUMNS]
     schema = result_schema(kind, kept, refers=refers)
     arrays = [
         columns[field.name] if field.name in columns else taken.column(field.name).cast(field.type) for field in schema

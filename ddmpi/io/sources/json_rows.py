@@ -1,13 +1,13 @@
 """JSON: an object per line, or one document that has all rows in an array.
 
 A document is read element by element (ijson), and the elements become lines: both are typed alike. Types are those of
-the first block (8 MB); the text columns may also turn up later.
+the first block (8 MB), until ``look_through`` is called; the text columns may also turn up later.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, ClassVar, Final, cast
 
@@ -16,10 +16,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.json
 
+from ddmpi.core.records import UNDECODABLE
+from ddmpi.core.rules.column_types import common_type
 from ddmpi.errors import InputError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.sources.byte_streams import check_encoding, open_bytes
-from ddmpi.io.sources.source_file import BATCH_ROWS, SourceFile
+from ddmpi.io.sources.source_file import BATCH_ROWS, SourceFile, naming
 from ddmpi.io.sources.text_lines import BLOCK_BYTES, LineBlock, encoding_name, line_blocks
 
 _MOST_NAMED: Final = 10
@@ -43,14 +45,40 @@ class JsonSource(SourceFile):
 
     def _read_schema(self) -> pa.Schema:
         check_encoding(self.path, self.compression, self.reading.keys.encoding)
+        self._types: dict[str, pa.DataType] = {}
         for block in self._lines():
-            guessed = self._parsed(block, None).schema
-            return pa.schema([(field.name, _json_type(field.type)) for field in guessed])
+            return self._guess_schema(block)
         return pa.schema([(self.reading.text_column, pa.string())])
+
+    def look_through(self) -> None:
+        """Widen the types to those of all blocks, as far as they go together."""
+        if self.is_looked_through:
+            return
+        types = {field.name: field.type for field in self.schema}
+        with naming(self.path):
+            for block in self._lines():
+                for field in self._guess_schema(block):
+                    common = common_type(types.get(field.name, field.type), field.type)
+                    types[field.name] = common or types[field.name]
+        self.schema = pa.schema(list(types.items()))
+        self.is_looked_through = True
+
+    def read_as(self, types: Mapping[str, pa.DataType]) -> None:
+        self._types = dict(types)
+
+    def _guess_schema(self, block: LineBlock) -> pa.Schema:
+        """Return names and types of the columns. One that has values of several types is text here; whoever reads it
+        is told by ``_parsed``. Raises InputError."""
+        try:
+            guessed = self._parsed(block, None).schema
+        except InputError as error:
+            guessed = _guess_by_column(block, error)
+        return pa.schema([(field.name, _json_type(field.type)) for field in guessed])
 
     def _read(self, columns: Sequence[str], as_dictionary: Collection[str]) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         types: dict[str, pa.DataType] = {name: pa.string() for name in self.reading.text_columns}
         types |= {field.name: field.type for field in self.schema}
+        types |= self._types
         wanted = pa.schema([(name, types[name]) for name in columns])
         for block in self._lines():
             yield from self._parsed(block, wanted).select(list(columns)).to_batches(BATCH_ROWS)
@@ -70,9 +98,27 @@ class JsonSource(SourceFile):
             raise InputError(f"{self.path}: {error} (rows counted from {self.unit} {block.first_line + 1})") from error
 
 
+def _guess_by_column(block: LineBlock, told: InputError) -> pa.Schema:
+    columns: dict[str, list[Any]] = {}
+    try:
+        for line in msgspec.json.Decoder(dict[str, Any]).decode_lines(block.data):
+            for name, value in line.items():
+                columns.setdefault(name, []).append(value)
+    except UNDECODABLE:
+        raise told from None
+    return pa.schema([(name, _type_of(values)) for name, values in columns.items()])
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    try:
+        return cast("pa.DataType", pa.array(values).type)
+    except (pa.ArrowException, OverflowError):
+        return pa.string()
+
+
 def _json_type(inferred: pa.DataType) -> pa.DataType:
-    # JSON has no times, only texts that look like one; and after a block of nulls alone, text is what takes most.
-    return pa.string() if pa.types.is_null(inferred) or pa.types.is_timestamp(inferred) else inferred
+    # JSON has no times, only texts that look like one.
+    return pa.string() if pa.types.is_timestamp(inferred) else inferred
 
 
 class JsonLinesSource(JsonSource):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import lzma
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -51,6 +51,8 @@ class SourceFile(ABC):
 
     schema_is_guessed: ClassVar[bool] = False
     """Whether another file of the same table may show other columns, since only a part was looked at."""
+    is_looked_through = False
+    """Whether all rows were looked at for columns."""
 
     def __init__(self, file: InputFile, compression: Compression | None, reading: Reading) -> None:
         self.path = path = file.path
@@ -79,6 +81,14 @@ class SourceFile(ABC):
     def unusual(self) -> str:
         """What, beside the file itself, decides which rows it has; "" where it is what the file's name says."""
         return ""
+
+    def look_through(self) -> None:
+        """Look at all rows for columns, where only a part was looked at. Raises InputError."""
+        return
+
+    def read_as(self, types: Mapping[str, pa.DataType]) -> None:  # noqa: ARG002
+        """Take these types for columns, where types were guessed."""
+        return
 
     def batches(self, columns: Sequence[str], as_dictionary: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yield all rows with these columns; those ``as_dictionary``, which must be ``repeated``, as dictionary arrays.

@@ -9,7 +9,6 @@ from typing import IO, Any, Final, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
@@ -137,7 +136,7 @@ def _repeats(sample: pa.RecordBatch | None, name: str) -> bool:
     if sample is None or name not in sample.schema.names or pa.types.is_nested(sample.schema.field(name).type):
         return True
     values = sample.column(name).slice(0, ROW_GROUP_ROWS)
-    return bool(pc.count_distinct(values, mode="all").as_py() * _REPEATED <= len(values))
+    return bool(len(values.unique()) * _REPEATED <= len(values))
 
 
 def _buckets_of(files: Sequence[Sequence[int]], bucket_rows: int) -> Iterator[list[_Bucket]]:

@@ -114,7 +114,7 @@ def digest_rows(rows: pa.Table, columns: Sequence[str]) -> Digests:
 
 
 def _as_text(values: Any) -> pa.Array[Any]:
-    if pa.types.is_nested(values.type):
+    if pa.types.is_nested(values.type) or pa.types.is_interval(values.type):
         return pa.array([None if value is None else repr(value) for value in values.to_pylist()], pa.string())
     return cast("pa.Array[Any]", values.cast(pa.large_string(), safe=False))
 

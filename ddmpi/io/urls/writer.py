@@ -280,7 +280,7 @@ class _Job:
         keys.rewind()
         source: Iterator[pa.RecordBatch | RawRows] = self.table.raw() if self.kept is None else _drain(self.kept)
         for batch in source:
-            count = batch.num_rows if isinstance(batch, pa.RecordBatch) else batch.rows.num_rows
+            count = batch.num_rows if isinstance(batch, pa.RecordBatch) else len(batch.row_numbers)
             known = keys.take(count)
             if len(known.numbers) != count:
                 break

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddmpi.config.config import Config, changed_keys, digests
+from ddmpi.config.config import LATER_SEMANTIC_KEYS, Config, changed_keys, digests
 from ddmpi.core.records import Orders
-from ddmpi.errors import OutputError
+from ddmpi.errors import InputError, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.durable import make_folders
 from ddmpi.io.folder.fence import highest_epoch, open_epoch
@@ -130,9 +130,19 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
 
 def input_of(config: Config) -> InputTable:
     """The input that the config names. Raises InputError: there is none, or none that can be read."""
-    return open_input(
-        config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter, config.input
+    table = open_input(
+        config.path_to_input,
+        config.columns.as_lists(),
+        config.keep_columns,
+        config.row_filter,
+        config.input,
+        base_url=config.base_url,
+        required=config.columns.written,
     )
+    missing = [name for name in config.expected.columns if name not in table.schema.names]
+    if missing:
+        raise InputError(f"{table.name}: no column {', '.join(missing)}, which expected names")
+    return table
 
 
 def input_stamp(config: Config) -> str:
@@ -160,9 +170,9 @@ def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[st
 
 def _check_same(checkpoint: Checkpoint, config: Config) -> None:
     """A folder belongs to one config, as far as that decides what the folder holds."""
-    before, now = checkpoint.config_semantic, config.semantic()
+    before, now = {**LATER_SEMANTIC_KEYS, **checkpoint.config_semantic}, config.semantic()
     changed = [f"  {key}: was {before[key]!r}, is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
-    if before and changed:
+    if checkpoint.config_semantic and changed:
         raise OutputError(
             "the config has changed since this output folder was begun:\n" + "\n".join(changed) + "\n"
             "change it back, or use another path_to_output_folder"

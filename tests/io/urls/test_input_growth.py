@@ -141,3 +141,38 @@ def test_a_server_stays_in_its_pace_group(data: Path, tmp_path: Path) -> None:
     assert groups["s1.org"] == {"s1.org"}
     assert groups["tiny.org"] == {"__many__/1"}
     assert all(len(found) == 1 for found in groups.values())
+
+
+def of_lists(path: Path, lists: list[list[str]]) -> InputTable:
+    pq.write_table(
+        pa.table({"urls": pa.array(lists, pa.list_(pa.string())), "title": [str(row) for row in lists]}), path
+    )
+    return open_input(str(path), {"identifier": "urls[]", "title": "title"}, [])
+
+
+LISTS = [[f"http://s{row % 3}.org/{row}-{item}" for item in range(row % 4)] for row in range(40)]
+ITEMS = sum(max(1, len(items)) for items in LISTS)
+
+
+def test_rows_made_of_items_grow_by_whole_rows(tmp_path: Path) -> None:
+    index = clustered(of_lists(tmp_path / "in.parquet", LISTS), tmp_path / "urls")
+    assert index.input_rows == ITEMS
+    more = [*LISTS, ["http://new.org/1", "http://new.org/2"], []]
+    grown = of_lists(tmp_path / "in.parquet", more)
+    assert known_rows(grown, index) == ITEMS
+    added = clustered(grown.after(ITEMS), tmp_path / "urls", index)
+    assert added.input_rows == ITEMS + 3
+    rows = pa.concat_tables([pq.read_table(file) for file in added.files]).sort_by("row_number")
+    assert rows.column("row_number").to_pylist() == list(range(ITEMS + 3))
+    assert rows.column("item_number").to_pylist()[-3:] == [0, 1, 0]
+    assert rows.column("identifier").to_pylist() == [
+        url for items in more for url in [*items, *([] if items else [None])]
+    ]
+
+
+@pytest.mark.parametrize("row", [0, 20, 38])
+def test_an_item_more_in_an_old_row_is_a_change(tmp_path: Path, row: int) -> None:
+    index = clustered(of_lists(tmp_path / "in.parquet", LISTS), tmp_path / "urls")
+    changed = [*LISTS[:row], [*LISTS[row], "http://new.org/1"], *LISTS[row + 1 :]]
+    with pytest.raises(OutputError, match="not as before"):
+        known_rows(of_lists(tmp_path / "in.parquet", changed), index)

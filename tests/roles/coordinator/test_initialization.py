@@ -170,7 +170,7 @@ def test_wide_rows_are_read_and_written_some_at_a_time(tmp_path: Path, monkeypat
     urls = [f"http://s{row % 2}.org/{row}" for row in range(3000)]
     pq.write_table(pa.table({"identifier": urls, "title": titles}), tmp_path / "in.parquet", use_dictionary=False)
     table = open_input(str(tmp_path / "in.parquet"), {"identifier": "identifier", "title": "title"}, [])
-    assert max(raw.rows.nbytes for raw in table.raw()) < 150_000
+    assert max(raw.make().nbytes for raw in table.raw()) < 150_000
     for memory_bytes in (1, 1 << 30):
         partition_input(table, tmp_path / "urls", batch_size=1500, small_rows=1, memory_bytes=memory_bytes)
         rows = pq.read_table(tmp_path / "urls/urls-00000.parquet")
