@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from ddmpi._version import __version__
+from ddmpi.config.input_section import InputSection
 from ddmpi.config.messages import describe_problem, section_of, shown
 from ddmpi.config.row_filter import RowFilter, parse_filter
 from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
@@ -71,14 +72,17 @@ _DIGITS: Final = 16
 class Keys(Section):
     """Everything that a user can set: the keys of the file."""
 
-    path_to_input: InputPlace = Field(
+    path_to_input: InputPlace | None = Field(
+        None,
         examples=["urls.parquet"],
         description="File, directory or glob: .parquet .csv .tsv .txt .jsonl, the text ones also .gz and .zst. "
-        "Folders named name=value give a text column. Or the URI of such, s3:// gs:// hdfs://: docs/object-stores.md.",
+        "Folders named name=value give a text column. Or the URI of such, s3:// gs:// hdfs://: docs/object-stores.md. "
+        "Required, unless `input.sql` says what the rows are.",
     )
     path_to_output_folder: OutputFolder = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."
     )
+    input: InputSection = Field(InputSection(), description="How the table is read.")
     columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")
     keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
     expected: Expected = Field(
@@ -87,6 +91,26 @@ class Keys(Section):
     filter: RowFilterText | None = Field(
         None, description="Which rows of the input to take, by a condition on its columns; null = all."
     )
+    allow_refused: bool = Field(
+        default=False,
+        description="Take a table although more than half of its rows are refused: they become errors `bad_url`. "
+        "Without it such a table ends the program before anything is fetched.",
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Try the job on so many rows only, the first ones, in a folder of its own: the output folder's "
+        "name with `.limit-N`; null = all.",
+    )
+    sample: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Try the job on so many rows only, at random, in a folder of its own: the output folder's name "
+        "with `.sample-N-seed-S`; null = all.",
+    )
+    seed: int = Field(1, ge=0, le=2**63 - 1, description="Which random rows `sample` takes: one seed, the same rows.")
     duplicates: Literal["copy", "reference"] = Field(
         "copy",
         description="Rows with the same URL, which is fetched once: copy = each row has the bytes; reference = one row "
@@ -163,9 +187,31 @@ class Keys(Section):
 
     @model_validator(mode="after")
     def _input_is_not_output(self) -> Keys:
+        if self.path_to_input is None:
+            return self
+        if self.input.sql is not None:
+            raise ValueError("one of path_to_input and input.sql: files are named in the query")
         if PurePosixPath(self.path_to_input) == PurePosixPath(self.path_to_output_folder):
             raise ValueError("path_to_output_folder to differ from path_to_input")
         return self
+
+    @model_validator(mode="after")
+    def _one_trial(self) -> Keys:
+        if self.limit is not None and self.sample is not None:
+            raise ValueError("one of limit and sample")
+        return self
+
+    @property
+    def trial(self) -> str:
+        """What the folder of a trial is named after, such as ``limit-1000``; empty where all rows are taken."""
+        if self.limit is not None:
+            return f"limit-{self.limit}"
+        return "" if self.sample is None else f"sample-{self.sample}-seed-{self.seed}"
+
+    @property
+    def input_name(self) -> str:
+        """What the input is called in messages."""
+        return self.path_to_input or "the query of input.sql"
 
 
 class Config(Keys):
@@ -283,6 +329,7 @@ class Config(Keys):
         parameters = self.downloader_parameters
         return {
             "path_to_input": self.path_to_input,
+            "input.sql": self.input.sql,
             "columns": self.columns.plain(),
             "keep_columns": list(self.keep_columns),
             "filter": self.filter,
@@ -328,6 +375,7 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
         expected = "expected a mapping with at least path_to_input and path_to_output_folder"
         raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
     kept, notices = _without_legacy(data)
+    problems = [*problems, *_without_input(kept)]
     try:
         keys = Keys.model_validate(kept)
     except ValidationError as error:
@@ -340,7 +388,21 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
-    return Config(**dict(keys), notices=tuple(notices), rules=rules)
+    values = dict(keys)
+    if keys.trial:
+        values["path_to_output_folder"] = f"{keys.path_to_output_folder.rstrip('/')}.{keys.trial}"
+        which = f"the first {keys.limit:,}" if keys.limit is not None else f"{keys.sample:,} random"
+        key = keys.trial.partition("-")[0]
+        notices.append(f"a trial of {which} rows, in {values['path_to_output_folder']}; all are taken without `{key}`")
+    return Config(**values, notices=tuple(notices), rules=rules)
+
+
+def _without_input(data: Mapping[object, object]) -> list[str]:
+    """Return what is wrong with a config that does not say where its rows are."""
+    reading = data.get("input")
+    if data.get("path_to_input") is not None or (isinstance(reading, Mapping) and reading.get("sql") is not None):
+        return []
+    return ["path_to_input: missing; expected text, not empty (or a query in input.sql)"]
 
 
 def reader_of(config: ConfigLike) -> Callable[[], Config]:

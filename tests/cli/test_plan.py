@@ -41,7 +41,7 @@ def test_the_plan_names_the_slowest_server_and_what_is_expected(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = printed(config, capsys, "--plan", "--ranks", "4")
-    assert "300 in 6 batches, 0 ignored" in page
+    assert "300 in 6 batches, 0 refused, 0 ignored" in page
     assert "50.0 s, set by slow.example.org" in page
     assert "with 4 ranks" in page
     assert "2 ranks: more would only wait for the servers" in page

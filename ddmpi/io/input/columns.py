@@ -39,9 +39,18 @@ class Shaping:
         self._filter = row_filter
         self._filter_columns = [] if row_filter is None else _checked_columns(row_filter, schema)
 
+    @property
+    def filter_columns(self) -> Sequence[str]:
+        """The columns of a file that the filter looks at."""
+        return self._filter_columns
+
+    def parts_of(self, column: str) -> Sequence[str]:
+        """Return the columns of a file that this one is made from."""
+        return self._joined.get(column, [column])
+
     def sources_of(self, columns: Sequence[str]) -> list[str]:
         """Return the columns of a file that these are made from, and those that the filter looks at."""
-        parts = [part for column in columns for part in self._joined.get(column, [column])]
+        parts = [part for column in columns for part in self.parts_of(column)]
         return list(dict.fromkeys([*parts, *self._filter_columns]))
 
     def shape(self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str]) -> tuple[pa.RecordBatch, IntArray]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ddmpi.config.row_filter import RowFilter
@@ -22,11 +23,13 @@ from ddmpi.io.input.rows import (
     BareRows,
     Dictionary,
     UrlFacts,
+    as_text,
     bare_rows,
     complete,
     is_text,
     url_facts,
     urls_schema,
+    without_credentials,
 )
 
 
@@ -55,9 +58,11 @@ class InputTable:
         keep: Sequence[str],
         shaping: Shaping,
         first_row: int = 0,
+        chosen: IntArray | None = None,
     ) -> None:
         self.name = name
         self._first_row = first_row
+        self._chosen = chosen
         self._shaping = shaping
         self._sources = sources
         self._texts = dict(texts)
@@ -73,6 +78,8 @@ class InputTable:
     @property
     def rows(self) -> int | None:
         """The number of rows, before any filter, where it is known without reading (Parquet), else None."""
+        if self._chosen is not None:
+            return len(self._chosen)
         counts = [source.row_count for source in self._sources]
         known = sum(count for count in counts if count is not None)
         return None if None in counts else max(0, known - self._first_row)
@@ -83,6 +90,50 @@ class InputTable:
             self.name, self._sources, texts=self._texts, keep=self._keep, shaping=self._shaping, first_row=rows
         )
 
+    def only(self, row_numbers: IntArray) -> InputTable:
+        """Return this table with no other rows than these (ascending); they keep their numbers."""
+        return InputTable(
+            self.name, self._sources, texts=self._texts, keep=self._keep, shaping=self._shaping, chosen=row_numbers
+        )
+
+    @property
+    def paths(self) -> list[str]:
+        """The names of the files, in order."""
+        return [str(source.path) for source in self._sources]
+
+    @property
+    def url_column(self) -> str:
+        """The name of the input's column with the URL."""
+        return self._texts["identifier"]
+
+    def columns_of(self, path: str) -> list[tuple[str, str, str]]:
+        """Return name, type and use of each column of a file; the use is "" where there is none."""
+        source = next(source for source in self._sources if str(source.path) == path)
+        uses: dict[str, list[str]] = {}
+        for ours, name in self._texts.items():
+            for part in self._shaping.parts_of(name):
+                uses.setdefault(part, []).append(ours)
+        for name in self._keep:
+            uses.setdefault(name, []).append("kept")
+        for name in self._shaping.filter_columns:
+            uses.setdefault(name, []).append("filter")
+        return [(field.name, str(field.type), ", ".join(uses.get(field.name, ()))) for field in source.schema]
+
+    def row(self, number: int) -> dict[str, str | None]:
+        """Return the texts of one row by the input's names of columns, those that are not used included; without those
+        that have no text form. Empty if there is no such row. Raises InputError."""
+        first_row = 0
+        for source in self._sources:
+            if source.row_count is not None and first_row + source.row_count <= number:
+                first_row += source.row_count
+                continue
+            for rows in source.batches(source.schema.names):
+                if number < first_row + rows.num_rows:
+                    row = rows.slice(number - first_row, 1)
+                    return {name: _one_text(row.column(name)) for name in row.schema.names}
+                first_row += rows.num_rows
+        return {}
+
     def sample(self) -> pa.RecordBatch | None:
         """Return the first rows, normalized; None if there are none. Raises InputError."""
         first = next(self.raw(), None)
@@ -91,6 +142,8 @@ class InputTable:
     def expected_bytes(self, sample: pa.RecordBatch | None) -> int:
         """Return about how much memory all rows take, given the first of them. Raises InputError. What a file says of
         itself is no more than a hint: values that repeat take next to nothing there."""
+        if self._chosen is not None:
+            return 0 if not sample else len(self._chosen) * sample.nbytes // sample.num_rows
         columns = self._shaping.sources_of(self._columns())
         hint = sum(source.expected_bytes(columns) for source in self._sources)
         if not sample or self.rows is None:
@@ -115,6 +168,10 @@ class InputTable:
     def raw(self, *, urls_only: bool = False, up_to: int | None = None) -> Iterator[RawRows]:
         """Yield all rows that are taken, in order, with all columns that matter or only the URLs. Raises InputError.
         Ends with the rows among which is that before row ``up_to``, if it is given."""
+        taken = self._taken(urls_only=urls_only, up_to=up_to)
+        return taken if self._chosen is None else _chosen_of(taken, self._chosen)
+
+    def _taken(self, *, urls_only: bool, up_to: int | None) -> Iterator[RawRows]:
         columns = [self._texts["identifier"]] if urls_only else self._columns()
         as_dictionary = [] if urls_only else list(self._dictionaries)
         first_row = 0
@@ -132,6 +189,12 @@ class InputTable:
                         taken, numbers = self._shaping.shape(rows.slice(known), first_row + known, columns)
                     yield RawRows(source.path, taken, numbers, rows.num_rows - known - len(numbers), end)
                 first_row = end
+
+    def urls(self, raw: RawRows, places: pa.Array[Any]) -> pa.Array[Any]:
+        """Return the URLs of some rows of ``raw``, as texts and without passwords. Raises InputError."""
+        with naming(raw.path):
+            texts, _ = as_text(raw.rows.column(self._texts["identifier"]).take(places))
+            return without_credentials(texts)
 
     def servers(self, raw: RawRows) -> UrlFacts:
         """Return what is known of each row's URL. Raises InputError; may be called from any thread."""
@@ -160,6 +223,24 @@ class InputTable:
 
     def _columns(self) -> list[str]:
         return list(dict.fromkeys([*self._texts.values(), *self._keep]))
+
+
+def _chosen_of(taken: Iterator[RawRows], chosen: IntArray) -> Iterator[RawRows]:
+    """Yield the chosen ones of some rows; none are counted as left out by the filter."""
+    last = int(chosen[-1]) if len(chosen) else -1
+    for raw in taken:
+        is_chosen = np.isin(raw.row_numbers, chosen)
+        if is_chosen.any():
+            yield RawRows(raw.path, raw.rows.filter(pa.array(is_chosen)), raw.row_numbers[is_chosen], 0, raw.end)
+        if raw.end > last:
+            return
+
+
+def _one_text(values: pa.Array[Any]) -> str | None:
+    if pa.types.is_nested(values.type):
+        return None
+    text: str | None = without_credentials(as_text(values)[0])[0].as_py()
+    return text
 
 
 def open_input(
