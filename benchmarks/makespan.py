@@ -38,7 +38,7 @@ import numpy as np
 import pyarrow.csv as pa_csv
 
 from benchmarks.processes import numbers_of
-from ddmpi.cli.plan import predict_run
+from ddmpi.roles.coordinator.forecast import predict_run
 from ddmpi.config import config as config_module
 from ddmpi.core.forecast.coarse_rank import CoarseModel
 from ddmpi.core.forecast.forecast import Forecast

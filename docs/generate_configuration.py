@@ -84,6 +84,36 @@ Encyclopedia of Life, LILA and FathomNet.
 """
 
 
+QUERY = """\
+A query of DuckDB, one `SELECT`, whose rows are the table, in the place of `path_to_input`; needs `pip install
+"ddmpi[sql]"`. All else (`columns`, `filter`, `keep_columns` ...) is about its result.
+
+```yaml
+input:
+  sql: |
+    SELECT m.identifier, m.license, o.species
+    FROM read_csv('multimedia.txt', delim='\\t', quote='') m
+    JOIN read_csv('occurrence.txt', delim='\\t', quote='') o USING (gbifID)
+    ORDER BY m.gbifID, m.identifier
+keep_columns: [species]
+```
+
+- Files are relative to the folder in which the program is started, as all paths are.
+- It is run once, by rank 0, within one and a half times `initialization.memory_bytes`; what does not fit goes to the
+  output folder, and so does the answer: `query.parquet`. Later starts take that, and a run that is killed meanwhile
+  begins anew.
+- Which files the query reads is known from its text: every constant text or table name in it that names files, with
+  wildcards (`'parts/*.parquet'`). A name that is put together (`'a' || '.csv'`) is refused. If one of them has another
+  size or time of change at a later start, or a wildcard finds others, the query is run again, and its answer is
+  compared with the rows of before as any input that may have grown: more rows may come after the old ones. So write an
+  `ORDER BY` that leaves no choice, new rows last, if the files will grow: DuckDB promises no order without.
+- Local files alone: no store and no web address, and no extension of DuckDB is fetched or loaded. One exception:
+  `read_xlsx` loads `excel` if that is installed (once, with network: `INSTALL excel`); without it, save the sheet as
+  CSV. What comes with DuckDB reads CSV, JSON (`read_json`), Parquet and plain text.
+- What DuckDB finds wrong is the message, exit code 2.
+"""
+
+
 RULES = """\
 A list of rules. The first one whose `match` fits the server's canonical name wins. That name is lowercase and punycode,
 without scheme, and has a port unless it is the default one. A server whose own name is the name of a group belongs to
@@ -112,6 +142,7 @@ def configuration_md() -> str:
     for name, field, section in sections:
         if section is not None:
             parts += [f"\n## {name}\n\n{field.description}\n", *_table(section)]
+    parts += ["\n## input.sql\n", QUERY]
     parts += ["\n## filter\n", FILTER]
     parts += [
         "\n## servers[]\n",

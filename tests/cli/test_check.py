@@ -109,14 +109,12 @@ def test_two_parallel_files_are_joined_by_a_query(
 ) -> None:
     shutil.copytree(TABLES / "sbu-two-files", tmp_path / "sbu")
     monkeypatch.chdir(tmp_path / "sbu")
-    numbered = (
-        "SELECT row_number() OVER () AS n, * FROM read_csv('{}', header=false, delim='\x01', quote='', names=['{}'])"
-    )
-    urls, captions = (
-        numbered.format(f"SBU_captioned_photo_dataset_{kind}.txt", name)
-        for kind, name in (("urls", "identifier"), ("captions", "caption"))
-    )
-    sql = f"SELECT identifier, caption FROM ({urls}) u JOIN ({captions}) c USING (n) ORDER BY n"
+    sql = """
+        WITH urls AS (SELECT row_number() OVER () AS n, identifier FROM read_csv(
+            'SBU_captioned_photo_dataset_urls.txt', header=false, delim='\x01', quote='', names=['identifier'])),
+        captions AS (SELECT row_number() OVER () AS n, caption FROM read_csv(
+            'SBU_captioned_photo_dataset_captions.txt', header=false, delim='\x01', quote='', names=['caption']))
+        SELECT identifier, caption FROM urls JOIN captions USING (n) ORDER BY n"""
     lines = (tmp_path / "sbu" / "SBU_captioned_photo_dataset_urls.txt").read_text().splitlines()
     page = checked(tmp_path, capsys, input={"sql": sql}, keep_columns=["caption"])
     assert f"rows      {len(lines)}, 0 of them refused" in page

@@ -117,7 +117,7 @@ def test_a_file_that_comes_to_a_wildcard_is_seen(archive: Path) -> None:
 def test_what_cannot_be_run_is_said_without_a_traceback(archive: Path, sql: str, reason: str) -> None:
     sheet = "a variable of Python"
     assert sheet
-    with pytest.raises(InputError, match="input.sql") as caught:
+    with pytest.raises(InputError, match=r"^input\.sql") as caught:
         answer(sql, archive)
     assert reason in str(caught.value)
     assert "SET " not in str(caught.value), "settings are not the user's"

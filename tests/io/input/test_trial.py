@@ -66,7 +66,7 @@ def test_a_table_of_chosen_rows_has_these_with_their_numbers_and_values(folder: 
         table = opened(folder, kind, keep=["n"]).only(chosen)
         rows = pa.Table.from_batches(list(table.batches()))
         assert rows.column("row_number").to_pylist() == chosen.tolist()
-        assert [int(n) for n in rows.column("n").to_pylist()] == chosen.tolist()
+        assert [str(n) for n in rows.column("n").to_pylist()] == [str(n) for n in chosen]
         assert rows.column("identifier")[3].as_py() == "https://a.example/19999.jpg"
         assert table.rows == 4
         assert sum(raw.dropped for raw in table.raw()) == 0
