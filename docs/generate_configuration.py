@@ -102,11 +102,11 @@ keep_columns: [species]
 - It is run once, by rank 0, within one and a half times `initialization.memory_bytes`; what does not fit goes to the
   output folder, and so does the answer: `query.parquet`. Later starts take that, and a run that is killed meanwhile
   begins anew.
-- Which files the query reads is known from its text: every constant text or table name in it that names files, with
-  wildcards (`'parts/*.parquet'`). A name that is put together (`'a' || '.csv'`) is refused. If one of them has another
-  size or time of change at a later start, or a wildcard finds others, the query is run again, and its answer is
-  compared with the rows of before as any input that may have grown: more rows may come after the old ones. So write an
-  `ORDER BY` that leaves no choice, new rows last, if the files will grow: DuckDB promises no order without.
+- Which files the query reads is known from its text: tables (`FROM 'parts/*.parquet'`) and constant arguments of
+  `read_csv` and the like, wildcards included. A name that is put together (`'a' || '.csv'`) is refused. If one of them
+  has another size or time of change at a later start, or a wildcard finds others, the query is run again, and its
+  answer is compared with the rows of before as any input that may have grown: more rows may come after the old ones. So
+  write an `ORDER BY` that leaves no choice, new rows last, if the files will grow: DuckDB promises no order without.
 - Local files alone: no store and no web address, and no extension of DuckDB is fetched or loaded. One exception:
   `read_xlsx` loads `excel` if that is installed (once, with network: `INSTALL excel`); without it, save the sheet as
   CSV. What comes with DuckDB reads CSV, JSON (`read_json`), Parquet and plain text.

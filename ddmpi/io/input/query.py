@@ -2,8 +2,9 @@
 
 The file says in its own metadata which query it answers and what the files were that the query read (path, size, time
 of the last change): as long as these are the same, it is the table, whatever order another run of the query might give.
-Which files a query reads is found in its text, by DuckDB's own parser: every constant text and table name in it that
-names files here, wildcards included. That nothing was missed is proved afterwards, by DuckDB's log of what it opened.
+Which files a query reads is found in its text, by DuckDB's own parser: the names of tables, and the constant arguments
+of ``read_csv`` and the like, that name files here, wildcards included. That nothing was missed is proved afterwards, by
+DuckDB's log of what it opened.
 
 Must not know what the columns mean. One ``SELECT`` alone is run, without network: no extension is fetched or loaded,
 but for ``excel`` where it is installed and the query reads a spreadsheet; secrets are not read; a name in the query is
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 _FACTS: Final = b"ddmpi_query"
 """Metadata of the answer: the ``Query.facts`` that it was made from."""
-_NAMING_KEYS: Final = frozenset({"text", "value", "table_name"})
-"""Where DuckDB's tree of a query has its constants, by version, and the names of tables."""
+_CONSTANT_KEYS: Final = ("text", "value")
+"""Where DuckDB's tree of a query has the texts of constants, by version."""
 _SETTINGS: Final = (
     "autoinstall_known_extensions = false",
     "autoload_known_extensions = false",
@@ -189,17 +190,29 @@ def _files_of(connection: duckdb.DuckDBPyConnection, statement: str) -> dict[str
     return {file: _size_and_time(file) for file in sorted(found)}
 
 
-def _names_in(node: object, key: str = "") -> Iterator[str]:
-    """Yield what may be the name of files, from the JSON of a parsed query. A URI is left to DuckDB, which refuses it:
-    it names the extension that is not there."""
+def _names_in(node: Any, *, is_argument: bool = False) -> Iterator[str]:
+    """Yield what may name files, from the JSON of a parsed query: its tables, and the constants among the arguments of
+    functions that make tables, but for named ones (``delim='x'``). A URI is left to DuckDB, which refuses it and names
+    the extension that is not there."""
     if isinstance(node, dict):
-        for inner, value in node.items():
-            yield from _names_in(value, inner)
+        kind = node.get("type")
+        if kind == "BASE_TABLE":
+            yield from _local_name(node["table_name"])
+        is_named = kind == "COMPARE_EQUAL" or bool(node.get("name"))
+        if not (is_argument and is_named):
+            for key, inner in node.items():
+                if is_argument and key in _CONSTANT_KEYS:
+                    yield from _local_name(inner)
+                is_call = kind == "TABLE_FUNCTION" and key == "function"
+                yield from _names_in(inner, is_argument=is_argument or is_call)
     elif isinstance(node, list):
-        for value in node:
-            yield from _names_in(value, key)
-    elif isinstance(node, str) and key in _NAMING_KEYS and node and "://" not in node:
-        yield node
+        for inner in node:
+            yield from _names_in(inner, is_argument=is_argument)
+
+
+def _local_name(value: object) -> Iterator[str]:
+    if isinstance(value, str) and value and "://" not in value:
+        yield value
 
 
 def _size_and_time(file: str) -> tuple[int, int]:

@@ -87,6 +87,16 @@ def test_files_are_found_wherever_the_query_names_them(archive: Path, sql: str) 
     assert not Query(sql, MEMORY_BYTES).is_answered_by(path)
 
 
+def test_other_texts_of_a_query_are_no_names_of_files(archive: Path) -> None:
+    sql = """
+        SELECT replace(identifier, '*', '') AS identifier, 'other.csv' AS source
+        FROM read_csv('multimedia.txt', delim='\t', quote='*')
+        WHERE identifier LIKE '**' OR regexp_matches(identifier, '.*')"""
+    path = answer(sql, archive)
+    (archive / "other.csv").write_text("x")
+    assert Query(sql, MEMORY_BYTES).is_answered_by(path)
+
+
 def test_a_file_that_comes_to_a_wildcard_is_seen(archive: Path) -> None:
     duckdb.sql("COPY (SELECT 1 AS n) TO 'part-1.parquet'")
     path = answer("FROM 'part-*.parquet'", archive)
