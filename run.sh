@@ -177,7 +177,7 @@ wait_for_fleet() {
 
 run_demo() {
   local fleet
-  set_up images,hashes
+  set_up images,hashes,sql
   find_launcher
   cd "$root"
   rm -rf demo-out
@@ -200,7 +200,7 @@ run_job() {
         ranks=$2
         shift
         ;;
-      --plan | --status | --verify)
+      --check | --plan | --status | --verify)
         alone=yes
         arguments+=("$1")
         ;;
@@ -208,7 +208,7 @@ run_job() {
     esac
     shift
   done
-  set_up images,hashes
+  set_up images,hashes,sql
   # These read and print; they take one process.
   [[ -z $alone ]] || exec "$python" -m ddmpi "${arguments[@]}"
   find_launcher

@@ -38,7 +38,6 @@ import numpy as np
 import pyarrow.csv as pa_csv
 
 from benchmarks.processes import numbers_of
-from ddmpi.cli.plan import predict_run
 from ddmpi.config import config as config_module
 from ddmpi.core.forecast.coarse_rank import CoarseModel
 from ddmpi.core.forecast.forecast import Forecast
@@ -47,6 +46,7 @@ from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
+from ddmpi.roles.coordinator.forecast import predict_run
 from tests.fleet.log import NOTE_LIMITED, Event, EventKind, most_connections
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_address

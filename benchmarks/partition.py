@@ -10,6 +10,9 @@ every file to the disk. Time runs from after the imports (and the start of Spark
 ``--made template explode split`` measures ddmpi alone instead, where the URLs have to be made: as many rows from a
 template over two columns, from lists of four URLs, from texts of four URLs; and the plain table beside them, which has
 the same rows. The JSON has the seconds and the peak memory of each, and how many times the plain one's time it took.
+``--sql-join`` measures a query in the input's place: tab-separated files of images and of records, joined. ``ddmpi`` is
+what comes before the table is clustered, the query with its files looked up and its answer on the disk; ``duckdb`` is
+the same join by DuckDB alone, with its own settings, into one Parquet file.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -31,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from benchmarks.partition_runners import KEYS_NAME
@@ -46,6 +50,7 @@ MANY_FILES: Final = 200
 CHUNK_ROWS: Final = 500_000
 COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
 RUNNER: Final = Path(__file__).with_name("partition_runners.py")
+JOINERS: Final = ("ddmpi_join", "duckdb_join")
 COMPETITORS: Final = {
     "ddmpi": "ddmpi",
     "polars": "polars",
@@ -103,18 +108,15 @@ def _rows(rng: np.random.Generator, first: int, servers: npt.NDArray[np.int64]) 
     numbers = pa.array(np.arange(first, first + count)).cast(pa.string())
     licenses = pa.array([f"http://creativecommons.org/licenses/{name}/4.0/" for name in ("by", "by-nc", "by-sa")])
 
-    def joined(*pieces: Any) -> Any:
-        return pc.binary_join_element_wise(*pieces, "")
-
     columns = (
         format_uuids(
             pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))])
         ),
         numbers,
-        joined("https://img", names, ".example.org/photos/", numbers, "/original.jpeg"),
+        _joined("https://img", names, ".example.org/photos/", numbers, "/original.jpeg"),
         licenses.take(servers % 3),
-        joined("collection ", names),
-        joined("Specimen ", pa.array(rng.integers(0, 1000, count)).cast(pa.string())),
+        _joined("collection ", names),
+        _joined("Specimen ", pa.array(rng.integers(0, 1000, count)).cast(pa.string())),
     )
     return pa.table(dict(zip(COLUMNS, columns, strict=True)))
 
@@ -190,6 +192,38 @@ def _make_made(name: str, plain: Path, folder: Path) -> None:
                     writer.write_table(table)
 
 
+def _joined(*pieces: Any) -> Any:
+    return pc.binary_join_element_wise(*pieces, "")
+
+
+def make_archive(folder: Path, rows: int) -> None:
+    """Write images and the records that they belong to, one each and in another order: tab-separated, not quoted."""
+    # Arrow quotes names of columns whatever it is told.
+    options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    for name, make in (("multimedia.txt", _images), ("occurrence.txt", _records)):
+        with (folder / name).open("wb") as file:
+            schema = make(0, 1, rows).schema
+            file.write("\t".join(schema.names).encode() + b"\n")
+            with pyarrow.csv.CSVWriter(file, schema, write_options=options) as writer:
+                for start in range(0, rows, CHUNK_ROWS):
+                    writer.write_table(make(start, min(CHUNK_ROWS, rows - start), rows))
+
+
+def _images(first: int, count: int, _rows_in_all: int) -> pa.Table:
+    numbers = np.arange(first, first + count)
+    names, texts = pa.array(numbers % ZIPF_SERVERS).cast(pa.string()), pa.array(numbers).cast(pa.string())
+    urls = _joined("https://img", names, ".example.org/photos/", texts, "/original.jpeg")
+    title = _joined("Specimen ", pa.array(numbers % 1000).cast(pa.string()))
+    return pa.table({"gbifID": numbers, "identifier": urls, "title": title})
+
+
+def _records(first: int, count: int, rows: int) -> pa.Table:
+    numbers = np.arange(first, first + count)
+    species, source = (pa.array(numbers % many).cast(pa.string()) for many in (20_000, 300))
+    keys = numbers * 7_919 % rows
+    return pa.table({"gbifID": keys, "species": _joined("Species ", species), "source": _joined("Museum ", source)})
+
+
 # ---- measuring
 
 
@@ -211,10 +245,10 @@ def measure(name: str, source: Path, scratch: Path, rows: int) -> Figures:
     return figures
 
 
-def compare(names: list[str], source: Path, scratch: Path, rows: int, repeat: int) -> dict[str, Figures | None]:
+def compare(names: Sequence[str], source: Path, scratch: Path, rows: int, repeat: int) -> dict[str, Figures | None]:
     """The fastest of ``repeat`` runs of each, taken in turn; None for what is not installed."""
-    best: dict[str, Figures | None] = dict.fromkeys(COMPETITORS)
-    installed = [name for name in names if importlib.util.find_spec(COMPETITORS[name]) is not None]
+    best: dict[str, Figures | None] = dict.fromkeys(names)
+    installed = [name for name in names if importlib.util.find_spec(COMPETITORS.get(name, "duckdb")) is not None]
     for turn in range(repeat):
         for name in installed:
             if not name.startswith("spark") or turn == 0:  # minutes each; it does not come close
@@ -228,6 +262,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--shape", choices=SHAPES, default="zipf")
     parser.add_argument("--only", nargs="+", choices=COMPETITORS, default=list(COMPETITORS))
+    parser.add_argument("--sql-join", action="store_true", help="measure a join by a query instead")
     parser.add_argument("--repeat", type=int, default=1, help="take the fastest of so many runs (Spark: one)")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for input and output")
     parser.add_argument("--made", nargs="+", choices=MADE, help="measure tables whose URLs have to be made instead")
@@ -236,17 +271,22 @@ def main() -> int:
     try:
         source = scratch / "input"
         source.mkdir()
-        make_input(source, arguments.shape, arguments.rows)
+        shape = "sql-join" if arguments.sql_join else arguments.shape
+        if arguments.sql_join:
+            make_archive(source, arguments.rows)
+        else:
+            make_input(source, arguments.shape, arguments.rows)
         size_mb = sum(file.stat().st_size for file in source.iterdir()) / 1e6
-        print(f"{arguments.rows:,} rows ({arguments.shape}), {size_mb:,.0f} MB, {os.cpu_count()} cores", flush=True)
+        print(f"{arguments.rows:,} rows ({shape}), {size_mb:,.0f} MB, {os.cpu_count()} cores", flush=True)
         figures: Mapping[str, Figures | None]
         if arguments.made:
             figures = compare_made(arguments.made, source, scratch, arguments.rows, arguments.repeat)
         else:
-            figures = compare(arguments.only, source, scratch, arguments.rows, arguments.repeat)
+            names = JOINERS if arguments.sql_join else arguments.only
+            figures = compare(names, source, scratch, arguments.rows, arguments.repeat)
     finally:
         shutil.rmtree(scratch)
-    print(json.dumps({"rows": arguments.rows, "shape": arguments.shape, **figures}))
+    print(json.dumps({"rows": arguments.rows, "shape": shape, **figures}))
     return 0
 
 

@@ -66,6 +66,36 @@ def run_duckdb(source: Path, target: Path) -> float:
     return time.perf_counter() - started
 
 
+def _join(source: Path) -> str:
+    return (
+        f"SELECT m.identifier, m.title, o.species, o.source "  # noqa: S608  # paths of our own
+        f"FROM read_csv('{source}/multimedia.txt', delim='\t', quote='') m "
+        f"JOIN read_csv('{source}/occurrence.txt', delim='\t', quote='') o USING (gbifID)"
+    )
+
+
+def run_ddmpi_join(source: Path, target: Path) -> float:
+    from ddmpi.config.config import Keys  # noqa: PLC0415  # see the module's docstring
+    from ddmpi.io.input.query import Query  # noqa: PLC0415
+
+    import_module("duckdb")
+    memory_bytes = Keys.model_fields["initialization"].default.memory_bytes
+    started = time.perf_counter()
+    query = Query(_join(source), memory_bytes)
+    if not query.is_answered_by(target / "query.parquet"):
+        query.answer(target / "query.parquet", target / "temporary")
+    return time.perf_counter() - started
+
+
+def run_duckdb_join(source: Path, target: Path) -> float:
+    duckdb = import_module("duckdb")
+
+    started = time.perf_counter()
+    connection = duckdb.connect(":memory:")
+    connection.execute(f"COPY ({_join(source)}) TO '{target}/joined.parquet' (FORMAT parquet)")
+    return time.perf_counter() - started
+
+
 def run_spark(source: Path, target: Path) -> float:
     _session, table, started = _spark_table(source, target)
     writer = table.orderBy("server").write.option("compression", "zstd")
@@ -108,6 +138,8 @@ RUNNERS: Final[dict[str, Callable[[Path, Path], float]]] = {
     "ddmpi": run_ddmpi,
     "polars": run_polars,
     "duckdb": run_duckdb,
+    "ddmpi_join": run_ddmpi_join,
+    "duckdb_join": run_duckdb_join,
     "spark": run_spark,
     "spark_batches": run_spark_batches,
 }

@@ -55,7 +55,7 @@ def seconds_of_start(config: Config) -> float:
 def seconds_of_opening(config: Config) -> float:
     """List and open all files; seconds."""
     started = time.perf_counter()
-    input_of(config).fingerprint()
+    input_of(config, str(config.path_to_input)).fingerprint()
     return time.perf_counter() - started
 
 

@@ -1,1 +1,1 @@
-"""The command line: its arguments, and what it answers without MPI (--plan, --status, --verify, requeueing)."""
+"""The command line: its arguments, and what it answers without MPI (--check, --plan, --status, --verify, requeue)."""

@@ -26,6 +26,7 @@ class Arguments(argparse.Namespace):
     """What was asked for."""
 
     config: Path
+    check: bool
     plan: bool
     ranks: int | None
     status: bool
@@ -38,7 +39,7 @@ class Arguments(argparse.Namespace):
     @property
     def is_local(self) -> bool:
         """Whether one process does it alone, without MPI."""
-        return self.plan or self.status or self.verify
+        return self.check or self.plan or self.status or self.verify
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -86,7 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="see docs/configuration.md")
     parser.add_argument("--version", action="version", version=f"ddmpi {__version__}")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--plan", action="store_true", help="predict the run; no server is asked")
+    action.add_argument(
+        "--check", action="store_true",
+        help="read the input and say what it holds: rows, refused ones and why, URLs, servers; nothing is asked, "
+        "nothing is written",
+    )  # fmt: skip
+    action.add_argument("--plan", action="store_true", help="cluster the input and predict the run; no server is asked")
     action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")
     action.add_argument("--verify", action="store_true", help="check every row from the files alone")
     action.add_argument(

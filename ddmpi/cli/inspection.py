@@ -1,4 +1,5 @@
-"""What one process can say about a job without MPI and without network: ``--status`` and ``--verify``."""
+"""What one process can say about a job without MPI and without network: ``--status`` and ``--verify``; ``--check`` and
+``--plan`` have files of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from ddmpi.cli.arguments import Arguments
+from ddmpi.cli.check import show_check
 from ddmpi.cli.plan import plan_beside_run, show_plan
 from ddmpi.config import config as config_module
 from ddmpi.config.config import Config
@@ -43,6 +45,8 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
     config = config_module.load(arguments.config)
     layout = configured_layout(config)
     out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
+    if arguments.check:
+        return show_check(config, layout, out)
     if arguments.plan:
         return show_plan(config, layout, environment, arguments.ranks, out)
     if not layout.batches_table.exists():

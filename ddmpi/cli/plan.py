@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from ddmpi.cli.check import callbacks_of, check_output, show_account
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.forecast.prediction import Prediction, predict
+from ddmpi.core.forecast.prediction import Prediction
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.records import Orders, shown_group
 from ddmpi.errors import EXIT_DONE
@@ -18,15 +18,19 @@ from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.urls.address_table import located
-from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
+from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.report.formats import counted, duration, size
-from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, input_of, input_stamp, own_output
+from ddmpi.roles.coordinator.forecast import BYTES_PER_ROW, expected_bytes, predict_run
+from ddmpi.roles.coordinator.initialization import (
+    answered,
+    initialize,
+    input_stamp,
+    own_output,
+    query_of,
+    whole_input,
+)
 from ddmpi.roles.downloader.build import MOST_KEPT
 
-TYPICAL_FILE_BYTES = 100_000
-"""Used for predictions where nothing was profiled."""
-BYTES_PER_ROW = 400
-"""What a result takes on disk beside the file itself: its other columns, compressed, and its row in urls/."""
 RANK_BASE_BYTES = 250_000_000
 """A rank that holds no file yet: Python, arrow, libcurl, as measured."""
 CONNECTION_BYTES = 100_000
@@ -38,22 +42,19 @@ BATCH_BYTES = 700
 def show_plan(
     config: Config, layout: Layout, environment: Mapping[str, str], ranks: int | None, out: RichConsole
 ) -> int:
-    """Partition the input if that has not been done, then predict; returns the exit code. Raises DdmpiError: input or
-    output folder cannot be read, or written."""
+    """Partition the input if that has not been done, then predict; returns the exit code. No server is asked, and no
+    object store. Raises DdmpiError: input or output folder cannot be read, or written, or a run would refuse them."""
+    check_output(config, layout)
     is_new = not layout.batches_table.exists()
     if is_new:
-        lock = own_output(layout, environment)
-        try:
-            initialize(config, layout, lock, Orders(), InitCallbacks(lambda _: None, lambda _: None, lambda: False))
-        finally:
-            lock.release()
+        _partition(config, layout, environment, out)
     config = located(config, layout)
     table = BatchTable(layout)
     rows = table.rows - table.ignored_rows
     profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}
     workers = None if ranks is None else max(1, ranks - 1)
     prediction = predict_run(config, table, rows, profiles, workers)
-    out.print(_page(config, table, rows, profiles, prediction))
+    out.print(_page(config, table, rows, profiles, prediction, ranks=ranks or prediction.workers + 1))
     if not is_new and _input_has_changed(config, layout):
         out.print("The input is not as it was partitioned: rows that were added since then are not in this plan.")
     if not profiles:
@@ -63,14 +64,27 @@ def show_plan(
     return EXIT_DONE
 
 
+def _partition(config: Config, layout: Layout, environment: Mapping[str, str], out: RichConsole) -> None:
+    callbacks = callbacks_of(out)
+    lock = own_output(layout, environment)
+    try:
+        show_account(config, answered(config, layout.query, layout.temporary, callbacks), out)
+        initialize(config, layout, lock, Orders(), callbacks, asks_store=False)
+    finally:
+        lock.release()
+
+
 def _input_has_changed(config: Config, layout: Layout) -> bool:
     """Return whether the next run will find another input than the one that the urls folder was made of."""
     checkpoint = load(layout)[0]
     if checkpoint is None or not checkpoint.input_fingerprint:
         return False
-    if checkpoint.input_stamp == input_stamp(config):
+    if config.path_to_input is None and not query_of(config).is_answered_by(layout.query):
+        return True
+    path = config.path_to_input or str(layout.query)
+    if checkpoint.input_stamp == input_stamp(config, path):
         return False
-    return input_of(config).fingerprint() != checkpoint.input_fingerprint
+    return whole_input(config, path).fingerprint() != checkpoint.input_fingerprint
 
 
 def plan_beside_run(
@@ -93,57 +107,34 @@ def plan_beside_run(
     )
 
 
-def predict_run(
-    config: Config, table: BatchTable, rows_left: IntArray, profiles: Mapping[str, Profile], workers: int | None
-) -> Prediction:
-    """Return the prediction for rows of this table.
-
-    Args:
-        rows_left: (B,) rows of each batch that are to be fetched.
-        workers: ranks that download; None = as many as are worth having.
-    """
-    limits = limits_by_group(config, profiles)
-    plan = make_plan(table, config, rows=rows_left, profiles=profiles, limits=limits, ref=table.ref, workers=[0])
-    samples = config.profiling.samples_per_server if config.profiling.mode == "measure" and not profiles else 0
-    return predict(plan, rows_left, workers, samples)
-
-
 def _page(
-    config: Config, table: BatchTable, rows: IntArray, profiles: Mapping[str, Profile], prediction: Prediction
+    config: Config,
+    table: BatchTable,
+    rows: IntArray,
+    profiles: Mapping[str, Profile],
+    prediction: Prediction,
+    *,
+    ranks: int,
 ) -> Table:
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column()
     total = int(rows.sum())
-    grid.add_row("rows", f"{total:,} in {counted(len(table), 'batch')}, {int(table.ignored_rows.sum()):,} ignored")
+    refused = int(table.rows[table.is_refused].sum())
+    left_out = f"{refused:,} refused, {int(table.ignored_rows.sum()):,} ignored"
+    grid.add_row("rows", f"{total:,} in {counted(len(table), 'batch')}, {left_out}")
     grid.add_row("servers", f"{table.server_count:,} in {counted(len(table.group_names), 'group')}")
     slowest = table.group_names[prediction.bound_group] if prediction.bound_group >= 0 else "-"
     grid.add_row("lower bound", f"{duration(prediction.bound_s)}, set by {shown_group(slowest)}")
-    grid.add_row("predicted", f"{duration(prediction.makespan_s)} with {prediction.workers + 1} ranks")
+    grid.add_row("predicted", f"{duration(prediction.makespan_s)} with {counted(ranks, 'rank')}")
     grid.add_row("advised", f"{prediction.advised_workers + 1} ranks: more would only wait for the servers")
     expected = expected_bytes(table, rows, profiles)
     disk = expected + total * BYTES_PER_ROW
-    grid.add_row("size", f"about {size(expected)} to download, {size(disk)} on disk")
+    download = f"about {size(expected)} to download" if expected else "nothing to download"
+    grid.add_row("size", f"{download}, {size(disk)} on disk")
     parameters = config.downloader_parameters
     connections = max(parameters.connections_per_rank, min(MOST_KEPT, table.server_count))
     held_bytes = parameters.memory_budget_bytes + connections * CONNECTION_BYTES
     rank_0_bytes = RANK_BASE_BYTES + len(table) * BATCH_BYTES
     grid.add_row("memory", f"up to {size(RANK_BASE_BYTES + held_bytes)} per rank, {size(rank_0_bytes)} on rank 0")
     return grid
-
-
-def expected_bytes(table: BatchTable, rows: IntArray, profiles: Mapping[str, Profile]) -> float:
-    """Return bytes of all files: a profiled server's median times its share of good samples, for others the mean."""
-    typical = [profile.bytes * _share_good(profile) for profile in profiles.values() if profile.bytes]
-    mean = float(np.mean(typical)) if typical else TYPICAL_FILE_BYTES
-    group_rows = np.bincount(table.groups, weights=rows, minlength=len(table.group_names))
-    expected = float(group_rows.sum()) * mean
-    for name, profile in profiles.items():
-        index = table.group_names.find(name)
-        if index is not None and profile.success_count + profile.error_count:
-            expected += float(group_rows[index]) * (profile.bytes * _share_good(profile) - mean)
-    return max(0.0, expected)
-
-
-def _share_good(profile: Profile) -> float:
-    return profile.success_count / max(1, profile.success_count + profile.error_count)

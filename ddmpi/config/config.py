@@ -66,7 +66,7 @@ LEGACY_KEYS = (
     "downloader_parameters.logger_level",
 )
 """Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
-LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {"base_url": None}
+LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {"base_url": None, "input.sql": None}
 """Keys of ``Config.semantic`` that came after 0.2.0, and their defaults: a folder that does not know them has these."""
 _DIGITS: Final = 16
 
@@ -74,13 +74,17 @@ _DIGITS: Final = 16
 class Keys(Section):
     """Everything that a user can set: the keys of the file."""
 
-    path_to_input: InputPlace = Field(
+    path_to_input: InputPlace | None = Field(
+        None,
         examples=["urls.parquet"],
         description="File, directory or glob: .parquet .csv .tsv .txt .jsonl .json .arrow, the text ones also .gz .zst "
         ".bz2 .xz. "
-        "Folders named name=value give a text column. Or the URI of such, s3:// gs:// hdfs://: docs/object-stores.md.",
+        "Folders named name=value give a text column. Or the URI of such, s3:// gs:// hdfs://: docs/object-stores.md. "
+        "Required, unless `input.sql` says what the rows are.",
     )
-    input: InputSection = Field(InputSection(), description="How the input's files are read; all is found by itself.")
+    input: InputSection = Field(
+        InputSection(), description="How the input's files are read, all of which is found by itself; or a query."
+    )
     path_to_output_folder: OutputFolder = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."
     )
@@ -103,6 +107,26 @@ class Keys(Section):
     filter: RowFilterText | None = Field(
         None, description="Which rows of the input to take, by a condition on its columns; null = all."
     )
+    allow_refused: bool = Field(
+        default=False,
+        description="Take a table although more than half of its rows are refused: they become errors `bad_url`. "
+        "Without it such a table ends the program before anything is fetched.",
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Try the job on so many rows only, the first ones, in a folder of its own: the output folder's "
+        "name with `.limit-N`; null = all.",
+    )
+    sample: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Try the job on so many rows only, at random, in a folder of its own: the output folder's name "
+        "with `.sample-N-seed-S`; null = all.",
+    )
+    seed: int = Field(1, ge=0, le=2**63 - 1, description="Which random rows `sample` takes: one seed, the same rows.")
     duplicates: Literal["copy", "reference"] = Field(
         "copy",
         description="Rows with the same URL, which is fetched once: copy = each row has the bytes; reference = one row "
@@ -172,9 +196,31 @@ class Keys(Section):
 
     @model_validator(mode="after")
     def _input_is_not_output(self) -> Keys:
+        if self.path_to_input is None:
+            return self
+        if self.input.sql is not None:
+            raise ValueError("one of path_to_input and input.sql: files are named in the query")
         if PurePosixPath(self.path_to_input) == PurePosixPath(self.path_to_output_folder):
             raise ValueError("path_to_output_folder to differ from path_to_input")
         return self
+
+    @model_validator(mode="after")
+    def _one_trial(self) -> Keys:
+        if self.limit is not None and self.sample is not None:
+            raise ValueError("one of limit and sample")
+        return self
+
+    @property
+    def trial(self) -> str:
+        """What the folder of a trial is named after, such as ``limit-1000``; empty where all rows are taken."""
+        if self.limit is not None:
+            return f"limit-{self.limit}"
+        return "" if self.sample is None else f"sample-{self.sample}-seed-{self.seed}"
+
+    @property
+    def input_name(self) -> str:
+        """What the input is called in messages."""
+        return self.path_to_input or "the query of input.sql"
 
 
 class Config(Keys):
@@ -292,6 +338,7 @@ class Config(Keys):
         parameters = self.downloader_parameters
         return {
             "path_to_input": self.path_to_input,
+            "input.sql": self.input.sql,
             "columns": self.columns.plain(),
             "base_url": self.base_url,
             "keep_columns": plain_kept(self.keep_columns),
@@ -338,6 +385,7 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
         expected = "expected a mapping with at least path_to_input and path_to_output_folder"
         raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
     kept, notices = _without_legacy(data)
+    problems = [*problems, *_without_input(kept)]
     try:
         keys = Keys.model_validate(kept)
     except ValidationError as error:
@@ -350,7 +398,21 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
-    return Config(**dict(keys), notices=tuple(notices), rules=rules)
+    values = dict(keys)
+    if keys.trial:
+        values["path_to_output_folder"] = f"{keys.path_to_output_folder.rstrip('/')}.{keys.trial}"
+        which = f"the first {keys.limit:,}" if keys.limit is not None else f"{keys.sample:,} random"
+        key = keys.trial.partition("-")[0]
+        notices.append(f"a trial of {which} rows, in {values['path_to_output_folder']}; all are taken without `{key}`")
+    return Config(**values, notices=tuple(notices), rules=rules)
+
+
+def _without_input(data: Mapping[object, object]) -> list[str]:
+    """Return what is wrong with a config that does not say where its rows are."""
+    reading = data.get("input")
+    if data.get("path_to_input") is not None or (isinstance(reading, Mapping) and reading.get("sql") is not None):
+        return []
+    return ["path_to_input: missing; expected text, not empty (or a query in input.sql)"]
 
 
 def reader_of(config: ConfigLike) -> Callable[[], Config]:

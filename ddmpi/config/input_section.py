@@ -1,7 +1,7 @@
-"""The section ``input``: how the files of the input are read, as far as that cannot be told from them for sure.
+"""The section ``input``: a query in the input's place, and how files are read, as far as they do not say it for sure.
 
 Decides which values may be written there. Must not know how files are read; ``auto`` means that they say it themselves.
-None of the keys must stay as it was for an output folder: if other rows come of a change, that is found by the rows.
+None of these keys must stay as it was for an output folder: if other rows come of a change, that is found by the rows.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ Encoding = Annotated[str, AfterValidator(_checked_encoding)]
 class InputSection(Section):
     """How the input's files are read."""
 
+    sql: Text | None = Field(
+        None,
+        examples=["SELECT * FROM 'urls.parquet' ORDER BY id"],
+        description="A query of DuckDB whose rows are the table, instead of `path_to_input`; files in it are relative "
+        "to the folder in which the program is started (needs ddmpi[sql]).",
+    )
     format: Literal["auto", "parquet", "csv", "tsv", "txt", "jsonl", "json", "arrow"] = Field(
         "auto",
         description="Kind of the files; auto = by the ending of their names. csv and tsv: a separated text; txt: a URL "

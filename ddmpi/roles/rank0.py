@@ -17,7 +17,7 @@ from pathlib import Path
 from ddmpi.config.config import Config
 from ddmpi.core.protocol import Begin, Exit
 from ddmpi.core.records import Orders
-from ddmpi.errors import EXIT_PENDING, DdmpiError, Interrupted, StorageError
+from ddmpi.errors import EXIT_DONE, EXIT_PENDING, DdmpiError, Interrupted, StorageError
 from ddmpi.io import slurm
 from ddmpi.io.folder.disk_errors import machine_faults
 from ddmpi.io.folder.layout import Layout
@@ -28,6 +28,7 @@ from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
+from ddmpi.roles.coordinator.forecast import forecast_of_trial
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.live_control import Controller
 from ddmpi.roles.coordinator.reporter import ConsoleReporter
@@ -91,7 +92,7 @@ class Rank0:
         reporter = ConsoleReporter(self.console, self.mailbox.size, self._started_at)
         callbacks = InitCallbacks(
             reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
-            reporter.on_names, reporter.on_grouped, reporter.on_input,
+            reporter.on_names, reporter.on_grouped, reporter.on_input, self.console.say,
         )  # fmt: skip
         state = initialize(config, layout, lock, self.orders, callbacks)
         log_to_file(layout, 0, config.logging)
@@ -103,10 +104,21 @@ class Rank0:
         left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
         deadline = math.inf if left_s is None else time.monotonic() + left_s
         controller = Controller(layout, self.console.say)
+        whole = ""
+
+        def on_end(ending: Exit) -> None:
+            nonlocal whole
+            reporter.write_report(coordinator, ending, time.monotonic())
+            if config.trial and ending.code == EXIT_DONE:
+                whole = forecast_of_trial(
+                    state, coordinator.tally.usage, len(self._workers()), time.monotonic(),
+                    lambda: self.signals.stop is not None,
+                )  # fmt: skip
+
         coordinator = Coordinator(
             state, self._workers(), self.mailbox.send, self.mailbox.scatter, deadline,
             overrides=controller.first_rules(),
-            on_end=lambda ending: reporter.write_report(coordinator, ending, time.monotonic()),
+            on_end=on_end,
         )  # fmt: skip
         reporter.watch(coordinator)
         reporter.changes = controller.changes
@@ -117,6 +129,8 @@ class Rank0:
 
         ending = Loop(self.mailbox, self.signals, self.make_downloader, coordinator, on_turn).run()
         self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
+        if whole:
+            self.console.say(whole)
         if reporter.unreported is not None:
             complain(str(reporter.unreported))
         return ending

@@ -60,7 +60,7 @@ def test_file(tmp_path: Path, case: FileCase) -> None:
 
 def test_all_refused_urls_in_one_run(tmp_path: Path) -> None:
     refused = [case for case in URLS if case.refused]
-    job = make_job(tmp_path / "job", url_table(tmp_path / "in.parquet", refused), **SHORT_WAITS)
+    job = make_job(tmp_path / "job", url_table(tmp_path / "in.parquet", refused), allow_refused=True, **SHORT_WAITS)
     code, printed = job.run(2)
     assert code == 0, printed
     assert_every_row_once(job, len(refused))

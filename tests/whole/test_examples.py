@@ -69,7 +69,7 @@ def test_all_examples_are_here() -> None:
 def test_an_example_runs_as_it_is(name: str, tmp_path: Path) -> None:
     config = CONFIGS / f"{name}.yaml"
     keys = load(config)
-    write_table(tmp_path / keys.path_to_input, COLUMNS[name])
+    write_table(tmp_path / keys.input_name, COLUMNS[name])
     code, printed = run(config, tmp_path)
     assert code == 0, printed
     results = ddmpi.open_results(tmp_path / keys.path_to_output_folder).to_table(columns=["row_number", "error_kind"])

@@ -132,6 +132,7 @@ def test_the_tree_of_the_output_is_the_one_that_is_there(results: Path) -> None:
         "ignored.csv",
         "control.yaml",
         "publication.json",
+        "query.parquet",
         "damaged",
     }
     assert {path.name for path in (results / "birds").iterdir()} - {"checkpoint.json.previous"} == named

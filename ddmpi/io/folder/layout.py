@@ -53,6 +53,8 @@ class Layout:
 
     def __init__(self, root: Path, structure: OutputStructure = _DEFAULT_STRUCTURE) -> None:
         self.root = root
+        self.query = root / "query.parquet"
+        """What the query of ``input.sql`` has answered."""
         self.urls = root / structure.urls_folder
         self.batches_table = self.urls / "batches.parquet"
         self.images = root / structure.images_folder

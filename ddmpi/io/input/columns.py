@@ -74,6 +74,19 @@ class Shaping:
         """Whether all items of a row have the uuid of the row."""
         return self.items is not None and "uuid" in self.made and self.made["uuid"].columns <= self.types.keys()
 
+    def uses(self) -> dict[str, list[str]]:
+        """Return what each column of the files that is used is used for: our names, ``kept``, ``filter``."""
+        uses: dict[str, list[str]] = {}
+        for ours, expression in self.made.items():
+            names = expression.columns & self.types.keys()
+            if self.items is not None and names != expression.columns:
+                names |= {self.items.column}
+            for name in sorted(names):
+                uses.setdefault(name, []).append(ours if ours in TEXT_COLUMNS else "kept")
+        for name in sorted(self.row_filter.columns) if self.row_filter is not None else ():
+            uses.setdefault(name, []).append("filter")
+        return uses
+
     def schema(self) -> pa.Schema:
         """Return the columns of ours, in the types that they come in.
 

@@ -102,7 +102,7 @@ def bare_rows(
     """
     identifier, broken = as_text(raw.column("identifier"))
     servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
-    identifier = _without_credentials(identifier, rejects)
+    identifier = _without_passwords(identifier, rejects)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
         if name in raw.schema.names:
@@ -126,13 +126,17 @@ def _explained(rejects: Array, raw: pa.RecordBatch) -> Array:
     return cast("Array", pc.if_else(told, raw.column(REASON), rejects))
 
 
-def _without_credentials(urls: Array, rejects: Array) -> Array:
+def _without_passwords(urls: Array, rejects: Array) -> Array:
     """Take what may be a password out of refused URLs. Accepted ones have none."""
     is_refused = pc.is_valid(rejects)
     if not pc.any(is_refused, min_count=0).as_py():
         return urls
-    cleaned = pc.replace_substring_regex(urls.filter(is_refused), pattern=_CREDENTIALS, replacement=r"\1")
-    return cast("Array", pc.replace_with_mask(urls, is_refused, cleaned))
+    return cast("Array", pc.replace_with_mask(urls, is_refused, without_credentials(urls.filter(is_refused))))
+
+
+def without_credentials(urls: Array) -> Array:
+    """Return texts without what may be a user name and password in them."""
+    return pc.replace_substring_regex(urls, pattern=_CREDENTIALS, replacement=r"\1")
 
 
 def _text_or_codes(

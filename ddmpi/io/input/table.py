@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ddmpi.config.columns import Source, as_list, kept_sources
@@ -21,10 +23,12 @@ from ddmpi.io.input.rows import (
     BareRows,
     Dictionary,
     UrlFacts,
+    as_text,
     bare_rows,
     complete,
     url_facts,
     urls_schema,
+    without_credentials,
 )
 from ddmpi.io.input.wanted import Wanted, shape_of
 from ddmpi.io.sources.files import InputPath, list_files
@@ -55,6 +59,7 @@ class InputTable:
         *,
         shaping: Shaping,
         first_row: int = 0,
+        chosen: IntArray | None = None,
         passed_over: str = "",
     ) -> None:
         self.name = name
@@ -62,6 +67,7 @@ class InputTable:
         """What is said of files that lie beside those of the table, and are not read; "" if there are none."""
         self._repairs: list[tuple[str, int]] = []
         self._first_row = first_row
+        self._chosen = chosen
         self._shaping = shaping
         self._sources = sources
         self._kept_fields = [field for field in shaping.schema() if field.name not in TEXT_COLUMNS]
@@ -77,6 +83,8 @@ class InputTable:
     @property
     def rows(self) -> int | None:
         """The number of rows, before any filter, where it is known without reading (Parquet), else None."""
+        if self._chosen is not None:
+            return len(self._chosen)
         counts = [source.row_count for source in self._sources]
         known = sum(count for count in counts if count is not None)
         return None if None in counts or self._shaping.items is not None else max(0, known - self._first_row)
@@ -84,6 +92,43 @@ class InputTable:
     def after(self, rows: int) -> InputTable:
         """Return this table without its first rows; the others keep their numbers."""
         return InputTable(self.name, self._sources, shaping=self._shaping, first_row=rows, passed_over=self.passed_over)
+
+    def only(self, row_numbers: IntArray) -> InputTable:
+        """Return this table with no other rows than these (ascending); they keep their numbers."""
+        return InputTable(
+            self.name, self._sources, shaping=self._shaping, chosen=row_numbers, passed_over=self.passed_over
+        )
+
+    @property
+    def paths(self) -> list[str]:
+        """The names of the files, in order."""
+        return [str(source.path) for source in self._sources]
+
+    @property
+    def url_column(self) -> str:
+        """The name of the input's column with the URL; ours where it is made of several, or of parts of one."""
+        return self._shaping.plain.get("identifier", "identifier")
+
+    def columns_of(self, path: str) -> list[tuple[str, str, str]]:
+        """Return name, type and use of each column of a file; the use is "" where there is none."""
+        source = next(source for source in self._sources if str(source.path) == path)
+        uses = self._shaping.uses()
+        return [(field.name, str(field.type), ", ".join(uses.get(field.name, ()))) for field in source.schema]
+
+    def row(self, number: int) -> dict[str, str | None]:
+        """Return the texts of one row by the input's names of columns, those that are not used included; without those
+        that have no text form. Empty if there is no such row, or rows are made of items. Raises InputError."""
+        first_row = 0
+        for source in self._sources if self._shaping.items is None else ():
+            if source.row_count is not None and first_row + source.row_count <= number:
+                first_row += source.row_count
+                continue
+            for rows in source.batches(source.schema.names):
+                if number < first_row + rows.num_rows:
+                    row = rows.slice(number - first_row, 1)
+                    return {name: _one_text(row.column(name)) for name in row.schema.names}
+                first_row += rows.num_rows
+        return {}
 
     @property
     def repaired(self) -> Counter[str]:
@@ -108,6 +153,8 @@ class InputTable:
     def expected_bytes(self, sample: pa.RecordBatch | None) -> int:
         """Return about how much memory all rows take, given the first of them. Raises InputError. What a file says of
         itself is no more than a hint: values that repeat take next to nothing there."""
+        if self._chosen is not None:
+            return 0 if not sample else len(self._chosen) * sample.nbytes // sample.num_rows
         columns = self._shaping.sources_of(list(self._shaping.made))
         hint = sum(source.expected_bytes(columns) for source in self._sources)
         if not sample or self.rows is None:
@@ -133,6 +180,10 @@ class InputTable:
     def raw(self, *, urls_only: bool = False, up_to: int | None = None) -> Iterator[RawRows]:
         """Yield all rows that are taken, in order, with all columns that matter or only the URLs. Raises InputError.
         Ends with the rows among which is that before row ``up_to``, if it is given."""
+        taken = self._taken(urls_only=urls_only, up_to=up_to)
+        return taken if self._chosen is None else _chosen_of(taken, self._chosen)
+
+    def _taken(self, *, urls_only: bool, up_to: int | None) -> Iterator[RawRows]:
         columns = ["identifier"] if urls_only else list(self._shaping.made)
         wanted = self._shaping.sources_of(columns)
         as_dictionary = [] if urls_only else sorted(set(self._repeated.values()))
@@ -151,6 +202,12 @@ class InputTable:
                         first_row = shaped.end
                         if first_row > self._first_row:
                             yield RawRows(source.path, *shaped)
+
+    def urls(self, raw: RawRows, places: pa.Array[Any]) -> pa.Array[Any]:
+        """Return the URLs of some rows of ``raw``, as texts and without passwords. Raises InputError."""
+        with naming(raw.path):
+            texts, _ = as_text(raw.make().column("identifier").take(places))
+            return without_credentials(texts)
 
     def servers(self, raw: RawRows) -> UrlFacts:
         """Return what is known of each row's URL. Raises InputError; may be called from any thread."""
@@ -175,6 +232,29 @@ class InputTable:
             bare = self.bare(raw)
             servers = bare.servers.cast(pa.string())
             yield from self.complete(pa.Table.from_batches([bare.rows]), servers).to_batches()
+
+
+def _chosen_of(taken: Iterator[RawRows], chosen: IntArray) -> Iterator[RawRows]:
+    """Yield the chosen ones of some rows; none are counted as left out by the filter."""
+    last = int(chosen[-1]) if len(chosen) else -1
+    for raw in taken:
+        is_chosen = np.isin(raw.row_numbers, chosen)
+        if is_chosen.any():
+            make = partial(_made_and_chosen, raw.make, pa.array(is_chosen))
+            yield RawRows(raw.path, make, raw.row_numbers[is_chosen], 0, raw.end)
+        if raw.end > last:
+            return
+
+
+def _made_and_chosen(make: Callable[[], pa.RecordBatch], is_chosen: pa.Array[Any]) -> pa.RecordBatch:
+    return make().filter(is_chosen)
+
+
+def _one_text(values: pa.Array[Any]) -> str | None:
+    if pa.types.is_nested(values.type):
+        return None
+    text: str | None = without_credentials(as_text(values)[0])[0].as_py()
+    return text
 
 
 def open_input(

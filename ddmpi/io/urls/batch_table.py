@@ -24,18 +24,24 @@ from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, i
 from ddmpi.errors import OutputError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
-from ddmpi.io.urls.index import read_index
+from ddmpi.io.urls.index import UrlsIndex, read_index
 
 _LONG_NAME_CHARS: Final = 80
 """Percent-encoded, a name grows to three times its length at most: a shorter one's folder is never shortened."""
 
 
 class BatchTable:
-    """batches.parquet and servers.parquet of an output folder, and which servers its ignored table leaves out. Raises
-    OutputError: one of them cannot be read."""
+    """batches.parquet and servers.parquet of an output folder, and which servers its ignored table leaves out.
 
-    def __init__(self, layout: Layout) -> None:
-        index = read_index(layout.urls)
+    Args:
+        index: both tables, where they are not those of the folder.
+
+    Raises:
+        OutputError: one of them cannot be read.
+    """
+
+    def __init__(self, layout: Layout, index: UrlsIndex | None = None) -> None:
+        index = read_index(layout.urls) if index is None else index
         table, servers = index.batches, index.servers
         self.rows: IntArray = table.column("rows").to_numpy().astype(np.int64)
         self.partitions: IntArray = table.column("partition_id").to_numpy().astype(np.int64)
@@ -74,6 +80,12 @@ class BatchTable:
             for each in (self._server_urls, self.server_rows)
         )
         return np.divide(urls, rows, out=np.ones(len(rows)), where=rows > 0)
+
+    @property
+    def is_refused(self) -> npt.NDArray[np.bool_]:
+        """(B,) which batches have the rows whose URLs are refused."""
+        place = self._server_names.find(INVALID_SERVER)
+        return np.full(len(self), False) if place is None else self._servers == place
 
     @property
     def server_count(self) -> int:

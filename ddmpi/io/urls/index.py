@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.partition import Cut, ServerTable
 from ddmpi.core.partition.placement import Placement
+from ddmpi.core.records import INVALID_SERVER
 from ddmpi.errors import OutputError
 from ddmpi.io.urls.files import file_name, write_table
 
@@ -103,6 +104,12 @@ class UrlsIndex:
         return groups
 
     @property
+    def refused_rows(self) -> int:
+        """Rows whose URLs are refused."""
+        is_refused = pc.is_in(self.batches.column("server_name"), value_set=pa.array([INVALID_SERVER]))
+        return int(pc.sum(self.batches.column("rows").filter(is_refused)).as_py() or 0)
+
+    @property
     def next_addition(self) -> Path:
         return self.folder / f"{_ADDED}{self.additions + 1:04d}" if self.additions >= 0 else self.folder
 
@@ -132,8 +139,17 @@ def write_index(
     input_rows: int,
     earlier: UrlsIndex,
 ) -> None:
-    """Write both index tables, for rows that come after ``earlier``; ``servers`` are what the batches were cut from,
-    and ``urls`` how many different ones each of them has."""
+    """Write both index tables, for rows that come after ``earlier``: see ``index_of``."""
+    made = index_of(cut, layout, servers, urls, input_rows=input_rows, earlier=earlier)
+    write_table(folder / BATCHES_NAME, made.batches)
+    write_table(folder / SERVERS_NAME, made.servers)
+
+
+def index_of(
+    cut: Cut, layout: Placement, servers: ServerTable, urls: IntArray, *, input_rows: int, earlier: UrlsIndex
+) -> UrlsIndex:
+    """Return the index of rows that come after ``earlier``; ``servers`` are what the batches were cut from, and
+    ``urls`` how many different ones each of them has."""
     place = earlier.next_addition.relative_to(earlier.folder)
     file_names = pa.array([str(place / file_name(file)) for file in range(len(layout.files))], pa.string())
     first_batch = earlier.batches.num_rows
@@ -149,7 +165,6 @@ def write_index(
         "first_row": layout.first_row,
     }
     schema = BATCHES_SCHEMA.with_metadata({INPUT_ROWS: str(input_rows).encode()})
-    write_table(folder / BATCHES_NAME, pa.table(batches, schema=schema))
     by_server = {
         "server_name": servers.names,
         "group": pc.coalesce(servers.groups, servers.names),
@@ -158,7 +173,8 @@ def write_index(
         "batches": cut.batch_counts,
         "urls": urls,
     }
-    write_table(folder / SERVERS_NAME, pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name"))
+    named = pa.table(by_server, schema=SERVERS_SCHEMA).sort_by("server_name")
+    return UrlsIndex(earlier.folder, pa.table(batches, schema=schema), named, input_rows)
 
 
 def index_folders(folder: Path) -> list[Path]:

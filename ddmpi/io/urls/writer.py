@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,13 +77,16 @@ def partition_input(
     by_address: AddressGrouping | None = None,
     earlier: UrlsIndex | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    on_counted: Callable[[int, Mapping[str, int]], None] = lambda _rows, _refused: None,
     on_progress: Callable[[PartitionProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> PartitionSummary:
     """Make ``folder`` from the table, whole or not at all; one that exists is replaced.
 
-    ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it is written.
-    About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per thread.
+    ``on_counted`` is told after the first step how many rows there are, and how many of them are refused, by reason; it
+    may raise. ``on_progress`` is told often how far it is: a row counts half when its server is counted, half when it
+    is written. About ``memory_bytes`` of rows are kept in memory at most, apart from one batch or file in work per
+    thread.
     ``group_of`` says which server group a server is in, its own name if it is on its own (None: they all are); it is
     asked once per server of those that the patterns ``grouped`` mean, the others are on their own, unless
     ``by_address`` says otherwise. With ``earlier`` the table's rows come after those of that index, and ``folder`` is
@@ -96,13 +99,13 @@ def partition_input(
     """
 
     def groups_of(names: pa.Array[Any]) -> pa.Array[Any]:
-        by_name = _groups_by_name(group_of, grouped, names)
+        by_name = groups_by_name(group_of, grouped, names)
         return by_name if by_address is None else by_address.groups_of(names, by_name)
 
     started = time.monotonic()
     staging = folder.with_name(f".{folder.name}.partial")
     replaced = folder.with_name(f".{folder.name}.replaced")
-    job = _Job(table, staging, memory_bytes, on_progress, should_stop)
+    job = _Job(table, staging, memory_bytes, on_counted, on_progress, should_stop)
     try:
         for leftover in (staging, replaced):
             if leftover.exists():
@@ -158,6 +161,7 @@ class _Job:
     table: InputTable
     staging: Path
     memory_bytes: int
+    on_counted: Callable[[int, Mapping[str, int]], None]
     on_progress: Callable[[PartitionProgress], None]
     should_stop: Callable[[], bool]
     tally: ServerTally = field(default_factory=ServerTally)
@@ -181,6 +185,7 @@ class _Job:
         most_compared = max(LEAST_COMPARED_ROWS, self.memory_bytes // COMPARED_BYTES)
         with RowKeys(self.staging, most_compared, lambda: self._advance(0)) as keys:
             self._count_servers(workers, keys)
+            self.on_counted(int(self.tally.rows.sum()), self.tally.rejected)
             known = self.tally.names.slice(1)
             servers = ServerTable(known, self.tally.rows[1:], earlier.groups_of(known, groups_of))
             refused = int(self.tally.rows[REFUSED])
@@ -305,7 +310,7 @@ def _drain(kept: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield kept.popleft()
 
 
-def _groups_by_name(
+def groups_by_name(
     group_of: Callable[[str], str] | None, grouped: Sequence[str], names: pa.Array[Any]
 ) -> pa.Array[Any]:
     """Return (n,) the groups that rules put these servers into, null for those on their own."""

@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ddmpi.config.config import LATER_SEMANTIC_KEYS, Config, changed_keys, digests
+from ddmpi.config.input_section import InputSection
 from ddmpi.core.records import Orders
 from ddmpi.errors import InputError, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
@@ -23,7 +27,9 @@ from ddmpi.io.folder.fence import highest_epoch, open_epoch
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock, acquire_for_job
 from ddmpi.io.folder.profiles import read_profiles
+from ddmpi.io.input.query import Query
 from ddmpi.io.input.table import InputTable, open_input
+from ddmpi.io.input.trial import first_rows, random_rows
 from ddmpi.io.results.publishing import Publisher, claim, make_publisher
 from ddmpi.io.sources.files import list_files
 from ddmpi.io.sources.opening import is_known_kind
@@ -33,7 +39,9 @@ from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.io.urls.index import UrlsIndex, read_index
 from ddmpi.io.urls.input_growth import known_rows
+from ddmpi.io.urls.survey import check_refused, is_mostly_refused
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary, partition_input
+from ddmpi.report.formats import duration
 from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
@@ -51,6 +59,8 @@ class InitCallbacks:
     on_grouped: Callable[[AddressSummary], None] = lambda _: None
     on_input: Callable[[InputTable], None] = lambda _: None
     """The input is open, and about to be read."""
+    on_query: Callable[[str], None] = lambda _: None
+    """A line about the query of ``input.sql``."""
 
 
 def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
@@ -63,8 +73,19 @@ def own_output(layout: Layout, environment: Mapping[str, str]) -> OutputLock:
     return acquire_for_job(layout.lock, environment)
 
 
-def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders, callbacks: InitCallbacks) -> RunState:
+def initialize(
+    config: Config,
+    layout: Layout,
+    lock: OutputLock,
+    orders: Orders,
+    callbacks: InitCallbacks,
+    *,
+    asks_store: bool = True,
+) -> RunState:
     """Bring the output folder to the point from which rows can be fetched.
+
+    Args:
+        asks_store: False: the object store of ``publish.to`` is left alone, as nothing is fetched now.
 
     Raises:
         SetupError: config, input and output folder do not fit together.
@@ -76,19 +97,26 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         log.warning("%s", warning)
     checkpoint = found or Checkpoint(epoch=0)
     if not orders.reset_batched:
-        _check_same(checkpoint, config)
+        check_same(checkpoint, config)
+    path = answered(config, layout.query, layout.temporary, callbacks)
     index = read_index(layout.urls) if layout.batches_table.exists() and not orders.reset_batched else None
     before = checkpoint.input_fingerprint
-    stamp = input_stamp(config)
+    stamp = input_stamp(config, path)
     # Of many files opening takes its time, and tells no more than their sizes and times.
-    table = None if index is not None and before and stamp == checkpoint.input_stamp else input_of(config)
+    is_same = index is not None and before and stamp == checkpoint.input_stamp
+    table = None if is_same else input_of(config, path, callbacks.should_stop)
     fingerprint = before if table is None else table.fingerprint()
     if table is not None:
         callbacks.on_input(table)
     # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
     is_known = index is None or before == fingerprint or (not before and index.input_rows is None)
-    known = None if table is None or index is None or is_known else _known_rows(table, index, callbacks)
-    claim(layout, config.publish.to)
+    known = None
+    if table is not None and index is not None and not is_known:
+        if config.trial:
+            raise OutputError(f"the input {table.name} has changed since this trial was begun: remove {layout.root}")
+        known = _known_rows(table, index, layout.query, callbacks)
+    if asks_store:
+        claim(layout, config.publish.to)
     if orders.reset_batched:
         publisher = make_publisher(layout, config.publish.to, highest_epoch(layout))
         _reset_batched(layout, publisher, delete_results=orders.delete_results)
@@ -119,7 +147,7 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
         saved_at=checkpoint.saved_at,
         profiles=read_profiles(layout.profiles) if layout.profiles.exists() else {},
         ran_s=checkpoint.ran_s,
-        publisher=make_publisher(layout, config.publish.to, epoch),
+        publisher=make_publisher(layout, config.publish.to, epoch) if asks_store else None,
         changed_keys=changed_keys(checkpoint.config_digests, digests(config)),
     )
     if orders.retry_failed:
@@ -128,14 +156,53 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
     return state
 
 
-def input_of(config: Config) -> InputTable:
-    """The input that the config names. Raises InputError: there is none, or none that can be read."""
+def answered(config: Config, answer: Path, temporary: Path, callbacks: InitCallbacks) -> str:
+    """Return the path of the input; if that is a query, of its answer, for which it is run unless ``answer`` is there
+    and what the query reads is as it was.
+
+    Raises:
+        InputError: the query cannot be run.
+        StorageError: its answer cannot be written.
+        Interrupted: ``should_stop`` said so.
+    """
+    if config.path_to_input is not None:
+        return config.path_to_input
+    query = query_of(config)
+    if not query.is_answered_by(answer):
+        callbacks.on_query("Running the query of input.sql ...")
+        started = time.monotonic()
+        query.answer(answer, temporary, callbacks.should_stop)
+        callbacks.on_query(f"The query took {duration(time.monotonic() - started)}")
+    return str(answer)
+
+
+def query_of(config: Config) -> Query:
+    """Return the query of a config that has one."""
+    return Query(config.input.sql or "", config.initialization.memory_bytes)
+
+
+def input_of(config: Config, path: str, should_stop: Callable[[], bool] = lambda: False) -> InputTable:
+    """Return the input, whose rows are at ``path``, as the config wants it: all rows, or those of a trial.
+
+    Raises:
+        InputError: there is none, or none that can be read.
+        Interrupted: ``should_stop`` said so.
+    """
+    table = whole_input(config, path)
+    if config.limit is not None:
+        return table.only(first_rows(table, config.limit))
+    return table if config.sample is None else table.only(random_rows(table, config.sample, config.seed, should_stop))
+
+
+def whole_input(config: Config, path: str) -> InputTable:
+    """Return the input with all of its rows, in a trial too. Raises InputError: there is none, or none that can be
+    read."""
     table = open_input(
-        config.path_to_input,
+        path,
         config.columns.as_lists(),
         config.keep_columns,
         config.row_filter,
-        config.input,
+        InputSection() if config.path_to_input is None else config.input,
         base_url=config.base_url,
         required=config.columns.written,
     )
@@ -145,10 +212,10 @@ def input_of(config: Config) -> InputTable:
     return table
 
 
-def input_stamp(config: Config) -> str:
+def input_stamp(config: Config, path: str) -> str:
     """Return a digest of the input's files, by their names, sizes and times, and of how they are read; nothing is
     opened. Raises InputError: there is no input."""
-    listing = list_files(config.path_to_input, is_known_kind)
+    listing = list_files(path, is_known_kind)
     return hashlib.sha256(f"{listing.stamp()} {config.input.model_dump_json()}".encode()).hexdigest()
 
 
@@ -168,8 +235,9 @@ def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[st
     return []
 
 
-def _check_same(checkpoint: Checkpoint, config: Config) -> None:
-    """A folder belongs to one config, as far as that decides what the folder holds."""
+def check_same(checkpoint: Checkpoint, config: Config) -> None:
+    """A folder belongs to one config, as far as that decides what the folder holds. Raises OutputError: this is
+    another one."""
     before, now = {**LATER_SEMANTIC_KEYS, **checkpoint.config_semantic}, config.semantic()
     changed = [f"  {key}: was {before[key]!r}, is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
     if checkpoint.config_semantic and changed:
@@ -179,14 +247,15 @@ def _check_same(checkpoint: Checkpoint, config: Config) -> None:
         )
 
 
-def _known_rows(table: InputTable, index: UrlsIndex, callbacks: InitCallbacks) -> int:
+def _known_rows(table: InputTable, index: UrlsIndex, query: Path, callbacks: InitCallbacks) -> int:
     """How many rows of an input that is not the same as before the urls folder has: they have to be its first ones."""
     log.info("the input is not the same as before: its rows are compared with those in %s", index.folder)
     try:
         return known_rows(table, index, callbacks.should_stop)
     except OutputError as error:
+        order = "; a query without ORDER BY may give its rows in another order" if table.name == str(query) else ""
         raise OutputError(
-            f"the input {table.name} has changed since this output folder was begun: {error}; "
+            f"the input {table.name} has changed since this output folder was begun: {error}{order}; "
             "restore it, use another path_to_output_folder, or start anew with --reset-batched --yes-delete-results"
         ) from error
 
@@ -257,7 +326,18 @@ def _cluster(
         grouped=config.rules.grouped,
         by_address=by_address,
         earlier=earlier,
+        on_counted=lambda rows, refused: _check_refused(config, table, earlier, rows, refused),
         memory_bytes=config.initialization.memory_bytes,
         on_progress=callbacks.on_rows,
         should_stop=callbacks.should_stop,
     )
+
+
+def _check_refused(
+    config: Config, table: InputTable, earlier: UrlsIndex | None, rows: int, refused: Mapping[str, int]
+) -> None:
+    """Raise InputError: more than half of the rows are refused, of those that are new and of all."""
+    known = 0 if earlier is None else int(np.sum(earlier.batches.column("rows").to_numpy()))
+    known_refused = 0 if earlier is None else earlier.refused_rows
+    if not config.allow_refused and is_mostly_refused(rows + known, sum(refused.values()) + known_refused):
+        check_refused(table, rows, refused)

@@ -187,7 +187,7 @@ class ConsoleReporter:
         return Report(
             summary=self.summary(coordinator, ending, now),
             exit_code=ending.code,
-            origin=f"Run {state.epoch} over {state.config.path_to_input}; ranks: {self._ranks}; "
+            origin=f"Run {state.epoch} over {state.config.input_name}; ranks: {self._ranks}; "
             f"ended {datetime.now().astimezone().isoformat(' ', 'seconds')}; ddmpi {__version__}",
             places=places(state),
             points=points,

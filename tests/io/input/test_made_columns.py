@@ -41,7 +41,7 @@ def config_for(path: Path | str, output: Path | str = "out", **keys: Any) -> Con
 
 
 def opened(path: Path | str, **keys: Any) -> InputTable:
-    return input_of(config_for(path, **keys))
+    return input_of(config_for(path, **keys), str(path))
 
 
 def rows_of(path: Path | str, **keys: Any) -> list[dict[str, Any]]:
@@ -240,7 +240,7 @@ def carried(path: Path, folder: Path, **keys: Any) -> tuple[pa.Table, pa.Table]:
     """Partition a table, end its rows as successes and errors in turn; urls and outcomes by row number."""
     config = config_for(path, folder, **keys)
     layout = Layout(folder, config.output_structure)
-    partition_input(input_of(config), layout.urls, batch_size=70, small_rows=1)
+    partition_input(input_of(config, str(path)), layout.urls, batch_size=70, small_rows=1)
     open_epoch(layout, 1)
     reader = BatchReader(layout.urls)
     writer = ResultWriter(ResultOptions(config, layout, reader, 1, 0, threads=1), lambda: None)

@@ -58,7 +58,7 @@ def write_rows(folder: Path, **rows: int) -> None:
 
 def clustered(folder: Path, config: Config, *, known: int = 0) -> AddressSummary:
     """Partition the table, or the rows after the ``known`` ones; what was told of addresses."""
-    table, urls = open_input(config.path_to_input, config.columns.as_lists(), []), folder / "urls"
+    table, urls = open_input(config.input_name, config.columns.as_lists(), []), folder / "urls"
     earlier = read_index(urls) if known else None
     told: list[AddressSummary] = []
     partition_input(
@@ -204,7 +204,7 @@ def test_a_machine_without_a_resolver_is_refused(tmp_path: Path) -> None:
 def test_a_stop_during_the_look_up_leaves_nothing(tmp_path: Path) -> None:
     write_rows(tmp_path, a_org=6)
     config = config_of(tmp_path, ALL)
-    table = open_input(config.path_to_input, config.columns.as_lists(), [])
+    table = open_input(config.input_name, config.columns.as_lists(), [])
     grouping = AddressGrouping(config, lookup=lookup, should_stop=lambda: True)
     with pytest.raises(Interrupted):
         partition_input(table, tmp_path / "urls", batch_size=10, small_rows=5, by_address=grouping)

@@ -39,7 +39,7 @@ def test_a_url_takes_the_time_of_one_row(tmp_path: Path, *, is_old: bool) -> Non
     urls += [f"http://{host}/{row // 2}" for host in ("c.net", "d.net") for row in range(3)]
     (tmp_path / "in.txt").write_text("\n".join(urls) + "\n")
     config = parse({"path_to_input": str(tmp_path / "in.txt"), "path_to_output_folder": str(tmp_path / "out")}, "test")
-    table = open_input(config.path_to_input, {}, ())
+    table = open_input(config.input_name, {}, ())
     layout = Layout(tmp_path / "out")
     layout.root.mkdir()
     partition_input(table, layout.urls, batch_size=20, small_rows=5)
