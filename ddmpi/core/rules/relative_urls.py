@@ -43,7 +43,8 @@ def resolve(urls: Array, base: str) -> Array:
 
 def _joined(base: str, url: bytes) -> bytes:
     # As Latin-1 every byte is a character, so that broken ones are still there to be found.
+    text = url.decode("latin-1").strip(" \t\r\n")
     try:
-        return urljoin(base.encode().decode("latin-1"), url.decode("latin-1")).encode("latin-1")
+        return urljoin(base.encode().decode("latin-1"), text).encode("latin-1") if text else url
     except ValueError:  # such as an open bracket in //[host: it stays as it is, and is refused as a URL
         return url

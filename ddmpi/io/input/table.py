@@ -157,9 +157,21 @@ class InputTable:
             return 0 if not sample else len(self._chosen) * sample.nbytes // sample.num_rows
         columns = self._shaping.sources_of(list(self._shaping.made))
         hint = sum(source.expected_bytes(columns) for source in self._sources)
-        if not sample or self.rows is None:
+        rows = self.rows if self._shaping.items is None else self._expected_items()
+        if not sample or rows is None:
             return hint
-        return max(hint, self.rows * sample.nbytes // sample.num_rows)
+        return max(hint, rows * sample.nbytes // sample.num_rows)
+
+    def _expected_items(self) -> int | None:
+        """Return about how many rows all rows become, if the others are like the first; None: it cannot be told."""
+        counts = [source.row_count for source in self._sources]
+        known = sum(count for count in counts if count is not None)
+        first = next(self._sources[0].batches(self._shaping.sources_of(["identifier"])), None)
+        if None in counts or not first or not first.num_rows:
+            return None
+        with naming(self._sources[0].path):
+            *_, last = self._shaping.shape(first, 0, ["identifier"])
+        return known * last.end // first.num_rows
 
     def fingerprint(self) -> str:
         """Return a digest of the files' names, sizes, modification times, columns and (Parquet) numbers of rows."""

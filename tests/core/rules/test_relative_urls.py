@@ -73,6 +73,10 @@ def test_what_is_not_utf8_or_no_url_stays_what_it_is() -> None:
     ]
 
 
+def test_spaces_around_a_reference_are_dropped_as_those_around_urls_are() -> None:
+    assert resolved(" a.jpg\n", "  ", base="https://d.org/") == ["https://d.org/a.jpg", "  "]
+
+
 @given(st.lists(st.none() | st.text("ab./?#:;%é \\", max_size=8), max_size=8))
 def test_all_together_are_resolved_as_one_by_one(urls: list[str | None]) -> None:
     alone = [answer for url in urls for answer in resolved(url)]

@@ -265,3 +265,11 @@ def test_no_row_is_lost_in_whatever_form_the_list_is(lists: list[list[str | None
         assert urls_and(made, "item_number") == expected
         assert [row["row_number"] for row in made] == list(range(len(expected)))
         assert later == made[start:]
+
+
+def test_the_memory_that_items_take_is_expected(tmp_path: Path) -> None:
+    items = [[f"http://a.org/{row}-{item}" for item in range(50)] for row in range(200)]
+    table = opened(parquet(tmp_path, u=items, t=["x" * 500] * 200), columns={"identifier": "u[]", "title": "t"})
+    expected = table.expected_bytes(table.sample())
+    assert expected > 50 * 200 * 20
+    assert expected < 3 * sum(raw.make().nbytes for raw in table.raw())
