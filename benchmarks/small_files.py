@@ -1,8 +1,8 @@
 """An input of many small files: how long it takes to open them, and to find at a later start that they are as before.
 
 ``python -m benchmarks.small_files --files 10000`` makes the files, runs the initialization of a new output folder and
-then that of a later start, and prints one JSON line per kind of file: seconds to list and open the files, seconds of the
-whole first initialization, and of the later one. Each is the fastest of ``--repeat``.
+then that of a later start, and prints one JSON line per kind of file: seconds to list and open the files, seconds of
+the whole first initialization, and of the later one. Each is the fastest of ``--repeat``.
 """
 
 from __future__ import annotations
