@@ -46,7 +46,7 @@ from ddmpi.config.sections import (
     ServerRules,
     Walltime,
 )
-from ddmpi.config.value_types import InputPlace, OutputFolder, RowFilterText, Texts
+from ddmpi.config.value_types import InputPlace, OutputFolder, RowFilterText, Text, Texts
 from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import RESULT_COLUMNS, Limits
 from ddmpi.core.rules.user_agent import names_contact
@@ -117,6 +117,11 @@ class Keys(Section):
     backoff: Backoff = Field(Backoff(), description="Pauses after 429 or 503 without Retry-After.")
     breaker: BreakerSection = Field(BreakerSection(), description="Servers that cannot be reached.")
     initialization: Initialization = Field(Initialization(), description="Clustering the input by server.")
+    excluded_servers_path: Text | None = Field(
+        None,
+        description="CSV file with servers to leave out beside those of `output_structure.ignored_table`: names or "
+        "globs in its column server_name, or in the first one.",
+    )
     checkpoint_interval_s: float = Field(
         60.0, ge=1, le=86_400, description="Seconds of work that a kill can cost at most; parts close this often."
     )
