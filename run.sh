@@ -200,7 +200,7 @@ run_job() {
         ranks=$2
         shift
         ;;
-      --plan | --status | --verify)
+      presets | --plan | --status | --verify)
         alone=yes
         arguments+=("$1")
         ;;

@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from ddmpi._version import __version__
+from ddmpi.config import distributed_downloader, presets
 from ddmpi.config.messages import describe_problem, section_of, shown
 from ddmpi.config.row_filter import RowFilter, parse_filter
 from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
@@ -46,25 +47,12 @@ from ddmpi.config.sections import (
     ServerRules,
     Walltime,
 )
-from ddmpi.config.value_types import InputPlace, OutputFolder, RowFilterText, Text, Texts
+from ddmpi.config.value_types import InputPlace, OutputFolder, PresetName, RowFilterText, Text, Texts
 from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import RESULT_COLUMNS, Limits
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
 
-LEGACY_KEYS = (
-    "account",
-    "scripts",
-    "suppress_unchanged_error",
-    "tools_parameters",
-    "output_structure.tools_folder",
-    "downloader_parameters.num_downloads",
-    "downloader_parameters.max_nodes",
-    "downloader_parameters.workers_per_node",
-    "downloader_parameters.cpu_per_worker",
-    "downloader_parameters.logger_level",
-)
-"""Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
 _DIGITS: Final = 16
 
 
@@ -78,6 +66,10 @@ class Keys(Section):
     )
     path_to_output_folder: OutputFolder = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."
+    )
+    preset: PresetName | None = Field(
+        None,
+        description="Keys for a table that many people have; yours win. `python -m ddmpi presets` lists them.",
     )
     columns: Columns = Field(Columns(), description="Our column names: the names that the input uses.")
     keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
@@ -171,6 +163,10 @@ class Keys(Section):
         if PurePosixPath(self.path_to_input) == PurePosixPath(self.path_to_output_folder):
             raise ValueError("path_to_output_folder to differ from path_to_input")
         return self
+
+
+SECTIONS: Final = tuple(name for name, field in Keys.model_fields.items() if section_of(field) is not None)
+"""The keys that hold keys."""
 
 
 class Config(Keys):
@@ -332,19 +328,24 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if not isinstance(data, Mapping):
         expected = "expected a mapping with at least path_to_input and path_to_output_folder"
         raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
-    kept, notices = _without_legacy(data)
+    kept, notices, wrong, is_theirs = distributed_downloader.translated(_without_empty_sections(data))
+    found_wrong = [*problems, *wrong]
     try:
-        keys = Keys.model_validate(kept)
+        keys = Keys.model_validate(_with_preset(kept))
     except ValidationError as error:
-        problems = [*problems, *(describe_problem(found, Keys, LEGACY_KEYS) for found in error.errors())]
+        found_wrong += [describe_problem(found, Keys) for found in error.errors()]
     else:
         try:
             rules = keys.servers.followed_by(rules_from(keys.servers_from))
         except ConfigError as error:
-            problems = [*problems, f"servers_from: {error}"]
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+            found_wrong.append(f"servers_from: {error}")
+    if found_wrong:
+        count = "1 problem" if len(found_wrong) == 1 else f"{len(found_wrong)} problems"
+        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in found_wrong)]))
+    parameters = keys.downloader_parameters
+    if is_theirs and parameters.default_rate_limit:
+        rates = parameters.default_rate_limit, parameters.rate_multiplier
+        notices.append(distributed_downloader.rates_beside(*rates, max(keys.schedule_rules.values())))
     return Config(**dict(keys), notices=tuple(notices), rules=rules)
 
 
@@ -371,28 +372,17 @@ def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
     return [key for key in now if before and before.get(key) != now[key]]
 
 
-def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:
-    """Return the data without distributed-downloader's own keys and empty sections, and a notice about the former."""
-    kept, ignored = _split_legacy(data, "")
-    for name in (name for name, field in Keys.model_fields.items() if section_of(field) is not None):
-        content = kept.get(name)
-        if isinstance(content, Mapping):
-            kept[name], inner = _split_legacy(content, f"{name}.")
-            ignored += inner
-        elif content is None:
-            kept.pop(name, None)
-    parameters = kept.get("downloader_parameters")
-    if ignored and isinstance(parameters, dict) and repr(parameters.get("batch_size")) == "0":
-        # distributed-downloader's example file says 0 where it means its default, which is ours too.
-        del parameters["batch_size"]
-        ignored.append("downloader_parameters.batch_size: 0")
-    return kept, [f"ignored, as these keys mean nothing to ddmpi: {', '.join(ignored)}"] if ignored else []
+def _without_empty_sections(data: Mapping[object, object]) -> dict[object, object]:
+    """Return the data without sections whose keys are all commented out: those are null in YAML."""
+    return {key: value for key, value in data.items() if value is not None or key not in SECTIONS}
 
 
-def _split_legacy(mapping: Mapping[object, object], prefix: str) -> tuple[dict[object, object], list[str]]:
-    """Return a mapping without the legacy keys, and the dotted names of those."""
-    legacy = {key: f"{prefix}{key}" for key in mapping if f"{prefix}{key}" in LEGACY_KEYS}
-    return {key: value for key, value in mapping.items() if key not in legacy}, list(legacy.values())
+def _with_preset(data: dict[object, object]) -> dict[object, object]:
+    """Return the data with the keys of its preset, where it has a known one, as defaults."""
+    name = data.get("preset")
+    if not isinstance(name, str) or name not in presets.names():
+        return data
+    return presets.beside(data, presets.keys_of(name), SECTIONS)
 
 
 def _is_user_agent(line: str) -> bool:
