@@ -45,6 +45,8 @@ PRESET_OF: Final = {
     "tol200m_fathomNet": "treeoflife",
 }
 """By ``initializer_type``."""
+COMMAS: Final = {"separator": "auto", "quote": "auto"}
+"""How a .csv is read: there it has commas and quoting, also where the preset is for a file with tabs and without."""
 SOURCE_COLUMN: Final = "data_source"
 """What ``included_sources`` chooses by. Its first four initializers have no such column, and do not look at the key."""
 _DROPPED_IF_EMPTY: Final = ("initializer_type", "included_sources", "excluded_servers_path")
@@ -101,6 +103,8 @@ def _take_initializer(kept: dict[object, object], notices: list[str]) -> list[st
     preset = PRESET_OF[given]
     if "preset" not in kept:
         kept["preset"] = preset
+        if str(kept.get("path_to_input")).endswith(".csv"):
+            kept.setdefault("input", COMMAS)
         notices.append(f"initializer_type: {given} is preset: {preset}; 'python -m ddmpi presets {preset}' shows it")
     return []
 

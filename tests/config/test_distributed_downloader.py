@@ -151,6 +151,14 @@ def test_a_preset_of_ones_own_wins_over_the_initializer(tmp_path: Path) -> None:
     assert loaded(tmp_path, text).preset == "lila"
 
 
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", "auto"), ("a.tsv", "\t"), ("a.parquet", "\t")])
+def test_a_csv_file_has_commas_as_there_and_not_the_tabs_of_the_preset(
+    tmp_path: Path, name: str, separator: str
+) -> None:
+    text = FILES["example_config"].replace('initializer_type: ""', "initializer_type: gbif")
+    assert loaded(tmp_path, text.replace("path/to/input_file", name)).input.separator == separator
+
+
 def test_an_unknown_initializer_is_refused(tmp_path: Path) -> None:
     text = FILES["example_config"].replace('initializer_type: ""', "initializer_type: inaturalist")
     assert "initializer_type: 'inaturalist': expected gbif or eol or fathom_net or lila" in refusal(tmp_path, text)

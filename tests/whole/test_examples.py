@@ -75,9 +75,9 @@ def test_the_demo_runs_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_preset_in_a_config_runs(tmp_path: Path) -> None:
-    text = "preset: gbif\npath_to_input: multimedia.csv\npath_to_output_folder: out\n"
+    text = "preset: gbif\npath_to_input: multimedia.parquet\npath_to_output_folder: out\n"
     (tmp_path / "config.yaml").write_text(text)
-    write_table(tmp_path / "multimedia.csv", GBIF)
+    write_table(tmp_path / "multimedia.parquet", GBIF)
     code, printed = run(tmp_path / "config.yaml", tmp_path)
     assert code == 0, printed
     results = ddmpi.open_results(tmp_path / "out").to_table(columns=["source_id", "error_kind"])
