@@ -408,7 +408,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "open-images": [Sample("image_ids_and_rotation.csv", separated(), open_images)],
     "laion": [
         Sample("laion400m.rows.jsonl", of_json_lines, laion),
-        Sample("relaion.rows.jsonl", of_json_lines, laion),
+        Sample("relaion.rows.jsonl", of_json_lines, laion, {"columns": {"identifier": "url", "title": "caption"}}),
     ],
     "coyo": [Sample("part.rows.jsonl", of_json_lines, coyo)],
     "datacomp": [Sample("metadata.rows.jsonl", of_json_lines, datacomp)],
@@ -417,7 +417,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "wit": [Sample("wit_v1.train.all-00000-of-00010.tsv.gz", separated("\t"), wit)],
     "redcaps": [
         Sample("roses_2020.json", array_in("annotations"), redcaps),
-        Sample("birds_2020.json", array_in("annotations"), redcaps),
+        Sample("birds_2020.json", array_in("annotations"), redcaps, {"columns": {"identifier": "image_url"}}),
     ],
     "coco": [Sample("instances_val2017.json", array_in("images"), coco)],
     "yfcc": [Sample("yfcc100m_dataset-0.bz2", separated("\t", YFCC, quoted=False), yfcc)],
