@@ -329,19 +329,19 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
         expected = "expected a mapping with at least path_to_input and path_to_output_folder"
         raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
     kept, notices, wrong, is_theirs = distributed_downloader.translated(_without_empty_sections(data))
-    found_wrong = [*problems, *wrong]
+    kept, problems = _with_preset(kept), [*problems, *wrong]
     try:
-        keys = Keys.model_validate(_with_preset(kept))
+        keys = Keys.model_validate(kept)
     except ValidationError as error:
-        found_wrong += [describe_problem(found, Keys) for found in error.errors()]
+        problems = [*problems, *(describe_problem(found, Keys) for found in error.errors())]
     else:
         try:
             rules = keys.servers.followed_by(rules_from(keys.servers_from))
         except ConfigError as error:
-            found_wrong.append(f"servers_from: {error}")
-    if found_wrong:
-        count = "1 problem" if len(found_wrong) == 1 else f"{len(found_wrong)} problems"
-        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in found_wrong)]))
+            problems = [*problems, f"servers_from: {error}"]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
     parameters = keys.downloader_parameters
     if is_theirs and parameters.default_rate_limit:
         rates = parameters.default_rate_limit, parameters.rate_multiplier
