@@ -35,6 +35,7 @@ A config is one YAML file. Two keys are required, `path_to_input` and `path_to_o
 default. [configs/minimal.yaml](../configs/minimal.yaml) is the shortest one,
 [configs/all-keys.yaml](../configs/all-keys.yaml) holds every key with its default.
 
+- What to write for which table is in [input.md](input.md), by examples.
 - Editors that know YAML schemas (VS Code's YAML extension, and whatever else uses yaml-language-server) complete and
   check keys while you type if the first line is `{modeline}`, with the path of
   [configs/ddmpi.schema.json](../configs/ddmpi.schema.json).

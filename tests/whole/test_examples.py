@@ -84,6 +84,23 @@ def test_a_preset_in_a_config_runs(tmp_path: Path) -> None:
     assert results.to_pylist() == [{"source_id": "StillImage", "error_kind": "blocked_address"}] * 3
 
 
+def test_their_choice_of_sources_and_servers_counts(tmp_path: Path) -> None:
+    """Rows of another source are left out by the filter, those of an excluded server are ignored."""
+    urls = [URL, "http://excluded.example/a.jpg", URL, URL]
+    table = {"uuid": list("abcd"), "source_id": list("1234"), "source_url": urls}
+    pq.write_table(pa.table({**table, "data_source": ["gbif", "gbif", "eol", "gbif"]}), tmp_path / "tol.parquet")
+    (tmp_path / "excluded_servers_general_tol.csv").write_text("server_name\nobservation.example\nexcluded.example\n")
+    text = FILES["general_download_config"].replace("path/to/input_file", "tol.parquet")
+    (tmp_path / "config.yaml").write_text(text.replace("path/to/output_folder", "out"))
+    code, printed = run(tmp_path / "config.yaml", tmp_path)
+    assert code == 0, printed
+    said = " ".join(printed.split())
+    assert "Ignored: 1 row on 1 server, by ignored_servers.csv or excluded_servers_general_tol.csv" in said
+    assert "0.8 x 10/s x 40 instances = 320/s" in said
+    results = ds.dataset(tmp_path / "out/errors").to_table(columns=["uuid", "data_source"]).sort_by("uuid")
+    assert results.to_pylist() == [{"uuid": uuid, "data_source": "gbif"} for uuid in "ad"]
+
+
 @pytest.mark.parametrize("initializer", ["", "gbif"])
 def test_a_config_of_distributed_downloader_runs_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, initializer: str
