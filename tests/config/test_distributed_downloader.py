@@ -137,7 +137,9 @@ def test_the_initializer_is_a_preset(tmp_path: Path, initializer: str) -> None:
     text = FILES["example_config"].replace('initializer_type: ""', f"initializer_type: {initializer}")
     config = loaded(tmp_path, text)
     assert config.preset == PRESET_OF[initializer]
-    assert config.columns.plain().items() >= presets.keys_of(PRESET_OF[initializer])["columns"].items()  # type: ignore[attr-defined]
+    columns = presets.keys_of(PRESET_OF[initializer])["columns"]
+    assert isinstance(columns, dict)
+    assert config.columns.plain() == {**config.columns.plain(), **columns}
     assert any(f"initializer_type: {initializer} is preset: {config.preset}" in notice for notice in config.notices)
 
 
