@@ -200,7 +200,7 @@ run_job() {
         ranks=$2
         shift
         ;;
-      --check | --plan | --status | --verify)
+      presets | --check | --plan | --status | --verify)
         alone=yes
         arguments+=("$1")
         ;;

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ddmpi.cli import presets
 from ddmpi.cli.arguments import Arguments, parse_arguments
 from ddmpi.errors import DdmpiError, SetupError
 from ddmpi.io.mpi.launcher import complain, refuse_start, run_together, start_mpi
@@ -18,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     die_with_launcher(os.environ)
     use_one_allocator(os.environ)
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [presets.COMMAND]:
+        return presets.run(argv[1:], os.environ)
     arguments = parse_arguments(argv)
     if arguments.is_local:
         return _run_local(arguments)

@@ -15,7 +15,8 @@ from textwrap import wrap
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ddmpi.config.config import LEGACY_KEYS, Keys, parse
+from ddmpi.config.config import Keys, parse
+from ddmpi.config.distributed_downloader import IGNORED_KEYS, PRESET_OF
 from ddmpi.config.messages import expected_values, section_of
 from ddmpi.config.sections import ServerRule
 from docs.json_schema import schema_json
@@ -36,6 +37,7 @@ A config is one YAML file. Two keys are required, `path_to_input` (or a query in
 `path_to_output_folder`; every other has a default. [configs/minimal.yaml](../configs/minimal.yaml) is the shortest one,
 [configs/all-keys.yaml](../configs/all-keys.yaml) holds every key with its default.
 
+- What to write for which table is in [input.md](input.md), by examples.
 - Editors that know YAML schemas (VS Code's YAML extension, and whatever else uses yaml-language-server) complete and
   check keys while you type if the first line is `{modeline}`, with the path of
   [configs/ddmpi.schema.json](../configs/ddmpi.schema.json).
@@ -49,8 +51,15 @@ A config is one YAML file. Two keys are required, `path_to_input` (or a query in
   program refuses to start if they do (`servers.groups` means who is in which group by the rules of `servers` and
   `servers_from`); all other keys may change:
 {semantic}
-- Config files of distributed-downloader load. Keys that mean nothing here are ignored, with one notice:
-{legacy}
+- `preset` takes the keys for a table that many people have, such as `preset: gbif`; `python -m ddmpi presets` lists
+  them, `python -m ddmpi presets gbif` shows one. Your keys count beside them: of a section (such as `columns`) each key
+  that you write, of everything else, lists included, the whole value; `null` takes a preset's value away, so
+  `filter: null` takes all rows.
+- Config files of distributed-downloader load. Its `initializer_type` is a preset here:
+{presets}
+  `included_sources` is a filter on the column `data_source`; `excluded_servers_path` names servers to leave out. At the
+  start a notice says what its rates come to here. Keys that mean nothing here are ignored, with another notice:
+{ignored}
 """
 
 
@@ -79,8 +88,8 @@ filter: >
 | `and`, `or`, `not`, `( )` | |
 
 A comparison with null is neither true nor false, as in SQL: where rows without a value are wanted, say so
-(`kind is null or kind != "x"`). [configs/presets](../configs/presets) has filters for the tables of GBIF, the
-Encyclopedia of Life, LILA and FathomNet.
+(`kind is null or kind != "x"`). Some [presets](../ddmpi/config/presets) have filters:
+those for the tables of GBIF, the Encyclopedia of Life, LILA and FathomNet.
 """
 
 
@@ -135,7 +144,8 @@ def configuration_md() -> str:
         generated=GENERATED,
         modeline=MODELINE,
         semantic=_names(parse(_examples(), "examples").semantic()),
-        legacy=_names(LEGACY_KEYS),
+        ignored=_names(IGNORED_KEYS),
+        presets=_names(f"{theirs}: {ours}" for theirs, ours in PRESET_OF.items()),
     )
     sections = [(name, field, section_of(field)) for name, field in Keys.model_fields.items()]
     parts = [introduction, "## Top level\n", *_table(Keys)]

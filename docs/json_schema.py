@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ddmpi.config.config import LEGACY_KEYS, Keys
+from ddmpi.config.config import Keys
+from ddmpi.config.distributed_downloader import IGNORED_KEYS, TRANSLATED_KEYS
 from ddmpi.config.messages import section_of
 
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
-_LEGACY = {"description": "A key of distributed-downloader, which is accepted and ignored.", "deprecated": True}
+_IGNORED = {"description": "A key of distributed-downloader, which is accepted and ignored.", "deprecated": True}
+_TRANSLATED = {"description": "A key of distributed-downloader: see docs/configuration.md.", "deprecated": True}
 
 
 def schema_json(generated: str) -> str:
@@ -25,9 +27,10 @@ def schema_json(generated: str) -> str:
             schema["properties"][name] = _or_empty(schema["properties"][name])
         # Pydantic leaves out what the model's own docstring says too.
         schema["properties"][name]["description"] = field.description
-    for dotted in LEGACY_KEYS:
+    for dotted in IGNORED_KEYS:
         section, _, key = dotted.rpartition(".")
-        _section(schema, section)["properties"][key] = _LEGACY
+        _section(schema, section)["properties"][key] = _IGNORED
+    schema["properties"] |= dict.fromkeys(TRANSLATED_KEYS, _TRANSLATED)
     head = {"$schema": SCHEMA_URL, "$comment": f"{generated}.", "title": "Config of ddmpi"}
     return json.dumps(head | schema, indent=1, ensure_ascii=False) + "\n"
 

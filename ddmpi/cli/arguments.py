@@ -19,6 +19,8 @@ _EPILOG = """exit codes:
   2   bad config, input or set-up: nothing was started
   75  stopped early or rows pending: run the same command again
   1   a bug (traceback)
+
+"python -m ddmpi presets" lists the datasets whose tables are known, for the key preset.
 """
 
 

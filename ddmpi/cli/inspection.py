@@ -115,7 +115,7 @@ def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | No
     grid.add_row("input", f"{counted(rows, 'row')} on {servers} in {batches}")
     if left_out:
         ignored = counted(table.ignored_server_count, "server")
-        grid.add_row("ignored", f"{counted(left_out, 'row')} on {ignored} ({layout.ignored.name})")
+        grid.add_row("ignored", f"{counted(left_out, 'row')} on {ignored} ({layout.ignored_names})")
     profiled = len(read_profiles(layout.profiles)) if layout.profiles.exists() else 0
     grid.add_row("profiled", counted(profiled, "server"))
     grid.add_row("batches", f"{complete:,} complete, {begun:,} begun, {len(table) - complete - begun:,} untouched")

@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from ddmpi._version import __version__
+from ddmpi.config import distributed_downloader, presets
 from ddmpi.config.columns import Columns, KeptColumns, kept_sources, plain_kept
 from ddmpi.config.input_section import InputSection
 from ddmpi.config.messages import describe_problem, section_of, shown
@@ -47,25 +48,12 @@ from ddmpi.config.sections import (
     ServerRules,
     Walltime,
 )
-from ddmpi.config.value_types import BaseUrl, InputPlace, OutputFolder, RowFilterText, Texts
+from ddmpi.config.value_types import BaseUrl, InputPlace, OutputFolder, PresetName, RowFilterText, Text, Texts
 from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import Limits
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
 
-LEGACY_KEYS = (
-    "account",
-    "scripts",
-    "suppress_unchanged_error",
-    "tools_parameters",
-    "output_structure.tools_folder",
-    "downloader_parameters.num_downloads",
-    "downloader_parameters.max_nodes",
-    "downloader_parameters.workers_per_node",
-    "downloader_parameters.cpu_per_worker",
-    "downloader_parameters.logger_level",
-)
-"""Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
 LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {"base_url": None, "input.sql": None}
 """Keys of ``Config.semantic`` that came after 0.2.0, and their defaults: a folder that does not know them has these."""
 _DIGITS: Final = 16
@@ -87,6 +75,10 @@ class Keys(Section):
     )
     path_to_output_folder: OutputFolder = Field(
         examples=["out"], description="Folder for results and state; made if missing, never emptied."
+    )
+    preset: PresetName | None = Field(
+        None,
+        description="Keys for a table that many people have; yours win. `python -m ddmpi presets` lists them.",
     )
     columns: Columns = Field(
         Columns(), description="Our column names: the names that the input uses, or what to make of its columns."
@@ -157,6 +149,11 @@ class Keys(Section):
     backoff: Backoff = Field(Backoff(), description="Pauses after 429 or 503 without Retry-After.")
     breaker: BreakerSection = Field(BreakerSection(), description="Servers that cannot be reached.")
     initialization: Initialization = Field(Initialization(), description="Clustering the input by server.")
+    excluded_servers_path: Text | None = Field(
+        None,
+        description="CSV file with servers to leave out beside those of `output_structure.ignored_table`: names or "
+        "globs in its column server_name, or in the first one.",
+    )
     checkpoint_interval_s: float = Field(
         60.0, ge=1, le=86_400, description="Seconds of work that a kill can cost at most; parts close this often."
     )
@@ -221,6 +218,10 @@ class Keys(Section):
     def input_name(self) -> str:
         """What the input is called in messages."""
         return self.path_to_input or "the query of input.sql"
+
+
+SECTIONS: Final = tuple(name for name, field in Keys.model_fields.items() if section_of(field) is not None)
+"""The keys that hold keys."""
 
 
 class Config(Keys):
@@ -384,12 +385,13 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if not isinstance(data, Mapping):
         expected = "expected a mapping with at least path_to_input and path_to_output_folder"
         raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
-    kept, notices = _without_legacy(data)
-    problems = [*problems, *_without_input(kept)]
+    kept, notices, wrong, is_theirs = distributed_downloader.translated(_without_empty_sections(data))
+    kept = _with_preset(kept)
+    problems = [*problems, *wrong, *_without_input(kept)]
     try:
         keys = Keys.model_validate(kept)
     except ValidationError as error:
-        problems = [*problems, *(describe_problem(found, Keys, LEGACY_KEYS) for found in error.errors())]
+        problems = [*problems, *(describe_problem(found, Keys) for found in error.errors())]
     else:
         try:
             rules = keys.servers.followed_by(rules_from(keys.servers_from))
@@ -398,6 +400,10 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+    parameters = keys.downloader_parameters
+    if is_theirs and parameters.default_rate_limit:
+        rates = parameters.default_rate_limit, parameters.rate_multiplier
+        notices.append(distributed_downloader.rates_beside(*rates, max(keys.schedule_rules.values())))
     values = dict(keys)
     if keys.trial:
         values["path_to_output_folder"] = f"{keys.path_to_output_folder.rstrip('/')}.{keys.trial}"
@@ -440,28 +446,17 @@ def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
     return [key for key in now if before and before.get(key, defaults.get(key)) != now[key]]
 
 
-def _without_legacy(data: Mapping[object, object]) -> tuple[dict[object, object], list[str]]:
-    """Return the data without distributed-downloader's own keys and empty sections, and a notice about the former."""
-    kept, ignored = _split_legacy(data, "")
-    for name in (name for name, field in Keys.model_fields.items() if section_of(field) is not None):
-        content = kept.get(name)
-        if isinstance(content, Mapping):
-            kept[name], inner = _split_legacy(content, f"{name}.")
-            ignored += inner
-        elif content is None:
-            kept.pop(name, None)
-    parameters = kept.get("downloader_parameters")
-    if ignored and isinstance(parameters, dict) and repr(parameters.get("batch_size")) == "0":
-        # distributed-downloader's example file says 0 where it means its default, which is ours too.
-        del parameters["batch_size"]
-        ignored.append("downloader_parameters.batch_size: 0")
-    return kept, [f"ignored, as these keys mean nothing to ddmpi: {', '.join(ignored)}"] if ignored else []
+def _without_empty_sections(data: Mapping[object, object]) -> dict[object, object]:
+    """Return the data without sections whose keys are all commented out: those are null in YAML."""
+    return {key: value for key, value in data.items() if value is not None or key not in SECTIONS}
 
 
-def _split_legacy(mapping: Mapping[object, object], prefix: str) -> tuple[dict[object, object], list[str]]:
-    """Return a mapping without the legacy keys, and the dotted names of those."""
-    legacy = {key: f"{prefix}{key}" for key in mapping if f"{prefix}{key}" in LEGACY_KEYS}
-    return {key: value for key, value in mapping.items() if key not in legacy}, list(legacy.values())
+def _with_preset(data: dict[object, object]) -> dict[object, object]:
+    """Return the data with the keys of its preset, where it has a known one, as defaults."""
+    name = data.get("preset")
+    if not isinstance(name, str) or name not in presets.names():
+        return data
+    return presets.beside(data, presets.keys_of(name), SECTIONS)
 
 
 def _is_user_agent(line: str) -> bool:

@@ -54,7 +54,7 @@ def parse_control(text: str, source: str) -> ControlFile:
     try:
         parsed = ControlFile.model_validate({} if data is None else data)
     except ValidationError as error:
-        problems = [*problems, *(describe_problem(found, ControlFile, ()) for found in error.errors())]
+        problems = [*problems, *(describe_problem(found, ControlFile) for found in error.errors())]
     if problems:
         raise ConfigError("\n".join([f"{source}: nothing of it is used", *(f"  {problem}" for problem in problems)]))
     return parsed

@@ -12,7 +12,7 @@ import math
 import re
 import reprlib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types
@@ -71,19 +71,23 @@ def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
         raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def describe_problem(error: ErrorDetails, model: type[BaseModel], legacy: Sequence[str]) -> str:
-    """Return one line for one of pydantic's errors: dotted path, value, what was expected. ``legacy`` names dotted keys
-    that are accepted elsewhere but must not be suggested."""
+def describe_problem(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return one line for one of pydantic's errors: dotted path, value, what was expected."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "invalid_key":
         path = (*path[:-1], str(path[-1]))
     where = dotted(path)
     if error["type"] in {"extra_forbidden", "invalid_key"}:
-        return f"{where}: unknown key{_turned_round(path, error['input'], model) or _suggestion(path, model, legacy)}"
+        return f"{where}: unknown key{_turned_round(path, error['input'], model) or _suggestion(path, model)}"
     expected = _expected_instead(error, path, model)
     if error["type"] == "missing":
         return f"{where}: missing; expected {expected}"
     return f"{where}: {shown(path, error['input'])}: expected {expected}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like this one, None if none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
 
 
 def dotted(path: Path) -> str:
@@ -163,13 +167,13 @@ def _turned_round(path: Path, value: object, model: type[BaseModel]) -> str:
     return f"; did you mean {dotted((*path[:-1], value))}: {path[-1]}? (ours: theirs)"
 
 
-def _suggestion(path: Path, model: type[BaseModel], legacy: Sequence[str]) -> str:
+def _suggestion(path: Path, model: type[BaseModel]) -> str:
     name = str(path[-1])
     beside = list(_fields_under(path[:-1], model))
-    near = difflib.get_close_matches(name, beside, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {dotted((*path[:-1], near[0]))}?"
-    elsewhere = [key for key in known_keys(model) if key.rpartition(".")[2] == name and key not in legacy]
+    near = nearest(name, beside)
+    if near is not None:
+        return f"; did you mean {dotted((*path[:-1], near))}?"
+    elsewhere = [key for key in known_keys(model) if key.rpartition(".")[2] == name]
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"
     return f"; known here: {', '.join(beside)}" if beside else ""

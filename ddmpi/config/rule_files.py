@@ -46,7 +46,7 @@ def _rules_in(path: Path) -> ServerRules:
     try:
         rules = RuleFile.model_validate(data).servers
     except ValidationError as error:
-        problems = [*problems, *(describe_problem(found, RuleFile, ()) for found in error.errors())]
+        problems = [*problems, *(describe_problem(found, RuleFile) for found in error.errors())]
     if problems:
         raise ConfigError(f"{path}: {'; '.join(problems)}")
     return rules

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ddmpi.config import presets
 from ddmpi.config.row_filter import parse_filter
 from ddmpi.core.rules.verdict import REDIRECT_STATUSES
 
@@ -177,6 +178,11 @@ def _checked_filter(text: str) -> str:
     return text
 
 
+def _checked_preset(name: str) -> str:
+    presets.text_of(name)  # its ValueError says what was expected
+    return name
+
+
 def _checked_pattern(pattern: str) -> str:
     if re.search(r"[/@\s]", pattern):
         raise ValueError("a server name or glob without scheme, path or spaces, e.g. '*.archive.org'")
@@ -198,6 +204,7 @@ OutputFolder = Annotated[str, Field(min_length=1), AfterValidator(_checked_outpu
 BaseUrl = Annotated[str, Field(min_length=1), AfterValidator(_checked_base)]
 """An absolute URL that relative ones are resolved against."""
 StoreUri = Annotated[str, Field(min_length=1), AfterValidator(_checked_store)]
+PresetName = Annotated[str, Field(json_schema_extra={"enum": list(presets.names())}), AfterValidator(_checked_preset)]
 RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filter)]
 HeaderLines = Annotated[
     tuple[Annotated[str, AfterValidator(_checked_header)], ...],

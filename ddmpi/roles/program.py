@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from mpi4py import MPI
 
@@ -19,7 +18,7 @@ from ddmpi.config.config import Config
 from ddmpi.core.protocol import Begin
 from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_PENDING
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import configured_layout
 from ddmpi.io.folder.rank_log import log_to_file
 from ddmpi.io.mpi.mailbox import Mailbox, cores_of_downloaders
 from ddmpi.io.process import share_of_cores
@@ -68,7 +67,7 @@ def _keep_what_is_loaded() -> None:
 def _downloader_maker(mailbox: Mailbox, cores: int) -> Callable[[Begin], Downloader]:
     def make(begin: Begin) -> Downloader:
         config = Config.model_validate_json(begin.config)
-        layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+        layout = configured_layout(config)
         log_to_file(layout, mailbox.rank, config.logging)
         log.info("rank %d of %d on %s, pid %d", mailbox.rank, mailbox.size, os.uname().nodename, os.getpid())
         return make_downloader(

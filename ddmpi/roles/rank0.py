@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ddmpi.config.config import Config
 from ddmpi.core.protocol import Begin, Exit
@@ -20,12 +19,13 @@ from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, DdmpiError, Interrupted, StorageError
 from ddmpi.io import slurm
 from ddmpi.io.folder.disk_errors import machine_faults
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import Layout, configured_layout
 from ddmpi.io.folder.lock import OutputLock
 from ddmpi.io.folder.rank_log import log_to_file
 from ddmpi.io.mpi.launcher import complain
 from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
+from ddmpi.io.urls.batch_table import excluded_patterns
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.forecast import forecast_of_trial
@@ -74,7 +74,8 @@ class Rank0:
     def _set_up(self) -> tuple[Config, Layout, OutputLock]:
         config = self.read_config()
         check_authorities(config)
-        layout = Layout(Path(config.path_to_output_folder), config.output_structure)
+        layout = configured_layout(config)
+        excluded_patterns(layout)
         self._lock = lock = own_output(layout, self.environment)
         for notice in config.notices:
             self.console.say(f"Notice: {notice}")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ddmpi
-from ddmpi.config.config import LEGACY_KEYS, Config, Keys, load, parse
+from ddmpi.config.config import Config, Keys, load, parse
 from ddmpi.config.messages import known_keys
 from ddmpi.core.records import Limits
 from ddmpi.core.rules.verdict import RETRY_STATUSES
@@ -280,56 +280,6 @@ def test_load_refuses_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         load(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path)
-
-
-DISTRIBUTED_DOWNLOADER = """
-account: "account_name"
-path_to_input: "servers.csv"
-path_to_output_folder: "out"
-scripts:
-  general_submitter: "submit.sh"
-  download_script: "download.slurm"
-schedule_rules: {5000: 40, 1000: 20, 1: 1}
-output_structure:
-  urls_folder: "servers_batched"
-  logs_folder: "logs"
-  images_folder: "downloaded_images"
-  schedules_folder: "schedules"
-  profiles_table: "servers_profiles.csv"
-  ignored_table: "ignored_servers.csv"
-  inner_checkpoint_file: "inner_checkpoint.yaml"
-  tools_folder: "tools"
-suppress_unchanged_error: False
-downloader_parameters:
-  num_downloads: 0
-  max_nodes: 0
-  workers_per_node: 0
-  cpu_per_worker: 0
-  header: ""
-  image_size: 0
-  logger_level: "INFO"
-  batch_size: 0
-  rate_multiplier: 1
-  default_rate_limit: 10
-tools_parameters: {num_workers: 0, threshold_size: 224}
-"""
-"""The keys and values of distributed-downloader's example file."""
-
-
-def test_files_of_distributed_downloader_load_with_one_notice(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(DISTRIBUTED_DOWNLOADER)
-    config = load(path)
-    (notice,) = config.notices
-    assert all(key in notice for key in LEGACY_KEYS)
-    assert config.output_structure.urls_folder == "servers_batched"
-    assert config.downloader_parameters.batch_size == 10_000
-    assert config.max_lanes(1_200) == 20
-
-
-def test_legacy_keys_count_only_in_their_own_section() -> None:
-    (problem,) = refusal({**REQUIRED, "downloader_parameters": {"account": 1}})
-    assert problem.startswith("downloader_parameters.account: unknown key")
 
 
 def test_first_matching_rule_gives_the_limits() -> None:

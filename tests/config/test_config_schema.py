@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ddmpi.config.config import LEGACY_KEYS, Keys, parse
+from ddmpi.config.config import Keys, parse
+from ddmpi.config.distributed_downloader import IGNORED_KEYS, TRANSLATED_KEYS
 from ddmpi.config.messages import known_keys
 from ddmpi.errors import ConfigError
-from tests.config.test_config import DISTRIBUTED_DOWNLOADER, REQUIRED
+from tests.config.test_config import REQUIRED
+from tests.config.test_distributed_downloader import FILES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -56,11 +58,17 @@ def test_every_key_is_described() -> None:
         assert node.get("description"), key
 
 
-def test_keys_of_distributed_downloader_are_no_mistakes() -> None:
-    data = yaml.safe_load(DISTRIBUTED_DOWNLOADER)
-    del data["downloader_parameters"]["batch_size"]  # 0 means its default there; here it is a mistake
+@pytest.mark.parametrize("name", FILES)
+def test_keys_of_distributed_downloader_are_no_mistakes(name: str) -> None:
+    data = yaml.safe_load(FILES[name])
+    if not data["downloader_parameters"]["batch_size"]:
+        del data["downloader_parameters"]["batch_size"]  # 0 means its default there; here it is a mistake
     assert complaints(data) == []
-    assert all(key.rpartition(".")[2] in DISTRIBUTED_DOWNLOADER for key in LEGACY_KEYS)
+
+
+def test_the_files_have_all_keys_of_distributed_downloader() -> None:
+    texts = "".join(FILES.values())
+    assert all(f"{key.rpartition('.')[2]}:" in texts for key in (*IGNORED_KEYS, *TRANSLATED_KEYS))
 
 
 @pytest.mark.parametrize(

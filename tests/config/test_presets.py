@@ -1,200 +1,470 @@
-"""The presets, each over a tiny table of the shape that its users have; and what filters and lists of columns do."""
+"""The presets: their keys and a user's together, and each over a sample of the table that it is for."""
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from ddmpi.config.config import Config, load
-from ddmpi.config.row_filter import parse_filter
-from ddmpi.errors import InputError
-from ddmpi.io.input.table import InputTable, open_input
-from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary, partition_input
+from ddmpi.config import presets
+from ddmpi.config.config import SECTIONS, Config, Keys, parse
+from ddmpi.core.records import Orders
+from ddmpi.errors import ConfigError
+from ddmpi.io.folder.layout import configured_layout
+from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 
-PRESETS = Path(__file__).parents[2] / "configs/presets"
-SAME = {"identifier": "identifier", "source_id": "source_id"}
+TABLES = Path(__file__).parent / "presets"
+HEADER = re.compile(r"# [^\n]{20,104}[^.\n]\n#\n(# [^\n]*\n)+# Checked \d{4}-\d\d-\d\d: ([^\n]*\n)")
+"""The first comment of a preset: what it is; where its table comes from and what is in it; by what that was checked."""
+UNPACKED: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+Row = dict[str, Any]
+Reader = Callable[[Path], list[Row]]
 
 
-def preset(name: str) -> Config:
-    config = load(PRESETS / f"{name}.yaml")
+def config_of(name: str, path: Path | None, output: Path = Path("out"), **keys: object) -> Config:
+    where = {} if path is None else {"path_to_input": str(path)}
+    return parse({"preset": name, **where, "path_to_output_folder": str(output), **keys}, "test")
+
+
+def asks_by_sql(name: str) -> bool:
+    """Whether the preset's rows come of a query, which names its files itself."""
+    reading = presets.keys_of(name).get("input")
+    return isinstance(reading, dict) and "sql" in reading
+
+
+def refusal(**keys: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse({"path_to_input": "a.csv", "path_to_output_folder": "out", **keys}, "test")
+    return str(caught.value)
+
+
+# ---- their keys, and the user's
+
+
+def test_every_preset_is_listed_in_the_schema() -> None:
+    schema = Keys.model_json_schema()["properties"]["preset"]
+    (texts,) = [choice for choice in schema["anyOf"] if choice["type"] == "string"]
+    assert texts["enum"] == list(presets.names())
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_preset_says_what_it_is_and_names_no_file(name: str) -> None:
+    text = presets.text_of(name)
+    assert HEADER.match(text), text[:500]
+    assert all(len(line) <= 120 for line in text.splitlines())
+    keys = presets.keys_of(name)
+    assert keys == yaml.safe_load(text)
+    assert not keys.keys() & {"path_to_input", "path_to_output_folder", "preset"}
+    assert keys.keys() <= Keys.model_fields.keys()
+
+
+def test_no_preset_that_sources_are_chosen_of_has_a_filter() -> None:
+    """included_sources of distributed-downloader would take it away."""
+    assert "filter" not in presets.keys_of("treeoflife")
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest_one() -> None:
+    assert "preset: 'gbiff': expected the name of a preset; did you mean gbif?" in refusal(preset="gbiff")
+    assert "'python -m ddmpi presets' lists them" in refusal(preset="qqqqqq")
+    assert "preset: 3: expected text or null" in refusal(preset=3)
+    assert "preset: '../x': expected the name of a preset" in refusal(preset="../x")
+
+
+def test_without_a_preset_nothing_changes() -> None:
+    keys = {"path_to_input": "a.csv", "path_to_output_folder": "out"}
+    assert parse(keys, "test").identity_hash() == parse({**keys, "preset": None}, "test").identity_hash()
+
+
+def test_what_is_written_wins_over_the_preset() -> None:
+    config = config_of("gbif", Path("a.csv"), columns={"title": "description"}, filter="gbifID is not null")
+    plain = config_of("gbif", Path("a.csv"))
+    assert config.filter == "gbifID is not null"
+    assert config.columns.plain() == {**plain.columns.plain(), "title": "description"}
+    assert config.columns.plain()["source_id"] == "gbifID"
     assert config.notices == ()
-    assert config.contact_missing  # the example's contact is nobody's
-    return config
 
 
-def opened(config: Config, path: Path) -> InputTable:
-    return open_input(str(path), config.columns.as_lists(), config.keep_columns, config.row_filter)
+def test_null_takes_a_value_of_the_preset_away() -> None:
+    assert config_of("gbif", Path("a.csv"), filter=None).filter is None
 
 
-def rows_of(table: InputTable) -> list[dict[str, Any]]:
-    return [row for batch in table.batches() for row in batch.to_pylist()]
+def test_a_section_whose_keys_are_all_commented_out_changes_nothing() -> None:
+    assert config_of("gbif", Path("a.csv"), columns=None) == config_of("gbif", Path("a.csv"))
 
 
-def csv(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def test_sections_come_together_and_everything_else_is_whole() -> None:
+    defaults = {"columns": {"a": ["x"], "b": {"c": 1}}, "keep": {"a": 1}, "list": [1], "only": 2}
+    given = {"columns": {"b": {"d": 2}}, "keep": {"b": 2}, "list": [2], "mine": 3}
+    assert presets.beside(given, defaults, ["columns", "absent"]) == {
+        "columns": {"a": ["x"], "b": {"d": 2}},
+        "keep": {"b": 2},
+        "list": [2],
+        "only": 2,
+        "mine": 3,
+    }
+    assert presets.beside({"columns": 5}, defaults, ["columns"])["columns"] == 5
+
+
+def test_a_preset_and_the_same_keys_written_out_are_the_same_job() -> None:
+    keys: Row = {"path_to_input": "a.csv", "path_to_output_folder": "out"}
+    for name in presets.names():
+        given = {"path_to_output_folder": "out"} if asks_by_sql(name) else keys
+        written = parse({**given, **presets.keys_of(name)}, "test")
+        assert parse({**given, "preset": name}, "test").identity_hash() == written.identity_hash()
+
+
+def test_sections_are_the_keys_that_hold_keys() -> None:
+    assert {"columns", "downloader_parameters", "expected"} <= set(SECTIONS)
+    assert not {"servers", "keep_columns", "filter"} & set(SECTIONS)
+
+
+# ---- each over a sample: what ddmpi makes of it, and what csv, json and pyarrow make of it
+
+
+class Sample(NamedTuple):
+    """A table of a preset, and what is to become of it.
+
+    Args:
+        file: in the folder of the preset's name below ``TABLES``; .rows.jsonl files become Parquet first.
+        expected: makes the rows that are to come of the file's own, which are plain dictionaries.
+        read: reads the file without ddmpi.
+    """
+
+    file: str
+    read: Reader
+    expected: Callable[[list[Row]], list[Row]]
+    keys: Row = {}  # noqa: RUF012  # never changed
+
+
+def separated(
+    separator: str = ",", names: list[str] | None = None, *, quoted: bool = True
+) -> Callable[[Path], list[Row]]:
+    """A reader of separated text; an empty value is none, as ddmpi has it."""
+
+    def read(path: Path) -> list[Row]:
+        with UNPACKED.get(path.suffix, open)(path, "rt", encoding="utf-8", newline="") as lines:
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+            reader = csv.DictReader(lines, names, delimiter=separator, quoting=quoting)
+            return [{name: value or None for name, value in row.items()} for row in reader]
+
+    return read
+
+
+def parts_of(reader: Reader) -> Reader:
+    """A reader of a folder whose first file alone has a header."""
+
+    def read(path: Path) -> list[Row]:
+        whole = "".join(part.read_text(encoding="utf-8") for part in sorted(path.iterdir()))
+        with NamedTemporaryFile("w+", suffix=".csv", encoding="utf-8") as file:
+            file.write(whole)
+            file.flush()
+            return reader(Path(file.name))
+
+    return read
+
+
+def array_in(key: str) -> Reader:
+    """A reader of a JSON document with an array of rows."""
+    return lambda path: list(json.loads(path.read_text(encoding="utf-8"))[key])
+
+
+def of_json_lines(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def row(number: int, url: str | None, **values: object) -> Row:
+    """What is expected of a row; one without a URL is refused."""
+    return {"row_number": number, "identifier": url, "reject": None if url else "null_url"} | values
+
+
+def kept(theirs: Row, *names: str) -> Row:
+    return {name: theirs[name] for name in names}
+
+
+def is_still_image(theirs: Row) -> bool:
+    named = theirs["type"] == "StillImage" or (theirs["type"] is None and "image" in (theirs["format"] or ""))
+    return bool(theirs["gbifID"] and theirs["identifier"] and named)
+
+
+def gbif(rows: Iterable[Row]) -> list[Row]:
+    return [
+        row(number, theirs["identifier"], source_id=str(theirs["gbifID"]), license=theirs["license"],
+            source=theirs["source"], title=theirs["title"])
+        for number, theirs in enumerate(rows)
+        if is_still_image(theirs) and theirs.get("basisOfRecord") != "MATERIAL_CITATION"
+    ]  # fmt: skip
+
+
+def eol(rows: Iterable[Row]) -> list[Row]:
+    return [
+        row(number, theirs["EOL Full-Size Copy URL"], source_id=theirs["EOL content ID"],
+            license=theirs["License Name"], source=theirs["Medium Source URL"], title=theirs["Copyright Owner"],
+            **kept(theirs, "EOL page ID"))
+        for number, theirs in enumerate(rows)
+        if theirs["EOL content ID"] and theirs["EOL Full-Size Copy URL"]
+    ]  # fmt: skip
+
+
+def lila(rows: Iterable[Row]) -> list[Row]:
+    found = [
+        (theirs, [url for url in kept(theirs, "url_gcp", "url_aws", "url_azure").values() if url]) for theirs in rows
+    ]
+    return [
+        row(number, urls[0], mirrors=urls[1:] or None, source_id=theirs["image_id"], source=theirs["dataset_name"],
+            title=theirs["common_name"], **kept(theirs, "scientific_name", "original_label"))
+        for number, (theirs, urls) in enumerate(found)
+        if urls and (theirs["original_label"] or "").lower() not in {"empty", "blank"}
+    ]  # fmt: skip
+
+
+def fathomnet(rows: Iterable[Row]) -> list[Row]:
+    return [
+        row(number, theirs["url"], uuid=theirs["uuid"], source_id=theirs["uuid"],
+            license="https://creativecommons.org/licenses/by-nc-nd/4.0/legalcode.en")
+        for number, theirs in enumerate(rows)
+        if theirs.get("url") and str(theirs.get("valid")).lower() != "false"
+    ]  # fmt: skip
+
+
+def treeoflife(rows: Iterable[Row]) -> list[Row]:
+    return [
+        row(number, theirs["source_url"], uuid=theirs["uuid"], source_id=theirs["source_id"],
+            **kept(theirs, "data_source"))
+        for number, theirs in enumerate(rows)
+    ]  # fmt: skip
+
+
+def only_gbif(rows: Iterable[Row]) -> list[Row]:
+    listed = list(rows)
+    return [made for made, theirs in zip(treeoflife(listed), listed, strict=True) if theirs["data_source"] == "gbif"]
+
+
+def laion(rows: Iterable[Row]) -> list[Row]:
+    return [
+        row(number, theirs.get("URL") or theirs.get("url"), title=theirs.get("TEXT") or theirs.get("caption"))
+        for number, theirs in enumerate(rows)
+    ]
+
+
+def coyo(rows: Iterable[Row]) -> list[Row]:
+    names = ["width", "height", "image_phash", "clip_similarity_vitl14", "nsfw_score_opennsfw2", "watermark_score"]
+    return [
+        row(number, theirs["url"], source_id=str(theirs["id"]), title=theirs["text"],
+            **kept(theirs, *names, "aesthetic_score_laion_v2"))
+        for number, theirs in enumerate(rows)
+    ]  # fmt: skip
+
+
+def datacomp(rows: Iterable[Row]) -> list[Row]:
+    names = ["original_width", "original_height", "clip_l14_similarity_score", "face_bboxes", "sha256"]
+    return [
+        row(number, theirs["url"], source_id=theirs["uid"], title=theirs["text"], **kept(theirs, *names))
+        for number, theirs in enumerate(rows)
+    ]
+
+
+def gbif_joined(rows: Iterable[Row]) -> list[Row]:
+    """``rows`` are those of multimedia.txt."""
+    occurrences = separated("\t", quoted=False)(TABLES / "gbif-joined/occurrence.txt")
+    by_id = {occurrence["gbifID"]: occurrence for occurrence in occurrences}
+    names = ["basisOfRecord", "scientificName", "species", "countryCode", "decimalLatitude", "decimalLongitude"]
+    absent = dict.fromkeys([*names, "eventDate"])
+    joined = [theirs | kept(by_id.get(theirs["gbifID"], absent), *absent) for theirs in rows]
+    return [made | kept(joined[made["row_number"]], *absent) for made in gbif(joined)]
+
+
+def inaturalist(rows: Iterable[Row]) -> list[Row]:
+    return of_size("medium", rows)
+
+
+def of_size(size: str, rows: Iterable[Row]) -> list[Row]:
+    bucket = "https://inaturalist-open-data.s3.amazonaws.com/photos"
+    names = ["photo_uuid", "observation_uuid", "observer_id", "width", "height", "position"]
+    return [
+        row(number, f"{bucket}/{theirs['photo_id']}/{size}.{theirs['extension']}", source_id=theirs["photo_id"],
+            license=theirs["license"], **kept(theirs, *names))
+        for number, theirs in enumerate(rows)
+    ]  # fmt: skip
+
+
+def open_images(rows: Iterable[Row]) -> list[Row]:
+    names = ["Subset", "Author", "AuthorProfileURL", "OriginalSize", "OriginalMD5", "Rotation"]
+    return [
+        row(number, theirs["OriginalURL"], source_id=theirs["ImageID"], license=theirs["License"],
+            source=theirs["OriginalLandingURL"], title=theirs["Title"], **kept(theirs, *names))
+        for number, theirs in enumerate(rows)
+    ]  # fmt: skip
+
+
+def captioned(rows: Iterable[Row]) -> list[Row]:
+    return [row(number, theirs["url"], title=theirs["caption"]) for number, theirs in enumerate(rows)]
+
+
+def wit(rows: Iterable[Row]) -> list[Row]:
+    captions = [f"caption_{kind}_description" for kind in ("reference", "attribution", "alt_text")]
+    names = ["language", *captions, "mime_type", "original_height", "original_width", "is_main_image"]
+    return [
+        row(number, theirs["image_url"], source=theirs["page_url"], title=theirs["page_title"], **kept(theirs, *names))
+        for number, theirs in enumerate(rows)
+    ]
+
+
+def redcaps(rows: Iterable[Row]) -> list[Row]:
+    names = ["subreddit", "raw_caption", "author", "score", "created_utc", "permalink"]
+    return [
+        row(number, theirs.get("url") or theirs.get("image_url"), source_id=theirs["image_id"],
+            title=theirs["caption"], **kept(theirs, *names))
+        for number, theirs in enumerate(rows)
+    ]  # fmt: skip
+
+
+def coco(rows: Iterable[Row]) -> list[Row]:
+    return [
+        row(number, theirs["coco_url"], source_id=str(theirs["id"]), license=str(theirs["license"]),
+            source=theirs["flickr_url"], title=theirs["file_name"], **kept(theirs, "height", "width", "date_captured"))
+        for number, theirs in enumerate(rows)
+    ]  # fmt: skip
+
+
+def yfcc(rows: Iterable[Row]) -> list[Row]:
+    names = ["user_nsid", "date_taken", "description", "user_tags", "longitude", "latitude", "license_name"]
+    return [
+        row(number, theirs["download_url"], source_id=theirs["id"], license=theirs["license_url"],
+            source=theirs["page_url"], title=theirs["title"], **kept(theirs, *names))
+        for number, theirs in enumerate(rows)
+        if theirs["marker"] == "0"
+    ]  # fmt: skip
+
+
+def bioscan(rows: Iterable[Row]) -> list[Row]:
+    names = ["sampleid", "order", "family", "genus", "species", "dna_bin", "country", "split"]
+    return [
+        row(number, "/".join(["https://data.example/256", *filter(None, kept(theirs, "split", "chunk").values()),
+                              f"{theirs['processid']}.jpg"]), source_id=theirs["processid"], title=theirs["taxon"],
+            license="https://creativecommons.org/licenses/by/3.0/", **kept(theirs, *names))
+        for number, theirs in enumerate(rows)
+    ]  # fmt: skip
+
+
+def wikimedia(rows: Iterable[Row]) -> list[Row]:
+    endings = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff")
+    return [
+        row(number, commons_url(theirs["page_title"]), source_id=theirs["page_title"], title=theirs["page_title"])
+        for number, theirs in enumerate(rows)
+        if theirs["page_title"].lower().endswith(endings)
+    ]
+
+
+def commons_url(title: str) -> str:
+    digest = hashlib.md5(title.encode(), usedforsecurity=False).hexdigest()
+    return f"https://upload.wikimedia.org/wikipedia/commons/{digest[0]}/{digest[:2]}/{quote(title, safe='')}"
+
+
+LARGE = "https://inaturalist-open-data.s3.amazonaws.com/photos/{photo_id}/large.{extension}"
+TABS = separated("\t", quoted=False)
+YFCC = [
+    "id", "user_nsid", "user_nickname", "date_taken", "date_uploaded", "device", "title", "description", "user_tags",
+    "machine_tags", "longitude", "latitude", "accuracy", "page_url", "download_url", "license_name", "license_url",
+    "server", "farm", "secret", "secret_original", "extension", "marker",
+]  # fmt: skip
+SAMPLES: dict[str, list[Sample]] = {
+    "gbif": [
+        Sample("multimedia.tsv", TABS, gbif),
+        Sample("multimedia.txt", TABS, gbif),
+        Sample("multimedia.rows.jsonl", of_json_lines, gbif),
+        Sample("joined.rows.jsonl", of_json_lines, gbif),
+    ],
+    "gbif-simple": [Sample("0058037.csv", TABS, gbif)],
+    "gbif-joined": [Sample("multimedia.txt", TABS, gbif_joined)],
+    "inaturalist": [
+        Sample("photos.csv.gz", TABS, inaturalist),
+        Sample("photos.csv.gz", TABS, partial(of_size, "large"), {"columns": {"identifier": LARGE}}),
+    ],
+    "eol": [Sample("media_manifest.csv", separated(), eol), Sample("parts", parts_of(separated()), eol)],
+    "lila": [Sample("lila_image_urls_and_labels.csv", separated(), lila)],
+    "fathomnet": [
+        Sample("images.jsonl", of_json_lines, fathomnet),
+        Sample("images.csv", separated(), fathomnet),
+        Sample("images.rows.jsonl", of_json_lines, fathomnet),
+    ],
+    "treeoflife": [
+        Sample("provenance.rows.jsonl", of_json_lines, treeoflife),
+        Sample("provenance.rows.jsonl", of_json_lines, only_gbif, {"filter": 'data_source in ["gbif"]'}),
+    ],
+    "open-images": [Sample("image_ids_and_rotation.csv", separated(), open_images)],
+    "laion": [
+        Sample("laion400m.rows.jsonl", of_json_lines, laion),
+        Sample("relaion.rows.jsonl", of_json_lines, laion, {"columns": {"identifier": "url", "title": "caption"}}),
+    ],
+    "coyo": [Sample("part.rows.jsonl", of_json_lines, coyo)],
+    "datacomp": [Sample("metadata.rows.jsonl", of_json_lines, datacomp)],
+    "cc3m": [Sample("Train_GCC-training.tsv", separated("\t", ["caption", "url"], quoted=False), captioned)],
+    "cc12m": [Sample("cc12m.tsv", separated("\t", ["url", "caption"], quoted=False), captioned)],
+    "wit": [Sample("wit_v1.train.all-00000-of-00010.tsv.gz", separated("\t"), wit)],
+    "redcaps": [
+        Sample("roses_2020.json", array_in("annotations"), redcaps),
+        Sample("birds_2020.json", array_in("annotations"), redcaps, {"columns": {"identifier": "image_url"}}),
+    ],
+    "coco": [Sample("instances_val2017.json", array_in("images"), coco)],
+    "yfcc": [Sample("yfcc100m_dataset-0.bz2", separated("\t", YFCC, quoted=False), yfcc)],
+    "bioscan": [
+        Sample(
+            "BIOSCAN_5M_Insect_Dataset_metadata.csv", separated(), bioscan, {"base_url": "https://data.example/256/"}
+        )
+    ],
+    "wikimedia": [
+        Sample("commonswiki-20260101-all-media-titles.gz", separated("\t", ["page_title"], quoted=False), wikimedia)
+    ],
+}
+CASES = [(name, sample) for name, samples in SAMPLES.items() for sample in samples]
+
+
+def as_input(sample: Path, folder: Path) -> Path:
+    """The sample as ddmpi reads it: rows that stand as text here, so that one can see them, are Parquet there."""
+    if not sample.name.endswith(".rows.jsonl"):
+        return sample
+    path = folder / f"{sample.name.partition('.')[0]}.parquet"
+    pq.write_table(pa.Table.from_pylist(of_json_lines(sample)), path)
     return path
 
 
-def test_every_preset_is_tested() -> None:
-    assert {path.stem for path in PRESETS.iterdir()} == {"gbif", "eol", "lila", "fathomnet"}
+def rows_in_the_urls_folder(config: Config) -> list[Row]:
+    """All rows that are taken, as they are after partitioning; of a refusal only its kind."""
+    layout = configured_layout(config)
+    lock = own_output(layout, {})
+    initialize(config, layout, lock, Orders(), InitCallbacks(lambda _: None, lambda _: None, lambda: False))
+    lock.release()
+    rows = pa.concat_tables([pq.read_table(file) for file in sorted(layout.urls.glob("urls-*.parquet"))]).to_pylist()
+    for found in rows:
+        found["reject"] = found["reject"] and found["reject"].partition(":")[0]
+    return sorted(rows, key=lambda found: found["row_number"])
 
 
-GBIF: dict[str, list[Any]] = {
-    "gbifID": [1, 2, 3, 4, 5, None, 7],
-    "identifier": [*(f"https://img.org/{n}.jpg" for n in range(1, 7)), None],
-    "type": ["StillImage", "Sound", None, None, "StillImage", "StillImage", "StillImage"],
-    "format": [None, "audio/mpeg", "image/jpeg", "video/mp4", "image/png", "image/png", "image/png"],
-    "license": ["cc0"] * 7,
-    "title": list("abcdefg"),
-    "basisOfRecord": ["OCCURRENCE", None, None, None, "MATERIAL_CITATION", None, None],
-}
+def test_every_preset_has_a_sample() -> None:
+    assert SAMPLES.keys() == set(presets.names())
 
 
-@pytest.mark.parametrize(("joined", "taken"), [(False, [1, 3, 5]), (True, [1, 3])])
-def test_gbif(tmp_path: Path, joined: bool, taken: list[int]) -> None:
-    table = pa.table(GBIF if joined else {name: GBIF[name] for name in GBIF if name != "basisOfRecord"})
-    pq.write_table(table, tmp_path / "multimedia.parquet")
-    rows = rows_of(opened(preset("gbif"), tmp_path / "multimedia.parquet"))
-    assert [row["source_id"] for row in rows] == [str(number) for number in taken]
-    assert [row["row_number"] for row in rows] == [number - 1 for number in taken]
-    assert rows[1]["license"] == "cc0"
-    assert rows[1]["title"] == "c"
-    assert rows[1]["source"] is None
-
-
-def test_gbif_as_text(tmp_path: Path) -> None:
-    lines = ["gbifID\ttype\tformat\tidentifier", "7\t\timage/png\thttp://a.org/1", "8\tSound\t\thttp://a.org/2"]
-    rows = rows_of(opened(preset("gbif"), csv(tmp_path / "multimedia.tsv", *lines)))
-    assert [row["source_id"] for row in rows] == ["7"]
-
-
-def test_eol(tmp_path: Path) -> None:
-    path = csv(
-        tmp_path / "media_manifest.csv",
-        "EOL content ID,EOL page ID,Medium Source URL,EOL Full-Size Copy URL,License Name,Copyright Owner",
-        '17,5,http://source.org/a,https://content.eol.org/a.jpg,cc-by,"Doe, J."',
-        "18,5,http://source.org/b,,cc-by,",
-    )
-    (row,) = rows_of(opened(preset("eol"), path))
-    del row["uuid"]
-    assert row == {
-        "row_number": 0,
-        "server_name": "content.eol.org",
-        "source_id": "17",
-        "identifier": "https://content.eol.org/a.jpg",
-        "license": "cc-by",
-        "source": "http://source.org/a",
-        "title": "Doe, J.",
-        "reject": None,
-        "EOL page ID": "5",
-    }
-
-
-def test_lila(tmp_path: Path) -> None:
-    path = csv(
-        tmp_path / "lila.csv",
-        "dataset_name,url_gcp,url_aws,url_azure,image_id,original_label,scientific_name,common_name",
-        "A,http://gcp/1,http://aws/1,http://azure/1,A : 1,deer,cervidae,deer",
-        "A,,http://aws/2,http://azure/2,A : 2,,,",
-        "B,,,http://azure/3,B : 3,fox,vulpes,fox",
-        "B,,,,B : 4,fox,vulpes,fox",
-        "B,http://gcp/5,,,B : 5,Empty,,",
-    )
-    rows = rows_of(opened(preset("lila"), path))
-    assert [row["server_name"] for row in rows] == ["gcp", "aws", "azure"]
-    assert [(row["source_id"], row["source"]) for row in rows] == [("A : 1", "A"), ("A : 2", "A"), ("B : 3", "B")]
-    assert rows[2]["scientific_name"] == "vulpes"
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
-def test_fathomnet(tmp_path: Path, kind: str) -> None:
-    uuids = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(4)]
-    path = tmp_path / f"fathomnet.{kind}"
-    if kind == "parquet":
-        urls, valid = ["http://a/0", "http://a/1", None, "http://a/3"], [True, False, True, None]
-        pq.write_table(pa.table({"uuid": uuids, "url": urls, "valid": valid}), path)
-    elif kind == "csv":
-        values = ("http://a/0,True", "http://a/1,False", ",True", "http://a/3,")
-        csv(path, "uuid,url,valid", *(f"{uuid},{rest}" for uuid, rest in zip(uuids, values, strict=True)))
-    else:
-        lines = [f'{{"uuid": "{uuids[0]}", "url": "http://a/0", "valid": true}}']
-        lines += [f'{{"uuid": "{uuids[1]}", "url": "http://a/1", "valid": false}}', f'{{"uuid": "{uuids[2]}"}}']
-        csv(path, *lines, f'{{"uuid": "{uuids[3]}", "url": "http://a/3"}}')
-    rows = rows_of(opened(preset("fathomnet"), path))
-    assert [(row["uuid"], row["source_id"]) for row in rows] == [(uuids[0], uuids[0]), (uuids[3], uuids[3])]
-
-
-# ---- filters and lists of columns in general
-
-
-def written(tmp_path: Path, **columns: Any) -> Path:
-    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
-    return tmp_path / "in.parquet"
-
-
-def partitioned(table: InputTable, folder: Path, memory_bytes: int = 1 << 30, **options: Any) -> PartitionSummary:
-    return partition_input(table, folder, batch_size=70, small_rows=10, memory_bytes=memory_bytes, **options)
-
-
-@pytest.mark.parametrize("memory_bytes", [1, 1 << 30], ids=["disk", "memory"])
-def test_rows_left_out_are_counted_and_the_others_keep_their_numbers(tmp_path: Path, memory_bytes: int) -> None:
-    path = written(
-        tmp_path, identifier=[f"http://a.org/{n}" for n in range(900)], n=range(900), kind=["x", "y", None] * 300
-    )
-    told: list[PartitionProgress] = []
-    table = open_input(str(path), SAME, ["kind"], parse_filter('n >= 30 and kind == "y"'))
-    summary = partitioned(table, tmp_path / "urls", memory_bytes, on_progress=told.append)
-    assert (summary.rows, summary.dropped, summary.batches) == (290, 610, 5)
-    rows = pa.concat_tables([pq.read_table(file) for file in sorted((tmp_path / "urls").glob("urls-*.parquet"))])
-    assert rows.column("row_number").to_pylist() == list(range(31, 900, 3))
-    assert rows.column("identifier").to_pylist() == [f"http://a.org/{n}" for n in range(31, 900, 3)]
-    assert set(rows.column("kind").to_pylist()) == {"y"}
-    assert told[-1] == PartitionProgress(900, 900)
-
-
-def test_a_filter_that_keeps_nothing(tmp_path: Path) -> None:
-    path = written(tmp_path, identifier=["http://a.org/1", "http://a.org/2"])
-    summary = partitioned(open_input(str(path), SAME, [], parse_filter("false")), tmp_path / "urls")
-    assert (summary.rows, summary.dropped, summary.batches) == (0, 2, 0)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("absent == 1", r"filter: no column absent; found: identifier, n"),
-        ("identifier == 1", r"filter: .* write number\(identifier\) == 1"),
-        ("n", r"filter: the filter is no condition, but int64"),
-    ],
-)
-def test_a_filter_that_does_not_fit_the_table_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
-    path = written(tmp_path, identifier=["http://a.org/1"], n=[1])
-    with pytest.raises(InputError, match=message):
-        open_input(str(path), SAME, [], parse_filter(text))
-
-
-def test_of_several_columns_the_first_value_counts(tmp_path: Path) -> None:
-    path = written(
-        tmp_path,
-        a=["http://a.org/1", None, None],
-        b=pa.array([b"http://b.org/1", b"http://b.org/2", None]),
-        n=[None, 2, 3],
-        m=["x", "y", None],
-    )
-    columns = {"identifier": ["absent", "a", "b"], "source_id": ["n", "m"], "title": ["nowhere", "neither"]}
-    rows = rows_of(open_input(str(path), columns, ["m"]))
-    assert [row["server_name"] for row in rows] == ["a.org", "b.org", None]
-    assert [row["source_id"] for row in rows] == ["x", "2", "3"]
-    assert [row["title"] for row in rows] == [None] * 3
-    assert [row["m"] for row in rows] == ["x", "y", None]
-    with pytest.raises(InputError, match=r"no column absent or other; found: a, b, n, m"):
-        open_input(str(path), {"identifier": ["absent", "other"]}, [])
-
-
-def test_broken_text_among_several_columns_refuses_its_row(tmp_path: Path) -> None:
-    path = written(tmp_path, a=pa.array([None, b"http://a.org/\xff"]), b=["http://b.org/", "http://b.org/"])
-    rows = rows_of(open_input(str(path), {"identifier": ["a", "b"]}, []))
-    assert [row["reject"] for row in rows] == [None, "bad_encoding: not UTF-8"]
+@pytest.mark.parametrize(("name", "sample"), CASES, ids=[f"{name}-{sample.file}" for name, sample in CASES])
+def test_a_preset_over_its_sample(name: str, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = TABLES / name / sample.file
+    monkeypatch.chdir(path.parent)  # where the files are that a query names
+    given = None if asks_by_sql(name) else as_input(path, tmp_path)
+    config = config_of(name, given, tmp_path / "out", **sample.keys)
+    assert config.notices == ()
+    rows, expected = rows_in_the_urls_folder(config), sample.expected(sample.read(path))
+    assert len(expected) >= 2
+    assert [kept(found, *made) for found, made in zip(rows, expected, strict=True)] == expected

@@ -15,7 +15,7 @@ import pytest
 
 import ddmpi
 from ddmpi.config.config import load
-from tests.config.test_config import DISTRIBUTED_DOWNLOADER
+from tests.config.test_distributed_downloader import FILES
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
 from tests.whole.job import ROOT
@@ -27,16 +27,10 @@ URL = "http://127.0.0.1:9/a.jpg"
 COLUMNS = {
     "minimal": ["identifier"],
     "all-keys": ["identifier", "uuid", "source_id", "license", "source", "title"],
-    "presets/eol": [
-        "EOL content ID", "EOL page ID", "Medium Source URL", "EOL Full-Size Copy URL", "License Name",
-        "Copyright Owner",
-    ],
-    "presets/fathomnet": ["url", "uuid"],
-    "presets/gbif": ["identifier", "gbifID", "type", "format", "license", "source", "title"],
-    "presets/lila": ["url_aws", "image_id", "dataset_name", "common_name", "scientific_name", "original_label"],
-}  # fmt: skip
+}
 """What the tables have for which a config was made."""
-URL_COLUMNS = {"identifier", "EOL Full-Size Copy URL", "url", "url_aws"}
+GBIF = ["identifier", "gbifID", "type", "format", "license", "source", "title"]
+THEIRS = FILES["example_config"].replace("path/to/input_file", "servers.csv").replace("path/to/output_folder", "out")
 
 
 def run(config: Path, folder: Path) -> tuple[int, str]:
@@ -48,14 +42,11 @@ def run(config: Path, folder: Path) -> tuple[int, str]:
 
 
 def write_table(path: Path, columns: Sequence[str]) -> None:
-    """Three rows; every text that is no URL is one that the presets' filters let pass."""
-    texts = {name: [URL] * 3 if name in URL_COLUMNS else ["StillImage"] * 3 for name in columns}
+    """Three rows; every text that is no URL is one that the preset's filter lets pass."""
+    texts = {name: [URL] * 3 if name == "identifier" else ["StillImage"] * 3 for name in columns}
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         pq.write_table(pa.table(texts), path)
-    elif path.suffix == ".jsonl":
-        line = "{" + ", ".join(f'"{name}": "{values[0]}"' for name, values in texts.items()) + "}\n"
-        path.write_text(line * 3)
     else:
         path.write_text(",".join(texts) + "\n" + (",".join(values[0] for values in texts.values()) + "\n") * 3)
 
@@ -83,12 +74,45 @@ def test_the_demo_runs_as_it_is(tmp_path: Path) -> None:
     assert ds.dataset(tmp_path / "demo-out/out/images").count_rows() == 100
 
 
-def test_a_config_of_distributed_downloader_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.yaml").write_text(DISTRIBUTED_DOWNLOADER)
-    write_table(tmp_path / "servers.csv", ["uuid", "identifier", "source_id", "license", "source", "title"])
+def test_a_preset_in_a_config_runs(tmp_path: Path) -> None:
+    text = "preset: gbif\npath_to_input: multimedia.parquet\npath_to_output_folder: out\n"
+    (tmp_path / "config.yaml").write_text(text)
+    write_table(tmp_path / "multimedia.parquet", GBIF)
     code, printed = run(tmp_path / "config.yaml", tmp_path)
     assert code == 0, printed
-    assert " ".join(printed.split()).count("Notice: ignored, as these keys mean nothing to ddmpi: account,") == 1
+    results = ddmpi.open_results(tmp_path / "out").to_table(columns=["source_id", "error_kind"])
+    assert results.to_pylist() == [{"source_id": "StillImage", "error_kind": "blocked_address"}] * 3
+
+
+def test_their_choice_of_sources_and_servers_counts(tmp_path: Path) -> None:
+    """Rows of another source are left out by the filter, those of an excluded server are ignored."""
+    urls = [URL, "http://excluded.example/a.jpg", URL, URL]
+    table = {"uuid": list("abcd"), "source_id": list("1234"), "source_url": urls}
+    pq.write_table(pa.table({**table, "data_source": ["gbif", "gbif", "eol", "gbif"]}), tmp_path / "tol.parquet")
+    (tmp_path / "excluded_servers_general_tol.csv").write_text("server_name\nobservation.example\nexcluded.example\n")
+    text = FILES["general_download_config"].replace("path/to/input_file", "tol.parquet")
+    (tmp_path / "config.yaml").write_text(text.replace("path/to/output_folder", "out"))
+    code, printed = run(tmp_path / "config.yaml", tmp_path)
+    assert code == 0, printed
+    said = " ".join(printed.split())
+    assert "Ignored: 1 row on 1 server, by ignored_servers.csv or excluded_servers_general_tol.csv" in said
+    assert "0.8 x 10/s x 40 instances = 320/s" in said
+    results = ds.dataset(tmp_path / "out/errors").to_table(columns=["uuid", "data_source"]).sort_by("uuid")
+    assert results.to_pylist() == [{"uuid": uuid, "data_source": "gbif"} for uuid in "ad"]
+
+
+@pytest.mark.parametrize("initializer", ["", "gbif"])
+def test_a_config_of_distributed_downloader_runs_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, initializer: str
+) -> None:
+    text = THEIRS.replace('initializer_type: ""', f'initializer_type: "{initializer}"')
+    (tmp_path / "config.yaml").write_text(text)
+    write_table(tmp_path / "servers.csv", GBIF if initializer else COLUMNS["all-keys"])
+    code, printed = run(tmp_path / "config.yaml", tmp_path)
+    assert code == 0, printed
+    said = " ".join(printed.split())
+    assert said.count("Notice: ignored, as these keys mean nothing to ddmpi: account,") == 1
+    assert said.count("Notice: default_rate_limit 10 with rate_multiplier 1 is 10/s for one server here") == 1
     assert (tmp_path / "out/servers_batched/batches.parquet").is_file()
     monkeypatch.chdir(tmp_path)
     assert ddmpi.open_results("config.yaml").count_rows() == 3

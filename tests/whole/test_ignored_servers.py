@@ -111,6 +111,28 @@ def test_a_run_ends_complete_without_them_and_a_later_one_fetches_them(
     assert repeated_fetches(log) == 0
 
 
+def test_a_table_that_the_config_names_counts_beside_the_ignored_one(tmp_path: Path, new_job: MakeJob) -> None:
+    excluded = tmp_path / "excluded.csv"
+    with running_fleet(tmp_path / "fleet", plain_fleet(4), 40) as fleet:
+        names = [spec.name(fleet.port) for spec in fleet.specs]
+        job = new_job(fleet.table_path, excluded_servers_path=str(excluded))
+        code, printed = job.run(2)
+        assert code == 2, printed
+        assert f"{excluded}: cannot be read" in printed.replace("\n", "")
+
+        excluded.write_text(f"server_name\n{names[0]}\n")
+        servers_of(job, f"{names[1]}\n")
+        code, printed = job.run(2)
+        assert code == 0, printed
+        assert "Ignored: 20 rows on 2 servers, by ignored.csv or excluded.csv" in printed
+        assert sum(outcomes(job).values()) == 20
+        assert job.inspect("--verify")[0] == 0
+
+        excluded.write_text("server_name\n")
+        assert job.run(2)[0] == 0
+    assert sum(outcomes(job).values()) == 30
+
+
 def test_errors_of_an_ignored_server_are_not_retried(tmp_path: Path, new_job: MakeJob) -> None:
     first, second = plain_fleet(2)
     with running_fleet(tmp_path / "fleet", [first, ServerSpec(second.address, not_found_share=1.0)], 40) as fleet:

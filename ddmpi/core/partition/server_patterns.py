@@ -20,8 +20,12 @@ _HEADERS = frozenset({"server_name", "servername"})
 
 
 def patterns_in(text: str) -> list[str]:
-    """The first column of a CSV file, in lower case: server names and globs. A header ``server_name`` is no name."""
-    names = [line.partition(",")[0].strip().strip('"').strip().lower() for line in text.splitlines()]
+    """The column ``server_name`` of a CSV file, or its first one where no header says so, in lower case: names of
+    servers, and globs. The header is no name."""
+    lines = [[cell.strip().strip('"').strip().lower() for cell in line.split(",")] for line in text.splitlines()]
+    header = lines[0] if lines else []
+    place = next((place for place, name in enumerate(header) if name in _HEADERS), 0)
+    names = [cells[place] for cells in lines if len(cells) > place]
     return [name for name in dict.fromkeys(names) if name and name not in _HEADERS and not name.startswith("#")]
 
 

@@ -49,9 +49,12 @@ class PartName:
 
 
 class Layout:
-    """The paths of the output folder ``root``, absolute if ``root`` is; ``structure`` names what the user may name."""
+    """The paths of the output folder ``root``, absolute if ``root`` is; ``structure`` names what the user may name, and
+    ``excluded`` a table like the ignored one, which may be anywhere."""
 
-    def __init__(self, root: Path, structure: OutputStructure = _DEFAULT_STRUCTURE) -> None:
+    def __init__(
+        self, root: Path, structure: OutputStructure = _DEFAULT_STRUCTURE, excluded: Path | None = None
+    ) -> None:
         self.root = root
         self.query = root / "query.parquet"
         """What the query of ``input.sql`` has answered."""
@@ -64,6 +67,7 @@ class Layout:
         self.schedules = root / structure.schedules_folder
         self.profiles = root / structure.profiles_table
         self.ignored = root / structure.ignored_table
+        self.excluded = excluded
         self.damaged = root / "damaged"
         """Parts that could not be read, below their own paths; no reader of results looks here."""
         self.report = root / "report.html"
@@ -83,6 +87,11 @@ class Layout:
         self.lock = root / ".lock"
         self.temporary = self.batches / ".tmp"
         """Holds one folder per epoch with parts that are being written; below ``batches`` to keep ``images`` clean."""
+
+    @property
+    def ignored_names(self) -> str:
+        """The files that name ignored servers, for messages."""
+        return self.ignored.name if self.excluded is None else f"{self.ignored.name} or {self.excluded.name}"
 
     def epoch_temporary(self, epoch: int) -> Path:
         """Return where the ranks of one run write; it exists only while that run may commit (see ``durable``)."""
@@ -172,4 +181,6 @@ def layout_of(results: ConfigLike) -> Layout:
 
 def configured_layout(config: Config) -> Layout:
     """Return the layout of the config's output folder."""
-    return Layout(Path(config.path_to_output_folder), config.output_structure)
+    excluded = config.excluded_servers_path
+    root = Path(config.path_to_output_folder)
+    return Layout(root, config.output_structure, None if excluded is None else Path(excluded))

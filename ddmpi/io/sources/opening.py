@@ -75,8 +75,12 @@ def open_source(file: InputFile, reading: Reading) -> SourceFile:
 
 
 def format_of(path: PurePath | StoredFile, keys: InputSection) -> str | None:
-    """Return the format of a file, None where neither the config nor its name says it."""
-    return _ENDINGS.get(_ending_of(path)[0]) if keys.format == AUTO else keys.format
+    """Return the format of a file, None where neither the config nor its name says it. A .txt is a table where a
+    separator is given."""
+    if keys.format != AUTO:
+        return keys.format
+    ending = _ending_of(path)[0]
+    return "csv" if ending == ".txt" and keys.separator != AUTO else _ENDINGS.get(ending)
 
 
 def is_known_kind(path: PurePath) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from ddmpi.core.ledger.profile import Profile, server_row_time_s
 from ddmpi.core.ledger.schedule import CPU_PER_ROW_S, DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, is_packed
-from ddmpi.errors import OutputError
+from ddmpi.errors import InputError, OutputError, SetupError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import servers_present
 from ddmpi.io.urls.index import UrlsIndex, read_index
@@ -169,12 +170,20 @@ class BatchTable:
 
 
 def _ignored_patterns(layout: Layout) -> list[str]:
+    ignored = _patterns_of(layout.ignored, OutputError) if layout.ignored.exists() else []
+    return ignored + excluded_patterns(layout)
+
+
+def excluded_patterns(layout: Layout) -> list[str]:
+    """Return the servers that the config's own table leaves out. Raises InputError: it cannot be read."""
+    return [] if layout.excluded is None else _patterns_of(layout.excluded, InputError)
+
+
+def _patterns_of(path: Path, error_type: type[SetupError]) -> list[str]:
     try:
-        return patterns_in(layout.ignored.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return []
+        return patterns_in(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeError) as error:
-        raise OutputError(f"{layout.ignored}: cannot be read: {error}") from error
+        raise error_type(f"{path}: cannot be read: {error}") from error
 
 
 def _encode(values: pa.Array[Any]) -> tuple[IntArray, NameColumn]:

@@ -117,7 +117,7 @@ class ConsoleReporter:
             self._console.say(text)
             log.info("%s", text)
         if state.ignored_rows:
-            servers, name = state.table.ignored_server_count, state.layout.ignored.name
+            servers, name = state.table.ignored_server_count, state.layout.ignored_names
             self._console.say(
                 f"Ignored: {counted(state.ignored_rows, 'row')} on {counted(servers, 'server')}, by {name}"
             )

@@ -16,6 +16,10 @@ def test_patterns_are_the_first_column() -> None:
     assert patterns_in(text) == ["*.archive.org", "a.example", "[::1]:80"]
 
 
+def test_a_header_says_which_column_has_the_names() -> None:
+    assert patterns_in("reason,server_name\nslow,a.example\nshort\ngone,*.B.example\n") == ["a.example", "*.b.example"]
+
+
 names = st.text("ab.*?[]!-:", max_size=6)
 
 
