@@ -155,11 +155,13 @@ class RankCore:
         """
         if self.free_slots <= 0:
             return []
-        changes = self.frontier.admit(now)
-        if changes and isinstance(changes[0], do.Start):
-            self.free_slots -= 1
-            self.reports.requests += 1
-        return self._carry_out(changes, now)
+        while changes := self.frontier.admit(now):
+            if isinstance(changes[0], do.Start):
+                self.free_slots -= 1
+                self.reports.requests += 1
+            if instructions := self._carry_out(changes, now):  # none where rows only leave for other ranks
+                return instructions
+        return []
 
     def _count_free_slots(self, buffered_bytes: int, now: float) -> int:
         """How many requests the rank can take on beside those in flight."""

@@ -159,7 +159,7 @@ def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
         "bytes": pa.array([row.original_bytes for row in rows], pa.int64()),
         "etag": _texts([answer.etag for answer in answers]),
         "last_modified": _texts([answer.last_modified for answer in answers]),
-        "attempts": pa.array([answer.task.attempt for answer in answers], pa.int32()),
+        "attempts": pa.array([answer.task.attempts for answer in answers], pa.int32()),
         "fetched_at": _timestamps([answer.fetched_at for answer in answers]),
         "total_ms": pa.array([answer.total_s * 1e3 for answer in answers], pa.float32()),
         "ttfb_ms": pa.array([answer.ttfb_s * 1e3 for answer in answers], pa.float32()),

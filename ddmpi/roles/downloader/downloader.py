@@ -140,7 +140,7 @@ class Downloader:
                 case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
                         # It waited for this attempt.
-                        self._writer.error(batch, task.rows, failure, None, task.attempt - 1)
+                        self._writer.error(batch, task.rows, failure, None, task.attempts - 1)
                 case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
                 case do.CloseParts(ticket, batch_ids):
@@ -174,7 +174,7 @@ class Downloader:
         if done.disposition is Disposition.SUCCESS:
             self._writer.success(done.batch, done.task.rows, answer)
         elif done.failure is not None:
-            self._writer.error(done.batch, done.task.rows, done.failure, answer, done.attempt)
+            self._writer.error(done.batch, done.task.rows, done.failure, answer, done.task.attempts)
 
     def _restrain(self, now: float) -> None:
         """Have bodies larger than expected stand still while there is no memory for them."""

@@ -64,22 +64,25 @@ def redirect(location: str) -> Verdict:
 
 
 class Rows:
-    """A cursor over rows (index, URL, server), each with a URL of its own, or one that ``others`` have as well."""
+    """A cursor over rows (index, URL, server), each with a URL of its own, or one that ``others`` have as well. All
+    have the ``mirrors``, with their own paths."""
 
-    def __init__(self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = ()) -> None:
-        self._rows = [(*row, others) for row in rows]
+    def __init__(
+        self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = (), mirrors: tuple[str, ...] = ()
+    ) -> None:
+        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors)) for row in rows]
 
     @property
     def left(self) -> int:
         return len(self._rows)
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...]]]:
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
         taken, self._rows = self._rows[:n], self._rows[n:]
         return taken
 
 
-def rows(count: int, server: str = "s") -> Rows:
-    return Rows([(row, f"http://{server}/{row}", server) for row in range(count)])
+def rows(count: int, server: str = "s", mirrors: tuple[str, ...] = ()) -> Rows:
+    return Rows([(row, f"http://{server}/{row}", server) for row in range(count)], mirrors=mirrors)
 
 
 def batch(batch_id: int, count: int = 10, sample_rows: int = 0) -> BatchRef:
