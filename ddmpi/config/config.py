@@ -65,6 +65,8 @@ LEGACY_KEYS = (
     "downloader_parameters.logger_level",
 )
 """Keys of distributed-downloader that mean nothing here: its Slurm submitter, its tools, its logger."""
+UNNAMED_KEYS: Final[Mapping[str, object]] = {"mirrors": False, "expected.on_mismatch": "refuse"}
+"""Keys of ``semantic()`` that folders of older releases do not name, with what those did."""
 _DIGITS: Final = 16
 
 
@@ -83,6 +85,11 @@ class Keys(Section):
     keep_columns: Texts = Field((), description="Further input columns to carry into successes and errors.")
     expected: Expected = Field(
         Expected(), description="Columns of `keep_columns` that say what each file has to be: its hash, its size."
+    )
+    mirrors: bool = Field(
+        default=False,
+        description="Further columns of `columns.identifier` have the same file elsewhere: the next one is asked when "
+        "one fails for good.",
     )
     filter: RowFilterText | None = Field(
         None, description="Which rows of the input to take, by a condition on its columns; null = all."
@@ -159,6 +166,14 @@ class Keys(Section):
         missing = [name for name in self.expected.columns if name not in self.keep_columns]
         if missing:
             raise ValueError(f"columns of keep_columns in expected (missing there: {', '.join(missing)})")
+        return self
+
+    @model_validator(mode="after")
+    def _mirrors_are_named(self) -> Keys:
+        if self.mirrors and (isinstance(self.columns.identifier, str) or len(self.columns.identifier) < 2):
+            raise ValueError("several columns in columns.identifier with mirrors: true, e.g. [url_gcp, url_aws]")
+        if self.mirrors and "mirrors" in self.keep_columns:
+            raise ValueError("no column mirrors in keep_columns with mirrors: true, which makes a column of that name")
         return self
 
     @model_validator(mode="after")
@@ -286,6 +301,8 @@ class Config(Keys):
             "columns": self.columns.plain(),
             "keep_columns": list(self.keep_columns),
             "filter": self.filter,
+            "mirrors": self.mirrors,
+            "expected.on_mismatch": self.expected.on_mismatch,
             "duplicates": self.duplicates,
             "downloader_parameters.batch_size": parameters.batch_size,
             "downloader_parameters.image_size": parameters.image_size,

@@ -66,6 +66,7 @@ RESULT_COLUMNS = frozenset(
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as"}
+    | {"expected_mismatch"}
 )
 """Columns that ddmpi itself writes, or needs in ``urls``: a kept column of the same name would be lost."""
 
@@ -180,6 +181,15 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     decided: tuple[int, ...] = ()
 
 
+@dataclass(slots=True, frozen=True)
+class Failure:
+    """How a row, or one attempt at it, failed."""
+
+    kind: ErrorKind
+    code: int
+    message: str
+
+
 class Mirrors(msgspec.Struct, frozen=True, array_like=True):
     """Where else a row's file may be, after the URL that is asked now."""
 
@@ -273,15 +283,8 @@ class Answer:
     too_large: bool = False
     refused: str = ""
     """Why the body must not be kept: the transfer was cut off after the head."""
-
-
-@dataclass(slots=True, frozen=True)
-class Failure:
-    """How a row, or one attempt at it, failed."""
-
-    kind: ErrorKind
-    code: int
-    message: str
+    objection: Failure | None = None
+    """What a look into the body has found, where that was waited for."""
 
 
 @dataclass(frozen=True)

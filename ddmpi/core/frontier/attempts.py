@@ -31,7 +31,6 @@ from ddmpi.core.rules.retry import DNS_WAIT_S
 from ddmpi.core.rules.robots_txt import EVERYTHING, RobotsFile, RobotsVerdict
 from ddmpi.core.rules.verdict import Outcome, Verdict, one_line
 
-
 UNLIMITED_PER_S: Final = 1_000.0
 """What a server without a limit is taken to answer."""
 

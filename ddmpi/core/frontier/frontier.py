@@ -382,6 +382,10 @@ class Frontier:
         touched, self._touched = self._touched, {}
         return self.lanes.updates(touched, now)
 
+    def batch_of(self, task: Task) -> BatchRef:
+        """Return the batch of a row that is here."""
+        return self._batches[task.batch_id]
+
     @property
     def in_flight(self) -> int:
         """Requests that were started and are not finished."""

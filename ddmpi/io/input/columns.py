@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
+from ddmpi.io.input.mirrors import MIRRORS, first_and_mirrors
 from ddmpi.io.input.rows import as_text, is_text
 
 
@@ -29,13 +30,21 @@ class Shaping:
     Args:
         schema: the columns that the files have.
         joined: columns that are made of several, by ``joined_name``.
+        mirrored: the one of them whose further values are its mirrors, in a column of their own; None = none is.
 
     Raises:
         InputError: the filter needs a column that is absent, or one of another type.
     """
 
-    def __init__(self, schema: pa.Schema, joined: Mapping[str, Sequence[str]], row_filter: RowFilter | None) -> None:
-        self._joined = dict(joined)
+    def __init__(
+        self,
+        schema: pa.Schema,
+        joined: Mapping[str, Sequence[str]],
+        row_filter: RowFilter | None,
+        mirrored: str | None = None,
+    ) -> None:
+        self.mirrored = mirrored
+        self._joined = {**joined, **({} if mirrored is None else {MIRRORS: joined[mirrored]})}
         self._filter = row_filter
         self._filter_columns = [] if row_filter is None else _checked_columns(row_filter, schema)
 
@@ -52,7 +61,11 @@ class Shaping:
             looked_at = {name: _comparable(rows.column(name)) for name in self._filter_columns}
             kept = self._filter.keeps(looked_at, rows.num_rows)
             rows, numbers = rows.filter(pa.array(kept)), numbers[kept]
-        shaped = {column: self._column(rows, column) for column in columns}
+        shaped: dict[str, pa.Array[Any]] = {}
+        if self.mirrored is not None and self.mirrored in columns:
+            parts = [_as_bytes(rows.column(part)) for part in self._joined[self.mirrored]]
+            shaped = dict(zip((self.mirrored, MIRRORS), first_and_mirrors(parts), strict=True))
+        shaped = {column: shaped[column] if column in shaped else self._column(rows, column) for column in columns}
         return pa.RecordBatch.from_pydict(shaped), numbers
 
     def _column(self, rows: pa.RecordBatch, column: str) -> pa.Array[Any]:

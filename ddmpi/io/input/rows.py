@@ -29,7 +29,7 @@ Field: TypeAlias = "pa.Field[Any]"
 
 TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
 """The columns of an input that have a meaning here; the keys of ``columns`` in the config."""
-_CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
+CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
 """Where a URL has a user name and a password, for RE2."""
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
 
@@ -113,7 +113,7 @@ def _without_credentials(urls: Array, rejects: Array) -> Array:
     is_refused = pc.is_valid(rejects)
     if not pc.any(is_refused, min_count=0).as_py():
         return urls
-    cleaned = pc.replace_substring_regex(urls.filter(is_refused), pattern=_CREDENTIALS, replacement=r"\1")
+    cleaned = pc.replace_substring_regex(urls.filter(is_refused), pattern=CREDENTIALS, replacement=r"\1")
     return cast("Array", pc.replace_with_mask(urls, is_refused, cleaned))
 
 

@@ -16,6 +16,7 @@ from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping, joined_name
 from ddmpi.io.input.files import InputPath, list_files
 from ddmpi.io.input.formats import SourceFile, is_known_kind, naming, open_source
+from ddmpi.io.input.mirrors import MIRRORS_FIELD
 from ddmpi.io.input.rows import (
     BASE_COLUMNS,
     TEXT_COLUMNS,
@@ -63,6 +64,8 @@ class InputTable:
         self._texts = dict(texts)
         self._keep = list(keep)
         self._kept_fields = [sources[0].schema.field(column) for column in keep]
+        if shaping.mirrored is not None:
+            self._kept_fields.append(MIRRORS_FIELD)
         self.schema = urls_schema(self._kept_fields)
         repeated = frozenset.intersection(*(source.repeated for source in sources)) - {self._texts["identifier"]}
         self._dictionaries = {column: Dictionary() for column in sorted(repeated.intersection(self._columns()))}
@@ -159,7 +162,7 @@ class InputTable:
             yield from self.complete(pa.Table.from_batches([bare.rows]), servers).to_batches()
 
     def _columns(self) -> list[str]:
-        return list(dict.fromkeys([*self._texts.values(), *self._keep]))
+        return list(dict.fromkeys([*self._texts.values(), *(field.name for field in self._kept_fields)]))
 
 
 def open_input(
@@ -167,11 +170,14 @@ def open_input(
     columns: Mapping[str, str | Sequence[str]],
     keep_columns: Sequence[str],
     row_filter: RowFilter | None = None,
+    *,
+    mirrors: bool = False,
 ) -> InputTable:
     """Open a file, folder or glob. ``columns`` maps our names (see ``TEXT_COLUMNS``) to the input's; of several names
     the first value that is not null counts, and those that the input does not have are passed over.
 
-    Only ``identifier`` must exist; a column that does not is null. ``keep_columns`` are carried along as they are.
+    Only ``identifier`` must exist; a column that does not is null. ``keep_columns`` are carried along as they are. With
+    ``mirrors`` its further values are kept, too (see ``mirrors``).
     Raises InputError: no file, an unknown kind, a damaged file, several schemas, missing columns or wrong types.
     """
     named = {name: _as_tuple(columns[name]) for name in TEXT_COLUMNS if name in columns}
@@ -191,8 +197,9 @@ def open_input(
     used = [*chain.from_iterable(present.values()), *keep_columns, *looked_at]
     for source in sources[1:]:
         _check_same(first, source, used)
-    joined = {joined_name(theirs): theirs for theirs in present.values() if len(theirs) > 1}
-    shaping = Shaping(_full_schema(first, looked_at), joined, row_filter)
+    mirrored = joined_name(present["identifier"]) if mirrors else None
+    joined = {joined_name(it): it for it in present.values() if len(it) > 1 or (mirrored == joined_name(it))}
+    shaping = Shaping(_full_schema(first, looked_at), joined, row_filter, mirrored)
     texts = {name: joined_name(theirs) for name, theirs in present.items() if theirs}
     return InputTable(path, sources, texts=texts, keep=keep_columns, shaping=shaping)
 

@@ -29,6 +29,8 @@ ROW_NUMBER: Final = "row_number"
 SAME_AS: Final = "same_as"
 """The uuid of the row that has this row's bytes; there only with ``duplicates: reference``. That row stands before it
 in its row group, with no others between them but such as refer to it too."""
+MISMATCH: Final = "expected_mismatch"
+"""What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 INPUT_COLUMNS: Final = (ROW_NUMBER, "uuid", "source_id", "identifier", *_LICENSE_COLUMNS)
 """What has to be read of a batch to complete its results, beside the kept columns."""
@@ -73,11 +75,13 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
 }
 
 
-def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = (), *, refers: bool = False) -> pa.Schema:
-    """Return the schema of all parts of a kind, where rows refer to others' bytes or not. Raises ConfigError: a kept
-    column has the name of one of ours."""
-    reference = _of(pa.string(), SAME_AS) if refers and kind == "successes" else []
-    schema = pa.schema([*_FIELDS[kind], *reference, *keep_columns])
+def result_schema(
+    kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = (), *, refers: bool = False, marks: bool = False
+) -> pa.Schema:
+    """Return the schema of all parts of a kind, where rows refer to others' bytes or not, and say or not what is not as
+    promised. Raises ConfigError: a kept column has the name of one of ours."""
+    optional = [SAME_AS] * refers + [MISMATCH] * marks if kind == "successes" else []
+    schema = pa.schema([*_FIELDS[kind], *_of(pa.string(), *optional), *keep_columns])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
         raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
@@ -92,6 +96,7 @@ def result_table(
     bodies: BodyColumn,
     *,
     refers: bool = False,
+    marks: bool = False,
 ) -> pa.Table:
     """Return results as Arrow: what was fetched, beside each of the rows ``rows[i].rows`` of the batch's ``inputs``.
     The images are in the memory of ``bodies``, hence valid until it makes its next column. With ``refers`` the first of
@@ -110,7 +115,7 @@ def result_table(
     else:
         columns = _spread(_error_columns(cast("Sequence[ErrorRow]", rows)), counts)
     kept = [pa.field(name, inputs.schema.field(name).type) for name in keep_columns]
-    schema = result_schema(kind, kept, refers=refers)
+    schema = result_schema(kind, kept, refers=refers, marks=marks)
     arrays = [
         columns[field.name] if field.name in columns else taken.column(field.name).cast(field.type) for field in schema
     ]
@@ -149,6 +154,7 @@ def _same_as(uuids: Column, counts: Sequence[int]) -> Column:
 def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
     answers = [row.answer for row in rows]
     return {
+        MISMATCH: _texts([row.mismatch for row in rows]),
         "hashsum_original": pa.array([row.hashsum_original for row in rows], pa.string()),
         "hashsum_resized": pa.array([row.hashsum_resized for row in rows], pa.string()),
         "original_size": pa.array([row.original_size for row in rows], _SIZE),

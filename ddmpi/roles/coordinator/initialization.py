@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddmpi.config.config import Config, changed_keys, digests
+from ddmpi.config.config import UNNAMED_KEYS, Config, changed_keys, digests
 from ddmpi.core.records import Orders
-from ddmpi.errors import OutputError
+from ddmpi.errors import InputError, OutputError
 from ddmpi.io import slurm
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.durable import make_folders
@@ -24,6 +24,7 @@ from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock, acquire
 from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.input.table import InputTable, open_input
+from ddmpi.io.results.promises import check_promises
 from ddmpi.io.results.publishing import Publisher, claim, make_publisher
 from ddmpi.io.urls.address_grouping import AddressGrouping, AddressSummary
 from ddmpi.io.urls.address_table import located
@@ -123,7 +124,9 @@ def initialize(config: Config, layout: Layout, lock: OutputLock, orders: Orders,
 
 def input_of(config: Config) -> InputTable:
     """The input that the config names. Raises InputError: there is none, or none that can be read."""
-    return open_input(config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter)
+    return open_input(
+        config.path_to_input, config.columns.as_lists(), config.keep_columns, config.row_filter, mirrors=config.mirrors
+    )
 
 
 def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[str]) -> list[str]:
@@ -144,9 +147,11 @@ def _doubts(layout: Layout, checkpoint: Checkpoint | None, warnings: Sequence[st
 
 def _check_same(checkpoint: Checkpoint, config: Config) -> None:
     """A folder belongs to one config, as far as that decides what the folder holds."""
-    before, now = checkpoint.config_semantic, config.semantic()
+    if not checkpoint.config_semantic:
+        return
+    before, now = {**UNNAMED_KEYS, **checkpoint.config_semantic}, config.semantic()
     changed = [f"  {key}: was {before[key]!r}, is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
-    if before and changed:
+    if changed:
         raise OutputError(
             "the config has changed since this output folder was begun:\n" + "\n".join(changed) + "\n"
             "change it back, or use another path_to_output_folder"
@@ -187,9 +192,20 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
 
 def _partition(config: Config, layout: Layout, table: InputTable, callbacks: InitCallbacks) -> dict[str, Any]:
     """Stage 1 itself; what the checkpoint keeps of it."""
+    for doubt in _doubts_about_promises(config, table):
+        log.warning("%s", doubt)
     summary = _cluster(config, table, layout.urls, None, callbacks)
     callbacks.on_partitioned(summary)
     return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
+
+
+def _doubts_about_promises(config: Config, table: InputTable) -> list[str]:
+    """Which values of ``expected`` cannot be read, as far as the first rows show. Raises InputError: none can."""
+    algorithm = config.downloader_parameters.hash_algorithm
+    try:
+        return check_promises(config.expected, lambda: (raw.rows for raw in table.raw()), algorithm)
+    except InputError as error:
+        raise InputError(f"{table.name}: {error}") from error
 
 
 def _add_rows(config: Config, added: InputTable, index: UrlsIndex, callbacks: InitCallbacks) -> None:

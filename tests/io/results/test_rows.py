@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.config.config import parse
-from ddmpi.config.sections import Expected
-from ddmpi.core.records import Answer
 from ddmpi.errors import ConfigError
-from ddmpi.io.results.rows import SuccessRow, objection
 from tests.fleet.images import body_of
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
@@ -56,25 +51,6 @@ def test_files_that_are_not_what_the_table_says_are_errors(tmp_path: Path) -> No
 
 
 _ERROR_COLUMNS = ["row_number", "error_kind", "error_code", "error_msg", "retry_count"]
-
-
-@pytest.mark.parametrize(
-    ("digest", "size", "is_objected"),
-    [
-        ("ABC", 3, False),
-        (" abc ", " 3 ", False),
-        (None, None, False),
-        ("", "", False),
-        ("abd", 3, True),
-        ("abc", 4, True),
-        ("abc", "3 bytes", True),
-    ],
-)
-def test_what_is_compared(digest: str | None, size: int | str | None, *, is_objected: bool) -> None:
-    sizes: list[Any] = [size]
-    inputs = pa.table({"hash": pa.array([digest], pa.string()), "size": pa.array(sizes)})
-    row = SuccessRow((0,), cast("Answer", SimpleNamespace()), b"xyz", "abc", None, 3, None, None)
-    assert bool(objection(Expected(hash_column="hash", bytes_column="size"), inputs, 0, row)) is is_objected
 
 
 def test_expected_columns_have_to_be_kept() -> None:

@@ -17,7 +17,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from ddmpi.config.sections import Expected
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef, ErrorKind, Failure
 from ddmpi.errors import ConfigError, StorageError
@@ -25,13 +24,11 @@ from ddmpi.io.folder import durable
 from ddmpi.io.folder.layout import Layout, parse_part_name
 from ddmpi.io.results import parts
 from ddmpi.io.results.outcomes import outcomes_of
-from ddmpi.io.results.rows import ErrorRow, SuccessRow
 from ddmpi.io.results.schema import holders_of, result_schema
 from ddmpi.io.results.writer import (
     PartsClosed,
     ResultWriter,
     WriterFailed,
-    _compared,
 )
 from tests.io.result_data import (
     FETCHED_AT,
@@ -336,15 +333,6 @@ def test_rows_of_a_url_are_in_one_part(
             assert (row["bytes"], row["etag"]) == (len(bodies[first]), f'"{first}"')
     else:
         assert "same_as" not in read_part(layout, successes[0])[0]
-
-
-def test_a_row_that_was_promised_another_file_is_an_error_of_its_own(layout: Layout) -> None:
-    inputs = pa.table({"size": [3, 4, None]})
-    made = SuccessRow((0, 1, 2), make_answer(0, b"xyz"), b"xyz", "abc", None, 3, None, None)
-    right, wrong = _compared(made, Expected(bytes_column="size"), inputs)
-    assert (right.rows, wrong.rows) == ((0, 2), (1,))
-    assert isinstance(wrong, ErrorRow)
-    assert wrong.failure == Failure(ErrorKind.HASH_MISMATCH, -2, "3 bytes, the table says 4")
 
 
 def test_open_files_are_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
