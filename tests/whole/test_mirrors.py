@@ -154,14 +154,14 @@ def test_a_file_that_is_not_the_promised_one_leads_to_the_mirror(tmp_path: Path,
     assert_every_row_once(job, 60)
     found = results_of(job, "final_url", "image", "error_kind", "error_msg", "hashsum_original")
     for number, (first, second, _) in enumerate(rows):
-        row = found[number]
+        result = found[number]
         if number % 3:
-            assert row["final_url"] == (second if number % 2 else first)
-            assert row["hashsum_original"] == hashlib.sha256(row["image"]).hexdigest()
+            assert result["final_url"] == (second if number % 2 else first)
+            assert result["hashsum_original"] == hashlib.sha256(result["image"]).hexdigest()
         else:
-            assert (row["outcome"], row["error_kind"]) == ("error", "hash_mismatch")
-            assert row["error_msg"].count("the table says 000") == 2
-            assert f"; then {second}: the md5 is " in row["error_msg"]
+            assert (result["outcome"], result["error_kind"]) == ("error", "hash_mismatch")
+            assert result["error_msg"].count("the table says 000") == 2
+            assert f"; then {second}: the md5 is " in result["error_msg"]
         assert counts[first] == 1
         assert counts[second] == (0 if number % 3 and not number % 2 else 1)
 
@@ -198,6 +198,22 @@ def test_rows_with_the_same_url_and_other_mirrors_are_asked_apart(tmp_path: Path
     found = results_of(job, "final_url")
     assert [found[row]["outcome"] for row in range(6)] == ["success"] * 4 + ["error"] * 2
     assert counts == {same: 3, rows[0][1]: 1, rows[2][1]: 1}
+
+
+def test_ignored_servers_are_asked_for_no_mirror(tmp_path: Path, new_job: MakeJob) -> None:
+    with running_fleet(tmp_path / "fleet", FLEET, 0) as fleet:
+        places = Places(fleet)
+        row = (places.url(LACKING, 0), places.url(GOOD, 0))
+        write(tmp_path / "urls.csv", [row, (places.url(OTHER, 1), "")])
+        job = mirrored(new_job, tmp_path)
+        job.output.mkdir(parents=True)
+        (job.output / "ignored.csv").write_text(f"{GOOD}:*\n")
+        code, printed = job.run(1)
+        assert code == 0, printed
+        assert asked(fleet) == {row[0]: 1, places.url(OTHER, 1): 1}
+    assert results_of(job, "error_msg")[0]["error_msg"] == (
+        f"HTTP status 404; then {row[1]}: not asked: its server is ignored"
+    )
 
 
 def test_a_folder_does_not_change_its_mind_about_mirrors(tmp_path: Path, new_job: MakeJob) -> None:

@@ -77,15 +77,22 @@ class AttemptHandler:
         told = failure.message
         for place, mirror in enumerate(task.mirrors.left, start=1):
             told = f"{told}; then {one_line(mirror)}"
-            target = self.config.locate(mirror)
+            target = self._locate_mirror(mirror)
             if not isinstance(target, str):
                 task.mirrors = Mirrors(task.mirrors.left[place:], told, task.mirrors.attempts + attempts)
                 task.url, task.server = target
                 task.attempt, task.redirects, task.cookies, task.refused_at = 1, 0, (), -math.inf
                 self._send_on(lane, task, now)
                 return None
-            told = f"{told}: refused: {target}"
+            told = f"{told}: {target}"
         return replace(failure, message=told)
+
+    def _locate_mirror(self, mirror: str) -> tuple[str, str] | str:
+        """Return the URL to fetch and its server, or why it is not asked."""
+        target = self.config.locate(mirror)
+        if isinstance(target, str):
+            return f"refused: {target}"
+        return "not asked: its server is ignored" if self.config.is_ignored(target[1]) else target
 
     def least_time_s(self, server: str, rows: int) -> float:
         """Return the time that the server takes for so many rows, if it has no others."""

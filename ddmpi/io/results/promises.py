@@ -25,14 +25,13 @@ from ddmpi.io.input.rows import as_text, is_text
 
 Array: TypeAlias = "pa.Array[Any]"
 
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("size", pa.int64()),
-        pa.field("algorithm", pa.string()),
-        pa.field("digest", pa.string()),
-        pa.field("unread", pa.string()),
-    ]
-)
+_FIELDS: Final[dict[str, pa.DataType]] = {
+    "size": pa.int64(),
+    "algorithm": pa.string(),
+    "digest": pa.string(),
+    "unread": pa.string(),
+}
+SCHEMA: Final = pa.schema(_FIELDS)
 """``digest`` is in hexadecimal, lower case; null promises nothing. ``unread`` says what could not be read."""
 NO_VALUE: Final = ("", "-", "na", "n/a", "nan", "none", "null", "\\n")
 """Texts, in lower case, that stand for no value."""

@@ -52,7 +52,7 @@ class BatchTable:
         self._server_urls: IntArray = urls.to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
         self._server_batches: IntArray = servers.column("batches").to_numpy().astype(np.int64)
-        self._is_ignored = matching_servers(self.server_names.values, _ignored_patterns(layout))
+        self._is_ignored = matching_servers(self.server_names.values, ignored_patterns(layout))
 
     def __len__(self) -> int:
         return len(self.rows)

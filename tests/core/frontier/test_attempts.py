@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -147,7 +148,8 @@ def test_at_a_mirror_everything_begins_anew_but_the_account() -> None:
     task = rank.tasks[0]
     task.attempt, task.redirects, task.cookies, task.refused_at = 2, 3, (b"c",), 0.5
     rank.decide(MISSING)
-    assert (task.url, task.attempt, task.redirects, task.cookies) == ("http://s/m/0", 1, 0, ())
+    assert (task.url, task.attempt, task.redirects) == ("http://s/m/0", 1, 0)
+    assert list(task.cookies) == []
     assert task.refused_at == -math.inf
     assert task.attempts == 3
     rank.slots[0].pop(1.0)
@@ -161,6 +163,18 @@ def test_at_a_mirror_everything_begins_anew_but_the_account() -> None:
     assert failure.message == (
         "HTTP status 404; then http://s/m/0: HTTP status 404; then http:///0: refused: no host; "
         "then http://s/n/0: HTTP status 404"
+    )
+
+
+def test_an_ignored_server_is_asked_for_no_mirror() -> None:
+    rank = Rank(mirrors=("http://t/m", "http://u/m"))
+    handler = replace(rank.attempts, config=replace(config(), is_ignored=lambda server: server == "t"))
+    handler.row(rank.held[0], rank.slots[0], rank.tasks[0], MISSING, 1.0)
+    (told,) = rank.changes.take()
+    assert isinstance(told, RowHandedOff)
+    assert told.handoff.mirrors is not None
+    assert told.handoff.mirrors.told == (
+        "HTTP status 404; then http://t/m/0: not asked: its server is ignored; then http://u/m/0"
     )
 
 

@@ -63,7 +63,7 @@ def test_every_url_of_a_row_is_kept_once(rows: list[tuple[str | None, ...]]) -> 
     for row, first, others in zip(rows, firsts.to_pylist(), mirrors.to_pylist(), strict=True):
         there = list(dict.fromkeys(url for url in row if url and url.strip()))
         accepted = [url for url in there if not isinstance(parse_url(url), Rejected)]
-        expected = (accepted or there or [row[0]])[0]
+        expected = next(iter(accepted or there), row[0])
         assert first == (None if expected is None else expected.encode())
         assert (others or []) == [url for url in there if url != expected]
         assert others != []
@@ -79,7 +79,7 @@ def test_the_table_has_the_mirrors_and_reads_the_same_urls_alone() -> None:
     assert rows.column("identifier").to_pylist() == [f"http://gcp.example{url}" for url in urls]
     assert rows.column("mirrors").to_pylist() == [[f"http://aws.example/{row}.jpg"] for row in range(10)]
     (bare,) = table.raw(urls_only=True)
-    assert table.servers(bare).servers.to_pylist() == ["gcp.example"] * 10
+    assert table.servers(bare).servers.dictionary_decode().to_pylist() == ["gcp.example"] * 10
     assert "mirrors" not in open_input(path, names, []).schema.names
 
 

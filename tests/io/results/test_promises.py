@@ -147,7 +147,7 @@ def test_all_forms_of_a_table_say_the_same(column: str, size: str, ours: str) ->
         assert promises.column("digest").to_pylist() == table["sha_hex"].to_pylist()
     else:
         assert promises.column("digest").to_pylist() == [
-            base64.b64decode(value).hex() for value in table[column].to_pylist()
+            base64.b64decode(str(value)).hex() for value in table[column].to_pylist()
         ]
     assert promises.column("algorithm").unique().to_pylist() == ["md5" if column == "md5_b64" else "sha256"]
 

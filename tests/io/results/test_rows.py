@@ -114,8 +114,8 @@ def made(rows: tuple[int, ...], body: bytes = BODY) -> SuccessRow:
 
 
 def promises(**columns: list[Any]) -> pa.Table:
-    expected = Expected(**{{"hash": "hash_column", "size": "bytes_column"}[name]: name for name in columns})
-    return promises_of(expected, pa.table(columns), "sha256")
+    expected = {{"hash": "hash_column", "size": "bytes_column"}[name]: name for name in columns}
+    return promises_of(Expected.model_validate(expected), pa.table(columns), "sha256")
 
 
 def test_a_row_that_was_promised_another_file_is_an_error_of_its_own() -> None:

@@ -45,6 +45,21 @@ def test_rows_with_the_same_url_come_together() -> None:
     assert (rows.left, rows.take(2)) == (0, [])
 
 
+def test_rows_with_the_same_url_come_together_only_where_the_rest_is_the_same() -> None:
+    b, c, both = ["http://b/1"], ["http://c/1"], ["http://b/1", "http://c/1"]
+    mirrors = [b, None, b, c, both, ["http://b/1\xffhttp://c/1"], None, both, b]
+    sizes = [1, 1, 1, 1, 1, 1, 1, 1, 2]
+    rows = table(["http://a/1"] * 9).append_column("mirrors", pa.array(mirrors, pa.list_(pa.string())))
+    rows = rows.append_column("size", pa.array(sizes))
+    taken = BatchRows.of(np.arange(9), rows, 0, 1, ("mirrors", "size")).take(9)
+    assert {(row, others, found) for row, _, _, others, found in taken} == {
+        (0, (2,), tuple(b)), (1, (6,), ()), (3, (), tuple(c)), (4, (7,), tuple(both)),
+        (5, (), ("http://b/1\xffhttp://c/1",)), (8, (), tuple(b)),
+    }  # fmt: skip
+    sampled = BatchRows.of(np.arange(9), rows, 2, 1, ("mirrors", "size"))
+    assert len(sampled.take(9)) == 2
+
+
 def test_neighbors_in_the_table_are_asked_for_at_different_times_the_same_at_each_start() -> None:
     urls = [f"http://a/{row}" for row in range(1000)]
 
