@@ -121,7 +121,7 @@ class Laws(Witness):
         self.owners: dict[Row, int] = {}
         self.in_flight_rows: set[Row] = set()
         self.places: dict[Row, int] = {}
-        """Which of its URLs each row was asked for last."""
+        """Which of its URLs each row was asked for last, since it was read."""
         self.in_flight: Counter[str] = Counter()
         self.said: dict[str, set[int]] = {}  # by server, to the rows that were asked for in this life
         self.own_pauses: dict[tuple[str, int], float] = {}  # by server or URL, and the rank that was told
@@ -142,6 +142,7 @@ class Laws(Witness):
             assert key not in self.decided_rows, f"row {key} is fetched again by rank {rank}"
             assert key not in self.owners, f"row {key} of rank {self.owners[key]} comes to rank {rank} as well"
             self.owners[key] = rank
+            self.places.pop(key, None)
 
     def withdrawn(self, batch_id: int) -> None:
         for key in [key for key in self.owners if key[0] == batch_id]:
@@ -252,7 +253,7 @@ class Laws(Witness):
 
     def _check_mirror(self, key: Row, url: str) -> None:
         """A mirror is asked after the URLs before it have failed, which those that are healthy never do, and none of
-        them is asked again in this life."""
+        them is asked again before the row is read again (a sample stays pending)."""
         ways = self._ways_of(key)
         place = next(place for place, way in enumerate(ways) if url in (it for it, _ in way))
         assert place >= self.places.get(key, 0), f"row {key}: {url} is asked again, after its mirrors"

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 from ddmpi.config.sections import Expected
 from ddmpi.core.rules.verdict import one_line
 from ddmpi.errors import InputError
-from ddmpi.io.input.rows import as_text, is_text
 
 Array: TypeAlias = "pa.Array[Any]"
 
@@ -136,11 +135,9 @@ def _sizes(values: Array) -> tuple[Array, Array]:
 
 
 def _numbers(values: Array, texts: Array) -> Array:
-    if is_text(values.type):
-        return _where(pc.match_substring_regex(texts, _NUMBER), texts).cast(pa.float64())
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+    if _is_number(values.type):
         return values.cast(pa.float64(), safe=False)
-    return pa.nulls(len(values), pa.float64())
+    return _where(pc.match_substring_regex(texts, _NUMBER), texts).cast(pa.float64())
 
 
 # ---- hashes
@@ -198,7 +195,12 @@ def _from_base64(text: str, sizes: Collection[int]) -> str | None:
 
 
 def _is_binary(type_: pa.DataType) -> bool:
-    return (is_text(type_) and "binary" in str(type_)) or pa.types.is_fixed_size_binary(type_)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(type_) for test in tests)
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
 
 
 def _digests_as_text(values: Array, sizes: Collection[int]) -> Array:
@@ -222,8 +224,16 @@ def _plain(values: Array | pa.ChunkedArray[Any]) -> Array:
 
 def _texts(values: Array) -> Array:
     """Return values as texts without the spaces and quotation marks around them, null for what stands for no value."""
-    texts: Any = pc.utf8_trim(as_text(values)[0], ' \t\r\n"')
+    texts: Any = pc.utf8_trim(_as_text(values), ' \t\r\n"')
     return _where(pc.invert(pc.is_in(pc.utf8_lower(texts), value_set=pa.array(NO_VALUE))), texts)
+
+
+def _as_text(values: Array) -> Array:
+    if not _is_binary(values.type):
+        return values.cast(pa.string())
+    return pa.array(
+        [None if each is None else each.decode("utf-8", "replace") for each in values.to_pylist()], pa.string()
+    )
 
 
 def _where(condition: Any, values: Any) -> Array:

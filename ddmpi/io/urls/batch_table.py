@@ -156,7 +156,8 @@ class BatchTable:
         return rows, in_packs
 
 
-def _ignored_patterns(layout: Layout) -> list[str]:
+def ignored_patterns(layout: Layout) -> list[str]:
+    """Return the names and globs of the ignored table. Raises OutputError: it cannot be read."""
     try:
         return patterns_in(layout.ignored.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
