@@ -18,7 +18,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -96,7 +96,7 @@ class Parts:
     ) -> None:
         parameters = options.config.downloader_parameters
         self._options = options
-        self._inputs = InputCache(options.reader, [*INPUT_COLUMNS, *options.config.keep_columns])
+        self._inputs = InputCache(options.reader, [*INPUT_COLUMNS, *options.config.keep_columns], lambda rows: rows)
         self._refers = options.config.duplicates == "reference"
         self._marks = options.config.expected.marks
         self._part_bytes = parameters.part_bytes
@@ -230,22 +230,23 @@ class Parts:
         )
 
 
-class InputCache:
+_Shaped = TypeVar("_Shaped", pa.Table, pa.RecordBatch)
+
+
+class InputCache(Generic[_Shaped]):
     """Input columns of the batches written last, or what ``shape`` makes of them: a batch of 10,000 rows makes dozens
     of row groups. May be used from several threads."""
 
-    def __init__(
-        self, reader: RowReader, columns: Sequence[str], shape: Callable[[pa.Table], pa.Table] = lambda rows: rows
-    ) -> None:
+    def __init__(self, reader: RowReader, columns: Sequence[str], shape: Callable[[pa.Table], _Shaped]) -> None:
         self._reader = reader
         self._columns = columns
-        self._shape = shape
-        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._shape: Callable[[pa.Table], _Shaped] = shape
+        self._tables: OrderedDict[int, _Shaped] = OrderedDict()
         self._size_bytes = 0
         self._lock = threading.Lock()
 
-    def read(self, batch: BatchRef) -> pa.Table:
-        """Return the input rows of a batch of which results come in; raises what ``Parts.add`` raises."""
+    def read(self, batch: BatchRef) -> _Shaped:
+        """Return what is made of the rows of a batch of which results come in; raises what ``Parts.add`` raises."""
         with self._lock:
             table = self._tables.pop(batch.batch_id, None)
             if table is None:

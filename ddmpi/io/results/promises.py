@@ -3,7 +3,7 @@
 Decides which values can be read as a size or a hash, by which algorithm, and whether a file is the one that was
 promised. It must not know what becomes of another one (see ``rows``).
 
-The promises of a batch are a table with the columns of ``SCHEMA``; they are made of all of its rows at once. A value
+The promises of a batch have the columns of ``SCHEMA``; they are made of all of its rows at once. A value
 that nobody can read is no promise that was kept: it stands in ``unread``, and is told like a mismatch.
 """
 
@@ -52,7 +52,7 @@ _FROM_URLSAFE: Final = str.maketrans("-_", "+/")
 _is_hex = re.compile(rb"[0-9A-Fa-f]+").fullmatch
 
 
-def promises_of(expected: Expected, rows: pa.Table | pa.RecordBatch, hash_algorithm: str) -> pa.Table:
+def promises_of(expected: Expected, rows: pa.Table | pa.RecordBatch, hash_algorithm: str) -> pa.RecordBatch:
     """Return (n,) what the table promises in these input rows. A hash without an algorithm is one by
     ``hash_algorithm`` if its length fits, else the usual one of its length. Raises pa.ArrowException: a column has no
     text form."""
@@ -68,18 +68,18 @@ def promises_of(expected: Expected, rows: pa.Table | pa.RecordBatch, hash_algori
             no_text if expected.algorithm_column is None else _texts(_plain(rows.column(expected.algorithm_column)))
         )
         algorithm, digest, unread_hash = _hashes(_plain(rows.column(expected.hash_column)), stated, hash_algorithm)
-    return pa.table([size, algorithm, digest, _first_of(unread_size, unread_hash)], schema=SCHEMA)
+    return pa.record_batch([size, algorithm, digest, _first_of(unread_size, unread_hash)], schema=SCHEMA)
 
 
-def objection(promises: pa.Table, row: int, size_bytes: int, digest_of: Callable[[str], str]) -> str:
+def objection(promises: pa.RecordBatch, row: int, size_bytes: int, digest_of: Callable[[str], str]) -> str:
     """Say what of a file is not as promised in this row, or could not be compared; "" if all is. ``digest_of`` returns
     the file's digest by an algorithm."""
-    size, algorithm, digest, unread = (promises.column(name)[row].as_py() for name in SCHEMA.names)
+    size, algorithm, digest, unread = (column[row].as_py() for column in promises.columns)
     if size is not None and size != size_bytes:
         return f"{size_bytes} bytes, the table says {size}"
     if digest is not None and digest != (found := digest_of(algorithm)):
         return f"the {algorithm} is {found}, the table says {digest}"
-    return one_line(unread or "")
+    return one_line(unread) if unread else ""
 
 
 def check_promises(expected: Expected, rows: Callable[[], Iterable[pa.RecordBatch]], hash_algorithm: str) -> list[str]:

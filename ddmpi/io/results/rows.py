@@ -107,7 +107,9 @@ def error_row(rows: tuple[int, ...], failure: Failure, answer: Answer | None, at
     return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at)
 
 
-def compared(made: SuccessRow, promises: pa.Table, body: bytes, hash_algorithm: str, *, keeps: bool) -> list[ResultRow]:
+def compared(
+    made: SuccessRow, promises: pa.RecordBatch, body: bytes, hash_algorithm: str, *, keeps: bool
+) -> list[ResultRow]:
     """Return a success for the rows to which the table promises this file or nothing. Each other one is an error of its
     own, or with ``keeps`` a success that says what is not as promised.
 

@@ -3,8 +3,8 @@
 One ``ResultWriter`` per rank. The loop's thread hands over rows and requests; the writer's thread encodes and commits,
 and answers with events. One queue each way is all they share, so a request is carried out after every row that was
 handed over before it. Images are decoded, and large bodies hashed, by a few more threads; the writer's thread waits
-for what they make of a row when its turn comes. They compare files with what the table promises, too. The loop may
-``look`` first: what is found out about a body decides whether the row's next mirror is asked.
+for what they make of a row when its turn comes. The loop may ``look`` first: what is found out about a body decides
+whether the row's next mirror is asked.
 
 A small body is hashed where it is, in the loop: waking another thread for it, and getting the interpreter's lock back
 from it, costs as much as the hash. For the same reason rows are handed over in lists, one per turn of the loop.
@@ -76,6 +76,9 @@ class _Row:
     """What a success was fetched for; None for an error."""
     made: Rows | Future[Rows]
     body_bytes: int
+    is_compared: bool = True
+    """Whether it is known what of a success is not as promised: a small body is compared by the writer's thread, which
+    has the promises at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +112,12 @@ class ResultWriter:
         parameters, expected = options.config.downloader_parameters, options.config.expected
         algorithm = parameters.hash_algorithm
         self._compare = partial(compared, hash_algorithm=algorithm, keeps=expected.marks)
-        self._promises: InputCache | None = None
+        self._promises: InputCache[pa.RecordBatch] | None = None
         if expected.columns:
             read = partial(promises_of, expected, hash_algorithm=algorithm)
             self._promises = InputCache(options.reader, expected.columns, read)
         self._maker = RowMaker(algorithm, parameters.image_size)
-        self._inline_bytes = 0 if parameters.image_size or expected.columns else INLINE_BYTES
+        self._inline_bytes = 0 if parameters.image_size else INLINE_BYTES
         self.may_object = bool(parameters.image_size or (expected.columns and not expected.marks))
         """Whether ``look`` may find something wrong with a body."""
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="rows")
@@ -152,19 +155,22 @@ class ResultWriter:
         size_bytes = len(answer.body)
         self._accepted_bytes += size_bytes
         made: Rows | Future[Rows]
+        is_compared = True
         if looked is not None:
             made = looked
         elif size_bytes <= self._inline_bytes:
-            made = self._make(batch, rows, answer)
+            made, is_compared = [self._maker.row(rows, answer)], False
         else:
             made = self._pool.submit(self._make, batch, rows, answer)
-        self._pending.append(_Row(batch, answer.task, made, size_bytes))
+        self._pending.append(_Row(batch, answer.task, made, size_bytes, is_compared))
 
     def _make(self, batch: BatchRef, rows: tuple[int, ...], answer: Answer) -> Rows:
-        made = self._maker.row(rows, answer)
+        return self._compared(batch, self._maker.row(rows, answer), answer.body)
+
+    def _compared(self, batch: BatchRef, made: ResultRow, body: bytes) -> Rows:
         if self._promises is None or isinstance(made, ErrorRow):
             return [made]
-        return self._compare(made, self._promises.read(batch), answer.body)
+        return self._compare(made, self._promises.read(batch), body)
 
     def error(
         self, batch: BatchRef, rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int
@@ -228,8 +234,8 @@ class ResultWriter:
     def _handle(self, request: _Request) -> None:
         self._uploads.check()
         match request:
-            case _Row(batch, task, made, body_bytes):
-                self._add(batch, task, made.result() if isinstance(made, Future) else made, body_bytes)
+            case _Row():
+                self._add(request)
             case _Close(batch_ids, ticket):
                 self._parts.close(batch_ids)
                 self._uploads.add(PartsClosed(ticket))
@@ -241,15 +247,18 @@ class ResultWriter:
             case _:
                 raise TypeError(f"unknown request {request!r}")
 
-    def _add(self, batch: BatchRef, task: Task | None, made: Rows, body_bytes: int) -> None:
+    def _add(self, request: _Row) -> None:
+        made = request.made.result() if isinstance(request.made, Future) else request.made
+        if not request.is_compared and isinstance(made[0], SuccessRow):
+            made = self._compared(request.batch, made[0], made[0].image)
         kept_bytes = sum(len(each.image) for each in made if isinstance(each, SuccessRow))
-        if kept_bytes != body_bytes:
+        if kept_bytes != request.body_bytes:
             # From here on the parts count what they hold, which is not what was served.
-            self._release(body_bytes - kept_bytes)
+            self._release(request.body_bytes - kept_bytes)
         for each in made:
-            if task is not None and isinstance(each, ErrorRow):
-                each.failure = task.final(each.failure)
-            self._parts.add(batch, each)
+            if request.task is not None and isinstance(each, ErrorRow):
+                each.failure = request.task.final(each.failure)
+            self._parts.add(request.batch, each)
 
     def _publish(self, event: PartReport) -> None:
         publisher = self._publisher

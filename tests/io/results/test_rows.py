@@ -113,7 +113,7 @@ def made(rows: tuple[int, ...], body: bytes = BODY) -> SuccessRow:
     return SuccessRow(rows, make_answer(0, body), body, hexdigest("sha256", body), None, len(body), None, None)
 
 
-def promises(**columns: list[Any]) -> pa.Table:
+def promises(**columns: list[Any]) -> pa.RecordBatch:
     expected = {{"hash": "hash_column", "size": "bytes_column"}[name]: name for name in columns}
     return promises_of(Expected.model_validate(expected), pa.table(columns), "sha256")
 
