@@ -122,10 +122,11 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "`image_size: 0` stores the bytes as they came.",
     ),
     ErrorKind.HASH_MISMATCH: Explanation(
-        "The file is not the one that the table promised: another hash, or another size (only where `expected` names "
-        "columns for them).",
+        "The file is not the one that the table promised: another hash, or another size; or the table's value cannot "
+        "be read as one (only where `expected` names columns for them).",
         _NO,
-        "The server's file has changed, or the table is wrong: `error_msg` has both values.",
+        "The server's file has changed, or the table is wrong: `error_msg` has both values. With "
+        "`expected.on_mismatch: keep` such files are stored, and say so.",
     ),
     ErrorKind.SERVER_REFUSED: Explanation(
         "The row was not asked for: its server had answered 403 to the last requests (`breaker.forbidden_in_a_row`), "

@@ -54,7 +54,12 @@ from ddmpi.core.records import Limits
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
 
-LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {"base_url": None, "input.sql": None}
+LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {
+    "base_url": None,
+    "input.sql": None,
+    "mirrors": False,
+    "expected.on_mismatch": "refuse",
+}
 """Keys of ``Config.semantic`` that came after 0.2.0, and their defaults: a folder that does not know them has these."""
 _DIGITS: Final = 16
 
@@ -95,6 +100,11 @@ class Keys(Section):
     )
     expected: Expected = Field(
         Expected(), description="Columns of `keep_columns` that say what each file has to be: its hash, its size."
+    )
+    mirrors: bool = Field(
+        default=False,
+        description="Further columns of `columns.identifier` have the same file elsewhere: the next one is asked when "
+        "one fails for good.",
     )
     filter: RowFilterText | None = Field(
         None, description="Which rows of the input to take, by a condition on its columns; null = all."
@@ -189,6 +199,12 @@ class Keys(Section):
         missing = [name for name in self.expected.columns if kept is not None and name not in kept]
         if missing:
             raise ValueError(f"columns of keep_columns in expected (missing there: {', '.join(missing)})")
+        return self
+
+    @model_validator(mode="after")
+    def _mirrors_are_named(self) -> Keys:
+        if self.mirrors and len(self.columns.as_lists()["identifier"]) < 2:
+            raise ValueError("several columns in columns.identifier with mirrors: true, e.g. [url_gcp, url_aws]")
         return self
 
     @model_validator(mode="after")
@@ -344,6 +360,8 @@ class Config(Keys):
             "base_url": self.base_url,
             "keep_columns": plain_kept(self.keep_columns),
             "filter": self.filter,
+            "mirrors": self.mirrors,
+            "expected.on_mismatch": self.expected.on_mismatch,
             "duplicates": self.duplicates,
             "downloader_parameters.batch_size": parameters.batch_size,
             "downloader_parameters.image_size": parameters.image_size,

@@ -371,21 +371,46 @@ class Publish(Section):
 
 
 class Expected(Section):
-    """What the table says of each file; another one becomes an error of the kind hash_mismatch. Kept columns."""
+    """What the table says of each file: columns of `keep_columns`. A row without a value is not checked."""
 
     hash_column: Text | None = Field(
         None,
         examples=["md5"],
-        description="Column with each file's hash by `hash_algorithm`, as hexadecimal text; null = none. A row without "
-        "a value is not checked.",
+        description="Column with each file's hash, md5, sha1, sha256, sha512 or by `hash_algorithm`: hexadecimal, "
+        "base64, bytes, or with the algorithm before it ('sha256:...'); null = none.",
+    )
+    algorithm_column: Text | None = Field(
+        None,
+        examples=["hash_type"],
+        description="Column with the algorithm of each hash; null = what stands before the hash, else what its length "
+        "tells.",
     )
     bytes_column: Text | None = Field(
-        None, examples=["bytes_expected"], description="Column with each file's size in bytes; null = none."
+        None,
+        examples=["bytes_expected"],
+        description="Column with each file's size in bytes, as a number or as text; null = none.",
+    )
+    on_mismatch: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="What becomes of another file: refuse = an error hash_mismatch; keep = a success that says so in "
+        "its column `expected_mismatch`.",
     )
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.hash_column, self.bytes_column) if name is not None)
+        names = (self.hash_column, self.algorithm_column, self.bytes_column)
+        return tuple(name for name in names if name is not None)
+
+    @property
+    def marks(self) -> bool:
+        """Whether a file that is not as promised is a success, and says so."""
+        return bool(self.columns) and self.on_mismatch == "keep"
+
+    @model_validator(mode="after")
+    def _algorithm_of_a_hash(self) -> Expected:
+        if self.algorithm_column is not None and self.hash_column is None:
+            raise ValueError("hash_column, too, where there is an algorithm_column")
+        return self
 
 
 class Metrics(Section):

@@ -16,7 +16,7 @@ from itertools import islice
 
 import msgspec
 
-from ddmpi.core.records import BatchRef, Limits, PaceState
+from ddmpi.core.records import BatchRef, Limits, Mirrors, PaceState
 
 REPORT_INTERVAL_S = 0.5
 """How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
@@ -60,7 +60,7 @@ class LaneState(str, Enum):
 
 
 class Handoff(msgspec.Struct, frozen=True):
-    """A row that was redirected into another server's server group and has to be fetched under that group's limits;
+    """A row whose redirect or mirror leads into another server's server group, under whose limits it has to be fetched;
     ``others`` are further rows with its URL."""
 
     batch: BatchRef
@@ -72,6 +72,7 @@ class Handoff(msgspec.Struct, frozen=True):
     redirects: int
     cookies: tuple[bytes, ...] = ()
     others: tuple[int, ...] = ()
+    mirrors: Mirrors | None = None
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -259,7 +260,7 @@ class StealResponse(msgspec.Struct, frozen=True, tag=True):
 
 
 class HandedOff(msgspec.Struct, frozen=True, tag=True):
-    """Rows that were redirected into server groups of which this rank holds no lane."""
+    """Rows whose redirects or mirrors lead into server groups of which this rank holds no lane."""
 
     handoffs: tuple[Handoff, ...]
 

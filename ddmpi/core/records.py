@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from operator import add, sub
 
@@ -66,7 +66,7 @@ RESULT_COLUMNS = frozenset(
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
-    | {"outcome", "epoch"}
+    | {"outcome", "epoch", "mirrors", "expected_mismatch"}
 )
 """Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
 would be lost."""
@@ -186,6 +186,26 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     decided: tuple[int, ...] = ()
 
 
+@dataclass(slots=True, frozen=True)
+class Failure:
+    """How a row, or one attempt at it, failed."""
+
+    kind: ErrorKind
+    code: int
+    message: str
+
+
+class Mirrors(msgspec.Struct, frozen=True, array_like=True):
+    """Where else a row's file may be, after the URL that is asked now."""
+
+    left: tuple[str, ...]
+    """Further URLs, as the table gives them, in the order in which they are to be tried."""
+    told: str = ""
+    """What the URLs before have failed with, and then which is asked now, for people; empty at the first one."""
+    attempts: int = 0
+    """Requests for the URLs before."""
+
+
 @dataclass(slots=True, eq=False)
 class Task:
     """One URL on its way, for one row or more: what to fetch now, and how often that was tried."""
@@ -208,11 +228,29 @@ class Task:
     """The lane that lent this task to another lane of the rank after a redirect; 0 = it is where it came from."""
     others: tuple[int, ...] = ()
     """The other rows of the batch with this URL, by index: they get the outcome that ``row`` gets."""
+    mirrors: Mirrors | None = None
+    """None where the table gives one URL for the row."""
 
     @property
     def rows(self) -> tuple[int, ...]:
         """All rows that the task is for."""
         return (self.row, *self.others)
+
+    @property
+    def attempts(self) -> int:
+        """Requests for the row until now, those for URLs before this one included."""
+        return self.attempt if self.mirrors is None else self.mirrors.attempts + self.attempt
+
+    @property
+    def has_mirror(self) -> bool:
+        """Whether another URL is left for when this one fails for good."""
+        return self.mirrors is not None and bool(self.mirrors.left)
+
+    def final(self, failure: Failure) -> Failure:
+        """Return what the row fails with after this failure of its URL: it names those of the URLs before."""
+        if self.mirrors is None or not self.mirrors.told:
+            return failure
+        return replace(failure, message=f"{self.mirrors.told}: {failure.message}")
 
 
 @dataclass(slots=True, eq=False)
@@ -250,15 +288,8 @@ class Answer:
     too_large: bool = False
     refused: str = ""
     """Why the body must not be kept: the transfer was cut off after the head."""
-
-
-@dataclass(slots=True, frozen=True)
-class Failure:
-    """How a row, or one attempt at it, failed."""
-
-    kind: ErrorKind
-    code: int
-    message: str
+    objection: Failure | None = None
+    """What a look into the body has found, where that was waited for."""
 
 
 @dataclass(frozen=True)

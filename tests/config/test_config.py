@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ddmpi
-from ddmpi.config.config import Config, Keys, load, parse
+from ddmpi.config.config import LATER_SEMANTIC_KEYS, Config, Keys, load, parse
 from ddmpi.config.messages import known_keys
 from ddmpi.core.records import Limits
 from ddmpi.core.rules.verdict import RETRY_STATUSES
@@ -381,6 +381,8 @@ def test_networks_proxies_and_connect_to_are_accepted() -> None:
         {"downloader_parameters": {"hash_algorithm": "md5"}},
         {"downloader_parameters": {"accept": "any"}},
         {"servers": [{"match": "*.a.org", "group": "a"}]},
+        {"columns": {"identifier": ["a", "b"]}, "mirrors": True},
+        {"expected": {"on_mismatch": "keep"}},
     ],
 )
 def test_semantic_keys_change_the_identity(change: Mapping[str, object]) -> None:
@@ -413,6 +415,21 @@ def test_who_shares_an_address_is_part_of_the_identity() -> None:
     # A rule before it takes servers away from it.
     before = make(servers=[{"match": "x.a.org"}, {**rule, "per_address": True}])
     assert before.identity_hash() != by_address.identity_hash()
+
+
+def test_keys_that_older_folders_do_not_name_have_their_default_there() -> None:
+    assert {key: make().semantic()[key] for key in LATER_SEMANTIC_KEYS} == LATER_SEMANTIC_KEYS
+
+
+@pytest.mark.parametrize("identifier", ["url", ["url"]])
+def test_mirrors_need_several_columns(identifier: object) -> None:
+    with pytest.raises(ConfigError, match=r"several columns in columns\.identifier"):
+        make(columns={"identifier": identifier}, mirrors=True)
+
+
+def test_a_column_of_mirrors_is_not_kept_beside_them() -> None:
+    with pytest.raises(ConfigError, match=r"rename them: keep_columns: \{input_mirrors: mirrors\}"):
+        make(columns={"identifier": ["a", "b"]}, mirrors=True, keep_columns=["mirrors"])
 
 
 def test_semantic_survives_json() -> None:

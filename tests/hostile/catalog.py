@@ -139,7 +139,7 @@ ELSEWHERE: Final[dict[int, tuple[str, ...]]] = {
     ),
     88: (
         "tests/io/results/test_rows.py::test_files_that_are_not_what_the_table_says_are_errors",
-        "tests/io/results/test_rows.py::test_what_is_compared",
+        "tests/io/results/test_promises.py::test_every_form_of_a_right_hash_is_right_and_of_a_wrong_one_wrong",
     ),
     84: ("tests/hostile/test_guard.py::test_a_name_with_nothing_but_an_unreachable_ipv6_address_fails_at_once",),
 }

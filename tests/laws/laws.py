@@ -26,7 +26,7 @@ from tests.worlds.model import RunReport, World
 
 CRAWLER = "ddmpi"
 UNDERWAY = -2
-"""In place of a rank: the row is in a message about a redirect."""
+"""In place of a rank: the row is in a message about a redirect or a mirror."""
 ROUNDING = 1e-6
 NEWS_S = 12.0
 """After so long every rank knows that the server has asked for a pause, even if one was stalled for 8 s."""
@@ -124,6 +124,8 @@ class Laws(Witness):
         self.decided_rows = {(part.batch_id, row) for part in self.disk.parts.values() for row in part.rows}
         self.owners: dict[Row, int] = {}
         self.in_flight_rows: set[Row] = set()
+        self.places: dict[Row, int] = {}
+        """Which of its URLs each row was asked for last, since it was read."""
         self.in_flight: Counter[str] = Counter()
         self.said: dict[str, set[int]] = {}  # by server, to the rows that were asked for in this life
         self.own_pauses: dict[tuple[str, int], float] = {}  # by server or URL, and the rank that was told
@@ -144,6 +146,7 @@ class Laws(Witness):
             assert key not in self.decided_rows, f"row {key} is fetched again by rank {rank}"
             assert key not in self.owners, f"row {key} of rank {self.owners[key]} comes to rank {rank} as well"
             self.owners[key] = rank
+            self.places.pop(key, None)
 
     def withdrawn(self, batch_id: int) -> None:
         for key in [key for key in self.owners if key[0] == batch_id]:
@@ -161,7 +164,7 @@ class Laws(Witness):
     def handed_off(self, rank: int, handoff: Handoff) -> None:
         for row in (handoff.row, *handoff.others):
             key = (handoff.batch.batch_id, row)
-            assert self.owners[key] == rank
+            assert self.owners[key] in {rank, UNDERWAY}  # it may come to a server that is given up, and leave unasked
             self.owners[key] = UNDERWAY
 
     # ---- isolation: what others do costs a row nothing
@@ -169,15 +172,15 @@ class Laws(Witness):
     def _check_failure(self, key: Row, failure: Failure) -> None:
         if failure.kind is ErrorKind.HTTP_STATUS:
             assert failure.code in self.statuses.get(key, ()), f"row {key} was never answered {failure}"
-        assert not self._is_healthy(key), f"row {key} of {self._way_of(key)} is healthy, and an error: {failure}"
+        for way in self._ways_of(key):
+            assert not self._is_healthy(way), f"row {key} is healthy by {way}, and an error: {failure}"
 
-    def _way_of(self, key: Row) -> list[tuple[str, str]]:
+    def _ways_of(self, key: Row) -> list[list[tuple[str, str]]]:
         batch_id, row = key
-        return self.world.way_of(*self.world.batches[batch_id].rows[row])
+        return self.world.ways_of(*self.world.batches[batch_id].rows[row])
 
-    def _is_healthy(self, key: Row) -> bool:
-        """Whether the row is to be a success whatever others do: all servers on its way serve it, and allow it."""
-        way = self._way_of(key)
+    def _is_healthy(self, way: Sequence[tuple[str, str]]) -> bool:
+        """Whether this way leads to a success whatever others do: all servers on it serve the row, and allow it."""
         return len(way) <= MOST_REDIRECTS + 1 and all(
             server in self.world.servers and self.world.servers[server].serves(url) and self._allows(server, url)
             for url, server in way
@@ -196,8 +199,8 @@ class Laws(Witness):
         """The run ended because the servers of all rows that are left wait: none of them waits for others."""
         rows = ((batch_id, row) for batch_id, batch in enumerate(self.world.batches) for row in range(len(batch.rows)))
         for key in rows:
-            if key not in committed and self._is_healthy(key):
-                way = self._way_of(key)
+            way = self._ways_of(key)[0]
+            if key not in committed and self._is_healthy(way):
                 assert any(self._waits(server, now) for _, server in way), f"row {key} of {way} is left over at {now}"
 
     def _waits(self, server: str, now: float) -> bool:
@@ -248,8 +251,19 @@ class Laws(Witness):
             assert owner in {rank, UNDERWAY}, f"row {key} of rank {owner} is fetched by rank {rank}"
             self.owners[key] = rank
         self.in_flight_rows.update(keys)
+        self._check_mirror(keys[0], task.url)
         robots = self.robots.get(task.server)
         assert robots is None or robots.can_fetch(task.url, CRAWLER), f"{task.url} is disallowed"
+
+    def _check_mirror(self, key: Row, url: str) -> None:
+        """A mirror is asked after the URLs before it have failed, which those that are healthy never do, and none of
+        them is asked again before the row is read again (a sample stays pending)."""
+        ways = self._ways_of(key)
+        place = next(place for place, way in enumerate(ways) if url in (it for it, _ in way))
+        assert place >= self.places.get(key, 0), f"row {key}: {url} is asked again, after its mirrors"
+        self.places[key] = place
+        for way in ways[:place]:
+            assert not self._is_healthy(way), f"row {key}: {url} is asked, although {way} is healthy"
 
     def _limits_at(self, now: float, group: str) -> Limits:
         """The loosest of the limits by which a rank may still go: news of others take their time."""

@@ -11,7 +11,7 @@ from ddmpi.core.protocol import ControlOverride
 from tests.laws.laws import Laws, run
 from tests.simulation.disk import Disk
 from tests.simulation.simulation import Simulation
-from tests.worlds.at_random import random_cluster, random_world, with_robots
+from tests.worlds.at_random import random_cluster, random_world, with_mirrors, with_robots
 from tests.worlds.model import Cluster, RunReport, World
 
 RANKS = (1, 2, 3, 5, 8, 16)
@@ -33,6 +33,8 @@ def play(seed: int) -> list[RunReport]:
     world, cluster = random_world(rng), random_cluster(rng)
     if rng.random() < 0.25:
         world = with_robots(world, rng)
+    if rng.random() < 0.4:
+        world = with_mirrors(world, rng)
     cluster = replace(cluster, samples=rng.choice([0, 0, 1, 3]))
     disk = Disk()
     reports: list[RunReport] = []

@@ -171,7 +171,7 @@ class SimulatedRank:
         rows = [(row, *row_of) for row, row_of in enumerate(self._in.world.batches[batch.batch_id].rows)]
         left = [row for row in rows if row[0] not in final and row[0] not in batch.decided]
         refused = [row for row, _, _ in left if batch.server_name == INVALID_SERVER]
-        cursor = Cursor([] if refused else left, batch.sample_rows)
+        cursor = Cursor([] if refused else left, batch.sample_rows, self._in.world.mirrors)
         self._in.witness.loaded(self.rank, batch.batch_id, refused or cursor.rows)
         if refused:
             self._decide(batch.batch_id, refused, REFUSED_URL)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import yaml
@@ -22,6 +23,7 @@ import yaml
 from ddmpi.cli.arguments import parse_arguments
 from ddmpi.config.config import load
 from ddmpi.io.folder.layout import PART_KINDS, PartKind
+from ddmpi.io.input.rows import ITEM_NUMBER
 from ddmpi.io.results.schema import result_schema
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec, plain_address, plain_fleet
@@ -121,7 +123,7 @@ def test_the_example_config_loads(tmp_path: Path) -> None:
 def test_every_column_is_described_with_its_type(kind: PartKind) -> None:
     section = OUTPUT.partition(f"## {kind.title()}\n")[2].partition("\n## ")[0]
     described = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)
-    schema = result_schema(kind, refers=True)
+    schema = result_schema(kind, [pa.field(ITEM_NUMBER, pa.int32())], refers=True, marks=True)
     expected = [(field.name, str(field.type).replace("item: ", "").replace("element: ", "")) for field in schema]
     assert described == expected
 
@@ -179,7 +181,7 @@ def test_a_new_user_follows_the_readme(tmp_path: Path, fleet: RunningFleet) -> N
     commands = [
         line.partition("#")[0].split() for line in README.splitlines() if line.startswith("./run.sh birds.yaml")
     ]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         run(command, tree, **environment)
     assert ds.dataset(tree / "birds/images", format="parquet").count_rows() == ROWS * 3 // 4

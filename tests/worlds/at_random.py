@@ -127,6 +127,26 @@ def with_robots(world: World, rng: random.Random) -> World:
     return replace(world, robots=robots, redirects={**world.redirects, **moved})
 
 
+def with_mirrors(world: World, rng: random.Random) -> World:
+    """The same world, some of whose rows may be fetched elsewhere, too: from servers of the table or others, that may
+    be the same, dead, redirect or not exist."""
+    urls = [url for batch in world.batches if batch.server_name != INVALID_SERVER for url, _ in batch.rows]
+    share = rng.choice([0.1, 0.5, 1.0])
+    places = [*world.servers, *OUTSIDE, *OUTSIDE, "nowhere"]
+    mirrors = {
+        url: tuple(f"http://{rng.choice(places)}/mirror{n}/{url[7:]}" for n in range(rng.choice([1, 1, 2, 3])))
+        for url in dict.fromkeys(urls)
+        if rng.random() < share
+    }
+    moved = {
+        mirror: f"http://{rng.choice(places)}/moved/{mirror[7:]}"
+        for found in mirrors.values()
+        for mirror in found
+        if rng.random() < 0.1
+    }
+    return replace(world, mirrors=mirrors, redirects={**world.redirects, **moved})
+
+
 def _random_server(rng: random.Random) -> ServerModel:
     strict = rng.random() < 0.2
     dead = rng.random() < 0.08

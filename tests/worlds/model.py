@@ -36,6 +36,11 @@ REFUSED_URL = Failure(ErrorKind.BAD_URL, error_code(ErrorKind.BAD_URL, 0), "not 
 """Of the rows of ``INVALID_SERVER``."""
 
 
+def server_of(url: str) -> str:
+    """The server of a simulated URL."""
+    return url.removeprefix("http://").partition("/")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class ServerModel:
     """How a server behaves, which is not always what the config allows to ask of it.
@@ -103,6 +108,8 @@ class World:
     """Groups of servers that are not their own."""
     redirects: Mapping[str, str] = field(default_factory=dict)
     """URL -> Location."""
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """URL of a row -> those to ask when it fails for good, in this order."""
     robots: Mapping[str, str] | None = None
     """What each server's robots.txt says, none that is not named; None: nobody asks for it."""
     offline_from_s: float = math.inf
@@ -128,8 +135,13 @@ class World:
         """The row's URL and server, and those that redirects lead to, in order."""
         way = [(url, server)]
         while (location := self.redirects.get(way[-1][0])) is not None:
-            way.append((location, location.removeprefix("http://").partition("/")[0]))
+            way.append((location, server_of(location)))
         return way
+
+    def ways_of(self, url: str, server: str) -> list[list[tuple[str, str]]]:
+        """The ways of the row's URL and of its mirrors, in the order in which they are to be tried."""
+        others = ((mirror, server_of(mirror)) for mirror in self.mirrors.get(url, ()))
+        return [self.way_of(*each) for each in [(url, server), *others]]
 
     def limits_for(self, group: str) -> Limits:
         """The limits of a server group."""
@@ -242,7 +254,7 @@ class Cluster:
         """What a rank of this cluster has to know."""
 
         def locate(location: str) -> tuple[str, str] | str:
-            server = location.removeprefix("http://").partition("/")[0]
+            server = server_of(location)
             return (location, server) if server in world.servers else "no such server"
 
         return FrontierConfig(
@@ -262,25 +274,28 @@ class Cluster:
 
 
 class Cursor:
-    """Rows of a batch, as (index, URL, server); of more than ``most_urls`` URLs (0: all) the first."""
+    """Rows of a batch, as (index, URL, server); of more than ``most_urls`` URLs (0: all) the first. ``mirrors`` are
+    further URLs of each."""
 
-    def __init__(self, rows: Sequence[tuple[int, str, str]], most_urls: int = 0) -> None:
+    def __init__(
+        self, rows: Sequence[tuple[int, str, str]], most_urls: int, mirrors: Mapping[str, tuple[str, ...]]
+    ) -> None:
         by_url: dict[tuple[str, str], list[int]] = {}
         for row, url, server in rows:
             by_url.setdefault((url, server), []).append(row)
-        urls = [(first, *url, tuple(others)) for url, (first, *others) in by_url.items()]
+        urls = [(first, *url, tuple(others), mirrors.get(url[0], ())) for url, (first, *others) in by_url.items()]
         self._urls = urls[: most_urls or None]
         self._next = 0
 
     @property
     def rows(self) -> list[int]:
-        return [row for first, _, _, others in self._urls for row in (first, *others)]
+        return [row for first, _, _, others, _ in self._urls for row in (first, *others)]
 
     @property
     def left(self) -> int:
         return len(self._urls) - self._next
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...]]]:
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
         taken = self._urls[self._next : self._next + n]
         self._next += len(taken)
         return taken

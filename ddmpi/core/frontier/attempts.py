@@ -1,6 +1,7 @@
 """What becomes of a row, or of the request for a robots.txt, after an attempt. Pure.
 
 Decides from the verdict on the attempt: final, tried again, handed to the lane of another server, or left for later.
+A row whose URL has failed for good moves on to its next mirror by the road that redirects take.
 It must not know when the next request starts, what is recorded of a row, what a robots.txt means (``robots_txt``) or
 which rows wait for it (``robots_gate``).
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from ddmpi.core.frontier.held_lane import HeldLane, LaneStage
 from ddmpi.core.frontier.intake import Intake
@@ -24,10 +26,13 @@ from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.outage import PROBE_S, Outage
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import ErrorKind, Failure, Task, error_code
+from ddmpi.core.records import ErrorKind, Failure, Mirrors, Task, error_code
 from ddmpi.core.rules.retry import DNS_WAIT_S
 from ddmpi.core.rules.robots_txt import EVERYTHING, RobotsFile, RobotsVerdict
-from ddmpi.core.rules.verdict import Outcome, Verdict
+from ddmpi.core.rules.verdict import Outcome, Verdict, one_line
+
+UNLIMITED_PER_S: Final = 1_000.0
+"""What a server without a limit is taken to answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +59,45 @@ class AttemptHandler:
         """Decide about a row that was in flight at the slot of the lane, and settle it if it leaves the lane. Where it
         was refused, ``is_of_url`` says that this was for its URL alone."""
         disposition, failure = self._decide(lane, slot, task, verdict, now, is_of_url=is_of_url)
+        if failure is not None:
+            failure = self.move_on(lane, task, failure, task.attempt, now)
+            if failure is None:
+                return Disposition.OPEN, None
         if disposition is not Disposition.OPEN:
             self.settlement.note_decided(lane, task)
             self.settlement.settle(lane, task)
         return disposition, failure
+
+    def move_on(self, lane: HeldLane, task: Task, failure: Failure, attempts: int, now: float) -> Failure | None:
+        """Send the row on to its next mirror, as a redirect does, now that its URL has failed after so many attempts:
+        None. Return what the row fails with where no mirror is left that can be asked."""
+        failure = task.final(failure)
+        if task.mirrors is None or not task.mirrors.left:
+            return failure
+        told = failure.message
+        for place, mirror in enumerate(task.mirrors.left, start=1):
+            told = f"{told}; then {one_line(mirror)}"
+            target = self._locate_mirror(mirror)
+            if not isinstance(target, str):
+                task.mirrors = Mirrors(task.mirrors.left[place:], told, task.mirrors.attempts + attempts)
+                task.url, task.server = target
+                task.attempt, task.redirects, task.cookies, task.refused_at = 1, 0, (), -math.inf
+                self._send_on(lane, task, now)
+                return None
+            told = f"{told}: {target}"
+        return replace(failure, message=told)
+
+    def _locate_mirror(self, mirror: str) -> tuple[str, str] | str:
+        """Return the URL to fetch and its server, or why it is not asked."""
+        target = self.config.locate(mirror)
+        if isinstance(target, str):
+            return f"refused: {target}"
+        return "not asked: its server is ignored" if self.config.is_ignored(target[1]) else target
+
+    def least_time_s(self, server: str, rows: int) -> float:
+        """Return the time that the server takes for so many rows, if it has no others."""
+        rate_per_s = self.config.limits_for(self.config.group_of(server)).rate_per_s
+        return rows / (rate_per_s or UNLIMITED_PER_S)
 
     def _decide(
         self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float, *, is_of_url: bool
@@ -95,24 +135,30 @@ class AttemptHandler:
         return is_second and self.outage.resolves_names(since) and not self.outage.is_suspected(now)
 
     def _follow(self, lane: HeldLane, task: Task, verdict: Verdict, now: float) -> tuple[Disposition, Failure | None]:
-        """Queue the row in the lane of its new server; without one here, it has to go to where that lane is."""
+        """Send the row on to where it is redirected."""
         refused = self._redirect(task, verdict)
         if refused:
             kind = ErrorKind.REDIRECT
             return Disposition.FAILURE, Failure(kind, error_code(kind, 0), f"redirect target refused: {refused}")
+        self._send_on(lane, task, now)
+        return Disposition.OPEN, None
+
+    def _send_on(self, lane: HeldLane, task: Task, now: float) -> None:
+        """Queue the row in the lane of the server that it points to now; without one here, it has to go to where that
+        lane is."""
         group = self.config.group_of(task.server)
         taker = self.intake.find(group, task.server)
         if taker is not None and taker.stage is not LaneStage.ENDED and taker.is_sampling is lane.is_sampling:
             self._pass_on(task, lane, taker, now)
-            return Disposition.OPEN, None
+            return
         if not lane.is_sampling:  # a sample stays pending, and is fetched later
             batch = self.batches[task.batch_id]
             handoff = Handoff(
-                batch, task.row, task.url, task.server, group, task.attempt, task.redirects, task.cookies, task.others
-            )
+                batch, task.row, task.url, task.server, group, task.attempt, task.redirects, task.cookies, task.others,
+                task.mirrors,
+            )  # fmt: skip
             self.changes.told.append(RowHandedOff(handoff))
         self.settlement.settle(lane, task)
-        return Disposition.OPEN, None
 
     def _redirect(self, task: Task, verdict: Verdict) -> str:
         """Point the task at a redirect's target; return why that is refused, if it is."""

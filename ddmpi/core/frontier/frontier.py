@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
@@ -180,7 +181,7 @@ class Frontier:
         passage = gate.next_task(slot, now)
         lane.rows += passage.is_new
         for failure, tasks in passage.refused.items():
-            self._fail(lane, tasks, failure)
+            self._fail(lane, slot, tasks, failure, now)
         if passage.task is not None and slot.limiter.ready_at(now) > now:  # Crawl-delay has just been heard of
             slot.queue.appendleft(passage.task)
             return None
@@ -286,7 +287,7 @@ class Frontier:
         it runs out of them; its split is answered, and it ends, as soon as that is possible."""
         has_enough = lane.shared is not None and bool(slots)
         for slot in slots:
-            if slot.is_mixed or slot.limiter.is_doubted:
+            if slot.given_up is None and (slot.is_mixed or slot.limiter.is_doubted):
                 self._intake.mix(lane, slot, now)
             self._look_after(lane, slot, now)
             if lane.cursors and not slot.queue:
@@ -324,26 +325,39 @@ class Frontier:
         Profiling does not wait for a server that asks for a pause or cannot be reached: its samples stay pending.
         """
         if slot.given_up is not None:
-            tasks, unasked = slot.clear(), f"not asked: {slot.given_up.message}"
-            self._fail(lane, [task for task in tasks if task.attempt > 1], slot.given_up)
-            self._fail(lane, [task for task in tasks if task.attempt == 1], replace(slot.given_up, message=unasked))
+            tasks = slot.clear()
+            unasked = [task for task in tasks if task.attempt == 1]
+            self._fail(lane, slot, [task for task in tasks if task.attempt > 1], slot.given_up, now)
+            self._fail(lane, slot, unasked, replace(slot.given_up, message=f"not asked: {slot.given_up.message}"), now)
+            self._wake_queue.enter(slot, now)
         elif lane.gave_up or (lane.is_sampling and slot.is_held):
             for task in slot.clear():
                 self._settlement.settle(lane, task)
         else:
             self._wake_queue.enter(slot, now)
 
-    def _fail(self, lane: HeldLane, tasks: Sequence[Task], failure: Failure) -> None:
-        """Have rows that wait fail without a request."""
-        by_batch: dict[int, list[Task]] = {}
+    def _fail(self, lane: HeldLane, slot: Slot, tasks: Sequence[Task], failure: Failure, now: float) -> None:
+        """Have rows that wait fail without a request, or move on to their mirrors."""
+        failed: dict[tuple[int, Failure], list[Task]] = {}
+        moved: Counter[str] = Counter()
+        over = []
         for task in tasks:
             if not task.robots_of:
-                by_batch.setdefault(task.batch_id, []).append(task)
+                final = self._attempts.move_on(lane, task, failure, task.attempt - 1, now)
+                if final is None:
+                    moved[task.server] += 1
+                    continue
+                failed.setdefault((task.batch_id, final), []).append(task)
                 self._settlement.note_decided(lane, task)
-        for batch_id, rows in by_batch.items():
-            self._changes.told.append(RowsFailed(self._batches[batch_id], rows, failure))
-        for task in tasks:
+            over.append(task)
+        for (batch_id, final), rows in failed.items():
+            self._changes.told.append(RowsFailed(self._batches[batch_id], rows, final))
+        for task in over:
             self._settlement.settle(lane, task)
+        if moved and not lane.is_packed and (lane.loading or lane.rows_left > lane.rows):
+            # No answer of the server that they leave paces them: all of a table would wait at its mirrors, in memory.
+            taken_s = max(self._attempts.least_time_s(server, rows) for server, rows in moved.items())
+            slot.moves_at = max(slot.moves_at, now + taken_s)
 
     # ---- the end, and reports
 
@@ -367,6 +381,10 @@ class Frontier:
         """Return what the ledger has to hear of running lanes: which wait, and the paces that changed."""
         touched, self._touched = self._touched, {}
         return self.lanes.updates(touched, now)
+
+    def batch_of(self, task: Task) -> BatchRef:
+        """Return the batch of a row that is here."""
+        return self._batches[task.batch_id]
 
     @property
     def in_flight(self) -> int:

@@ -67,14 +67,15 @@ TRANSITIONS = {
 
 
 class RowCursor(Protocol):
-    """The rows of a batch that have no outcome yet, those with the same URL together."""
+    """The rows of a batch that have no outcome yet, those with the same URL and mirrors together."""
 
     @property
     def left(self) -> int:
         """URLs not taken yet."""
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...]]]:
-        """Up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, indexes of its other rows)."""
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
+        """Up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, indexes of its other rows, URLs
+        to ask when that one fails for good)."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -113,7 +114,7 @@ class HeldLane:
     counted: float = 0.0
     """The demand that is in the rank's sum (see ``lane_table``)."""
     handed_off: dict[int, int] = field(default_factory=dict)
-    """Rows of this lane that were redirected into other lanes of the rank, by lane."""
+    """Rows of this lane that went on to other lanes of the rank, by lane: redirected, or to their mirrors."""
     split: StealResponse | None = None
     """The answer to a ``StealRequest`` that waits for requests in flight."""
     shared: SharedLimits | None = None

@@ -20,7 +20,7 @@ from ddmpi.core.frontier.settlement import OpenBatches
 from ddmpi.core.frontier.slot import SharedLimits, Slot
 from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Task, shared_name
+from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Mirrors, Task, shared_name
 
 MOST_PUT_LAST: Final = 2_000
 """About 1 MB of tasks."""
@@ -159,7 +159,7 @@ class Intake:
         """Turn rows into tasks, all of a packed batch, else as many as each server needs. Yield the slots that got some
         after each chunk: a server that is given up has none left when the next is due."""
         for batch, cursor in list(lane.cursors):
-            while cursor.left and self._has_few(lane, batch.server_name):
+            while cursor.left and self._has_few(lane, batch.server_name, now):
                 fresh: dict[Slot, None] = {}
                 for slot, task in self._take(lane, batch, cursor, self._config.chunk_rows, now):
                     slot.queue.append(task)
@@ -172,10 +172,11 @@ class Intake:
     def _take(
         self, lane: HeldLane, batch: BatchRef, cursor: RowCursor, rows: int, now: float
     ) -> Iterator[tuple[Slot, Task]]:
-        for row, url, server, others in cursor.take(rows):
+        for row, url, server, others, mirrors in cursor.take(rows):
             lane.servers.add(server)
             lane.rows += 1
-            yield self.slot(lane, server, now), Task(batch.batch_id, row, url, server, others=others)
+            left = Mirrors(mirrors) if mirrors else None
+            yield self.slot(lane, server, now), Task(batch.batch_id, row, url, server, others=others, mirrors=left)
 
     def mix(self, lane: HeldLane, slot: Slot, now: float) -> None:
         """Have any of the rows that are here go next, queued or not, at a server that was doubted: a thousand neighbors
@@ -192,21 +193,22 @@ class Intake:
         if not cursor.left:
             lane.cursors.remove(chosen)
 
-    def _has_few(self, lane: HeldLane, server: str) -> bool:
+    def _has_few(self, lane: HeldLane, server: str, now: float) -> bool:
         """Whether the server of a batch has fewer tasks than a chunk, or there is one batch for many servers. Rows that
         are refused for their URLs may wait long for another try: others need not wait for them."""
         slot = lane.slots.get(server)
         if lane.is_packed or slot is None:
             return True
-        return slot.waiting - min(slot.put_last, MOST_PUT_LAST) < self._config.chunk_rows
+        return now >= slot.moves_at and slot.waiting - min(slot.put_last, MOST_PUT_LAST) < self._config.chunk_rows
 
     def take_handoff(self, lane: HeldLane, handoff: Handoff, now: float) -> Slot:
         """Queue a row that another rank has sent; return its slot."""
         self._batches.add_handoff(handoff.batch)
         it = handoff
         task = Task(
-            it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects, cookies=it.cookies, others=it.others
-        )
+            it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects,
+            cookies=it.cookies, others=it.others, mirrors=it.mirrors,
+        )  # fmt: skip
         return self.take_task(lane, task, now)
 
     def take_task(self, lane: HeldLane, task: Task, now: float) -> Slot:

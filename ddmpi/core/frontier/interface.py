@@ -49,6 +49,8 @@ class FrontierConfig:
     """The name by which a robots.txt may address us, lower case."""
     is_restart: bool = False
     """Whether an earlier run may have asked any server just now: none has anything to spend at the start."""
+    is_ignored: Callable[[str], bool] = lambda _: False
+    """Whether the operator leaves this server out: it is asked for no mirror."""
     checkpoint_interval_s: float = 60.0
     """What a kill may cost of a rank's work at most."""
 

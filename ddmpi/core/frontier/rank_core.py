@@ -27,10 +27,10 @@ from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.progress import ProgressReports
 from ddmpi.core.frontier.stealing import WorkRequests
 from ddmpi.core.pace.overrides import Overrides
-from ddmpi.core.records import Answer, BatchRef
+from ddmpi.core.records import Answer, BatchRef, Task
 from ddmpi.core.rules.rate_limit_fields import quota_of
 from ddmpi.core.rules.robots_txt import judge_robots
-from ddmpi.core.rules.verdict import Verdict, classify
+from ddmpi.core.rules.verdict import Outcome, Verdict, classify
 
 
 class RankCore:
@@ -121,10 +121,7 @@ class RankCore:
         if task.robots_of:
             verdict: Verdict = judge_robots(answer, self._config.crawler)
         else:
-            config = self._config
-            verdict = classify(
-                answer, config.accept, config.max_redirects(task.server), config.retry_statuses(task.server)
-            )
+            verdict = self._classify(answer)
         size_bytes = len(answer.body)
         if size_bytes:
             self.budget.learn(size_bytes)
@@ -134,6 +131,19 @@ class RankCore:
         assert isinstance(done, do.Finished)  # noqa: S101  # it is the first of what the frontier returns
         self.reports.count(done, answer)
         return [done, *self._carry_out(changes[1:], now)] if len(changes) > 1 else [done]
+
+    def needs_look(self, answer: Answer) -> bool:
+        """Return whether what a look into the body finds decides something: another URL is left for the row, and this
+        answer would end it as a success."""
+        return answer.task.has_mirror and self._classify(answer).outcome is Outcome.SUCCESS
+
+    def _classify(self, answer: Answer) -> Verdict:
+        config, server = self._config, answer.task.server
+        return classify(answer, config.accept, config.max_redirects(server), config.retry_statuses(server))
+
+    def batch_of(self, task: Task) -> BatchRef:
+        """Return the batch of a row that is here."""
+        return self.frontier.batch_of(task)
 
     def committed(self, part: msg.PartReport) -> None:
         """Note a part that is published: rank 0 counts what is durable."""
@@ -155,11 +165,13 @@ class RankCore:
         """
         if self.free_slots <= 0:
             return []
-        changes = self.frontier.admit(now)
-        if changes and isinstance(changes[0], do.Start):
-            self.free_slots -= 1
-            self.reports.requests += 1
-        return self._carry_out(changes, now)
+        while changes := self.frontier.admit(now):
+            if isinstance(changes[0], do.Start):
+                self.free_slots -= 1
+                self.reports.requests += 1
+            if instructions := self._carry_out(changes, now):  # none where rows only leave for other ranks
+                return instructions
+        return []
 
     def _count_free_slots(self, buffered_bytes: int, now: float) -> int:
         """How many requests the rank can take on beside those in flight."""

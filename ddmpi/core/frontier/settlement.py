@@ -3,8 +3,9 @@
 Decides nothing of what becomes of a row; it keeps the counts that say when a batch and a lane have ended, and notes
 which lanes and slots have to be looked after because of it.
 
-A row that was redirected into another lane of the rank is *handed off*: fetched there, accounted where it came from.
-The ledger takes the batches of an ended lane for done, so a lane must not end while a row of it is in another one.
+A row that was redirected into another lane of the rank, or whose mirror is there, is *handed off*: fetched there,
+accounted where it came from. The ledger takes the batches of an ended lane for done, so a lane must not end while a row
+of it is in another one.
 ``task.home_lane`` is the lane that a task came from (0 while it is there), ``HeldLane.handed_off`` counts the same
 tasks from their lane's side.
 

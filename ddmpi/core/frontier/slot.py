@@ -55,6 +55,8 @@ class Slot:
     """When its name was not found for the first time since it has answered; inf = it was."""
     scheduled_at: float = math.inf
     """When the frontier looks at this slot again; inf = at the next event."""
+    moves_at: float = -math.inf
+    """When more of its rows may come that move on to their mirrors unasked; those before are still on their way."""
     delay_s: float = 0.0
     """Crawl-delay: seconds between two requests to the server; 0 = none is asked for."""
     _whole_connections: int = 1
@@ -242,9 +244,12 @@ class WakeQueue:
         if slot.shared is not None:
             slot.shared.note(slot, now)
             self._schedule(slot.shared, slot.shared.ready_at(now))
-        if slot.scheduled_at <= now or slot.given_up is not None or slot.is_held or slot.is_in_line:
+        if slot.scheduled_at <= now or slot.is_held or slot.is_in_line:
             return  # no earlier look is possible, or none is wanted
-        self._schedule(slot, max(slot.next_due(now), slot.limiter.ready_at(now)))
+        if slot.moves_at > now:
+            self._schedule(slot, slot.moves_at)
+        if slot.given_up is None:
+            self._schedule(slot, max(slot.next_due(now), slot.limiter.ready_at(now)))
 
     def _schedule(self, entry: Slot | SharedLimits, at: float) -> None:
         if at < entry.scheduled_at:
@@ -261,7 +266,7 @@ class WakeQueue:
             entry.scheduled_at = math.inf
             shared = entry.shared if isinstance(entry, Slot) else entry
             if isinstance(entry, Slot):
-                if shared is None:
+                if shared is None or (at == entry.moves_at and not entry.may_start(now)):
                     return entry
                 entry.is_in_line = True
                 shared.line.append(entry)

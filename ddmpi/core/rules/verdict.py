@@ -69,6 +69,8 @@ def classify(
     Raises KeyError for another ``accept``.
     """
     check_body = _BODY_CHECKS[accept]
+    if answer.objection is not None:
+        return Verdict(Outcome.FAILURE, Signal.OK, answer.objection)
     if answer.blocked or answer.refused or answer.too_large:
         return _judge_our_own(answer)
     if answer.curl_code:

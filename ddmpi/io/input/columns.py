@@ -22,8 +22,9 @@ from ddmpi.core.rules.column_types import plain_type
 from ddmpi.core.rules.relative_urls import resolve
 from ddmpi.errors import InputError
 from ddmpi.io.input.agreement import nulls, with_types
-from ddmpi.io.input.expressions import Expression, Filled, Reference, as_bytes, columns_of
+from ddmpi.io.input.expressions import Expression, Filled, FirstOf, Reference, as_bytes, columns_of
 from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken
+from ddmpi.io.input.mirrors import MIRRORS, first_and_mirrors
 from ddmpi.io.input.paths import Array
 from ddmpi.io.input.rows import ITEM_NUMBER, REASON, TEXT_COLUMNS, as_text, is_text
 from ddmpi.io.sources.source_file import BAD_LINE, BATCH_BYTES, BATCH_ROWS
@@ -61,6 +62,8 @@ class Shaping:
     base_url: str | None
     numbers_items: bool = False
     """Whether rows have the number of their item, also where each has one."""
+    has_mirrors: bool = False
+    """Whether the further URLs of a row are kept, in a column of their own."""
 
     @property
     def plain(self) -> dict[str, str]:
@@ -182,15 +185,26 @@ class Shaping:
     def _columns(
         self, rows: pa.RecordBatch, columns: Sequence[str], item_numbers: npt.NDArray[np.int32] | None
     ) -> pa.RecordBatch:
-        made = {column: self.made[column].evaluate(rows) for column in columns}
-        if self.base_url is not None:
-            made["identifier"] = resolve(as_bytes(made["identifier"]), self.base_url)
+        made = {column: self.made[column].evaluate(rows) for column in columns if column != "identifier"}
+        if "identifier" in columns:
+            made |= self._urls(rows)
         reasons = self._reasons(rows) if made["identifier"].null_count else None
         if reasons is not None:
             made[REASON] = pc.if_else(pc.is_null(made["identifier"]), reasons, pa.scalar(None, pa.string()))
         if item_numbers is not None:
             made[ITEM_NUMBER] = pa.array(item_numbers)
         return pa.RecordBatch.from_pydict(made)
+
+    def _urls(self, rows: pa.RecordBatch) -> dict[str, Array]:
+        """Return the URL of each row, and its mirrors where there are some."""
+        identifier = self.made["identifier"]
+        if not self.has_mirrors or not isinstance(identifier, FirstOf):
+            return {"identifier": self._resolved(identifier.evaluate(rows))}
+        urls = [self._resolved(as_bytes(url.evaluate(rows))) for url in identifier.of]
+        return dict(zip(("identifier", MIRRORS), first_and_mirrors(urls), strict=True))
+
+    def _resolved(self, urls: Array) -> Array:
+        return urls if self.base_url is None else resolve(as_bytes(urls), self.base_url)
 
     def _reasons(self, rows: pa.RecordBatch) -> Array | None:
         """Return what is to be said of rows without a URL; None: nothing but that."""

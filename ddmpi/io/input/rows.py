@@ -29,7 +29,7 @@ Field: TypeAlias = "pa.Field[Any]"
 
 TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
 """The columns of an input that have a meaning here; the keys of ``columns`` in the config."""
-_CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
+CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
 """Where a URL has a user name and a password, for RE2."""
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
 ITEM_NUMBER: Final = "item_number"
@@ -136,7 +136,7 @@ def _without_passwords(urls: Array, rejects: Array) -> Array:
 
 def without_credentials(urls: Array) -> Array:
     """Return texts without what may be a user name and password in them."""
-    return pc.replace_substring_regex(urls, pattern=_CREDENTIALS, replacement=r"\1")
+    return pc.replace_substring_regex(urls, pattern=CREDENTIALS, replacement=r"\1")
 
 
 def _text_or_codes(

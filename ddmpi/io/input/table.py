@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping
+from ddmpi.io.input.mirrors import MIRRORS_FIELD
 from ddmpi.io.input.rows import (
     TEXT_COLUMNS,
     BareRows,
@@ -71,6 +73,8 @@ class InputTable:
         self._shaping = shaping
         self._sources = sources
         self._kept_fields = [field for field in shaping.schema() if field.name not in TEXT_COLUMNS]
+        if shaping.has_mirrors:
+            self._kept_fields.append(MIRRORS_FIELD)
         self.schema = urls_schema(self._kept_fields, has_items=shaping.numbers_items)
         repeated = frozenset.intersection(*(source.repeated for source in sources))
         self._repeated = {ours: theirs for ours, theirs in shaping.plain.items() if theirs in repeated}
@@ -278,6 +282,7 @@ def open_input(
     *,
     base_url: str | None = None,
     required: Collection[str] = (),
+    mirrors: bool = False,
 ) -> InputTable:
     """Open a file, folder or glob.
 
@@ -288,6 +293,7 @@ def open_input(
         reading: how the files are read.
         base_url: what relative URLs are resolved against.
         required: names of ours for which all that they name must exist; identifier is one of them if it names one.
+        mirrors: whether the further values of identifier are kept (see ``mirrors``).
 
     Raises:
         InputError: no file, an unknown kind, a damaged file, missing columns, or types that do not fit.
@@ -309,6 +315,7 @@ def open_input(
         shaping = shape_of(wanted, sources)
     for source in guessed:
         source.read_as(shaping.types)
+    shaping = replace(shaping, has_mirrors=mirrors)
     return InputTable(path, sources, shaping=shaping, passed_over=listing.told())
 
 

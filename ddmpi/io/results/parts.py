@@ -14,10 +14,11 @@ Invariants:
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -95,8 +96,9 @@ class Parts:
     ) -> None:
         parameters = options.config.downloader_parameters
         self._options = options
-        self.inputs = _InputCache(options.reader)
+        self._inputs = InputCache(options.reader, None, lambda rows: rows)
         self._refers = options.config.duplicates == "reference"
+        self._marks = options.config.expected.marks
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
@@ -183,8 +185,8 @@ class Parts:
             self._commit(next(iter(self._files.values())))
 
     def _write(self, part: _Part) -> PartFile:
-        inputs = self.inputs.read(part.batch)
-        table = result_table(part.kind, part.buffer, inputs, self._bodies, refers=self._refers)
+        inputs = self._inputs.read(part.batch)
+        table = result_table(part.kind, part.buffer, inputs, self._bodies, refers=self._refers, marks=self._marks)
         file = part.file or self._open(part, table.schema)
         file.write(table)
         released_bytes = part.body_bytes
@@ -225,22 +227,30 @@ class Parts:
         )
 
 
-class _InputCache:
-    """Input columns of the batches written last: a batch of 10,000 rows makes dozens of row groups."""
+_Shaped = TypeVar("_Shaped", pa.Table, pa.RecordBatch)
 
-    def __init__(self, reader: RowReader) -> None:
+
+class InputCache(Generic[_Shaped]):
+    """Input columns (None: all) of the batches written last, or what ``shape`` makes of them: a batch of 10,000 rows
+    makes dozens of row groups. May be used from several threads."""
+
+    def __init__(self, reader: RowReader, columns: Sequence[str] | None, shape: Callable[[pa.Table], _Shaped]) -> None:
         self._reader = reader
-        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._columns = columns
+        self._shape: Callable[[pa.Table], _Shaped] = shape
+        self._tables: OrderedDict[int, _Shaped] = OrderedDict()
         self._size_bytes = 0
+        self._lock = threading.Lock()
 
-    def read(self, batch: BatchRef) -> pa.Table:
-        """Return the input rows of a batch of which results come in; raises what ``Parts.add`` raises."""
-        table = self._tables.pop(batch.batch_id, None)
-        if table is None:
-            table = self._reader.read(batch)
-            self._size_bytes += table.nbytes
-        self._tables[batch.batch_id] = table
-        while self._size_bytes > _INPUT_CACHE_BYTES and len(self._tables) > 1:
-            _, dropped = self._tables.popitem(last=False)
-            self._size_bytes -= dropped.nbytes
+    def read(self, batch: BatchRef) -> _Shaped:
+        """Return what is made of the rows of a batch of which results come in; raises what ``Parts.add`` raises."""
+        with self._lock:
+            table = self._tables.pop(batch.batch_id, None)
+            if table is None:
+                table = self._shape(self._reader.read(batch, self._columns))
+                self._size_bytes += table.nbytes
+            self._tables[batch.batch_id] = table
+            while self._size_bytes > _INPUT_CACHE_BYTES and len(self._tables) > 1:
+                _, dropped = self._tables.popitem(last=False)
+                self._size_bytes -= dropped.nbytes
         return table

@@ -1,7 +1,7 @@
 """From an answer to the row that will be stored: digests, sizes, the smaller image where one is wanted.
 
-Decides which bodies cannot be stored, and whether a file is the one that the table promised. It must not know Parquet
-(see ``schema``), or when a row is written (see ``parts``).
+Decides which bodies cannot be stored, and what becomes of a file that is not the one that the table promised. It must
+not know Parquet (see ``schema``), or when a row is written (see ``parts``).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final
 
 import pyarrow as pa
 
-from ddmpi.config.sections import Expected
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.io.results.digests import make_digest
 from ddmpi.io.results.images import DecodeError, header_size, make_shrink
+from ddmpi.io.results.promises import objection
 
 MAX_IMAGE_BYTES: Final = (1 << 31) - (32 << 20)
 """A Parquet page ends at 2 GiB, and one row group holds a body and up to 8 MiB of others."""
@@ -33,6 +33,8 @@ class SuccessRow:
     original_bytes: int
     original_size: tuple[int, int] | None
     resized_size: tuple[int, int] | None
+    mismatch: str = ""
+    """What is not as the table promises these rows, where such files are kept."""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +90,7 @@ class RowMaker:
 def refused(rows: tuple[int, ...], answer: Answer, kind: ErrorKind, message: str) -> ErrorRow:
     """Return the error row of an answer whose body cannot be kept."""
     failure = Failure(kind, error_code(kind, answer.status), message)
-    return error_row(rows, failure, answer, answer.task.attempt)
+    return error_row(rows, failure, answer, answer.task.attempts)
 
 
 def error_row(rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int) -> ErrorRow:
@@ -98,22 +100,31 @@ def error_row(rows: tuple[int, ...], failure: Failure, answer: Answer | None, at
     return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at)
 
 
-def objection(expected: Expected, inputs: pa.Table, row: int, made: SuccessRow) -> str:
-    """Compare a file with the hash and the size that the table promises in this row: say what is not as promised; "" if
-    all is. A row without a value promises nothing. The hash is hexadecimal text.
+def compared(
+    made: SuccessRow, promises: pa.RecordBatch, body: bytes, hash_algorithm: str, *, keeps: bool
+) -> list[ResultRow]:
+    """Return a success for the rows to which the table promises this file or nothing. Each other one is an error of its
+    own, or with ``keeps`` a success that says what is not as promised.
 
     Args:
-        inputs: the batch's input rows, with the kept columns.
+        promises: of the rows of the batch.
+        body: the file as it was served.
+        hash_algorithm: that of ``made.hashsum_original``: nothing is hashed twice.
     """
-    size = _promised(inputs, expected.bytes_column, row)
-    if size and size != str(made.original_bytes):
-        return f"{made.original_bytes} bytes, the table says {size[:20]}"
-    digest = _promised(inputs, expected.hash_column, row)
-    if digest and digest.lower() != made.hashsum_original:
-        return f"the hash is {made.hashsum_original}, the table says {digest[:128]}"
-    return ""
+    digests = {hash_algorithm: made.hashsum_original}
 
+    def digest_of(algorithm: str) -> str:
+        if algorithm not in digests:
+            digests[algorithm] = make_digest(algorithm)(body)
+        return digests[algorithm]
 
-def _promised(inputs: pa.Table, column: str | None, row: int) -> str:
-    value = None if column is None else inputs.column(column)[row].as_py()
-    return "" if value is None else str(value).strip()
+    told = [(row, objection(promises, row, made.original_bytes, digest_of)) for row in made.rows]
+    right = tuple(row for row, text in told if not text)
+    others: list[ResultRow] = [
+        replace(made, rows=(row,), mismatch=text)
+        if keeps
+        else refused((row,), made.answer, ErrorKind.HASH_MISMATCH, text)
+        for row, text in told
+        if text
+    ]
+    return [replace(made, rows=right), *others] if right else others

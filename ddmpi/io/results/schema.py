@@ -29,9 +29,11 @@ ROW_NUMBER: Final = "row_number"
 SAME_AS: Final = "same_as"
 """The uuid of the row that has this row's bytes; there only with ``duplicates: reference``. That row stands before it
 in its row group, with no others between them but such as refer to it too."""
+MISMATCH: Final = "expected_mismatch"
+"""What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _OWN_COLUMNS: Final = frozenset(
-    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject"}
+    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", "mirrors"}
 )
 """Columns of a batch that every table has; the others are kept ones, and the numbers of items."""
 
@@ -75,11 +77,13 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
 }
 
 
-def result_schema(kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = (), *, refers: bool = False) -> pa.Schema:
-    """Return the schema of all parts of a kind, where rows refer to others' bytes or not. Raises ConfigError: a kept
-    column has the name of one of ours."""
-    reference = _of(pa.string(), SAME_AS) if refers and kind == "successes" else []
-    schema = pa.schema([*_FIELDS[kind], *reference, *keep_columns])
+def result_schema(
+    kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = (), *, refers: bool = False, marks: bool = False
+) -> pa.Schema:
+    """Return the schema of all parts of a kind, where rows refer to others' bytes or not, and say or not what is not as
+    promised. Raises ConfigError: a kept column has the name of one of ours."""
+    optional = [SAME_AS] * refers + [MISMATCH] * marks if kind == "successes" else []
+    schema = pa.schema([*_FIELDS[kind], *_of(pa.string(), *optional), *keep_columns])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
         raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
@@ -93,6 +97,7 @@ def result_table(
     bodies: BodyColumn,
     *,
     refers: bool = False,
+    marks: bool = False,
 ) -> pa.Table:
     """Return results as Arrow: what was fetched, beside each of the rows ``rows[i].rows`` of the batch's ``inputs``,
     which have all columns of the urls folder.
@@ -112,7 +117,7 @@ def result_table(
     else:
         columns = _spread(_error_columns(cast("Sequence[ErrorRow]", rows)), counts)
     kept = [pa.field(field.name, field.type) for field in inputs.schema if field.name not in _OWN_COLUMNS]
-    schema = result_schema(kind, kept, refers=refers)
+    schema = result_schema(kind, kept, refers=refers, marks=marks)
     arrays = [
         columns[field.name] if field.name in columns else taken.column(field.name).cast(field.type) for field in schema
     ]
@@ -151,6 +156,7 @@ def _same_as(uuids: Column, counts: Sequence[int]) -> Column:
 def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
     answers = [row.answer for row in rows]
     return {
+        MISMATCH: _texts([row.mismatch for row in rows]),
         "hashsum_original": pa.array([row.hashsum_original for row in rows], pa.string()),
         "hashsum_resized": pa.array([row.hashsum_resized for row in rows], pa.string()),
         "original_size": pa.array([row.original_size for row in rows], _SIZE),
@@ -161,7 +167,7 @@ def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
         "bytes": pa.array([row.original_bytes for row in rows], pa.int64()),
         "etag": _texts([answer.etag for answer in answers]),
         "last_modified": _texts([answer.last_modified for answer in answers]),
-        "attempts": pa.array([answer.task.attempt for answer in answers], pa.int32()),
+        "attempts": pa.array([answer.task.attempts for answer in answers], pa.int32()),
         "fetched_at": _timestamps([answer.fetched_at for answer in answers]),
         "total_ms": pa.array([answer.total_s * 1e3 for answer in answers], pa.float32()),
         "ttfb_ms": pa.array([answer.ttfb_s * 1e3 for answer in answers], pa.float32()),

@@ -3,7 +3,8 @@
 One ``ResultWriter`` per rank. The loop's thread hands over rows and requests; the writer's thread encodes and commits,
 and answers with events. One queue each way is all they share, so a request is carried out after every row that was
 handed over before it. Images are decoded, and large bodies hashed, by a few more threads; the writer's thread waits
-for what they make of a row when its turn comes.
+for what they make of a row when its turn comes. The loop may ``look`` first: what is found out about a body decides
+whether the row's next mirror is asked.
 
 A small body is hashed where it is, in the loop: waking another thread for it, and getting the interpreter's lock back
 from it, costs as much as the hash. For the same reason rows are handed over in lists, one per turn of the loop.
@@ -24,7 +25,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from queue import SimpleQueue
@@ -32,13 +33,13 @@ from typing import Final
 
 import pyarrow as pa
 
-from ddmpi.config.sections import Expected
 from ddmpi.core.protocol import PartReport
-from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure
+from ddmpi.core.records import Answer, BatchRef, Failure, Task
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.process import give_back_freed
-from ddmpi.io.results.parts import Parts, ResultOptions
-from ddmpi.io.results.rows import ResultRow, RowMaker, SuccessRow, error_row, objection, refused
+from ddmpi.io.results.parts import InputCache, Parts, ResultOptions
+from ddmpi.io.results.promises import promises_of
+from ddmpi.io.results.rows import ErrorRow, ResultRow, RowMaker, SuccessRow, compared, error_row
 from ddmpi.io.store.uploads import Uploads
 
 INLINE_BYTES: Final = 128 << 10
@@ -64,11 +65,20 @@ class WriterFailed:
 WriterEvent = PartReport | PartsClosed | WriterFailed
 
 
+Rows = list[ResultRow]
+"""What one answer has come to: one of them, but where the table promises its rows several things."""
+
+
 @dataclass(slots=True, eq=False)
 class _Row:
     batch: BatchRef
-    made: ResultRow | Future[ResultRow]
+    task: Task | None
+    """What a success was fetched for; None for an error."""
+    made: Rows | Future[Rows]
     body_bytes: int
+    is_compared: bool = True
+    """Whether it is known what of a success is not as promised: a small body is compared by the writer's thread, which
+    has the promises at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +110,16 @@ class ResultWriter:
 
     def __init__(self, options: ResultOptions, on_event: Callable[[], None]) -> None:
         parameters, expected = options.config.downloader_parameters, options.config.expected
-        self._expected = expected if expected.columns else None
-        self._maker = RowMaker(parameters.hash_algorithm, parameters.image_size)
+        algorithm = parameters.hash_algorithm
+        self._compare = partial(compared, hash_algorithm=algorithm, keeps=expected.marks)
+        self._promises: InputCache[pa.RecordBatch] | None = None
+        if expected.columns:
+            read = partial(promises_of, expected, hash_algorithm=algorithm)
+            self._promises = InputCache(options.reader, expected.columns, read)
+        self._maker = RowMaker(algorithm, parameters.image_size)
         self._inline_bytes = 0 if parameters.image_size else INLINE_BYTES
+        self.may_object = bool(parameters.image_size or (expected.columns and not expected.marks))
+        """Whether ``look`` may find something wrong with a body."""
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="rows")
         self._on_event = on_event
         self._pending: list[_Request] = []
@@ -125,23 +142,41 @@ class ResultWriter:
         """Bytes of bodies that were handed over and are not in a file yet."""
         return self._accepted_bytes - self._released_bytes
 
-    def success(self, batch: BatchRef, rows: tuple[int, ...], answer: Answer) -> None:
-        """Store these rows of ``batch`` (indexes in the batch), fetched in ``answer.task.attempt`` attempts.
-        They still become errors (kind decode or too_large) if the body cannot be stored: count by the events."""
+    def look(self, batch: BatchRef, answer: Answer) -> Future[Rows]:
+        """Return what the rows of the answer's task would come to, which ``success`` takes then; nothing is stored."""
+        return self._pool.submit(self._make, batch, answer.task.rows, answer)
+
+    def success(
+        self, batch: BatchRef, rows: tuple[int, ...], answer: Answer, looked: Future[Rows] | None = None
+    ) -> None:
+        """Store these rows of ``batch`` (indexes in the batch), fetched in ``answer.task.attempts`` attempts. They
+        still become errors (kind decode, too_large or hash_mismatch) if the body cannot be stored or is not the one
+        that was promised: count by the events."""
         size_bytes = len(answer.body)
         self._accepted_bytes += size_bytes
-        made: ResultRow | Future[ResultRow]
-        if size_bytes <= self._inline_bytes:
-            made = self._maker.row(rows, answer)
+        made: Rows | Future[Rows]
+        is_compared = True
+        if looked is not None:
+            made = looked
+        elif size_bytes <= self._inline_bytes:
+            made, is_compared = [self._maker.row(rows, answer)], False
         else:
-            made = self._pool.submit(self._maker.row, rows, answer)
-        self._pending.append(_Row(batch, made, size_bytes))
+            made = self._pool.submit(self._make, batch, rows, answer)
+        self._pending.append(_Row(batch, answer.task, made, size_bytes, is_compared))
+
+    def _make(self, batch: BatchRef, rows: tuple[int, ...], answer: Answer) -> Rows:
+        return self._compared(batch, self._maker.row(rows, answer), answer.body)
+
+    def _compared(self, batch: BatchRef, made: ResultRow, body: bytes) -> Rows:
+        if self._promises is None or isinstance(made, ErrorRow):
+            return [made]
+        return self._compare(made, self._promises.read(batch), body)
 
     def error(
         self, batch: BatchRef, rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int
     ) -> None:
         """Store that these rows of ``batch`` are given up after ``attempts`` requests (0: the URL was refused)."""
-        self._pending.append(_Row(batch, error_row(rows, failure, answer, attempts), 0))
+        self._pending.append(_Row(batch, None, [error_row(rows, failure, answer, attempts)], 0))
 
     def close_parts(self, ticket: int, batch_ids: Iterable[int] | None = None) -> None:
         """Commit the open parts of these batches (None: of all); ``PartsClosed`` with the ticket follows."""
@@ -199,8 +234,8 @@ class ResultWriter:
     def _handle(self, request: _Request) -> None:
         self._uploads.check()
         match request:
-            case _Row(batch, made, body_bytes):
-                self._add(batch, made.result() if isinstance(made, Future) else made, body_bytes)
+            case _Row():
+                self._add(request)
             case _Close(batch_ids, ticket):
                 self._parts.close(batch_ids)
                 self._uploads.add(PartsClosed(ticket))
@@ -212,16 +247,18 @@ class ResultWriter:
             case _:
                 raise TypeError(f"unknown request {request!r}")
 
-    def _add(self, batch: BatchRef, made: ResultRow, body_bytes: int) -> None:
-        as_promised = [made]
-        if self._expected is not None and isinstance(made, SuccessRow):
-            as_promised = _compared(made, self._expected, self._parts.inputs.read(batch))
-        kept_bytes = sum(len(each.image) for each in as_promised if isinstance(each, SuccessRow))
-        if kept_bytes != body_bytes:
+    def _add(self, request: _Row) -> None:
+        made = request.made.result() if isinstance(request.made, Future) else request.made
+        if not request.is_compared and isinstance(made[0], SuccessRow):
+            made = self._compared(request.batch, made[0], made[0].image)
+        kept_bytes = sum(len(each.image) for each in made if isinstance(each, SuccessRow))
+        if kept_bytes != request.body_bytes:
             # From here on the parts count what they hold, which is not what was served.
-            self._release(body_bytes - kept_bytes)
-        for each in as_promised:
-            self._parts.add(batch, each)
+            self._release(request.body_bytes - kept_bytes)
+        for each in made:
+            if request.task is not None and isinstance(each, ErrorRow):
+                each.failure = request.task.final(each.failure)
+            self._parts.add(request.batch, each)
 
     def _publish(self, event: PartReport) -> None:
         publisher = self._publisher
@@ -241,14 +278,6 @@ class ResultWriter:
             self._give_back_at = self._released_bytes + GIVE_BACK_BYTES
             give_back_freed()
         self._on_event()
-
-
-def _compared(made: SuccessRow, expected: Expected, inputs: pa.Table) -> list[ResultRow]:
-    """Return a success for the rows to which the table promises this file or nothing, and an error for each other."""
-    told = [(row, objection(expected, inputs, row, made)) for row in made.rows]
-    wrong: list[ResultRow] = [refused((row,), made.answer, ErrorKind.HASH_MISMATCH, text) for row, text in told if text]
-    right = tuple(row for row, text in told if not text)
-    return [replace(made, rows=right), *wrong] if right else wrong
 
 
 def _as_storage_error(error: Exception) -> Exception:

@@ -59,7 +59,7 @@ class BatchTable:
         self._server_urls: IntArray = urls.to_numpy().astype(np.int64)
         self.server_first_batch: IntArray = servers.column("first_batch_id").to_numpy().astype(np.int64)
         self._server_batches: IntArray = servers.column("batches").to_numpy().astype(np.int64)
-        self._is_ignored = matching_servers(self.server_names.values, _ignored_patterns(layout))
+        self._is_ignored = matching_servers(self.server_names.values, ignored_patterns(layout))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -169,7 +169,9 @@ class BatchTable:
         return rows, in_packs
 
 
-def _ignored_patterns(layout: Layout) -> list[str]:
+def ignored_patterns(layout: Layout) -> list[str]:
+    """Return the names and globs of the ignored table, and of the config's own. Raises OutputError, InputError: one
+    cannot be read."""
     ignored = _patterns_of(layout.ignored, OutputError) if layout.ignored.exists() else []
     return ignored + excluded_patterns(layout)
 

@@ -14,11 +14,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import INVALID_SERVER, BatchRef
 from ddmpi.core.rules.urls import Rejected, parse_url
+from ddmpi.core.rules.verdict import one_line
 from ddmpi.io.folder.layout import Layout
+from ddmpi.io.input.mirrors import MIRRORS
+from ddmpi.io.input.rows import BAD_ENCODING
 from ddmpi.io.results.outcomes import is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 
@@ -27,7 +31,8 @@ Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
 
 @dataclass(eq=False)
 class BatchRows:
-    """The rows of a batch that have no outcome yet, those with the same URL together: the frontier's cursor."""
+    """The rows of a batch that have no outcome yet, those with the same URL (and mirrors) together: the frontier's
+    cursor."""
 
     _urls: pa.Array[Any]
     """(u,) the different ones, in random order; ``_servers`` likewise. Neighbors in a table are often alike: where a
@@ -36,30 +41,38 @@ class BatchRows:
     _rows: IntArray
     """(n,) indexes in the batch, those of ``_urls[i]`` from ``_starts[i]`` on."""
     _starts: IntArray
+    _mirrors: pa.ChunkedArray[Any] | None
     _next: int = 0
 
     @classmethod
-    def of(cls, rows: IntArray, table: pa.Table, most_urls: int, seed: int) -> BatchRows:
+    def of(cls, rows: IntArray, table: pa.Table, most_urls: int, seed: int, alike_by: Sequence[str] = ()) -> BatchRows:
         """Group rows by their URL, as the text that it is. ``table`` has them at these indexes of the batch. Of more
-        than ``most_urls`` (0: all) take so many; ``seed`` decides their order."""
+        than ``most_urls`` (0: all) take so many; ``seed`` decides their order. Rows of a group are the same in the
+        columns ``alike_by``, too."""
         encoded: Any = table.column("identifier").combine_chunks().dictionary_encode()
-        chosen = np.random.default_rng(seed).permutation(len(encoded.dictionary))[: most_urls or None]
-        numbers = np.full(len(encoded.dictionary), -1)
+        codes, count = np.asarray(encoded.indices), len(encoded.dictionary)
+        for name in alike_by:
+            codes, count = _refined(codes, table.column(name))
+        chosen = np.random.default_rng(seed).permutation(count)[: most_urls or None]
+        numbers = np.full(count, -1)
         numbers[chosen] = np.arange(len(chosen))
-        codes = numbers[np.asarray(encoded.indices)]
+        codes = numbers[codes]
         order = np.argsort(codes, kind="stable")
         order = order[np.searchsorted(codes[order], 0) :]
         starts = np.searchsorted(codes[order], np.arange(len(chosen) + 1))
-        servers = table.column("server_name").take(order[starts[:-1]])
-        return cls(encoded.dictionary.take(chosen), servers, rows[order], starts)
+        firsts = table.take(order[starts[:-1]])
+        mirrors = firsts.column(MIRRORS) if MIRRORS in table.column_names else None
+        urls = firsts.column("identifier").combine_chunks()
+        return cls(urls, firsts.column("server_name"), rows[order], starts, mirrors)
 
     @property
     def left(self) -> int:
         """URLs not taken yet."""
         return len(self._urls) - self._next
 
-    def take(self, n: int) -> list[tuple[int, str, str, tuple[int, ...]]]:
-        """Return up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, its other rows)."""
+    def take(self, n: int) -> list[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
+        """Return up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, its other rows, its
+        mirrors)."""
         start, stop = self._next, min(len(self._urls), self._next + n)
         self._next = stop
         urls = self._urls.slice(start, stop - start).to_pylist()
@@ -67,10 +80,24 @@ class BatchRows:
         bounds = self._starts[start : stop + 1]
         rows = self._rows[bounds[0] : bounds[-1]].tolist()
         places = pairwise((bounds - bounds[0]).tolist())
+        given = None if self._mirrors is None else self._mirrors.slice(start, stop - start).to_pylist()
+        mirrors = [tuple(each or ()) for each in given or [None] * len(urls)]
         return [
-            (rows[first], _request_url(url), str(server), tuple(rows[first + 1 : end]))
-            for url, server, (first, end) in zip(urls, servers, places, strict=True)
+            (rows[first], _request_url(url), str(server), tuple(rows[first + 1 : end]), others)
+            for url, server, (first, end), others in zip(urls, servers, places, mirrors, strict=True)
         ]
+
+
+def _refined(codes: IntArray, values: pa.ChunkedArray[Any]) -> tuple[IntArray, int]:
+    """Return (n,) codes of rows that had the same code and have the same value, and how many codes there are."""
+    whole: Any = values
+    if pa.types.is_list(values.type):
+        # A byte that no UTF-8 has stands between them.
+        whole = pc.binary_join(values.cast(pa.list_(pa.binary())), b"\xff")
+    encoded: Any = whole.combine_chunks().dictionary_encode(null_encoding="encode")
+    pairs = codes.astype(np.int64) * len(encoded.dictionary) + np.asarray(encoded.indices)
+    found, refined = np.unique(pairs, return_inverse=True)
+    return refined, len(found)
 
 
 def _request_url(url: str | None) -> str:
@@ -80,6 +107,22 @@ def _request_url(url: str | None) -> str:
             f"a row of a valid batch has a refused URL ({parsed.reason}): the urls folder is inconsistent"
         )
     return parsed.url
+
+
+def _reasons(refused: pa.Table) -> list[str]:
+    """Return why these rows are refused, those of their mirrors included."""
+    reasons = [str(reason) for reason in refused.column("reject").to_pylist()]
+    if MIRRORS not in refused.column_names:
+        return reasons
+    return [
+        "; then ".join([reason, *(f"{one_line(url)}: refused: {_objection(url)}" for url in mirrors or ())])
+        for reason, mirrors in zip(reasons, refused.column(MIRRORS).to_pylist(), strict=True)
+    ]
+
+
+def _objection(url: str) -> str:
+    parsed = parse_url(url)
+    return parsed.reason if isinstance(parsed, Rejected) else BAD_ENCODING
 
 
 @dataclass(frozen=True)
@@ -95,8 +138,21 @@ class Loaded:
 class Loader:
     """Reads batches in one thread; ``take_loaded`` gives what is ready."""
 
-    def __init__(self, layout: Layout, reader: RowReader, epoch: int, on_loaded: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        reader: RowReader,
+        epoch: int,
+        on_loaded: Callable[[], None],
+        alike_by: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            alike_by: rows with the same URL are fetched once if they are the same in these columns, too: their mirrors,
+                and what else decides whether a mirror is asked.
+        """
         self._layout = layout
+        self._alike_by = alike_by
         self._epoch = epoch
         self._reader = reader
         self._on_loaded = on_loaded
@@ -119,17 +175,18 @@ class Loader:
 
     def _load(self, lane_id: int, batch: BatchRef) -> Loaded:
         is_refused = batch.server_name == INVALID_SERVER
-        columns = ["row_number", "identifier", "server_name"] + (["reject"] if is_refused else [])
+        columns = ["row_number", "identifier", "server_name", *(["reject"] if is_refused else []), *self._alike_by]
         table = self._reader.read(batch, columns)
         open_rows = self._open_rows(batch, table)
         refused: list[tuple[int, str]] = []
         if is_refused:
-            reasons = table.column("reject").take(open_rows).to_pylist()
-            refused = [(int(row), str(reason)) for row, reason in zip(open_rows, reasons, strict=True)]
+            reasons = _reasons(table.take(open_rows))
+            refused = [(int(row), reason) for row, reason in zip(open_rows, reasons, strict=True)]
             open_rows = open_rows[:0]
         if len(open_rows) != len(table):
             table = table.take(open_rows)
-        return Loaded(lane_id, batch, BatchRows.of(open_rows, table, batch.sample_rows, batch.batch_id), refused)
+        rows = BatchRows.of(open_rows, table, batch.sample_rows, batch.batch_id, self._alike_by)
+        return Loaded(lane_id, batch, rows, refused)
 
     def _open_rows(self, batch: BatchRef, table: pa.Table) -> IntArray:
         """Return the indexes of the rows without an outcome in the batch's parts."""

@@ -30,6 +30,7 @@ from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.input.query import Query
 from ddmpi.io.input.table import InputTable, open_input
 from ddmpi.io.input.trial import first_rows, random_rows
+from ddmpi.io.results.promises import check_promises
 from ddmpi.io.results.publishing import Publisher, claim, make_publisher
 from ddmpi.io.sources.files import list_files
 from ddmpi.io.sources.opening import is_known_kind
@@ -205,6 +206,7 @@ def whole_input(config: Config, path: str) -> InputTable:
         InputSection() if config.path_to_input is None else config.input,
         base_url=config.base_url,
         required=config.columns.written,
+        mirrors=config.mirrors,
     )
     missing = [name for name in config.expected.columns if name not in table.schema.names]
     if missing:
@@ -282,10 +284,21 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
 
 def _partition(config: Config, layout: Layout, table: InputTable, callbacks: InitCallbacks) -> dict[str, Any]:
     """Stage 1 itself; what the checkpoint keeps of it."""
+    for doubt in _doubts_about_promises(config, table):
+        log.warning("%s", doubt)
     summary = _cluster(config, table, layout.urls, None, callbacks)
     _warn_of_repaired(table)
     callbacks.on_partitioned(summary)
     return {"rows": summary.rows, "dropped": summary.dropped, "servers": summary.servers}
+
+
+def _doubts_about_promises(config: Config, table: InputTable) -> list[str]:
+    """Which values of ``expected`` cannot be read, as far as the first rows show. Raises InputError: none can."""
+    algorithm = config.downloader_parameters.hash_algorithm
+    try:
+        return check_promises(config.expected, lambda: (raw.make() for raw in table.raw()), algorithm)
+    except InputError as error:
+        raise InputError(f"{table.name}: {error}") from error
 
 
 def _add_rows(config: Config, added: InputTable, index: UrlsIndex, callbacks: InitCallbacks) -> None:

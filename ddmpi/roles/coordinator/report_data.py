@@ -15,11 +15,11 @@ from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, PACKED_PREFIX, Pict
 from ddmpi.core.stats.usage import UsageTable
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.markers import parts_of
-from ddmpi.io.results.pictures import sample_pictures
 from ddmpi.io.results.publishing import has_images
 from ddmpi.io.urls.batch_table import limits_by_group
 from ddmpi.report.data import Audit, ServerLine
 from ddmpi.report.page import MOST_SERVERS
+from ddmpi.roles.coordinator.pictures import sample_pictures
 from ddmpi.roles.coordinator.run_state import RunState
 
 MOST_PICTURES = 24

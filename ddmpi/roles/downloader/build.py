@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import resource
 import ssl
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 
 import pycurl
 
@@ -25,6 +27,7 @@ from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.publishing import make_publisher
 from ddmpi.io.urls.batch_reader import BatchReader
+from ddmpi.io.urls.batch_table import ignored_patterns
 from ddmpi.roles.downloader.downloader import Downloader
 
 RESERVED_DESCRIPTORS = 256
@@ -54,7 +57,10 @@ def make_downloader(
     publisher = make_publisher(layout, config.publish.to, epoch)
     return Downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
-        _frontier_config(config, connections, now - ran_s, is_restart=epoch > 1),
+        replace(
+            _frontier_config(config, connections, now - ran_s, is_restart=epoch > 1),
+            is_ignored=_ignored_rule(ignored_patterns(layout) if config.mirrors else ()),
+        ),
         Transfers(
             config.downloader_parameters,
             config.header_list(),
@@ -134,6 +140,14 @@ def _frontier_config(config: Config, connections: int, job_began_at: float, *, i
 def _locate(location: str) -> tuple[str, str] | str:
     parsed = parse_url(location)
     return parsed.reason if isinstance(parsed, Rejected) else (parsed.url, parsed.server)
+
+
+def _ignored_rule(patterns: Sequence[str]) -> Callable[[str], bool]:
+    @lru_cache(maxsize=65_536)
+    def is_ignored(server: str) -> bool:
+        return any(fnmatchcase(server, pattern) or server == pattern for pattern in patterns)
+
+    return is_ignored
 
 
 def _tag_rule(config: Config) -> Callable[[bytes], str] | None:

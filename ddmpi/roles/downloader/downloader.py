@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 
 from ddmpi.core.frontier import interface as do
 from ddmpi.core.frontier.interface import Disposition, FrontierConfig
@@ -21,9 +22,11 @@ from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToD
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
 from ddmpi.io.http.transfers import GroupConnections, Transfers
+from ddmpi.io.input.mirrors import MIRRORS
 from ddmpi.io.process import resident_bytes
 from ddmpi.io.results.parts import ResultOptions
-from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterFailed
+from ddmpi.io.results.rows import ErrorRow
+from ddmpi.io.results.writer import PartsClosed, ResultWriter, Rows, WriterFailed
 from ddmpi.io.urls.loader import Loaded, Loader
 from ddmpi.roles.downloader.notes import DebugLog, ServerNotes
 from ddmpi.roles.downloader.notes import log as notes_log
@@ -66,8 +69,11 @@ class Downloader:
         )
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         transfers.events.watch(self._wake_fd, self._on_wake)
-        self._loader = Loader(results.layout, results.reader, results.epoch, self._wake)
+        config = results.config
+        alike_by = (MIRRORS, *config.expected.columns) if config.mirrors else ()
+        self._loader = Loader(results.layout, results.reader, results.epoch, self._wake, alike_by)
         self._writer = ResultWriter(results, self._wake)
+        self._looks: list[tuple[Answer, Future[Rows]]] = []
         self._notes = ServerNotes(now)
         self._debug = DebugLog() if notes_log.isEnabledFor(logging.DEBUG) else None
         self._restrain_at = now
@@ -110,6 +116,7 @@ class Downloader:
         if self._has_finished:
             return
         self._take_loaded(now)
+        self._take_looks(now)
         self._take_writer_events(now)
         self._restrain(now)
         self._perform(self._core.turn(now, self._writer.buffered_bytes, self._measure_memory(now)), now)
@@ -127,20 +134,50 @@ class Downloader:
         answers = self._transfers.poll(max(0.0, timeout_s))
         now = time.monotonic()
         for answer in answers:
-            self._perform(self._core.answered(answer, now), now, answer)
+            if self._writer.may_object and self._core.needs_look(answer):
+                self._look(answer)
+            else:
+                self._perform(self._core.answered(answer, now), now, answer)
 
-    def _perform(self, instructions: Iterable[do.Instruction], now: float, answer: Answer | None = None) -> None:
-        """Do what the core says, in order. ``answer`` is what ``Finished`` is about."""
+    def _look(self, answer: Answer) -> None:
+        """Have the body looked into before the core hears of the answer: its row may have to move on to a mirror."""
+        looked = self._writer.look(self._core.batch_of(answer.task), answer)
+        self._looks.append((answer, looked))
+        looked.add_done_callback(lambda _: self._wake())
+
+    def _take_looks(self, now: float) -> None:
+        looks, self._looks = self._looks, []
+        for answer, looked in looks:
+            if not looked.done():
+                self._looks.append((answer, looked))
+                continue
+            try:
+                rows = looked.result()
+            except StorageError as error:
+                self.fail(error)  # the row stays in flight, hence pending
+                continue
+            answer.objection = next((row.failure for row in rows if isinstance(row, ErrorRow)), None)
+            self._perform(self._core.answered(answer, now), now, answer, looked)
+
+    def _perform(
+        self,
+        instructions: Iterable[do.Instruction],
+        now: float,
+        answer: Answer | None = None,
+        looked: Future[Rows] | None = None,
+    ) -> None:
+        """Do what the core says, in order. ``answer`` is what ``Finished`` is about; ``looked`` what it would come
+        to, if that is known."""
         for instruction in instructions:
             match instruction:
                 case do.Start():
                     self._start(instruction)
                 case do.Finished() if answer is not None:
-                    self._record(instruction, answer, now)
+                    self._record(instruction, answer, now, looked)
                 case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
                         # It waited for this attempt.
-                        self._writer.error(batch, task.rows, failure, None, task.attempt - 1)
+                        self._writer.error(batch, task.rows, failure, None, task.attempts - 1)
                 case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
                 case do.CloseParts(ticket, batch_ids):
@@ -163,7 +200,7 @@ class Downloader:
         self._transfers.start(start.task, last_on_connection=is_last, impatient=start.is_sampling)
         self._notes.started(start.key)
 
-    def _record(self, done: do.Finished, answer: Answer, now: float) -> None:
+    def _record(self, done: do.Finished, answer: Answer, now: float, looked: Future[Rows] | None) -> None:
         size_bytes = len(answer.body)
         self._notes.finished(done, size_bytes, now)
         self._notes.opened(self._connections.opened())
@@ -172,9 +209,9 @@ class Downloader:
         if done.batch is None:
             return
         if done.disposition is Disposition.SUCCESS:
-            self._writer.success(done.batch, done.task.rows, answer)
+            self._writer.success(done.batch, done.task.rows, answer, looked)
         elif done.failure is not None:
-            self._writer.error(done.batch, done.task.rows, done.failure, answer, done.attempt)
+            self._writer.error(done.batch, done.task.rows, done.failure, answer, done.task.attempts)
 
     def _restrain(self, now: float) -> None:
         """Have bodies larger than expected stand still while there is no memory for them."""

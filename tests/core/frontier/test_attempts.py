@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -16,16 +17,17 @@ from ddmpi.core.frontier.lane_table import LaneTable
 from ddmpi.core.frontier.settlement import Changes, OpenBatches, Settlement
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.pace.outage import PROBE_S, Outage
-from ddmpi.core.records import Task
+from ddmpi.core.protocol import HandedOff, decode, encode
+from ddmpi.core.records import Mirrors, Task
 from ddmpi.core.rules.retry import DNS_WAIT_S
 from ddmpi.core.rules.verdict import SUCCESS, Verdict
 from tests.core.frontier.test_frontier import BROKEN, MISSING, REFUSED, UNRESOLVED, batch, config, lane, redirect, rows
 
 
 class Rank:
-    """Two lanes with a row each in flight, of "s" and of "t"."""
+    """Two lanes with a row each in flight, of "s" and of "t"; that of "s" has these mirrors."""
 
-    def __init__(self, *, is_sampling: bool = False) -> None:
+    def __init__(self, *, is_sampling: bool = False, mirrors: tuple[str, ...] = ()) -> None:
         rng, settings = random.Random(1), config()
         self.lanes, self.changes, self.outage, batches = LaneTable(8), Changes(), Outage(), OpenBatches()
         intake = Intake(settings, batches, rng)
@@ -43,7 +45,7 @@ class Rank:
             self.lanes.start(held, 0.0)
             intake.open(held, 0.0)
             intake.next_batch(held, 0.0)
-            intake.loaded(held, batch(number, 1), rows(1, group))
+            intake.loaded(held, batch(number, 1), rows(1, group, mirrors if group == "s" else ()))
             (slot,) = intake.refill(held, 0.0)
             task = slot.pop(0.0)
             assert task is not None
@@ -102,6 +104,98 @@ def test_a_sample_with_an_outcome_is_noted() -> None:
     rank = Rank(is_sampling=True)
     rank.decide(SUCCESS)
     assert rank.held[0].decided == {0: [0]}
+
+
+# ---- mirrors
+
+
+NO_HOST = "http:"
+"""A mirror that is refused, as ``rows`` adds a path to it."""
+
+
+@pytest.mark.parametrize(
+    ("mirror", "expected"),
+    [
+        pytest.param("http://s/m", (Disposition.OPEN, 1), id="a mirror on the same server stays"),
+        pytest.param("http://t/m", (Disposition.OPEN, 0), id="a mirror of the other lane goes there"),
+        pytest.param("http://u/m", (Disposition.OPEN, 0), id="a mirror elsewhere leaves the rank"),
+        pytest.param(NO_HOST + "//", (Disposition.FAILURE, 0), id="a mirror that is refused is none"),
+    ],
+)
+@pytest.mark.parametrize("verdict", [MISSING, redirect("http:///")])
+def test_a_row_moves_on_to_its_mirror_as_by_a_redirect(
+    mirror: str, expected: tuple[Disposition, int], verdict: Verdict
+) -> None:
+    rank = Rank(mirrors=(mirror,))
+    assert rank.decide(verdict) == expected
+    told = rank.changes.take()
+    handoffs = [change.handoff for change in told if isinstance(change, RowHandedOff)]
+    assert [handoff.url for handoff in handoffs] == (["http://u/m/0"] if "//u" in mirror else [])
+    s, t = rank.held
+    assert (t.rows, s.handed_off) == ((2, {2: 1}) if "//t" in mirror else (1, {}))
+
+
+@pytest.mark.parametrize("verdict", [BROKEN, REFUSED, SUCCESS])
+def test_a_row_that_has_not_failed_for_good_stays_with_its_url(verdict: Verdict) -> None:
+    rank = Rank(mirrors=("http://u/m",))
+    rank.decide(verdict)
+    assert rank.tasks[0].url == "http://s/0"
+    assert rank.changes.take() == []
+
+
+def test_at_a_mirror_everything_begins_anew_but_the_account() -> None:
+    rank = Rank(mirrors=("http://s/m", NO_HOST + "//", "http://s/n"))
+    task = rank.tasks[0]
+    task.attempt, task.redirects, task.cookies, task.refused_at = 2, 3, (b"c",), 0.5
+    rank.decide(MISSING)
+    assert (task.url, task.attempt, task.redirects) == ("http://s/m/0", 1, 0)
+    assert list(task.cookies) == []
+    assert task.refused_at == -math.inf
+    assert task.attempts == 3
+    rank.slots[0].pop(1.0)
+    rank.decide(MISSING)
+    assert (task.url, task.attempts) == ("http://s/n/0", 4)
+    rank.slots[0].pop(1.0)
+    disposition, failure = rank.attempts.row(rank.held[0], rank.slots[0], task, MISSING, 1.0)
+    assert disposition is Disposition.FAILURE
+    assert failure is not None
+    assert failure.code == 404
+    assert failure.message == (
+        "HTTP status 404; then http://s/m/0: HTTP status 404; then http:///0: refused: no host; "
+        "then http://s/n/0: HTTP status 404"
+    )
+
+
+def test_an_ignored_server_is_asked_for_no_mirror() -> None:
+    rank = Rank(mirrors=("http://t/m", "http://u/m"))
+    handler = replace(rank.attempts, config=replace(config(), is_ignored=lambda server: server == "t"))
+    handler.row(rank.held[0], rank.slots[0], rank.tasks[0], MISSING, 1.0)
+    (told,) = rank.changes.take()
+    assert isinstance(told, RowHandedOff)
+    assert told.handoff.mirrors is not None
+    assert told.handoff.mirrors.told == (
+        "HTTP status 404; then http://t/m/0: not asked: its server is ignored; then http://u/m/0"
+    )
+
+
+def test_a_row_that_leaves_the_rank_takes_its_account_along() -> None:
+    rank = Rank(mirrors=("http://u/m", "http://v/m"))
+    rank.decide(MISSING)
+    (told,) = rank.changes.take()
+    assert isinstance(told, RowHandedOff)
+    expected = Mirrors(("http://v/m/0",), "HTTP status 404; then http://u/m/0", attempts=1)
+    assert told.handoff.mirrors == expected
+    assert decode(encode(HandedOff((told.handoff,)))) == HandedOff((told.handoff,))
+    slot = rank.attempts.intake.take_handoff(rank.held[1], told.handoff, 1.0)
+    task = slot.pop(1.0)
+    assert task is not None
+    assert (task.url, task.mirrors) == ("http://u/m/0", expected)
+
+
+def test_a_sample_that_fails_for_good_waits_for_its_mirror_until_the_download() -> None:
+    rank = Rank(is_sampling=True, mirrors=("http://u/m",))
+    assert rank.decide(MISSING) == (Disposition.OPEN, 0)
+    assert (rank.changes.take(), rank.held[0].decided) == ([], {})
 
 
 def failing(outage: Outage, servers: Sequence[str], now: float) -> None:

@@ -39,7 +39,7 @@ from ddmpi.core.protocol import (
     StealRequest,
     StealResponse,
 )
-from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, PaceState, Quota, Task
+from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, Mirrors, PaceState, Quota, Task
 from ddmpi.core.rules.retry import DNS_WAIT_S, RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
 from ddmpi.errors import TransitionError
@@ -64,22 +64,25 @@ def redirect(location: str) -> Verdict:
 
 
 class Rows:
-    """A cursor over rows (index, URL, server), each with a URL of its own, or one that ``others`` have as well."""
+    """A cursor over rows (index, URL, server), each with a URL of its own, or one that ``others`` have as well. All
+    have the ``mirrors``, with their own paths."""
 
-    def __init__(self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = ()) -> None:
-        self._rows = [(*row, others) for row in rows]
+    def __init__(
+        self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = (), mirrors: tuple[str, ...] = ()
+    ) -> None:
+        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors)) for row in rows]
 
     @property
     def left(self) -> int:
         return len(self._rows)
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...]]]:
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
         taken, self._rows = self._rows[:n], self._rows[n:]
         return taken
 
 
-def rows(count: int, server: str = "s") -> Rows:
-    return Rows([(row, f"http://{server}/{row}", server) for row in range(count)])
+def rows(count: int, server: str = "s", mirrors: tuple[str, ...] = ()) -> Rows:
+    return Rows([(row, f"http://{server}/{row}", server) for row in range(count)], mirrors=mirrors)
 
 
 def batch(batch_id: int, count: int = 10, sample_rows: int = 0) -> BatchRef:
@@ -382,6 +385,59 @@ def test_all_rows_of_a_dead_server_are_errors_also_those_loaded_later(make: Make
     events = taken(frontier)
     assert sum(len(event.tasks) for event in events if isinstance(event, RowsFailed)) == 10
     assert isinstance(events[-1], LaneEnded)
+
+
+def handed_off(changes: Sequence[Change]) -> list[Handoff]:
+    return [change.handoff for change in changes if isinstance(change, RowHandedOff)]
+
+
+@pytest.mark.parametrize("rate_per_s", [1.0, 0.0])
+def test_rows_of_a_dead_server_move_on_to_their_mirrors_as_fast_as_those_may_be_asked(rate_per_s: float) -> None:
+    settings = config(low_water_rows=1, chunk_rows=2)
+    frontier = Driven(replace(settings, limits_for=lambda _: Limits(rate_per_s, 1)))
+    start(frontier, lane(batches=[batch(0, 10)], share=Limits(0.0, 1)), cursor=rows(10, mirrors=("http://u/m",)))
+    moved: list[Handoff] = []
+    times: list[float] = []
+    now = 0.0
+    has_ended = False
+    while not has_ended:
+        now = max(now, frontier.wake_at())
+        for task in tasks(frontier, now):
+            frontier.finish(task, REFUSED, now)
+        events = taken(frontier)
+        moved += handed_off(events)
+        times += [now] * len(handed_off(events))
+        assert not [event for event in events if isinstance(event, RowsFailed)]
+        has_ended = any(isinstance(event, LaneEnded) for event in events)
+        frontier.validate()
+    assert sorted(handoff.url for handoff in moved) == [f"http://u/m/{row}" for row in range(10)]
+    row_s = 1 / (rate_per_s or 1_000)
+    assert 7 * row_s - 1e-6 <= times[-1] - times[0] <= 10 * row_s, "after the two or three that were here"
+    told = "the server has not answered any probe, at last: connect, refused"
+    for handoff in moved:
+        mirrors = handoff.mirrors
+        assert mirrors is not None
+        assert (mirrors.left, handoff.attempt) == ((), 1)
+        unasked = "" if mirrors.attempts else "not asked: "
+        assert mirrors.told == f"{unasked}{told}; then {handoff.url}"
+
+
+def test_a_row_that_comes_to_a_server_that_is_given_up_fails_with_all_that_was_told(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 1)], share=Limits(0.0, 1)))
+    now = 0.0
+    while not [event for event in frontier.changes if isinstance(event, RowsFailed)]:
+        now = max(now, frontier.wake_at())
+        for task in tasks(frontier, now):
+            frontier.finish(task, REFUSED, now)
+    taken(frontier)
+    mirrors = Mirrors(("http://s/other",), "HTTP status 404; then http://s/m", attempts=2)
+    handoff = Handoff(batch(9, 5), 3, "http://s/m", "s", "s", 1, 0, others=(4,), mirrors=mirrors)
+    frontier.extend(Extend(1, 1, handoffs=(handoff,)), now)
+    (failed,) = [event for event in taken(frontier) if isinstance(event, RowsFailed)]
+    (task,) = failed.tasks
+    assert (failed.batch.batch_id, task.rows, task.attempts - 1) == (9, (3, 4), 2)
+    gone = "not asked: the server has not answered any probe, at last: connect, refused"
+    assert failed.failure.message == f"HTTP status 404; then http://s/m: {gone}; then http://s/other: {gone}"
 
 
 def test_rows_of_a_name_that_does_not_exist_do_not_wait_for_the_breaker() -> None:

@@ -13,6 +13,7 @@ import pytest
 from ddmpi.core.frontier.interface import (
     CloseConnections,
     CloseParts,
+    Disposition,
     Finish,
     Finished,
     Instruction,
@@ -26,6 +27,7 @@ from ddmpi.core.frontier.rank_core import PartClosing, RankCore
 from ddmpi.core.protocol import (
     Assign,
     Failed,
+    HandedOff,
     Lane,
     LaneReport,
     LaneState,
@@ -43,7 +45,7 @@ from ddmpi.core.protocol import (
     WorkRequest,
 )
 from ddmpi.core.protocol import Finished as RankFinished
-from ddmpi.core.records import Answer, BatchRef, ErrorKind, Limits, Task
+from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Limits, Mirrors, Task
 from tests.core.frontier.test_frontier import Rows, batch, config, lane, rows
 
 INTERVAL_S = 60.0
@@ -145,6 +147,62 @@ def test_refused_rows_and_rows_of_a_server_that_is_given_up_count_as_errors() ->
             failed += [it for it in instructions if isinstance(it, RowsFailed)]
         now = max(now, min(rank.core.wake_at(), now + 10.0))
     assert rank.core.reports.errors == 3 + 10
+
+
+def test_rows_that_only_leave_for_other_ranks_do_not_hold_up_what_may_start() -> None:
+    settings = replace(config(chunk_rows=2), accept="any")
+    core = RankCore(settings, MemoryBudget(1 << 30), lambda _: 0, rng=random.Random(1), now=0.0)
+    now = 0.0
+    for group, mirrors in (("s", ("http://u/m",)), ("t", ())):
+        (load,) = core.handle(Assign((lane(ord(group), [batch(ord(group))], group, Limits(1.0, 1)),)), now)
+        assert isinstance(load, LoadBatch)
+        core.loaded(load.lane_id, load.batch, rows(10, group, mirrors), 0, now)
+    moved: list[str] = []
+    while len(moved) < 10:
+        messages = sent(core.turn(now))
+        moved += [it.url for message in messages if isinstance(message, HandedOff) for it in message.handoffs]
+        while instructions := core.admit(now):
+            for it in instructions:
+                if isinstance(it, Start):
+                    code = 7 * (it.task.server == "s")
+                    body = b"" if code else b"body"
+                    core.answered(Answer(it.task, code, 0 if code else 200, body, end_announced=True), now)
+        assert core.free_slots <= 0 or core.frontier.wake_at() > now, "it would spin"
+        now = max(now, min(core.frontier.wake_at(), now + 10.0))
+    assert sorted(moved) == [f"http://u/m/{row}" for row in range(10)]
+    assert core.reports.errors == 0
+
+
+@pytest.mark.parametrize(
+    ("mirrors", "changes", "is_needed"),
+    [
+        pytest.param(("http://u/m",), {}, True, id="what would be a success"),
+        pytest.param(("http://u/m",), {"status": 404}, False, id="an error moves on anyway"),
+        pytest.param((), {}, False, id="no other URL is left"),
+    ],
+)
+def test_when_a_body_is_to_be_looked_into_first(
+    mirrors: tuple[str, ...], changes: dict[str, int], *, is_needed: bool
+) -> None:
+    rank = Rank()
+    task = Task(0, 0, "http://s/0", "s", mirrors=Mirrors(mirrors))
+    answer = replace(Answer(task, status=200, body=b"body", content_length=4), **changes)  # type: ignore[arg-type]
+    assert rank.core.needs_look(answer) is is_needed
+
+
+def test_what_a_look_has_found_moves_the_row_on() -> None:
+    rank = Rank()
+    (load,) = rank.core.handle(Assign((lane(batches=[batch(0, 1)]),)), 0.0)
+    assert isinstance(load, LoadBatch)
+    rank.core.loaded(1, load.batch, rows(1, mirrors=("http://u/m",)), 0, 0.0)
+    rank.turn(0.0)
+    (task,) = rank.starts(0.0)
+    assert rank.core.batch_of(task) == batch(0, 1)
+    done, *_ = rank.answer(task, 0.1, objection=Failure(ErrorKind.HASH_MISMATCH, -2, "another file"))
+    assert isinstance(done, Finished)
+    assert (done.disposition, done.failure) == (Disposition.OPEN, None)
+    (handoff,) = rank.core.reports.handoffs
+    assert handoff.mirrors == Mirrors((), "another file; then http://u/m/0", attempts=1)
 
 
 # ---- parts

@@ -107,6 +107,21 @@ def test_a_lane_whose_rows_are_all_forbidden_ends_without_one_request_for_them()
     assert isinstance(events[-1], LaneEnded)
 
 
+def test_rows_that_the_file_forbids_move_on_to_their_mirrors_whose_own_file_is_asked_for() -> None:
+    frontier = frontier_that_obeys()
+    start(frontier, lane(1, [batch(1, 3)]), cursor=rows(3, mirrors=("http://t/m", "http://free/m")))
+    start(frontier, lane(2, [batch(2, 1)], group="t"), cursor=Rows([(0, "http://t/0", "t")]))
+    started = {task.server: task for task in tasks(frontier, 0.0)}
+    forbidding = {"body": b"User-agent: *\nDisallow: /", "content_length": 25}
+    answer(frontier, started["s"], 0.0, **forbidding)
+    assert tasks(frontier, 0.0) == [], "they wait for the file of t"
+    answer(frontier, started["t"], 0.0, body=b"User-agent: *\nDisallow: /m/2\nAllow: /", content_length=37)
+    assert {task.url for task in tasks(frontier, 0.0)} == {"http://t/m/0", "http://t/m/1", "http://t/0"}
+    (handoff,) = [event.handoff for event in taken(frontier) if isinstance(event, RowHandedOff)]
+    assert (handoff.url, handoff.row) == ("http://free/m/2", 2)
+    frontier.validate()
+
+
 def test_servers_that_are_free_and_other_origins_do_not_wait() -> None:
     frontier = frontier_that_obeys()
     urls = ["http://s/1", "https://s/2", "http://free/3", "http://s/4"]

@@ -8,4 +8,6 @@ from ddmpi.io.results.schema import result_schema
 
 
 def test_no_kept_column_can_have_the_name_of_a_column_of_ours() -> None:
-    assert {name for kind in PART_KINDS for name in result_schema(kind, refers=True).names} <= RESULT_COLUMNS
+    assert {
+        name for kind in PART_KINDS for name in result_schema(kind, refers=True, marks=True).names
+    } <= RESULT_COLUMNS

@@ -17,9 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from ddmpi.config.sections import Expected
 from ddmpi.core.protocol import PartReport
-from ddmpi.core.records import BatchRef, ErrorKind, Failure
+from ddmpi.core.records import BatchRef, ErrorKind, Failure, Mirrors
 from ddmpi.errors import ConfigError, StorageError
 from ddmpi.io.folder import durable
 from ddmpi.io.folder.layout import Layout, parse_part_name
@@ -31,7 +30,6 @@ from ddmpi.io.results.writer import (
     PartsClosed,
     ResultWriter,
     WriterFailed,
-    _compared,
 )
 from tests.io.result_data import (
     FETCHED_AT,
@@ -338,13 +336,31 @@ def test_rows_of_a_url_are_in_one_part(
         assert "same_as" not in read_part(layout, successes[0])[0]
 
 
-def test_a_row_that_was_promised_another_file_is_an_error_of_its_own(layout: Layout) -> None:
-    inputs = pa.table({"size": [3, 4, None]})
-    made = SuccessRow((0, 1, 2), make_answer(0, b"xyz"), b"xyz", "abc", None, 3, None, None)
-    right, wrong = _compared(made, Expected(bytes_column="size"), inputs)
-    assert (right.rows, wrong.rows) == ((0, 2), (1,))
-    assert isinstance(wrong, ErrorRow)
-    assert wrong.failure == Failure(ErrorKind.HASH_MISMATCH, -2, "3 bytes, the table says 4")
+def test_an_error_after_the_last_mirror_names_the_urls_before(layout: Layout) -> None:
+    writer = open_writer(layout, image_size=64)
+    answer = make_answer(0, b"no image")
+    answer.task.mirrors = Mirrors((), "HTTP status 404; then http://h/0", attempts=3)
+    writer.success(make_batch(), (0,), answer)
+    writer.stop()
+    (part,) = committed(writer.events())
+    (row,) = read_part(layout, part)
+    assert (row["error_kind"], row["retry_count"]) == ("decode", 3)
+    assert row["error_msg"] == "HTTP status 404; then http://h/0: not an image, or a damaged one"
+
+
+def test_a_body_may_be_looked_into_before_it_is_stored(layout: Layout) -> None:
+    writer = open_writer(layout, image_size=64)
+    assert writer.may_object
+    bad, good = make_answer(0, b"no image"), make_answer(1, make_image(8, 8))
+    (found,) = writer.look(make_batch(), bad).result(30)
+    assert isinstance(found, ErrorRow)
+    looked = writer.look(make_batch(), good)
+    assert isinstance(looked.result(30)[0], SuccessRow)
+    assert writer.buffered_bytes == 0
+    writer.success(make_batch(), good.task.rows, good, looked)
+    writer.stop()
+    (part,) = committed(writer.events())
+    assert (part.rows, part.is_errors) == (1, False)
 
 
 def test_open_files_are_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ddmpi.io.results.pictures import MOST_SHOWN_BYTES, sample_pictures
+from ddmpi.roles.coordinator.pictures import MOST_SHOWN_BYTES, sample_pictures
 
 
 def picture(width: int, height: int, kind: str = "JPEG") -> bytes:
