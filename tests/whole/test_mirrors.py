@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import signal
 from collections import Counter
@@ -16,6 +15,9 @@ from typing import Any
 import pytest
 
 import ddmpi
+from ddmpi.config.config import LATER_SEMANTIC_KEYS
+from ddmpi.io.folder.checkpoint import load, save
+from ddmpi.io.folder.layout import Layout
 from tests.fleet.images import body_of
 from tests.fleet.log import EventKind
 from tests.fleet.process import RunningFleet, running_fleet
@@ -225,10 +227,12 @@ def test_a_folder_does_not_change_its_mind_about_mirrors(tmp_path: Path, new_job
         job.config["mirrors"] = True
         code, printed = job.run(1)
         # As a release left it that did not know them.
-        checkpoint = job.output / "checkpoint.json"
-        values = json.loads(checkpoint.read_text())
-        del values["config_semantic"]["mirrors"], values["config_semantic"]["expected.on_mismatch"]
-        checkpoint.write_text(json.dumps(values))
+        layout = Layout(job.output)
+        found, _ = load(layout)
+        assert found is not None
+        for key in LATER_SEMANTIC_KEYS:
+            del found.config_semantic[key]
+        save(layout, found)
         older = job.run(1)
         job.config["mirrors"] = False
         assert job.run(1)[0] == 0

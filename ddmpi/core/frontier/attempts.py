@@ -178,15 +178,18 @@ class AttemptHandler:
 
     # ---- requests for a robots.txt
 
-    def robots(self, lane: HeldLane, slot: Slot, task: Task, verdict: RobotsVerdict, now: float) -> None:
-        """Have the gate learn what the file says, ask for it again, or ask the server to which it was redirected."""
+    def robots(
+        self, lane: HeldLane, slot: Slot, task: Task, verdict: RobotsVerdict, now: float, *, is_of_url: bool = False
+    ) -> None:
+        """Have the gate learn what the file says, ask for it again, or ask the server to which it was redirected. Where
+        it was refused, ``is_of_url`` says that its server is not paused for it."""
         file = verdict.robots
         if verdict.outcome is Outcome.REDIRECT:
             file = self._follow_robots(lane, task, verdict, now)
             if file is None:
                 return
         elif verdict.failure is not None:
-            delay_s = self.config.retry.decide_for_server(verdict, task.attempt, self.rng)
+            delay_s = self.config.retry.decide_for_server(verdict, task.attempt, self.rng, is_of_url=is_of_url)
             if lane.is_sampling and verdict.transient:
                 lane.gave_up = True
             elif delay_s is not None:

@@ -231,7 +231,7 @@ class Frontier:
             self._touched[slot] = None
         disposition, failure = Disposition.OPEN, None
         if isinstance(verdict, RobotsVerdict):
-            self._attempts.robots(lane, slot, task, verdict, now)
+            self._attempts.robots(lane, slot, task, verdict, now, is_of_url=is_of_url)
         else:
             disposition, failure = self._attempts.row(lane, slot, task, verdict, now, is_of_url=is_of_url)
         if limiter.tripped:

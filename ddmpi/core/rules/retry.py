@@ -74,14 +74,18 @@ class RetryPolicy:
             Signal.CONNECT_FAILED: _Rule(max(max_attempts, connect_attempts), FIRST_WAIT_S),
         }
 
-    def decide_for_server(self, verdict: Verdict, attempt: int, rng: random.Random) -> float | None:
+    def decide_for_server(
+        self, verdict: Verdict, attempt: int, rng: random.Random, *, is_of_url: bool = False
+    ) -> float | None:
         """The same for a request on which all rows of a server depend, its robots.txt: they are not to become errors
         before the breaker has had its say, but for a name that does not exist."""
         if verdict.failure is None or not verdict.transient:
             return None
         rule = self._by_kind.get(verdict.failure.kind, self._by_signal[Signal.CONNECT_FAILED])
         delay_s = rule.delay_s(attempt, rng)
-        return 0.0 if delay_s is not None and verdict.signal is Signal.THROTTLED else delay_s
+        if delay_s is None or verdict.signal is not Signal.THROTTLED:
+            return delay_s
+        return max(delay_s, verdict.retry_after_s or 0.0) if is_of_url else 0.0
 
     def decide(self, verdict: Verdict, attempt: int, rng: random.Random, *, is_of_url: bool = False) -> float | None:
         """The delay in seconds until the row's next try, 0 where only its server's pace counts; None: it is an error.

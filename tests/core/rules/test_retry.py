@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.records import ErrorKind, Failure
-from ddmpi.core.rules.retry import CONNECT_TRIES, DNS_WAIT_S, JITTER, LONGEST_WAIT_S, RetryPolicy
+from ddmpi.core.rules.retry import CONNECT_TRIES, DNS_WAIT_S, FIRST_WAIT_S, JITTER, LONGEST_WAIT_S, RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
 
 
@@ -84,6 +85,13 @@ def test_tries_of_a_request_on_which_all_rows_of_a_server_depend(
     verdict: Verdict, attempt: int, delay_s: float | None
 ) -> None:
     assert RetryPolicy(1).decide_for_server(verdict, attempt, NoJitter()) == delay_s
+
+
+def test_a_request_that_is_refused_for_its_url_alone_waits_as_long_as_it_was_asked_to() -> None:
+    policy, asked = RetryPolicy(1), replace(THROTTLED, retry_after_s=30.0)
+    assert policy.decide_for_server(THROTTLED, 1, NoJitter(), is_of_url=True) == FIRST_WAIT_S
+    assert policy.decide_for_server(asked, 1, NoJitter(), is_of_url=True) == 30.0
+    assert policy.decide_for_server(asked, CONNECT_TRIES, NoJitter(), is_of_url=True) is None
 
 
 def test_the_breaker_gives_up_a_server_before_its_last_row_is_given_up() -> None:
