@@ -11,7 +11,7 @@ from ddmpi.cli import presets
 from ddmpi.cli.arguments import Arguments, parse_arguments
 from ddmpi.errors import DdmpiError, SetupError
 from ddmpi.io.mpi.launcher import complain, refuse_start, run_together, start_mpi
-from ddmpi.io.process import die_with_launcher, use_one_allocator
+from ddmpi.io.process import die_with_launcher, leave_out_pandas, use_one_allocator
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,4 +60,5 @@ def _run_local(arguments: Arguments) -> int:
 
 
 if __name__ == "__main__":
+    leave_out_pandas()
     sys.exit(main())

@@ -73,7 +73,8 @@ def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
 
 def describe_problem(error: ErrorDetails, model: type[BaseModel]) -> str:
     """Return one line for one of pydantic's errors: dotted path, value, what was expected."""
-    path = tuple(part for part in error["loc"] if part != "[key]")
+    is_unknown = error["type"] == "extra_forbidden"  # a key that is called so is named
+    path = tuple(part for part in error["loc"] if part != "[key]" or (is_unknown and part == error["loc"][-1]))
     if error["type"] == "invalid_key":
         path = (*path[:-1], str(path[-1]))
     where = dotted(path)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ddmpi.errors import EXIT_DONE, SetupError
 from ddmpi.export.options import Order, parse_order
 from ddmpi.io.mpi.launcher import Alone, Ranks, refuse_start, run_together, start_mpi
-from ddmpi.io.process import LAUNCHED_BY, die_with_launcher
+from ddmpi.io.process import LAUNCHED_BY, die_with_launcher, leave_out_pandas
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,4 +43,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    leave_out_pandas()
     sys.exit(main())

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 LAUNCHERS = frozenset({"mpiexec", "mpiexec.hydra", "mpirun", "prterun", "orterun", "srun"})
@@ -41,6 +42,22 @@ def die_with_launcher(environment: Mapping[str, str]) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before the kernel was told
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _WithoutPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002
+        """Raise ModuleNotFoundError for pandas; others are looked for elsewhere."""
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"{fullname} is left out of this process", name=fullname)
+
+
+def leave_out_pandas() -> None:
+    """Have this process do without pandas, as if it were not installed.
+
+    pyarrow (26) loads it at the first conversion where it is there: a quarter of a second and 40 MB for each rank, and
+    nothing here uses it. Where it is not there, it is looked for on the whole path again and again.
+    """
+    sys.meta_path.insert(0, _WithoutPandas())
 
 
 def terminal_columns() -> int | None:

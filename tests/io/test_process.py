@@ -89,3 +89,10 @@ def test_a_rank_dies_with_its_launcher_and_a_plain_program_does_not(variable: st
 )
 def test_share_of_cores(own: frozenset[int], others: list[frozenset[int]], share: int) -> None:
     assert share_of_cores(own, [own, *others]) == share
+
+
+def test_pyarrow_does_not_load_pandas_where_it_is_left_out() -> None:
+    code = "leave_out_pandas(); pa.array([1, None]); pa.scalar('x'); pa.table({'a': [1.5]}).to_pylist()"
+    imports = "import sys; import pyarrow as pa; from ddmpi.io.process import leave_out_pandas"
+    printed = subprocess.check_output([sys.executable, "-c", f"{imports}; {code}; print('pandas' in sys.modules)"])
+    assert printed == b"False\n"
