@@ -79,7 +79,10 @@ def show_account(config: Config, path: str, out: RichConsole) -> None:
 
 
 def account(table: InputTable, found: Survey) -> Iterator[str]:
-    """Yield the lines of the page: a paragraph for each of the first files, and one for all."""
+    """Yield the lines of the page: how files are read, a paragraph for each of the first ones, and one for all."""
+    yield from table.descriptions()[:MOST_FILES]
+    if table.passed_over:
+        yield f"Warning: {table.passed_over}"
     columns: list[tuple[str, str, str]] = []
     for file in found.files[:MOST_FILES]:
         theirs = table.columns_of(file.path)

@@ -59,6 +59,13 @@ def _advice_on_scheme(text: str, column: str) -> str:
         if other[1].lower() in {"http", "https"}:
             return ""
         return f"{other[1]}:// is not fetched, only http and https: columns: {{identifier: ...}} with a template"
+    return _advice_on_part(text, column)
+
+
+def _advice_on_part(text: str, column: str) -> str:
+    """Say what to write where the value is a part of a URL."""
     if re.fullmatch(r"[!-9;-~]*(/[!-9;-~]*|\.[A-Za-z0-9]{2,5})", text):
         return 'the URLs are relative: base_url: "https://HOST/FOLDER/"'
+    if re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        return f'the URLs have to be built: columns: {{identifier: "https://HOST/FOLDER/{{{column}}}.jpg"}}'
     return ""

@@ -20,6 +20,7 @@ from ddmpi.core.rules.url_advice import advice
         ("s3://bucket/1.jpg", "s3:// is not fetched, only http and https"),
         ("crawl-data/1.jpg", 'base_url: "https://HOST/FOLDER/"'),
         ("/images/1.jpg", 'base_url: "https://HOST/FOLDER/"'),
+        ("212500300", 'columns: {identifier: "https://HOST/FOLDER/{url}.jpg"}'),
         ("", 'filter: url is not null and url != ""'),
         (None, 'filter: url is not null and url != ""'),
     ],

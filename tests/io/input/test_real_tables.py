@@ -149,3 +149,16 @@ def test_tabs_in_a_compressed_csv() -> None:
 def test_urls_whose_captions_are_in_another_file() -> None:
     path = TABLES / "sbu-two-files/SBU_captioned_photo_dataset_urls.txt"
     assert [row["identifier"] for row in rows_of(opened(path))] == path.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("place", "url", "kept", "distinct"),
+    [("coco-captions-duplicates/mscoco.csv", "URL", "TEXT", 10), ("secret-header/auth.csv", "url", "token", 4)],
+)
+def test_plain_tables(place: str, url: str, kept: str, distinct: int) -> None:
+    rows = rows_of(opened(place, {"identifier": url}, (kept,)))
+    with (TABLES / place).open(newline="", encoding="utf-8") as text:
+        expected = [(line[url], line[kept]) for line in csv.DictReader(text)]
+    assert values(rows, "identifier", kept) == expected
+    assert len({row["identifier"] for row in rows}) == distinct
+    assert [row["reject"] for row in rows] == [None] * len(expected)

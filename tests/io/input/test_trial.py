@@ -72,6 +72,17 @@ def test_a_table_of_chosen_rows_has_these_with_their_numbers_and_values(folder: 
         assert sum(raw.dropped for raw in table.raw()) == 0
 
 
+def test_of_rows_that_are_made_of_lists_the_elements_are_chosen(tmp_path: Path) -> None:
+    lists = [[f"https://a.example/{n}-{item}.jpg" for item in range(n % 4)] for n in range(100)]
+    pq.write_table(pa.table({"urls": lists}), tmp_path / "lists.parquet", row_group_size=7)
+    table = open_input(str(tmp_path / "lists.parquet"), {"identifier": "urls[]"}, ())
+    every = pa.Table.from_batches(list(table.batches())).to_pylist()
+    assert len(every) == sum(max(1, n % 4) for n in range(100))
+    for chosen in (first_rows(table, 10), random_rows(table, 30, seed=1)):
+        rows = pa.Table.from_batches(list(table.only(chosen).batches())).to_pylist()
+        assert rows == [every[number] for number in chosen]
+
+
 def test_choosing_can_be_stopped(folder: Path) -> None:
     with pytest.raises(Interrupted):
         random_rows(opened(folder), 10, 1, lambda: True)
