@@ -99,23 +99,8 @@ def initialize(
     checkpoint = found or Checkpoint(epoch=0)
     if not orders.reset_batched:
         check_same(checkpoint, config)
-    path = answered(config, layout.query, layout.temporary, callbacks)
     index = read_index(layout.urls) if layout.batches_table.exists() and not orders.reset_batched else None
-    before = checkpoint.input_fingerprint
-    stamp = input_stamp(config, path)
-    # Of many files opening takes its time, and tells no more than their sizes and times.
-    is_same = index is not None and before and stamp == checkpoint.input_stamp
-    table = None if is_same else input_of(config, path, callbacks.should_stop)
-    fingerprint = before if table is None else table.fingerprint()
-    if table is not None:
-        callbacks.on_input(table)
-    # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
-    is_known = index is None or before == fingerprint or (not before and index.input_rows is None)
-    known = None
-    if table is not None and index is not None and not is_known:
-        if config.trial:
-            raise OutputError(f"the input {table.name} has changed since this trial was begun: remove {layout.root}")
-        known = _known_rows(table, index, layout.query, callbacks)
+    given = _given_input(config, layout, checkpoint, index, callbacks)
     if asks_store:
         claim(layout, config.publish.to)
     if orders.reset_batched:
@@ -129,10 +114,10 @@ def initialize(
     if orders.reset_profiled:
         layout.profiles.unlink(missing_ok=True)
         stages.pop("profiled", None)
-    if table is not None and index is None:
-        stages["batched"] = _partition(config, layout, table, callbacks)
-    elif table is not None and index is not None and known is not None:
-        _add_rows(config, table.after(known), index, callbacks)
+    if given.new is not None and index is None:
+        stages["batched"] = _partition(config, layout, given.new, callbacks)
+    elif given.new is not None and index is not None:
+        _add_rows(config, given.new, index, callbacks)
         stages.pop("profiled", None)  # there may be new servers
     state = RunState(
         config=located(config, layout),
@@ -141,8 +126,8 @@ def initialize(
         reader=BatchReader(layout.urls),
         lock=lock,
         epoch=epoch,
-        input_fingerprint=fingerprint,
-        input_stamp=stamp,
+        input_fingerprint=given.fingerprint,
+        input_stamp=given.stamp,
         stages=stages,
         servers=dict(checkpoint.servers),
         saved_at=checkpoint.saved_at,
@@ -155,6 +140,39 @@ def initialize(
         log.info("%d failed rows are fetched again", state.retry_failed(orders.retry_failed))
     state.save({})
     return state
+
+
+@dataclass(frozen=True)
+class _GivenInput:
+    """The input as a run finds it, against what the output folder has of it."""
+
+    stamp: str
+    fingerprint: str
+    new: InputTable | None
+    """The rows that are to be partitioned; None: the folder has all of them."""
+
+
+def _given_input(
+    config: Config, layout: Layout, checkpoint: Checkpoint, index: UrlsIndex | None, callbacks: InitCallbacks
+) -> _GivenInput:
+    """Find the input, and open it unless it is plain that it is the one that the folder has. Raises as
+    ``initialize``."""
+    path = answered(config, layout.query, layout.temporary, callbacks)
+    before, stamp = checkpoint.input_fingerprint, input_stamp(config, path)
+    # Of many files opening takes its time, and tells no more than their sizes and times.
+    if index is not None and before and stamp == checkpoint.input_stamp:
+        return _GivenInput(stamp, before, None)
+    table = input_of(config, path, callbacks.should_stop)
+    fingerprint = table.fingerprint()
+    callbacks.on_input(table)
+    if index is None:
+        return _GivenInput(stamp, fingerprint, table)
+    # A folder of 0.1.0 does not say how many rows it holds: without its checkpoint there is nothing to compare by.
+    if before == fingerprint or (not before and index.input_rows is None):
+        return _GivenInput(stamp, fingerprint, None)
+    if config.trial:
+        raise OutputError(f"the input {table.name} has changed since this trial was begun: remove {layout.root}")
+    return _GivenInput(stamp, fingerprint, table.after(_known_rows(table, index, layout.query, callbacks)))
 
 
 def answered(config: Config, answer: Path, temporary: Path, callbacks: InitCallbacks) -> str:
