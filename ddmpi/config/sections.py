@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -32,7 +31,7 @@ from ddmpi.config.value_types import (
     StoreUri,
     Text,
 )
-from ddmpi.core.records import CONNECTIONS_PER_RANK
+from ddmpi.core.records import CONNECTIONS_PER_RANK, is_meant
 from ddmpi.core.rules.verdict import RETRY_STATUSES
 
 MAX_FILE_BYTES = 2**31 - 1
@@ -204,8 +203,8 @@ class ServerRule(Section):
         return self
 
     def matches(self, server: str) -> bool:
-        """Return whether the rule means this canonical name. Equal names match although '[' begins a glob's set."""
-        return self.match == server or fnmatchcase(server, self.match)
+        """Return whether the rule means this canonical name."""
+        return is_meant(server, self.match)
 
     @property
     def shared_by(self) -> str | None:

@@ -1,10 +1,11 @@
-"""What all parts share: limits, batches, tasks, answers, verdicts. Data only; decisions are elsewhere."""
+"""What all parts share: names, limits, batches, tasks, answers, verdicts. Data only; decisions are elsewhere."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from fnmatch import fnmatchcase
 from operator import add, sub
 
 import msgspec
@@ -312,6 +313,12 @@ class Picture:
 
 PACKED_PREFIX = MANY_SERVERS + "/"
 """How the name of a group begins that is one packed batch."""
+
+
+def is_meant(server: str, pattern: str) -> bool:
+    """Return whether a pattern means this server or server group. A name means itself, although ``[`` begins a glob's
+    set and IPv6 addresses stand in such brackets."""
+    return pattern == server or fnmatchcase(server, pattern)
 
 
 def is_packed(group: str) -> bool:

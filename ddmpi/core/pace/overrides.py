@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import msgspec
 
 from ddmpi.core.protocol import ControlOverride
-from ddmpi.core.records import Limits
+from ddmpi.core.records import Limits, is_meant
 
 HOLD_S = 10 * 365 * 86_400.0
 """What a lane on hold reports as its wait: nobody knows when it will be let go."""
@@ -31,8 +30,7 @@ class Overrides:
 
     def limits(self, name: str, planned: Limits) -> Limits | None:
         """The group's limits now; None: it is paused."""
-        # Equal names match although '[' begins a glob's set.
-        rule = next((rule for rule in self.rules if rule.match == name or fnmatchcase(name, rule.match)), None)
+        rule = next((rule for rule in self.rules if is_meant(name, rule.match)), None)
         if rule is None:
             return planned
         if rule.pause:

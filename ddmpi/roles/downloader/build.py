@@ -7,7 +7,6 @@ import resource
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
 import pycurl
@@ -16,6 +15,7 @@ from ddmpi.config.config import Config
 from ddmpi.core.frontier.interface import FrontierConfig
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import ToCoordinator
+from ddmpi.core.records import is_meant
 from ddmpi.core.rules.addresses import address_rule
 from ddmpi.core.rules.retry import RetryPolicy
 from ddmpi.core.rules.urls import Rejected, parse_url
@@ -145,7 +145,7 @@ def _locate(location: str) -> tuple[str, str] | str:
 def _ignored_rule(patterns: Sequence[str]) -> Callable[[str], bool]:
     @lru_cache(maxsize=65_536)
     def is_ignored(server: str) -> bool:
-        return any(fnmatchcase(server, pattern) or server == pattern for pattern in patterns)
+        return any(is_meant(server, pattern) for pattern in patterns)
 
     return is_ignored
 
