@@ -37,7 +37,7 @@ def field_of(values: Array, name: str, shown: str) -> Array:
     place = values.type.get_field_index(name)
     if place < 0:
         names = [field.name for field in values.type]
-        raise InputError(f"{shown}: no field {name}{nearest(name, names)}; found: {listed(names)}")
+        raise InputError(f"{shown}: no field {name}{did_you_mean(name, names)}; found: {listed(names)}")
     return pc.struct_field(values, [place])
 
 
@@ -46,7 +46,7 @@ def decoded(values: Array) -> Array:
     return values.dictionary_decode() if isinstance(values, pa.DictionaryArray) else values
 
 
-def nearest(name: str, names: Collection[str]) -> str:
+def did_you_mean(name: str, names: Collection[str]) -> str:
     """Return `` (did you mean ...?)`` with the names that are written most alike, or nothing."""
     by_lower: dict[str, str] = {known.lower(): known for known in reversed(list(names))}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.6)

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from ddmpi.errors import InputError, Interrupted, StorageError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.folder.durable import make_folders, publish
+from ddmpi.io.sources.files import size_and_time
 
 if TYPE_CHECKING:
     import duckdb
@@ -187,7 +188,10 @@ def _files_of(connection: duckdb.DuckDBPyConnection, statement: str) -> dict[str
     for name in names:
         rows = connection.execute("SELECT file FROM glob($1::VARCHAR)", [name]).fetchall()
         found.update(str(Path(file).absolute()) for (file,) in rows if Path(file).is_file())
-    return {file: _size_and_time(file) for file in sorted(found)}
+    try:
+        return {file: size_and_time(Path(file)) for file in sorted(found)}
+    except OSError as error:
+        raise InputError(f"{error.filename}: {one_line(error)}") from error
 
 
 def _names_in(node: Any, *, is_argument: bool = False) -> Iterator[str]:
@@ -213,14 +217,6 @@ def _names_in(node: Any, *, is_argument: bool = False) -> Iterator[str]:
 def _local_name(value: object) -> Iterator[str]:
     if isinstance(value, str) and value and "://" not in value:
         yield value
-
-
-def _size_and_time(file: str) -> tuple[int, int]:
-    try:
-        status = Path(file).stat()
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}") from error
-    return status.st_size, status.st_mtime_ns
 
 
 def _check_opened(connection: duckdb.DuckDBPyConnection, files: dict[str, tuple[int, int]], own: Path) -> None:

@@ -20,7 +20,7 @@ from ddmpi.errors import InputError
 from ddmpi.io.input.agreement import agreed_types
 from ddmpi.io.input.columns import Shaping
 from ddmpi.io.input.expressions import Expression, FirstOf, Reference, Resolver, columns_of
-from ddmpi.io.input.paths import listed, nearest
+from ddmpi.io.input.paths import did_you_mean, listed
 from ddmpi.io.input.rows import BASE_COLUMNS, TEXT_COLUMNS
 from ddmpi.io.sources.source_file import SourceFile
 
@@ -69,7 +69,7 @@ def shape_of(wanted: Wanted, sources: Sequence[SourceFile]) -> Shaping:
     made = _made(wanted, resolver, list(names))
     for key, missing in (("", resolver.missing), ("filter: ", _missing_in_filter(wanted, names))):
         if missing:
-            told = ", ".join(f"{name}{nearest(name, found)}" for name in dict.fromkeys(missing))
+            told = ", ".join(f"{name}{did_you_mean(name, found)}" for name in dict.fromkeys(missing))
             raise InputError(f"{sources[0].path}: {key}no column {told}; found: {listed(found)}")
     used = columns_of(list(made.values())) | (wanted.row_filter.columns if wanted.row_filter else frozenset())
     used |= {resolver.items.column} if resolver.items else frozenset()
@@ -155,7 +155,7 @@ def _check_file(source: SourceFile, shaping: Shaping) -> None:
     if shaping.row_filter is not None:
         missing += sorted(shaping.row_filter.columns - shaping.row_filter.optional - names)
     if missing:
-        told = ", ".join(f"{name}{nearest(name, names)}" for name in missing)
+        told = ", ".join(f"{name}{did_you_mean(name, names)}" for name in missing)
         raise InputError(f"{source.path}: no column {told}, which other files have; found: {listed(names)}")
 
 

@@ -7,6 +7,7 @@ the first block (8 MB), until ``look_through`` is called; the text columns may a
 from __future__ import annotations
 
 import codecs
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, ClassVar, Final, cast
@@ -39,9 +40,9 @@ class JsonSource(SourceFile):
         encoding = self.reading.keys.encoding
         return "" if encoding == "utf-8" else encoding
 
+    @abstractmethod
     def _lines(self) -> Iterator[LineBlock]:
         """Yield the rows, an object per line."""
-        raise NotImplementedError
 
     def _read_schema(self) -> pa.Schema:
         check_encoding(self.path, self.compression, self.reading.keys.encoding)
