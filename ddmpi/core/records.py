@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -81,6 +82,8 @@ class Limits(msgspec.Struct, frozen=True):
     bytes_per_s: float = 0.0
     bytes_per_day: float = 0.0
     bytes_per_hour: float = 0.0
+    numbers: frozenset[int] = frozenset()
+    """Of a share: which of the group's connections it has, counted from 0; none of them named = all."""
 
     @property
     def has_byte_budget(self) -> bool:
@@ -97,12 +100,14 @@ class Limits(msgspec.Struct, frozen=True):
         than connections."""
         if parts > self.connections:
             raise ValueError(f"{parts} lanes cannot share {self.connections} connections")
-        each, extra = divmod(self.connections, parts)
-        part = Limits(*(value / parts for value in msgspec.structs.astuple(self)))
-        return [msgspec.structs.replace(part, connections=each + (i < extra)) for i in range(parts)]
+        if parts == 1:
+            return [self]
+        numbers = sorted(self._all_numbers)
+        return [self._with(numbers[i::parts], (value / parts for value in self._amounts)) for i in range(parts)]
 
     def plus(self, other: Limits) -> Limits:
-        return Limits(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
+        """Return the share that has both."""
+        return self._with(self._all_numbers | other._all_numbers, map(add, self._amounts, other._amounts))
 
     def part_of(self, whole: Limits) -> float:
         """Return which part of a group's limits this share is."""
@@ -112,7 +117,27 @@ class Limits(msgspec.Struct, frozen=True):
 
     def minus(self, part: Limits) -> Limits:
         """Return what is left of this share when a part of it is given away."""
-        return Limits(*map(sub, msgspec.structs.astuple(self), msgspec.structs.astuple(part)))
+        return self._with(self._all_numbers - part._all_numbers, map(sub, self._amounts, part._amounts))
+
+    def connections_of(self, now: int, planned: int) -> int:
+        """Return how many connections a share has while its group has ``now`` instead of those ``planned``. Of all
+        shares these are exactly as many, and no share has more while the group has fewer."""
+        each, extra = divmod(now, planned)
+        return sum(each + (number < extra) for number in self._all_numbers)
+
+    @property
+    def _all_numbers(self) -> frozenset[int]:
+        return self.numbers or frozenset(range(self.connections))
+
+    @property
+    def _amounts(self) -> tuple[float, ...]:
+        """What a share has a part of, but for connections."""
+        return self.rate_per_s, self.bytes_per_s, self.bytes_per_day, self.bytes_per_hour
+
+    @staticmethod
+    def _with(numbers: Collection[int], amounts: Iterable[float]) -> Limits:
+        rate_per_s, bytes_per_s, bytes_per_day, bytes_per_hour = amounts
+        return Limits(rate_per_s, len(numbers), bytes_per_s, bytes_per_day, bytes_per_hour, frozenset(numbers))
 
 
 class PaceState(msgspec.Struct, frozen=True):

@@ -96,14 +96,27 @@ def test_shares_add_up_to_the_limits(limits: Limits, parts: int) -> None:
     assert sum(share.bytes_per_hour for share in divided) == pytest.approx(limits.bytes_per_hour)
 
 
-@given(shares, shares)
-def test_what_is_joined_can_be_taken_away_again(share: Limits, other: Limits) -> None:
+@given(shares.filter(lambda limits: limits.connections >= 2))
+def test_what_is_joined_can_be_taken_away_again(limits: Limits) -> None:
+    share, other = limits.divided(2)
     back = share.plus(other).minus(other)
-    assert back.connections == share.connections
+    assert (back.connections, back.numbers) == (share.connections, share.numbers)
     assert back.rate_per_s == pytest.approx(share.rate_per_s, abs=1e-9)
     assert back.bytes_per_s == pytest.approx(share.bytes_per_s, abs=1e-6)
     assert back.bytes_per_day == pytest.approx(share.bytes_per_day, abs=1e-3)
     assert back.bytes_per_hour == pytest.approx(share.bytes_per_hour, abs=1e-3)
+
+
+@given(shares, st.integers(1, 40), st.integers(1, 2000), st.data())
+def test_connections_are_shared_by_number_whatever_their_count(
+    limits: Limits, parts: int, now: int, data: st.DataObject
+) -> None:
+    divided = limits.divided(min(parts, limits.connections))
+    counts = [share.connections_of(now, limits.connections) for share in divided]
+    assert sum(counts) == now
+    fewer = data.draw(st.integers(1, now))
+    lower = [share.connections_of(fewer, limits.connections) for share in divided]
+    assert all(few <= many for few, many in zip(lower, counts, strict=True)), "no lane gets what another one still uses"
 
 
 def test_packs_are_told_by_their_name() -> None:

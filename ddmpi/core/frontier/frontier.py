@@ -247,6 +247,8 @@ class Frontier:
             lane.is_sampling and not task.robots_of,
         )  # fmt: skip
         self._changes.told.insert(0, done)
+        if slot.is_held and not slot.in_flight:  # another lane may open what this one leaves
+            self._changes.told.append(CloseConnections((slot.server,)))
         return self._after_changes(now, lane, slot)
 
     def _judge_network(self, slot: Slot, signal: Signal, now: float) -> Signal:
@@ -299,15 +301,21 @@ class Frontier:
             return
         if lane.batches and not has_enough and not self._stopped:
             self._changes.told += self._intake.next_batch(lane, now)
-        if lane.split is not None and lane.in_flight <= lane.share.connections:
-            # Before the lane ends: the rest of its share is another rank's from then on.
-            self._changes.told.append(LanesGiven(lane.split, tuple(lane.servers), lane.share.connections))
-            lane.split = None
+        if lane.split is not None:
+            self._answer_split(lane, lane.split)
         if not lane.rows and lane.is_used_up:
             self.lanes.end(lane)
             ended = LaneEnded(lane.lane_id, frozenset(lane.batch_ids), tuple(lane.servers), lane.endings)
             self._changes.told.append(ended)
             lane.batch_ids.clear()
+
+    def _answer_split(self, lane: HeldLane, answer: StealResponse) -> None:
+        """Answer as soon as what is in flight fits into what is kept: the rest of the share is another rank's from
+        then on."""
+        most = (lane.allowed(lane.group, lane.share) or lane.share).connections
+        if lane.in_flight <= most:
+            self._changes.told.append(LanesGiven(answer, tuple(lane.servers), most))
+            lane.split = None
 
     def _open(self, lane: HeldLane, now: float) -> None:
         """Have a lane that has just started looked after."""

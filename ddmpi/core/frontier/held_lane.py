@@ -173,8 +173,9 @@ class HeldLane:
         """Whether another rank can get a part of it: whole batches, and at least one connection. What it has spent of a
         byte budget cannot be divided."""
         limits = None if self.is_packed else self.allowed(self.group, self.share)
-        divisible = limits is not None and self.share.connections >= 2 and not limits.has_byte_budget
-        return divisible and self.is_running and bool(self.batches) and self.split is None
+        if limits is None or limits.has_byte_budget or min(self.share.connections, limits.connections) < 2:
+            return False
+        return self.is_running and bool(self.batches) and self.split is None
 
     @property
     def in_flight(self) -> int:

@@ -278,6 +278,10 @@ class Leases:
         """Enter more work, or a larger share, into a lease that a rank holds; the message that tells the rank."""
         if added is not None:
             lease.share = lease.share.plus(added)
+        if lease.state in {LeaseState.PARKED, LeaseState.PROBING}:
+            # A lane that waits for its servers says so again; one that was only left without a connection may run now.
+            lease.happens(LeaseEvent.RUN)
+            self._runs(lease)
         time_s, cost_s = self._costs(lease.group, batch_ids, lease.share)
         lease.time_s += time_s
         lease.ends_at += time_s
@@ -368,6 +372,9 @@ class Leases:
                 raise AssertionError(f"a rank holds two lanes of {group}")
             whole = self.limits(group)
             shares = [self._by_lane[i].share for i in ids]
+            numbers = [number for share in shares for number in share.numbers]
+            if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(whole.connections)):
+                raise AssertionError(f"the lanes of {group} share connections that they do not have: {sorted(numbers)}")
             if sum(share.connections for share in shares) > whole.connections:
                 raise AssertionError(f"the lanes of {group} share more than {whole.connections} connections")
             if sum(share.rate_per_s for share in shares) > whole.rate_per_s * (1 + 1e-9):

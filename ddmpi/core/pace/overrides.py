@@ -4,8 +4,9 @@ Decides what a server group may do under some control rules, and what a lane wit
 must not know where the rules come from, or which lanes there are.
 
 A lane's share stays in units of the limits that were planned, so that steals and splits need not know of any control;
-what it really may use is the same part of the limits that hold now. Hence the parts of a group's lanes add up to at
-most those, connections rounded down. A lane that is left without a connection is on hold.
+what it really may use is the same part of the limits that hold now, and of their connections those that are its own
+by number. Hence the parts of a group's lanes add up to those limits. A lane that is left without a connection is on
+hold until another one ends and leaves it its share.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ class Overrides:
     def share(self, name: str, whole: Limits, share: Limits) -> Limits | None:
         """What a lane may use now whose share of the planned limits (``whole``) is ``share``; None: it is on hold."""
         limits = self.limits(name, whole)
-        if limits is None or limits == whole:
-            return None if limits is None else share
-        if share == whole:
+        if limits is None or share.connections == whole.connections:
             return limits
-        connections = share.connections * limits.connections // whole.connections
+        if limits == whole:
+            return share
+        connections = share.connections_of(limits.connections, whole.connections)
         if connections < 1:
             return None
         part = share.part_of(whole)
         return msgspec.structs.replace(
-            share,
+            limits,
             connections=connections,
             rate_per_s=_part_of(limits.rate_per_s, whole.rate_per_s, share.rate_per_s, part),
             bytes_per_s=_part_of(limits.bytes_per_s, whole.bytes_per_s, share.bytes_per_s, part),

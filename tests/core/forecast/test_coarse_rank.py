@@ -45,6 +45,9 @@ def rank_with(model: CoarseModel, *lanes: Lane) -> CoarseRank:
     return rank
 
 
+WHOLE = Limits(0.0, 8)
+
+
 def sent_until(rank: CoarseRank, until: float) -> list[tuple[float, ToCoordinator]]:
     """What the rank sends, and when."""
     sent = []
@@ -53,11 +56,11 @@ def sent_until(rank: CoarseRank, until: float) -> list[tuple[float, ToCoordinato
     return sent
 
 
-def coarse_rank(batches: int) -> CoarseRank:
+def coarse_rank(batches: int, share: Limits = WHOLE) -> CoarseRank:
     """A rank that runs one lane of batches of 10 rows, each of which takes a second."""
     refs = tuple(BatchRef(number, "s", number, "", 0, 0, 10) for number in range(batches))
     rank = CoarseRank(1, CoarseModel())
-    assert rank.handle(Assign((Lane(1, "s", False, Limits(0.0, 8), refs, time_s=float(batches)),)), 0.0) == []
+    assert rank.handle(Assign((Lane(1, "s", False, share, refs, time_s=float(batches)),)), 0.0) == []
     return rank
 
 
@@ -75,15 +78,16 @@ def test_a_lane_is_cut_with_its_share_and_goes_on_at_half_its_speed() -> None:
     rank = coarse_rank(5)
     rank.step(0.5)
     (answer,) = rank.handle(StealRequest(7, 10.0, 1), 0.5)
-    assert answer == StealResponse(7, (), 1, (4, 3), Limits(0.0, 4))
+    assert answer == StealResponse(7, (), 1, (4, 3), Limits(0.0, 8).divided(2)[1])
     assert parts_of(rank, 20.0) == {0: 1.55, 1: 3.55, 2: 5.55}
 
 
 def test_a_larger_share_makes_a_lane_faster_and_more_batches_keep_it_running() -> None:
-    rank = coarse_rank(1)
+    share, added = Limits(0.0, 16).divided(2)
+    rank = coarse_rank(1, share)
     rank.step(0.5)
     more = (BatchRef(9, "s", 9, "", 0, 0, 10),)
-    assert rank.handle(Extend(1, 1, Limits(0.0, 8), more), 0.5) == []
+    assert rank.handle(Extend(1, 1, added, more), 0.5) == []
     assert parts_of(rank, 20.0) == {0: 0.8, 9: 1.3}
 
 
@@ -202,7 +206,9 @@ def test_nothing_is_cut_of(held: Lane, split_lane_id: int) -> None:
 
 def test_of_an_odd_number_of_batches_the_thief_gets_the_larger_half() -> None:
     rank = rank_with(CoarseModel(), lane(1, batches=4))
-    assert rank.handle(StealRequest(7, 10.0, 1), 0.5) == [StealResponse(7, (), 1, (103, 102), Limits(0.0, 4))]
+    assert rank.handle(StealRequest(7, 10.0, 1), 0.5) == [
+        StealResponse(7, (), 1, (103, 102), Limits(0.0, 8).divided(2)[1])
+    ]
 
 
 def test_a_rank_that_got_work_asks_for_more_while_it_has_free_connections() -> None:

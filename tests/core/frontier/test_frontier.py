@@ -706,17 +706,18 @@ def test_a_split_waits_for_requests_in_flight_and_gives_half_of_the_rest(make: M
     frontier.finished(started[1], SUCCESS, 1.0, 0)
     (ready,) = taken(frontier)
     assert isinstance(ready, LanesGiven)
-    assert ready.answer == StealResponse(5, (), 1, (3, 2), Limits(500.0, 2, 50.0))
+    assert ready.answer == StealResponse(5, (), 1, (3, 2), share.divided(2)[1])
     assert (ready.servers, ready.connections) == (("s",), 3)
     assert tasks(frontier, 1.0) == [], "three are in flight, three are allowed"
 
 
 def test_a_share_that_grows_while_a_split_is_under_way_does_not_undo_it(make: Make) -> None:
     frontier = make(low_water_rows=1)
-    start(frontier, lane(batches=[batch(0), batch(1), batch(2)], share=Limits(0.0, 4)))
+    share, added = Limits(0.0, 7).divided(2)
+    start(frontier, lane(batches=[batch(0), batch(1), batch(2)], share=share))
     frontier.give(StealRequest(5, 1.0, split_lane_id=1), 0.0)
-    frontier.extend(Extend(1, 1, added=Limits(0.0, 1)), 0.0)
-    assert len(tasks(frontier, 0.0)) == 3, "four less two given away plus one"
+    frontier.extend(Extend(1, 1, added=added), 0.0)
+    assert len(tasks(frontier, 0.0)) == 5, "four less two given away plus three"
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_a_split_is_answered_when_the_surplus_connections_are_closed() -> None:
     assert of_type(sent(rank.turn(0.2)), StealResponse) == [], "four connections are open, two of them idle"
     rank.open["s"] = 2
     (response,) = of_type(sent(rank.turn(0.3)), StealResponse)
-    assert response == StealResponse(7, (), 1, (2,), Limits(0.0, 2))
+    assert response == StealResponse(7, (), 1, (2,), Limits(0.0, 4).divided(2)[1])
     assert of_type(sent(rank.turn(0.4)), StealResponse) == []
 
 

@@ -163,12 +163,13 @@ def test_crawl_delay_lowers_the_rate_by_the_lanes_part_of_the_group() -> None:
 def test_crawl_delay_is_shared_by_lanes_like_their_connections() -> None:
     wide = replace(config(), obeys_robots=lambda _: True, limits_for=lambda _: Limits(0.0, 8))
     frontier = Driven(wide)
-    start(frontier, lane(1, [batch(1, 10)], share=Limits(0.0, 2)))
+    share, added, *_ = Limits(0.0, 8).divided(4)
+    start(frontier, lane(1, [batch(1, 10)], share=share))
     delayed = b"User-agent: *\nCrawl-delay: 3"
     answer(frontier, robots_request(frontier, 0.0), 0.0, body=delayed, content_length=len(delayed))
     (first,) = tasks(frontier, 0.0)
     assert frontier.wake_at() == pytest.approx(12.0), "a quarter of the connections: a quarter of 1/3 per second"
-    frontier.extend(Extend(1, 1, added=Limits(0.0, 2)), 0.0)
+    frontier.extend(Extend(1, 1, added=added), 0.0)
     succeed(frontier, [first], 0.1)
     assert frontier.wake_at() == pytest.approx(6.0)
 

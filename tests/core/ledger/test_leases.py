@@ -110,13 +110,13 @@ def test_a_lane_that_moves_begins_anew() -> None:
 
 def test_the_heir_of_an_ended_lane_gets_its_share() -> None:
     leases = make(plan())
-    first, second = (leases.new("a", [batch], Limits(5.0, 2)) for batch in (0, 1))
+    first, second = (leases.new("a", [batch], share) for batch, share in enumerate(Limits(10.0, 4).divided(2)))
     leases.grant(first, 1, 0.0)
     leases.grant(second, 2, 0.0)
     leases.on_report(first, LaneReport(first.lane_id, 0, LaneState.DRAINED), 0.0)
     (_, release), (heir, extend) = sent_by(leases.end(first))
     assert release == Release((first.lane_id,))
-    assert (heir, second.share, second.version) == (2, Limits(10.0, 4), 1)
+    assert (heir, second.share, second.version) == (2, Limits(10.0, 4, numbers=frozenset(range(4))), 1)
     assert extend is not None
 
 

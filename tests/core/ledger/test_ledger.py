@@ -136,7 +136,7 @@ def test_the_share_of_a_drained_lane_goes_to_the_sibling_with_the_most_batches(m
     ledger = make(world({"a": 50}, {"a": FAST}), most_lanes=2)
     lanes = started(ledger)
     actions = ended_lane(ledger, 1, lanes[1][0])
-    assert Send(0, Extend(lanes[0][0].lane_id, 1, added=Limits(0.0, 4))) in actions
+    assert Send(0, Extend(lanes[0][0].lane_id, 1, added=lanes[1][0].share)) in actions
 
 
 def test_reports_on_lanes_of_others_are_a_bug(make: Make) -> None:

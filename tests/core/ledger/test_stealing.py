@@ -158,9 +158,10 @@ def test_a_lane_is_split_with_its_share(make: Make) -> None:
     request = asked(ledger, thief=1, victim=0)
     assert request.split_lane_id == lane.lane_id
     given = tuple(batch.batch_id for batch in lane.batches[3:])
-    answer = StealResponse(request.request_id, (), lane.lane_id, given, Limits(0.0, 4))
+    cut_off = lane.share.divided(2)[1]
+    answer = StealResponse(request.request_id, (), lane.lane_id, given, cut_off)
     ((new,),) = lanes_of(ledger.stealing.on_steal_response(0, answer, 0.0)).values()
-    assert (new.group, new.share) == ("a", Limits(0.0, 4))
+    assert (new.group, new.share) == ("a", cut_off)
     assert tuple(batch.batch_id for batch in new.batches) == given
     assert isinstance(steal(ledger, 1, 2).message, NoWork), "the group has as many lanes as it may have"
 
@@ -175,14 +176,12 @@ def test_a_share_given_while_a_split_is_under_way_is_added_not_set(make: Make) -
     version = heir.count(sibling)
     grown = [action for action in ended_lane(ledger, sibling, lanes[sibling], version) if isinstance(action, Send)]
     given = (lanes[victim].batches[-1].batch_id,)
-    cut_off = Limits(0.0, lanes[victim].share.connections // 2)
+    cut_off = lanes[victim].share.divided(2)[1]
     answer = StealResponse(request.message.request_id, (), lanes[victim].lane_id, given, cut_off)
     ((new,),) = lanes_of(ledger.stealing.on_steal_response(victim, answer, 0.0)).values()
     extended = [action.message for action in grown if isinstance(action.message, Extend)]
-    grown_by = lanes[sibling].share.connections + version * lanes[2].share.connections
-    assert [(message.lane_id, message.added) for message in extended] == [
-        (lanes[victim].lane_id, Limits(0.0, grown_by))
-    ]
+    grown_by = lanes[sibling].share.plus(lanes[2].share) if version else lanes[sibling].share
+    assert [(message.lane_id, message.added) for message in extended] == [(lanes[victim].lane_id, grown_by)]
     assert new.share == cut_off
 
 

@@ -54,7 +54,7 @@ def test_the_parts_of_all_lanes_add_up_to_the_limits_that_hold_now(whole: Limits
     control = Overrides([ControlOverride("s", False, now.rate_per_s, now.connections, now.bytes_per_s)])
     shares = whole.divided(data.draw(st.integers(1, whole.connections)))
     parts = [part for part in (control.share("s", whole, share) for share in shares) if part is not None]
-    assert sum(part.connections for part in parts) <= now.connections
+    assert sum(part.connections for part in parts) == now.connections
     assert all(part.connections >= 1 for part in parts)
     assert sum(part.rate_per_s for part in parts) <= now.rate_per_s * (1 + 1e-9)
     assert all((part.rate_per_s > 0) == (now.rate_per_s > 0) for part in parts), "0 would mean: no limit"
@@ -62,8 +62,7 @@ def test_the_parts_of_all_lanes_add_up_to_the_limits_that_hold_now(whole: Limits
     total = shares[0]
     for share in shares[1:]:
         total = total.plus(share)
-    if len(shares) == 1:
-        assert parts == [now]
+    assert control.share("s", whole, total) == now
 
 
 def test_changes_are_told_in_words() -> None:
@@ -205,6 +204,18 @@ def test_a_rate_that_is_raised_or_lowered_counts_at_once() -> None:
     slower = [ControlOverride("*", rate_per_s=1.0)]
     report, _ = simulate(one_server(160, Limits(10.0, 8)), Cluster(1, controls=[(10.0, slower)]))
     assert 60 < report.ended_at_s < 80
+
+
+@pytest.mark.parametrize("connections", [1, 2, 5])
+def test_of_fewer_connections_than_lanes_all_are_used_until_the_last_row(connections: int) -> None:
+    fewer = [ControlOverride("a", connections=connections)]
+    world = one_server(3_200, Limits(0.0, 8))
+    cluster = Cluster(8, schedule_rules={1: 8}, controls=[(1.0, fewer)], parked_wait_s=5.0)
+    report, disk = simulate(world, cluster)
+    assert not report.was_stuck
+    assert sum(len(part.rows) for part in disk.parts.values()) == 3_200
+    planned, _ = simulate(one_server(3_200, Limits(0.0, connections)), Cluster(1))
+    assert report.ended_at_s < 1.05 * planned.ended_at_s, "none of them is left unused"
 
 
 def test_small_servers_that_share_a_batch_are_controlled_one_by_one() -> None:
