@@ -381,8 +381,11 @@ class Frontier:
         self._in_flight.clear()
 
     def recount(self, now: float) -> list[Change]:
-        """Judge anew how busy the rank is, and start lanes in place of those whose servers are paused or parked."""
-        self.lanes.recount(now)
+        """Judge anew how busy the rank is, start lanes in place of those whose servers are paused or parked, and load
+        what a pack has for other servers."""
+        for lane in self.lanes.recount(now):
+            if not self._stopped:
+                self._changes.told += self._intake.next_of_pack(lane)
         return self._after_changes(now)
 
     def updates(self, now: float) -> list[LaneReport]:

@@ -116,8 +116,14 @@ class Intake:
             at = self._rng.randrange(len(lane.batches)) if rows < MIXED_SHARE * low_water else None
         else:
             at = 0 if rows < low_water else None
-        if at is None:
-            return []
+        return [] if at is None else self._load(lane, at)
+
+    def next_of_pack(self, lane: HeldLane) -> list[LoadBatch]:
+        """Take the next batch of a packed lane, whose rows that are here all wait for their servers: others' rows must
+        not wait behind them."""
+        return self._load(lane, 0) if lane.is_packed and lane.batches and not lane.loading else []
+
+    def _load(self, lane: HeldLane, at: int) -> list[LoadBatch]:
         batch = lane.batches[at]
         del lane.batches[at]
         lane.loading += 1

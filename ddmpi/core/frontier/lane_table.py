@@ -108,10 +108,16 @@ class LaneTable:
         self._demand = max(0.0, self._demand - lane.counted) + demand
         lane.counted = demand
 
-    def recount(self, now: float) -> None:
-        """Count every running lane anew: one whose servers are paused or parked keeps no connection busy."""
+    def recount(self, now: float) -> list[HeldLane]:
+        """Count every running lane anew, and return those that keep no connection busy: their servers are paused or
+        parked."""
+        waiting = []
         for lane in self.running.values():
-            self.count_demand(lane, 0.0 if lane.wait_s(self.by_id.__getitem__, now) else None)
+            waits = lane.wait_s(self.by_id.__getitem__, now) > 0
+            self.count_demand(lane, 0.0 if waits else None)
+            if waits:
+                waiting.append(lane)
+        return waiting
 
     @property
     def wants_work(self) -> bool:

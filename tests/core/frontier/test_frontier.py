@@ -268,6 +268,21 @@ def test_servers_of_a_pack_run_side_by_side_each_at_its_own_limits(frontier: Dri
     assert [task.url for task in tasks(frontier, 0.0)] == ["http://a/0", "http://b/2"]
 
 
+def test_rows_of_a_pack_do_not_wait_behind_batches_whose_servers_all_wait(make: Make) -> None:
+    frontier = make(low_water_rows=1)
+    start(frontier, lane(batches=[batch(0, 9), batch(1, 1)], group="__many__/0"), cursor=rows(9, "a"))
+    (asked,) = tasks(frontier, 0.0)
+    frontier.report(0.0)
+    assert taken(frontier) == [], "a may still answer"
+    frontier.finished(asked, throttled(600.0), 0.1)
+    frontier.report(0.5)
+    assert taken(frontier) == [LoadBatch(1, batch(1, 1))]
+    frontier.report(1.0)
+    assert taken(frontier) == [], "it is on its way"
+    frontier.loaded(1, batch(1, 1), rows(1, "b"), 1.1)
+    assert [task.server for task in tasks(frontier, 1.1)] == ["b"]
+
+
 # ---- what becomes of rows
 
 
