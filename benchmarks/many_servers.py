@@ -26,9 +26,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.processes import watch_ranks
+from benchmarks.processes import run_job
 from benchmarks.web_server import make_bodies
-from tests.whole.job import Job, finish, rows_of
+from tests.whole.job import Job, rows_of
 from tests.whole.nginx import common_directives, free_port, make_certificates, started_nginx, temporary_paths
 
 ADDRESS: Final = "127.41.0.1"
@@ -123,15 +123,11 @@ def measure(web: Web, folder: Path, protocol: str, urls: Sequence[str], limits: 
         },
     }
     job = Job(folder, config)
-    process = job.start(2)
-    try:
-        usage = watch_ranks(process, TIMEOUT_S)[1]
-        code, printed = finish(process)
-    finally:
-        job.close()
+    usages, printed = run_job(job, 2, TIMEOUT_S)
+    usage = usages[1]
     ends = rows_of(job.output / "images", ["fetched_at"]).column("fetched_at").cast(pa.int64()).to_numpy() / 1e6
-    if code or len(ends) != len(urls):
-        raise RuntimeError(f"exit code {code}, {len(ends)} of {len(urls)} rows:\n{printed[-3000:]}")
+    if len(ends) != len(urls):
+        raise RuntimeError(f"{len(ends)} of {len(urls)} rows:\n{printed[-3000:]}")
     shutil.rmtree(folder)
     seconds = float(ends.max() - ends.min())
     return Cost(usage.cpu_s * 1e3 / len(urls), usage.peak_rss_mb, len(urls) / seconds, web.take_connections())

@@ -21,13 +21,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.processes import watch_ranks
+from benchmarks.processes import run_job
 from benchmarks.throughput_runners import TIMEOUT_S, Work, run_ddmpi
 from benchmarks.web_server import make_bodies, serving
 from ddmpi.config.sections import DownloaderParameters
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import ServerSpec, Size, plain_address
-from tests.whole.job import finish, make_job
+from tests.whole.job import make_job
 
 LARGE_BYTES: Final = 5_000_000
 LARGE_FILES: Final = 20
@@ -56,15 +56,8 @@ def open_batches(folder: Path) -> Mapping[str, float]:
             profiling={"mode": "uniform", "min_rows": 1},
             checkpoint_interval_s=60,
         )
-        process = job.start(2)
-        try:
-            usage = watch_ranks(process, TIMEOUT_S)[1]
-            code, printed = finish(process)
-        finally:
-            job.close()
-    if code:
-        raise RuntimeError(f"exit code {code}:\n{printed[-3000:]}")
-    return {"files": rows, "peak_rss_mb": round(usage.peak_rss_mb, 1)}
+        usages, _ = run_job(job, 2, TIMEOUT_S)
+    return {"files": rows, "peak_rss_mb": round(usages[1].peak_rss_mb, 1)}
 
 
 def main(argv: Sequence[str]) -> None:

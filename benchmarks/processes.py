@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.whole.job import descendants_of, ranks_of
+from tests.whole.job import Job, descendants_of, finish, ranks_of
 
 SAMPLE_INTERVAL_S: Final = 0.02
 """A process's counters vanish with it: so much of its time may be missed."""
@@ -56,6 +56,20 @@ def run(command: Sequence[str], printed_to: Path, folder: Path) -> Ended:
 def _peaks_mb(pids: Iterable[int]) -> list[float]:
     found = [usage_of(pid) for pid in pids]
     return [0.0, *(usage.peak_rss_mb for usage in found if usage is not None)]
+
+
+def run_job(job: Job, ranks: int, timeout_s: float) -> tuple[dict[int, Usage], str]:
+    """Run a job to its end: the usage of each rank, and what it printed. Raises TimeoutError, or RuntimeError where the
+    run fails."""
+    process = job.start(ranks)
+    try:
+        usages = watch_ranks(process, timeout_s)
+        code, printed = finish(process)
+    finally:
+        job.close()
+    if code:
+        raise RuntimeError(f"exit code {code}:\n{printed[-3000:]}")
+    return usages, printed
 
 
 def watch_ranks(mpiexec: subprocess.Popen[str], timeout_s: float) -> dict[int, Usage]:

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.processes import Ended, Usage, run, watch_ranks
+from benchmarks.processes import Ended, Usage, run, run_job
 from benchmarks.web_server import ADDRESSES, WebServer
-from tests.whole.job import Job, finish, rows_of
+from tests.whole.job import Job, rows_of
 
 Figures: TypeAlias = "dict[str, float]"
 
@@ -125,16 +125,11 @@ def run_ddmpi(work: Work, protocol: str, downloaders: int, image_size: int = 0) 
     """A whole job: rank 0 and ``downloaders`` ranks. Time runs from the first request to the last part on the disk;
     processor time and memory are those of the downloading ranks, from their start to their end."""
     job = Job(work.scratch, make_config(work, protocol, image_size))
-    process = job.start(downloaders + 1)
-    try:
-        usages = watch_ranks(process, TIMEOUT_S)
-        code, printed = finish(process)
-    finally:
-        job.close()
+    usages, printed = run_job(job, downloaders + 1, TIMEOUT_S)
     work.printed.write_text(printed)
     table = rows_of(job.output / "images", ["fetched_at", "total_ms", "bytes"])
-    if code or table.num_rows != work.rows:
-        raise RuntimeError(f"exit code {code}, {table.num_rows} of {work.rows} rows:\n{printed[-3000:]}")
+    if table.num_rows != work.rows:
+        raise RuntimeError(f"{table.num_rows} of {work.rows} rows:\n{printed[-3000:]}")
     downloading = [usage for rank, usage in usages.items() if rank > 0]
     used = Usage(sum(usage.cpu_s for usage in downloading), max(usage.peak_rss_mb for usage in downloading))
     size_bytes = int(pc.sum(table.column("bytes")).as_py() or 0)

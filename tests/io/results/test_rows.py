@@ -21,7 +21,7 @@ from ddmpi.io.results.digests import Digest, make_digest
 from ddmpi.io.results.promises import promises_of
 from ddmpi.io.results.rows import ErrorRow, SuccessRow, compared
 from tests.fleet.images import body_of
-from tests.fleet.process import running_fleet
+from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
 from tests.io.result_data import make_answer
 from tests.whole.job import assert_every_row_once, make_job, rows_of
@@ -30,12 +30,17 @@ WRONG_HASH, WRONG_SIZE, UNKNOWN, UNREADABLE = 3, 7, 11, 13
 BODY = b"a file"
 
 
+def served(fleet: RunningFleet) -> tuple[pa.Table, list[bytes]]:
+    """The fleet's table, and the file of each row."""
+    table = pq.read_table(fleet.table_path)
+    specs = {spec.name(fleet.port): spec for spec in fleet.specs}
+    urls = [str(url).removeprefix("http://").partition("/") for url in table.column("identifier").to_pylist()]
+    return table, [body_of(specs[server], f"/{path}") for server, _, path in urls]
+
+
 def test_files_that_are_not_what_the_table_says_are_errors(tmp_path: Path) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(2), 30) as fleet:
-        table = pq.read_table(fleet.table_path)
-        specs = {spec.name(fleet.port): spec for spec in fleet.specs}
-        urls = [str(url).removeprefix("http://").partition("/") for url in table.column("identifier").to_pylist()]
-        bodies = [body_of(specs[server], f"/{path}") for server, _, path in urls]
+        table, bodies = served(fleet)
         hashes: list[str | None] = [hashlib.md5(body, usedforsecurity=False).hexdigest().upper() for body in bodies]
         sizes: list[int | None] = [len(body) for body in bodies]
         hashes[WRONG_HASH], sizes[WRONG_SIZE] = "0" * 32, 1
@@ -66,10 +71,7 @@ _ERROR_COLUMNS = ["row_number", "error_kind", "error_code", "error_msg", "retry_
 
 def test_files_that_are_not_what_the_table_says_are_kept_and_say_so(tmp_path: Path) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(2), 30) as fleet:
-        table = pq.read_table(fleet.table_path)
-        specs = {spec.name(fleet.port): spec for spec in fleet.specs}
-        urls = [str(url).removeprefix("http://").partition("/") for url in table.column("identifier").to_pylist()]
-        bodies = [body_of(specs[server], f"/{path}") for server, _, path in urls]
+        table, bodies = served(fleet)
         hashes: list[str | None] = [base64.b64encode(hashlib.md5(body).digest()).decode() for body in bodies]  # noqa: S324
         sizes: list[float | None] = [float(len(body)) for body in bodies]
         hashes[WRONG_HASH], sizes[WRONG_SIZE], hashes[UNREADABLE] = "A" * 22, 1.0, "see below"
