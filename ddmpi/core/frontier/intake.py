@@ -9,6 +9,7 @@ last and what is in flight, but for packed batches, whose servers run side by si
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -132,19 +133,32 @@ class Intake:
 
     def _of_next_server(self, lane: HeldLane, shared: SharedLimits, now: float, *, few: bool) -> int | None:
         """Where in the lane's batches the server is that has the fewest rows here: servers of a group are asked side by
-        side, and one that is left alone has no more of its rows here than it had."""
+        side, and one that is left alone has no more of its rows here than it had, unless it refuses some of them: then
+        others of all its batches are to be tried."""
         if not few and shared.busy >= SERVERS_SIDE_BY_SIDE:
             return None
         left: Counter[str] = Counter()
         for batch, cursor in lane.cursors:
             left[batch.server_name] += cursor.left
-        best, best_rows = None, self._config.low_water_rows if few else 1
+        enough = self._config.low_water_rows if few else 1
+        best, best_rows = None, math.inf
         for at, batch in enumerate(lane.batches):
             slot = lane.slots.get(batch.server_name)
             rows = left[batch.server_name] + (slot.waiting if slot is not None else 0)
-            if rows < best_rows and not (rows and slot is not None and slot.limiter.wait_s(now)):
+            if slot is not None and slot.is_mixed:
+                is_wanted = rows < MIXED_SHARE * self._config.low_water_rows
+            else:
+                is_wanted = rows < enough and not (rows and slot is not None and slot.limiter.wait_s(now))
+            if is_wanted and rows < best_rows:
                 best, best_rows = at, rows
-        return best
+        return best if best is None else self._any_alike(lane, best)
+
+    def _any_alike(self, lane: HeldLane, at: int) -> int:
+        """Any batch of the same server, where its rows are mixed; else this one."""
+        server = lane.batches[at].server_name
+        if (slot := lane.slots.get(server)) is None or not slot.is_mixed:
+            return at
+        return self._rng.choice([other for other, batch in enumerate(lane.batches) if batch.server_name == server])
 
     def _expect(self, lane: HeldLane) -> None:
         """Count the servers that have rows to come, and none here."""

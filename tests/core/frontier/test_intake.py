@@ -130,6 +130,14 @@ def test_more_rows_of_a_server_that_is_left_alone_are_not_loaded_while_it_has_so
     assert load_next(it, held, 61.0) == "a"
 
 
+def test_a_server_of_a_group_that_refuses_some_rows_gets_others_of_all_its_batches() -> None:
+    it, held = several(*"aaaaab", low_water_rows=6, chunk_rows=4)
+    assert [load_next(it, held) for _ in range(2)] == ["a", "b"]
+    held.slots["a"].limiter.pause(0.0, 60.0)
+    held.slots["a"].is_mixed = True
+    assert [load_next(it, held) for _ in range(3)] == ["a", "a", ""], "10 rows each: 30 are here and make do"
+
+
 def test_a_paused_server_without_rows_gets_some_for_nothing_else_would_wake_it() -> None:
     it, held = several("a", "a", low_water_rows=100)
     load_next(it, held)
