@@ -389,8 +389,10 @@ class Frontier:
         return self._after_changes(now)
 
     def updates(self, now: float) -> list[LaneReport]:
-        """Return what the ledger has to hear of running lanes: which wait, and the paces that changed."""
-        touched, self._touched = self._touched, {}
+        """Return what the ledger has to hear of running lanes: which wait, and the paces that changed. Those of a lane
+        that has ended are in its last report, or in the first one after it is extended."""
+        touched = self._touched
+        self._touched = {slot: None for slot in touched if self.lanes.has_ended(slot.lane_id)}
         return self.lanes.updates(touched, now)
 
     def batch_of(self, task: Task) -> BatchRef:

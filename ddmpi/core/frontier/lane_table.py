@@ -131,6 +131,11 @@ class LaneTable:
 
     # ---- what the ledger hears
 
+    def has_ended(self, lane_id: int) -> bool:
+        """Whether the lane is held, and nothing of it is left."""
+        lane = self.by_id.get(lane_id)
+        return lane is not None and lane.stage is LaneStage.ENDED
+
     def updates(self, touched: Iterable[Slot], now: float) -> list[LaneReport]:
         """Return the state of each running lane that is worth telling: it waits, or has ``touched`` slots."""
         paces: dict[int, dict[str, PaceState]] = {}

@@ -661,6 +661,19 @@ def test_a_pause_that_comes_before_the_lane_starts_is_kept(make: Make) -> None:
     assert len(tasks(frontier, 20.0)) == 3
 
 
+def test_what_a_lane_has_spent_before_it_ended_is_told_when_it_is_extended(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 1)], share=Limits(0.0, 1, bytes_per_hour=1e6)))
+    (task,) = tasks(frontier, 0.0)
+    frontier.report(0.0)
+    frontier.finished(task, SUCCESS, 0.1, 700)
+    assert frontier.report(0.5) == [], "its last report is still to come"
+    frontier.extend(Extend(1, 1, batches=(batch(1, 1),)), 0.6)
+    (report,) = frontier.report(1.0)
+    assert [size_bytes for _, size_bytes in report.paces["s"].spent_hour] == [700]
+    frontier.loaded(1, batch(1, 1), rows(1), 1.1)
+    assert frontier.report(1.5) == [], "it is told once"
+
+
 # ---- lanes are given away
 
 
