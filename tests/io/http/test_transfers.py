@@ -261,6 +261,17 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
     assert "timed out" in patient.error, "the total one"
 
 
+def test_servers_that_say_nothing_are_waited_for_until_the_stall_timeout_however_many_are_asked() -> None:
+    transfers = new_transfers(connect_timeout_s=20, total_timeout_s=6)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        for row in range(3):
+            transfers.start(Task(0, row, f"http://{address}/", address))
+        errors = [answer.error for answer in collect(transfers, 3)]
+    transfers.close()
+    assert ["Operation too slow" in error for error in errors] == [True] * 3, errors
+
+
 @pytest.mark.parametrize("size_bytes", [0, 1, PIECES_BYTES - 1, PIECES_BYTES, PIECES_BYTES + 1, 3_000_000])
 def test_a_body_of_any_size_is_whole(transfers: Transfers, address: str, size_bytes: int) -> None:
     for _ in range(2):  # on the same handle
