@@ -110,9 +110,9 @@ class Transfers:
         return answers
 
     def _look_at_silent(self) -> None:
-        for curl, handle in self._busy.items():
-            if not handle.head and (fd := curl.getinfo(pycurl.ACTIVESOCKET)) >= 0:
-                self.events.look_at(fd)
+        silent = {curl.getinfo(pycurl.ACTIVESOCKET) for curl, handle in self._busy.items() if not handle.head}
+        for fd in silent - {-1}:  # requests that share a connection are looked at together
+            self.events.look_at(fd)
 
     def _answer(self, curl: pycurl.Curl, code: int, message: str) -> Answer:
         handle = self._busy.pop(curl)
