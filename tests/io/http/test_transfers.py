@@ -71,7 +71,7 @@ def address() -> Iterator[str]:
 
 PARAMETERS = DownloaderParameters(
     connect_timeout_s=5,
-    stall_timeout_s=1,
+    stall_timeout_s=2,
     total_timeout_s=30,
     max_file_bytes=100_000_000,
     proxy="",
@@ -248,7 +248,7 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ddmpi.io.http.easy_handle.IMPATIENT_S", 1.0)
-    transfers = new_transfers(stall_timeout_s=20, total_timeout_s=2)
+    transfers = new_transfers(stall_timeout_s=20, total_timeout_s=5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         task = Task(0, 0, f"http://{address}/", address)
@@ -262,7 +262,7 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
 
 
 def test_servers_that_say_nothing_are_waited_for_until_the_stall_timeout_however_many_are_asked() -> None:
-    transfers = new_transfers(connect_timeout_s=20, total_timeout_s=6)
+    transfers = new_transfers(connect_timeout_s=20, total_timeout_s=10)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         for row in range(3):
@@ -341,7 +341,7 @@ def test_bodies_stand_still_and_go_on(transfers: Transfers, address: str) -> Non
     for row in range(4):
         transfers.start(Task(0, row, f"http://{address}/{BODY_BYTES}", address))
     await_first_bytes(transfers)
-    for _ in range(15):
+    for _ in range(25):
         transfers.restrain(lambda arrivals: [False] * len(arrivals))
         assert transfers.poll(0.1) == []
     for row in range(4):
