@@ -12,7 +12,6 @@ server; only an answer to a probe closes the breaker.
 from __future__ import annotations
 
 import math
-import sys
 
 
 class Breaker:
@@ -54,13 +53,12 @@ class Breaker:
         """Whether the last requests have ended badly, which may be for their rows alone: others are to be asked for."""
         return self.open_count > 0 or self._forbidden > self._most_forbidden // 2 > 0
 
-    @property
-    def most_in_flight(self) -> int:
-        """Requests that the server may have at once: of one that has left some without an answer, as many as open the
-        breaker. More could only keep the first probe waiting: a time-out is long."""
+    def most_in_flight(self, connections: int) -> int:
+        """Requests that the server may have at once, of so many connections: where it has left some without an answer,
+        as many as open the breaker. More could only keep the first probe waiting: a time-out is long."""
         if self.open_count:
             return 1
-        return max(1, self._most_failures - self._failures) if self._failures else sys.maxsize
+        return min(connections, max(1, self._most_failures - self._failures)) if self._failures else connections
 
     # ---- how a request that started at started_at has ended
 
