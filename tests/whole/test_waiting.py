@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.fleet.log import NOTE_LIMITED, requests_during_pause
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_address
@@ -45,6 +47,31 @@ def test_a_pause_that_is_too_long_ends_the_run_at_once_with_its_end(tmp_path: Pa
     ending = re.search(told, printed)
     assert ending, printed
     assert ending[0] in job.inspect("--status")[1]
+
+
+@pytest.mark.slow
+def test_a_pause_that_outlasts_the_allocation_ends_the_run_at_once_and_the_next_one_keeps_it(
+    tmp_path: Path, new_job: MakeJob
+) -> None:
+    pause_s, allocation_s, margin_s = 20, 15.0, 1.0
+    spec = ServerSpec("127.62.0.2", latency_s=0.01, rate_limit_per_s=RATE_PER_S, burst=40, retry_after_s=pause_s)
+    with running_fleet(tmp_path / "fleet", [spec], ROWS) as fleet:
+        end_time = time.time() + allocation_s
+        walltime = {"end_time": end_time, "margin_s": margin_s}
+        job = new_job(fleet.table_path, walltime=walltime, profiling={"mode": "uniform"})
+        code, printed = job.run(2)
+        assert time.time() < end_time - margin_s, "it ends at once"
+        assert code == 75, printed
+        server = re.escape(fleet.specs[0].name(fleet.port))
+        told = rf"for {server} until {CLOCK} \(Retry-After {pause_s} s\); run the same command again after {CLOCK}\."
+        assert re.search(told, printed), printed
+        del job.config["walltime"]
+        code, printed = job.run(2)
+        log = fleet.finished_log()
+    assert code == 0, printed
+    assert_every_row_once(job, ROWS)
+    assert requests_during_pause(log, spec.name(fleet.port), 0.5) == 0
+    assert sum(event.note == NOTE_LIMITED for event in log) == 1
 
 
 def with_a_dead_server() -> list[ServerSpec]:

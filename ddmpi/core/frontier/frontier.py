@@ -63,6 +63,7 @@ class Frontier:
         self._wake_queue = WakeQueue()
         self._outage = Outage()
         self._in_flight: dict[Task, Slot] = {}
+        self._asked: set[Slot] = set()  # since take_slots_asked was called
         self._touched: dict[Slot, None] = {}
         self._stopped = False
         self._overrides = NO_OVERRIDES
@@ -191,6 +192,7 @@ class Frontier:
         slot.start(now)
         task.started_at = now
         self._in_flight[task] = slot
+        self._asked.add(slot)
         if self._outage.is_on:
             self._outage.started(now)
         connections = slot.counter.limits.connections
@@ -409,9 +411,10 @@ class Frontier:
         """Whether more lanes would start soon."""
         return not self._stopped and self.lanes.wants_work
 
-    def slots_active(self) -> int:
-        """Return the number of servers with a request in flight."""
-        return len(set(self._in_flight.values()))
+    def take_slots_asked(self) -> int:
+        """Return the number of servers that had a request in flight since the last call."""
+        asked, self._asked = self._asked, set(self._in_flight.values())
+        return len(asked)
 
     def validate(self) -> None:
         """Check the invariants (tests call this after every step). Raises AssertionError: with the lane that breaks

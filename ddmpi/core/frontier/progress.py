@@ -61,7 +61,7 @@ class ProgressReports:
         lanes = frontier.updates(now) + self._ended
         counters = msg.Counters(
             self.successes, self.errors, self.requests, self.bytes,
-            frontier.in_flight, frontier.slots_active(), memory_bytes,
+            frontier.in_flight, frontier.take_slots_asked(), memory_bytes,
         )  # fmt: skip
         if self.parts or lanes or counters != self._sent:
             self._sent = counters

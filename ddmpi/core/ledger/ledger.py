@@ -293,7 +293,8 @@ class Ledger:
         return bool(self._leases) and self._leases.none_runs
 
     def is_stuck(self, now: float, parked_wait_s: float, final_wait_s: float = 0.0, deadline: float = math.inf) -> bool:
-        """Whether only parked lanes are out, and nothing can become final in ``parked_wait_s``, or has for that long.
+        """Whether only parked lanes are out, and nothing can become final in ``parked_wait_s`` and before the deadline,
+        or has for that long.
 
         A pause that a server has asked for, or that ends with a probe, is waited for as long as it ends within
         ``final_wait_s`` and before the deadline, and so is the probe. If its rank then says nothing, it is waited for
@@ -308,7 +309,7 @@ class Ledger:
         if self._leases.is_probing and now - self._parked_since < final_wait_s:
             return False
         waited_in_vain = self._leases.none_runs and now - self._parked_since >= parked_wait_s
-        return waited_in_vain or self._leases.all_parked(now + parked_wait_s)
+        return waited_in_vain or self._leases.all_parked(min(now + parked_wait_s, deadline))
 
     def validate(self) -> None:
         """Check the invariants (tests call this after every step). Raises AssertionError: with what breaks."""

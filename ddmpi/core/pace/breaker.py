@@ -53,6 +53,13 @@ class Breaker:
         """Whether the last requests have ended badly, which may be for their rows alone: others are to be asked for."""
         return self.open_count > 0 or self._forbidden > self._most_forbidden // 2 > 0
 
+    def most_in_flight(self, connections: int) -> int:
+        """Requests that the server may have at once, of so many connections: where it has left some without an answer,
+        as many as open the breaker. More could only keep the first probe waiting: a time-out is long."""
+        if self.open_count:
+            return 1
+        return min(connections, max(1, self._most_failures - self._failures)) if self._failures else connections
+
     # ---- how a request that started at started_at has ended
 
     def answered(self, started_at: float) -> None:

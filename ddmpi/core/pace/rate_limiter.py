@@ -11,7 +11,8 @@ Invariants, whatever the order of calls:
 1. In every window of ``w`` seconds at most ``rate * w + capacity`` requests start, where ``rate`` is the limit and
    ``capacity = max(1, rate * BURST_S)``. A pace made from a state starts with nothing to spend, so this holds for the
    sum of two holders in succession as well.
-2. At most ``connections`` requests are in flight, and at most one while the breaker is half-open.
+2. At most ``connections`` requests are in flight, fewer after some without an answer, and at most one while the breaker
+   is half-open.
 3. The bodies of the requests that start within ``w`` seconds are at most ``bytes_per_s * w`` bytes, plus one body for
    each connection: a body's size is known only at its end. The same holds for the budgets of an hour and of a day.
 4. A pause is never shortened, and jitter only lengthens it.
@@ -152,7 +153,7 @@ class RateLimiter:
         """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
         never because the server is given up."""
         breaker, paid = self._breaker, self._bytes
-        if self.in_flight >= self._slots or (breaker.open_count and (self.in_flight or breaker.tripped)):
+        if self.in_flight >= breaker.most_in_flight(self._slots) or breaker.tripped:
             return math.inf
         if self.in_flight and paid.is_blind:
             return math.inf

@@ -141,7 +141,7 @@ _FIGURES = (
     ("rows_pending", "gauge", "Rows without a durable outcome.", "pending"),
     ("rows_ignored", "gauge", "Rows on servers that are left out.", "ignored"),
     ("requests_in_flight", "gauge", "Requests under way, over all ranks.", "in_flight"),
-    ("servers_active", "gauge", "Servers with a request under way.", "servers_active"),
+    ("servers_active", "gauge", "Servers that had a request under way in the last half second.", "servers_active"),
     ("ranks", "gauge", "Ranks of the job.", "ranks"),
     ("memory_bytes", "gauge", "Resident memory of all ranks.", "memory_bytes"),
     ("run_number", "gauge", "Which run over the output folder, from 1.", "run"),

@@ -54,6 +54,10 @@ class SocketEvents:
             self._timer_at = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
+    def look_at(self, fd: int) -> None:
+        """Have libcurl look at a descriptor of its own of which nothing has come."""
+        self._multi.socket_action(fd, 0)
+
     def close(self) -> None:
         """Give the epoll set back, after the multi handle."""
         self._epoll.close()

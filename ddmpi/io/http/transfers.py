@@ -7,14 +7,18 @@ answer means is ``verdict``'s. One thread; ``poll`` is where a downloader waits,
 Its parts: ``easy_handle`` (one request's options, limits and bytes, and the guard of addresses), ``answers`` (what is
 read off a handle at its end), ``connections`` (how many are open), ``socket_events`` (epoll).
 
-A libcurl fact that shapes this file (8.23): ``PIPEWAIT`` lets requests wait for a connection that may turn out to be
-HTTP/2. Where it turns out to be HTTP/1, they wait on for its first body, be it slow or large, and run into their
-connect time-out: so only servers that have spoken HTTP/2 are waited for. The others open a connection for each of their
-first requests.
+libcurl facts that shape this file (8.23):
+- ``PIPEWAIT`` lets requests wait for a connection that may turn out to be HTTP/2. Where it turns out to be HTTP/1, they
+  wait on for its first body, be it slow or large, and run into their connect time-out: so only servers that have spoken
+  HTTP/2 are waited for. The others open a connection for each of their first requests.
+- the speed of a request is measured from the first event on, not from when it was sent. Of a server that says nothing
+  the first event would be the end of the connect time-out: so ``poll`` has libcurl look at such requests before.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pycurl
@@ -29,6 +33,8 @@ from ddmpi.io.http.socket_events import SocketEvents
 
 LIBCURL_MOST = 1 << 20
 """Connections that libcurl keeps: ``connections`` decides."""
+LOOK_S = 1.0
+"""How often libcurl looks at the requests that have no answer yet: as often as it does by itself at those that have."""
 
 
 class Transfers:
@@ -60,6 +66,7 @@ class Transfers:
         """Servers that have spoken HTTP/2."""
         self._unresolved: set[str] = set()
         """Servers whose name was not found when they were last asked."""
+        self._look_at = -math.inf  # when libcurl is to look at the requests without an answer
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, LIBCURL_MOST)
         self.events = SocketEvents(self._multi)
@@ -89,7 +96,11 @@ class Transfers:
 
     def poll(self, timeout_s: float) -> list[Answer]:
         """Wait at most so long for the network or a watched descriptor; the answers that are complete."""
-        self.events.wait(timeout_s)
+        now = time.monotonic()
+        if self._busy and now >= self._look_at:
+            self._look_at = now + LOOK_S
+            self._look_at_silent()
+        self.events.wait(min(timeout_s, self._look_at - now) if self._busy else timeout_s)
         answers = []
         left = 1
         while left:
@@ -97,6 +108,11 @@ class Transfers:
             answers += [self._answer(curl, 0, "") for curl in done]
             answers += [self._answer(curl, code, message) for curl, code, message in failed]
         return answers
+
+    def _look_at_silent(self) -> None:
+        silent = {curl.getinfo(pycurl.ACTIVESOCKET) for curl, handle in self._busy.items() if not handle.head}
+        for fd in silent - {-1}:  # requests that share a connection are looked at together
+            self.events.look_at(fd)
 
     def _answer(self, curl: pycurl.Curl, code: int, message: str) -> Answer:
         handle = self._busy.pop(curl)

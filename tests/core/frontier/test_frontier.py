@@ -845,8 +845,15 @@ def test_counts_for_people(frontier: Driven) -> None:
     start(frontier, lane(batches=[batch(0)]))
     tasks(frontier, 0.0)
     assert repr(frontier.bare) == "<Frontier: 1 running, 0 queued, 4 in flight>"
-    assert frontier.slots_active() == 1
+    assert (frontier.take_slots_asked(), frontier.take_slots_asked()) == (1, 1), "it is being asked"
     assert frontier.lanes.remaining_s(0.0) == pytest.approx(1.0)
+
+
+def test_a_server_that_has_answered_at_once_counts_once_as_asked(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0)]))
+    for task in tasks(frontier, 0.0):
+        frontier.finished(task, SUCCESS, 0.1, 100)
+    assert (frontier.take_slots_asked(), frontier.take_slots_asked()) == (1, 0)
 
 
 def test_what_is_left_is_predicted_by_the_lanes_own_speed_where_that_is_slower(frontier: Driven) -> None:

@@ -328,6 +328,8 @@ def test_a_pause_that_a_server_has_asked_for_is_waited_for_as_long_as_it_ends_in
     assert not ledger.is_stuck(90.0, 20.0, final_wait_s=101.0), "the one that is parked does not end it meanwhile"
     assert ledger.is_stuck(0.0, 20.0, final_wait_s=99.0)
     assert ledger.is_stuck(0.0, 20.0, final_wait_s=101.0, deadline=99.0), "the job ends before the pause"
+    assert not ledger.is_stuck(10.0, 95.0, final_wait_s=99.0), "the pause is over soon"
+    assert ledger.is_stuck(10.0, 95.0, final_wait_s=99.0, deadline=99.0), "soon, but not before the job ends"
     assert not ledger.is_stuck(119.0, 20.0, final_wait_s=1e4), "its rank may be late"
     assert ledger.is_stuck(120.0, 20.0, final_wait_s=1e4), "it says nothing"
     assert not ledger.is_stuck(100.0, 0.0, final_wait_s=1e4), "it has not had the time to say that it is over"

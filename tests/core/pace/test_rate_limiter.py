@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ddmpi.core.pace.adaptive_rate import BACK_SHARE
 from ddmpi.core.pace.byte_limits import DAY_S, HOUR_S, SLOTS
 from ddmpi.core.pace.overload import ANSWERS
-from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.policy import PROBING_LEAST_S, PacePolicy
 from ddmpi.core.pace.rate_limiter import BURST_S, CATCH_UP_S, RateLimiter, Signal
 from ddmpi.core.records import Limits, PaceState, Quota
 from ddmpi.errors import TransitionError
@@ -506,6 +506,55 @@ def test_a_late_answer_from_before_the_parking_does_not_end_it() -> None:
         pace.finish(10.0, 0.0, Signal.CONNECT_FAILED)
     pace.finish(11.0, 0.0, Signal.OK)
     assert pace.parked(11.0)
+
+
+def start_all(pace: RateLimiter, now: float) -> int:
+    """Start what may start now; return how many are in flight."""
+    while pace.ready_at(now) <= now:
+        pace.start(now)
+    return pace.in_flight
+
+
+def test_a_server_that_leaves_requests_without_an_answer_has_no_more_of_them_than_park_it() -> None:
+    pace = new_pace(Limits(connections=8))
+    in_flight = [start_all(pace, 0.0)]
+    for number in range(4):
+        pace.finish(20.0 + number, 0.0, Signal.FAILED)
+        in_flight.append(start_all(pace, 20.0 + number))
+    assert in_flight == [8, 7, 6, 5, 4]
+    for number in range(4):
+        pace.finish(24.0 + number, 0.0, Signal.FAILED)
+    assert start_all(pace, 27.0) == 0, "it is parked, and nothing keeps its first probe waiting"
+
+
+def test_an_answer_gives_a_server_all_of_its_connections_back() -> None:
+    pace = new_pace(Limits(connections=8))
+    for _ in range(6):
+        pace.start(0.0)
+    pace.finish(1.0, 0.0, Signal.FAILED)
+    pace.finish(1.0, 0.0, Signal.FAILED)
+    assert start_all(pace, 1.0) == 4
+    pace.finish(2.0, 0.0, Signal.SERVER_ERROR)
+    assert start_all(pace, 2.0) == 8
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up_after_its_three_minutes_and_few_requests() -> (
+    None
+):
+    stall_s, policy = 20.0, PacePolicy(jitter=0.0)
+    pace = new_pace(Limits(rate_per_s=10, connections=8), policy=policy)
+    started: list[float] = []
+    ended, now = 0, 0.0
+    while not pace.tripped:
+        now = min(pace.ready_at(now), started[ended] + stall_s if pace.in_flight else math.inf)
+        if pace.in_flight and now >= started[ended] + stall_s:
+            pace.finish(now, started[ended], Signal.FAILED)
+            ended += 1
+        else:
+            pace.start(now)
+            started.append(now)
+    assert len(started) == 8 + policy.breaker_probes
+    assert PROBING_LEAST_S < started[-1] - started[7] < PROBING_LEAST_S + 2 * stall_s
 
 
 def half_open() -> tuple[RateLimiter, float]:

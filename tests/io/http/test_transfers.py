@@ -72,7 +72,7 @@ def address() -> Iterator[str]:
 
 PARAMETERS = DownloaderParameters(
     connect_timeout_s=5,
-    stall_timeout_s=1,
+    stall_timeout_s=2,
     total_timeout_s=30,
     max_file_bytes=100_000_000,
     proxy="",
@@ -249,7 +249,7 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ddmpi.io.http.easy_handle.IMPATIENT_S", 1.0)
-    transfers = new_transfers(stall_timeout_s=20, total_timeout_s=2)
+    transfers = new_transfers(stall_timeout_s=20, total_timeout_s=5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         task = Task(0, 0, f"http://{address}/", address)
@@ -260,6 +260,17 @@ def test_a_sample_waits_less_for_a_silent_server_and_the_next_request_on_its_han
     transfers.close()
     assert "Operation too slow" in sample.error, "the stall time-out"
     assert "timed out" in patient.error, "the total one"
+
+
+def test_servers_that_say_nothing_are_waited_for_until_the_stall_timeout_however_many_are_asked() -> None:
+    transfers = new_transfers(connect_timeout_s=20, total_timeout_s=10)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        for row in range(3):
+            transfers.start(Task(0, row, f"http://{address}/", address))
+        errors = [answer.error for answer in collect(transfers, 3)]
+    transfers.close()
+    assert ["Operation too slow" in error for error in errors] == [True] * 3, errors
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, PIECES_BYTES - 1, PIECES_BYTES, PIECES_BYTES + 1, 3_000_000])
