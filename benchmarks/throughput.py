@@ -10,8 +10,9 @@ What differs between the two lists is what one more file costs (``marginal``): s
 the whole program, processor time that of all its processes, rank 0 and mpiexec included. ddmpi does its whole job: it
 fetches, hashes, and writes all columns as Parquet parts that are synced to the disk. Daft writes Parquet and curl plain
 files; both hash and sync nothing. ``ddmpi_blake3_all`` has a downloading rank per core; ``--against FOLDER`` adds a
-checkout of another commit, with its default hash. What is not installed is left out. The last lines are JSON, one per
-size; ``ratios`` are ours over theirs, marginal processor time but for ``daft_files_per_s``.
+checkout of another commit, with its default hash. Daft and img2dataset take part where their commands are on the PATH:
+install each in an environment of its own, as both ask for other versions of libraries than ddmpi. The last lines are
+JSON, one per size; ``ratios`` are ours over theirs, marginal processor time but for ``daft_files_per_s``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
+from benchmarks.processes import cache_bytecode
 from benchmarks.throughput_figures import figures_of, figures_text, hash_ms, ratios, ratios_text
 from benchmarks.throughput_runners import Program, Run, Work, measure, programs
 from benchmarks.web_server import SERVERS, WebServer, make_bodies, serving
@@ -116,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", type=Path, help="a checkout of another commit of ddmpi")
     parser.add_argument("--folder", type=Path, help="for input and output, 2 GB")
     given = parser.parse_args(argv)
+    cache_bytecode()
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     known = programs(given.against)
     if unknown := set(given.only or ()) - set(known):

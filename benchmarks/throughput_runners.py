@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -58,7 +57,7 @@ class Program:
     Args:
         command: what is run; may write input for it.
         stored: how many files it has stored, by what it left behind and printed.
-        needs: the executable or Python package without which it is left out.
+        needs: the executable on the PATH without which it is left out.
         hash_name: of each body; empty = none.
         checkout: the folder that it is run in.
     """
@@ -70,7 +69,7 @@ class Program:
     checkout: Path = ROOT
 
     def is_installed(self) -> bool:
-        return shutil.which(self.needs) is not None or importlib.util.find_spec(self.needs) is not None
+        return shutil.which(self.needs) is not None
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,16 @@ def _parquet_rows(folder: Path) -> int:
 
 
 def _daft(work: Work) -> list[str]:
-    return [sys.executable, str(ROOT / "benchmarks" / "daft_alone.py"), str(work.table), str(work.target)]
+    """By the Python of its own environment, which lies beside its command: it asks for an older pyarrow than ours."""
+    program = shutil.which("daft")
+    if program is None:
+        raise FileNotFoundError("daft")
+    return [
+        str(Path(program).with_name("python")),
+        str(ROOT / "benchmarks" / "daft_alone.py"),
+        str(work.table),
+        str(work.target),
+    ]
 
 
 def _curl(work: Work) -> list[str]:
@@ -178,7 +186,7 @@ def _floor(job: str, hash_name: str = "") -> Program:
     def command(work: Work) -> list[str]:
         return [sys.executable, "-m", "benchmarks.floor", job, str(work.table), str(work.scratch / "bodies.parquet")]
 
-    return Program(command, lambda _work, printed: int(printed), "pycurl", hash_name)
+    return Program(command, lambda _work, printed: int(printed), sys.executable, hash_name)
 
 
 def programs(against: Path | None) -> Mapping[str, Program]:
