@@ -1,21 +1,20 @@
-"""What the parts of a download cost by themselves: ``python -m benchmarks.floor``.
+"""What the parts of a download cost by themselves: ``python -m benchmarks.floor JOB URLS TARGET``.
 
-One thread with pycurl's multi interface and 64 handles, on the files of ``benchmarks.throughput``: no limits, lanes,
-retries or messages, only three columns, nothing is synced. The last line is JSON, files/s and processor ms per file of
+One thread with pycurl's multi interface and 64 handles over the URLs of a Parquet table: no limits, lanes, retries or
+messages, only three columns, nothing is synced. ``benchmarks.throughput`` runs it as a program beside others. JOB is
 
 - ``fetch``: the bodies, and nothing else;
 - ``hash``: the same, and SHA-256;
-- ``store``: the same, and a Parquet file with URL, hash and body.
+- ``store``: the same, and a Parquet file TARGET with URL, hash and body.
+
+Prints how many files that were.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pycurl
 
-from benchmarks.web_server import make_bodies, serving
-
 HANDLES: Final = 64
-FILES: Final = 2_000
 ROW_GROUP_BYTES: Final = 8 << 20
 WAIT_S: Final = 0.01
 _FIELDS: Final[list[pa.Field[Any]]] = [
@@ -71,6 +67,7 @@ def _handle() -> pycurl.Curl:
     curl = pycurl.Curl()
     curl.setopt(pycurl.NOSIGNAL, 1)
     curl.setopt(pycurl.TCP_NODELAY, 1)
+    curl.setopt(pycurl.FAILONERROR, 1)
     return curl
 
 
@@ -104,24 +101,18 @@ def _table(rows: Sequence[tuple[str, str, bytes]]) -> pa.Table:
     return pa.table(columns, schema=_SCHEMA)
 
 
-def measure(job: Callable[[Sequence[str], Path], None], urls: Sequence[str], target: Path) -> dict[str, float]:
-    """The cost of one job over these URLs."""
-    began_at, cpu_s = time.monotonic(), time.process_time()
-    job(urls, target)
-    wall_s, cpu_s = time.monotonic() - began_at, time.process_time() - cpu_s
-    return {"files_per_s": round(len(urls) / wall_s), "cpu_ms_per_file": round(cpu_s * 1e3 / len(urls), 4)}
+JOBS: Final[dict[str, Callable[[Sequence[str], Path], None]]] = {"fetch": fetch, "hash": digest, "store": store}
 
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.floor", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=60_000)
-    rows = parser.parse_args(argv).rows
-    with tempfile.TemporaryDirectory(prefix="ddmpi-floor-") as name:
-        folder = Path(name)
-        with serving(folder / "server", make_bodies(FILES)) as server:
-            urls = server.urls("plain", rows)
-            jobs = {"fetch": fetch, "hash": digest, "store": store}
-            print(json.dumps({key: measure(job, urls, folder / "bodies.parquet") for key, job in jobs.items()}))
+    parser.add_argument("job", choices=JOBS)
+    parser.add_argument("urls", type=Path, help="a Parquet file with a column identifier")
+    parser.add_argument("target", type=Path)
+    given = parser.parse_args(argv)
+    urls = [str(url) for url in pq.read_table(given.urls).column("identifier").to_pylist()]
+    JOBS[given.job](urls, given.target)
+    print(len(urls))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ SAMPLE_INTERVAL_S: Final = 0.02
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
+def cache_bytecode() -> None:
+    """Let the programs that are started from here on keep their bytecode, as they do unless they are told not to."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @dataclass(frozen=True)
 class Usage:
     """Of one process, or of a command and the children that it waited for (memory: of the largest one)."""

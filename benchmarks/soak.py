@@ -29,7 +29,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.throughput_runners import Work, make_config
-from benchmarks.web_server import make_bodies, serving
+from benchmarks.web_server import SERVERS, make_bodies, serving
 from ddmpi.io.process import resident_bytes
 from tests.whole.job import Job, rows_of
 
@@ -96,7 +96,7 @@ def soak(folder: Path, rows: int) -> dict[str, object]:
     with serving(folder / "server", make_bodies(FILES, MEAN_BYTES)) as server:
         scratch = folder / "work"
         scratch.mkdir()
-        job = Job(scratch, make_config(Work(server, scratch, rows), "plain"))
+        job = Job(scratch, make_config(Work(server.urls(rows, SERVERS), scratch, SERVERS)))
         process = job.start(1)
         try:
             samples = watch(process)

@@ -1,7 +1,7 @@
 """How soon a run starts and how soon it is gone, and what ranks cost that wait: ``python -m benchmarks.start_end``.
 
-- ``first_request_s``: from the start of ``mpiexec -n 4`` to the first request in the servers' log, where the input has
-  been partitioned before (``--plan`` does that without network);
+- ``first_request_s``: from the start of ``mpiexec`` to the first request in the servers' log, with 2 and with 4 ranks,
+  where 5,000 rows have to be partitioned first, and where they have been before (``--plan`` does that without network);
 - ``gone_s``: from the last answer in that log to the end of mpiexec, with the last parts, their verification, the
   report and the summary in between; both are medians, with the worst beside them;
 - ``rank0_cpu`` and ``idle_cpu``: share of a core that rank 0 and the busiest idle rank use while one server with 5
@@ -24,15 +24,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.processes import numbers_of, usage_of
+from benchmarks.processes import cache_bytecode, numbers_of, usage_of
 from tests.fleet.log import EventKind, read_log
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
 from tests.whole.job import Job, make_job, ranks_of, wait_until
 
-RANKS: Final = 4
-SERVERS: Final = 40
-ROWS: Final = 4_000
+RANKS: Final = (2, 4)
+SERVERS: Final = 50
+ROWS: Final = 5_000
 RATE_PER_S: Final = 50.0
 MANY_RANKS: Final = 64
 SLOW_RATE_PER_S: Final = 5.0
@@ -42,21 +42,26 @@ WINDOW_S: Final = 20.0
 RUN_TIMEOUT_S: Final = 150.0
 
 
-def start_and_end(folder: Path) -> tuple[float, float]:
+def start_and_end(folder: Path, ranks: int, *, partitioned: bool) -> tuple[float, float]:
     """Seconds from the start to the first request, and from the last answer to the end of all ranks."""
     with running_fleet(folder / "fleet", plain_fleet(SERVERS, latency_s=0.02), ROWS) as fleet:
         job = make_job(
             folder, fleet.table_path, downloader_parameters={"default_rate_limit": RATE_PER_S}, checkpoint_interval_s=60
         )
-        job.run(1, "--plan")
+        if partitioned:
+            job.run(1, "--plan")
         began_s = time.monotonic()
-        process = job.start(RANKS)
+        process = job.start(ranks)
         _end(process, job)
         gone_s = time.monotonic()
         log = fleet.finished_log()
     first_s = next(event.time_s for event in log if event.kind is EventKind.REQUEST)
     last_s = max(event.time_s for event in log if event.kind is EventKind.ANSWER)
-    print(f"first request after {first_s - began_s:.2f} s, gone {gone_s - last_s:.2f} s after the last", flush=True)
+    print(
+        f"{ranks} ranks, partitioned before: {partitioned}: first request after {first_s - began_s:.2f} s, "
+        f"gone {gone_s - last_s:.2f} s after the last answer, load {os.getloadavg()[0]:.1f}",
+        flush=True,
+    )
     return first_s - began_s, gone_s - last_s
 
 
@@ -104,23 +109,40 @@ def _cpu_s(pids: dict[int, int]) -> dict[int, float]:
     return {pid: usage.cpu_s for pid, usage in found.items() if usage is not None}
 
 
+def _starts_and_ends(folder: Path, repeat: int) -> dict[str, dict[str, float]]:
+    """Medians and worst of both, for each number of ranks, with the partitioning and without."""
+    cases = [(ranks, partitioned) for ranks in RANKS for partitioned in (False, True)]
+    runs: dict[tuple[int, bool], list[tuple[float, float]]] = {case: [] for case in cases}
+    for number in range(repeat):
+        for ranks, partitioned in cases:
+            place = folder / f"{number}-{ranks}-{partitioned}"
+            runs[ranks, partitioned].append(start_and_end(place, ranks, partitioned=partitioned))
+    found = {}
+    for (ranks, partitioned), pairs in runs.items():
+        firsts, ends = zip(*pairs, strict=True)
+        found[f"{ranks} ranks{', partitioned before' if partitioned else ''}"] = {
+            "first_request_s": statistics.median(firsts),
+            "first_request_worst_s": max(firsts),
+            "gone_s": statistics.median(ends),
+            "gone_worst_s": max(ends),
+        }
+    return found
+
+
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start_end", description=__doc__.partition("\n")[0])
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", choices=["start", "waiting"], help="one half of it")
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as name:
-        runs = [start_and_end(Path(name) / str(number)) for number in range(options.repeat)]
-        figures = waiting(Path(name) / "many")
-    firsts, ends = zip(*runs, strict=True)
-    figures = {
-        "first_request_s": statistics.median(firsts),
-        "first_request_worst_s": max(firsts),
-        "gone_s": statistics.median(ends),
-        "gone_worst_s": max(ends),
-        **figures,
-        "load": os.getloadavg()[0],
-    }
-    print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
+    cache_bytecode()
+    figures: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="ddmpi-start-") as name:
+        if options.only != "waiting":
+            figures = _starts_and_ends(Path(name), options.repeat)
+        if options.only != "start":
+            figures["waiting"] = waiting(Path(name) / "many")
+    rounded = {case: {key: round(value, 4) for key, value in each.items()} for case, each in figures.items()}
+    print(json.dumps({**rounded, "load": round(os.getloadavg()[0], 1)}))
 
 
 if __name__ == "__main__":

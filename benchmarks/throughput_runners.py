@@ -1,173 +1,208 @@
-"""The programs that ``throughput`` compares: how each one is told to fetch the same URLs, and what it did.
-
-Each function runs one program once and returns its figures: files and megabytes per second, processor time per file,
-peak memory.
-"""
+"""The programs that ``throughput`` compares: how each one is told to fetch a list of URLs, and how many it stored."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import yaml
 
-from benchmarks.processes import Ended, Usage, run, run_job
-from benchmarks.web_server import ADDRESSES, WebServer
-from tests.whole.job import Job, rows_of
-
-Figures: TypeAlias = "dict[str, float]"
+from benchmarks.processes import run
+from tests.whole.job import ROOT
 
 CONNECTIONS: Final = 64
-WRK_SECONDS: Final = 5
-TIMEOUT_S: Final = 300.0
+QUIET: Final = {"NO_ALBUMENTATIONS_UPDATE": "1"}
+"""img2dataset's library asks the package index for a newer version otherwise."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be fetched, and a folder for whatever a program writes; it is empty before each run."""
+    """What is to be fetched, and where whatever a program writes may go.
 
-    server: WebServer
+    Args:
+        scratch: a folder; there and empty while a program runs.
+        servers: that the URLs ask.
+        rate_per_s: requests per second of each server; 0 = no limit.
+    """
+
+    urls: Sequence[str]
     scratch: Path
-    rows: int
+    servers: int
+    rate_per_s: float = 0.0
 
     @property
-    def printed(self) -> Path:
-        return self.scratch / "printed"
+    def target(self) -> Path:
+        return self.scratch / "out"
+
+    @property
+    def table(self) -> Path:
+        """The URLs as a Parquet file; written at the first call."""
+        path = self.scratch / "urls.parquet"
+        if not path.exists():
+            pq.write_table(pa.table({"identifier": self.urls}), path)
+        return path
 
 
-def _figures(work: Work, files: int, size_bytes: int, seconds: float, usage: Usage) -> Figures:
-    if not files:
-        raise RuntimeError(f"nothing was fetched:\n{work.printed.read_text()[-3000:]}")
-    return {
-        "files_per_s": round(files / seconds, 1),
-        "mb_per_s": round(size_bytes / seconds / 1e6, 1),
-        "cpu_ms_per_file": round(usage.cpu_s * 1e3 / files, 4),
-        "peak_rss_mb": round(usage.peak_rss_mb, 1),
-    }
+@dataclass(frozen=True)
+class Program:
+    """One that takes part.
+
+    Args:
+        command: what is run; may write input for it.
+        stored: how many files it has stored, by what it left behind and printed.
+        needs: the executable on the PATH without which it is left out.
+        hash_name: of each body; empty = none.
+        checkout: the folder that it is run in.
+    """
+
+    command: Callable[[Work], list[str]]
+    stored: Callable[[Work, str], int]
+    needs: str
+    hash_name: str = ""
+    checkout: Path = ROOT
+
+    def is_installed(self) -> bool:
+        return shutil.which(self.needs) is not None
 
 
-def run_wrk(work: Work) -> Figures:
-    """The server's own limit: requests over kept connections whose answers are dropped."""
-    paths = ",".join(f'"/{name}"' for name in work.server.names)
-    script = work.scratch / "paths.lua"
-    script.write_text(
-        f"local paths = {{{paths}}}\nlocal at = 0\n"
-        "request = function()\n  at = at % #paths + 1\n  return wrk.format('GET', paths[at])\nend\n"
-    )
-    url = f"http://{ADDRESSES[0]}:{work.server.ports['plain']}"
-    options = ["-t1", f"-c{CONNECTIONS}", f"-d{WRK_SECONDS}s", "-s", str(script)]
-    ended = run(["wrk", *options, url], work.printed, work.scratch)
-    words = ended.printed.split()
-    return {"files_per_s": float(words[words.index("Requests/sec:") + 1])}
+@dataclass(frozen=True)
+class Run:
+    """What one run has cost, all its processes together (memory: the largest one)."""
+
+    files: int
+    wall_s: float
+    cpu_s: float
+    peak_rss_mb: float
 
 
-def run_curl(work: Work) -> Figures:
-    """``curl --parallel``, each URL into a file of its own."""
-    target = work.scratch / "files"
-    target.mkdir()
-    urls = work.server.urls("plain", work.rows)
-    lines = (f'url = "{url}"\noutput = "{target}/{row}"\n' for row, url in enumerate(urls))
-    config = work.scratch / "curl.config"
-    config.write_text("".join(lines))
-    command = ["curl", "--silent", "--fail", "--parallel", "--parallel-max", str(CONNECTIONS), "--config", str(config)]
-    return _stored(work, run(command, work.printed, work.scratch), target)
+def measure(program: Program, work: Work) -> Run:
+    """Run it once, from a machine whose disk is at rest to an empty folder.
+
+    Raises RuntimeError where it fails or a file is missing.
+    """
+    work.scratch.mkdir()
+    try:
+        command = program.command(work)
+        os.sync()
+        ended = run(command, work.scratch / "printed", program.checkout)
+        stored = program.stored(work, ended.printed)
+        if stored != len(work.urls):
+            raise RuntimeError(f"{stored} of {len(work.urls)} files:\n{ended.printed[-3000:]}")
+    finally:
+        shutil.rmtree(work.scratch)
+    return Run(stored, ended.wall_s, ended.usage.cpu_s, ended.usage.peak_rss_mb)
 
 
-def run_aria2(work: Work) -> Figures:
-    """``aria2c`` without preallocation, each URL into a file of its own."""
-    target = work.scratch / "files"
-    target.mkdir()
-    urls = work.server.urls("plain", min(work.rows, len(work.server.names)))
-    source = work.scratch / "aria2.input"
-    source.write_text("".join(f"{url}\n  out={row}\n" for row, url in enumerate(urls)))
-    options = ["--quiet", "--file-allocation=none", f"--max-concurrent-downloads={CONNECTIONS}", f"--dir={target}"]
-    return _stored(work, run(["aria2c", *options, f"--input-file={source}"], work.printed, work.scratch), target)
+def ddmpi(hash_name: str, ranks: int = 2, checkout: Path = ROOT) -> Program:
+    """Rank 0 and ``ranks - 1`` that download, as it is in ``checkout``."""
+
+    def command(work: Work) -> list[str]:
+        config = work.scratch / "config.yaml"
+        config.write_text(yaml.safe_dump(make_config(work, hash_name)))
+        return ["mpiexec", "-n", str(ranks), sys.executable, "-m", "ddmpi", str(config)]
+
+    return Program(command, _rows_of_ddmpi, "mpiexec", hash_name, checkout)
 
 
-def _stored(work: Work, ended: Ended, target: Path) -> Figures:
-    sizes = [file.stat().st_size for file in target.iterdir()]
-    return _figures(work, len(sizes), sum(sizes), ended.wall_s, ended.usage)
-
-
-def run_img2dataset(work: Work) -> Figures:
-    """img2dataset without re-encoding, into Parquet; from its own ``count`` and the whole process's time."""
-    program = shutil.which("img2dataset")
-    if program is None:
-        raise FileNotFoundError("img2dataset")
-    source, target = _write_table(work, "plain", min(work.rows, 10_000)), work.scratch / "dataset"
-    options = {
-        "url_list": source,
-        "input_format": "parquet",
-        "url_col": "identifier",
-        "output_format": "parquet",
-        "output_folder": target,
-        "processes_count": 2,
-        "thread_count": 2 * CONNECTIONS,
-        "resize_mode": "no",
-        "disable_all_reencoding": True,
-        "compute_hash": "md5",
-        "number_sample_per_shard": 1_000,
-        "enable_wandb": False,
-    }
-    ended = run([program, *(f"--{name}={value}" for name, value in options.items())], work.printed, work.scratch)
-    tables = [pq.read_table(path, columns=["jpg"]) for path in target.glob("*.parquet")]
-    sizes = [len(body) for table in tables for body in table.column("jpg").to_pylist() if body is not None]
-    return _figures(work, len(sizes), sum(sizes), ended.wall_s, ended.usage)
-
-
-def run_ddmpi(work: Work, protocol: str, downloaders: int, image_size: int = 0) -> Figures:
-    """A whole job: rank 0 and ``downloaders`` ranks. Time runs from the first request to the last part on the disk;
-    processor time and memory are those of the downloading ranks, from their start to their end."""
-    job = Job(work.scratch, make_config(work, protocol, image_size))
-    usages, printed = run_job(job, downloaders + 1, TIMEOUT_S)
-    work.printed.write_text(printed)
-    table = rows_of(job.output / "images", ["fetched_at", "total_ms", "bytes"])
-    if table.num_rows != work.rows:
-        raise RuntimeError(f"{table.num_rows} of {work.rows} rows:\n{printed[-3000:]}")
-    downloading = [usage for rank, usage in usages.items() if rank > 0]
-    used = Usage(sum(usage.cpu_s for usage in downloading), max(usage.peak_rss_mb for usage in downloading))
-    size_bytes = int(pc.sum(table.column("bytes")).as_py() or 0)
-    return _figures(work, table.num_rows, size_bytes, _seconds(job.output / "images", table), used)
-
-
-def _seconds(images: Path, table: pa.Table) -> float:
-    """From the first request's start to the last part's end."""
-    ends_us = table.column("fetched_at").cast(pa.int64()).to_numpy()
-    first_s = float((ends_us / 1e6 - table.column("total_ms").to_numpy() / 1e3).min())
-    return max(part.stat().st_mtime for part in images.rglob("*.parquet")) - first_s
-
-
-def make_config(work: Work, protocol: str, image_size: int = 0) -> dict[str, Any]:
+def make_config(work: Work, hash_name: str = "sha256") -> dict[str, Any]:
     """The defaults, but for what a server on loopback that allows everything needs."""
     return {
-        "path_to_input": str(_write_table(work, protocol, work.rows)),
-        "path_to_output_folder": str(work.scratch / "out"),
+        "path_to_input": str(work.table),
+        "path_to_output_folder": str(work.target),
         "downloader_parameters": {
-            "default_rate_limit": 0,
-            "max_connections_per_server": CONNECTIONS // len(ADDRESSES),
+            "default_rate_limit": work.rate_per_s,
+            "max_connections_per_server": max(1, CONNECTIONS // work.servers),
             "header": "User-Agent: ddmpi-benchmark (+https://example.org)",
-            "image_size": image_size,
-            "ca_bundle": str(work.server.ca_path) if protocol != "plain" else None,
+            "hash_algorithm": hash_name,
             "proxy": "",
             "allow_private_addresses": ["127.0.0.0/8"],
         },
     }
 
 
-def _write_table(work: Work, protocol: str, rows: int) -> Path:
-    path = work.scratch / "urls.parquet"
-    pq.write_table(pa.table({"identifier": work.server.urls(protocol, rows)}), path)
-    return path
+def _rows_of_ddmpi(work: Work, _printed: str) -> int:
+    return _parquet_rows(work.target / "images")
 
 
-def run_opencv(work: Work) -> Figures:
-    """OpenCV alone: decode, shrink, encode the same files from the page cache, a thread per core."""
-    script = Path(__file__).with_name("opencv_alone.py")
-    command: Sequence[str] = [sys.executable, str(script), str(work.server.files), str(work.rows)]
-    return {"opencv_alone_files_per_s": float(run(command, work.printed, work.scratch).printed.split()[-1])}
+def _parquet_rows(folder: Path) -> int:
+    return sum(int(pq.read_metadata(path).num_rows) for path in folder.rglob("*.parquet"))
+
+
+def _daft(work: Work) -> list[str]:
+    """By the Python of its own environment, which lies beside its command: it asks for an older pyarrow than ours."""
+    program = shutil.which("daft")
+    if program is None:
+        raise FileNotFoundError("daft")
+    return [
+        str(Path(program).with_name("python")),
+        str(ROOT / "benchmarks" / "daft_alone.py"),
+        str(work.table),
+        str(work.target),
+    ]
+
+
+def _curl(work: Work) -> list[str]:
+    """Each URL into a file of its own."""
+    work.target.mkdir()
+    config = work.scratch / "curl.config"
+    config.write_text("".join(f'url = "{url}"\noutput = "{work.target}/{row}"\n' for row, url in enumerate(work.urls)))
+    return ["curl", "--silent", "--fail", "--parallel", "--parallel-max", str(CONNECTIONS), "--config", str(config)]
+
+
+def _img2dataset(work: Work) -> list[str]:
+    """Into Parquet, without re-encoding."""
+    options = {
+        "url_list": work.table,
+        "input_format": "parquet",
+        "url_col": "identifier",
+        "output_format": "parquet",
+        "output_folder": work.target,
+        "processes_count": 2,
+        "thread_count": 2 * CONNECTIONS,
+        "resize_mode": "no",
+        "disable_all_reencoding": True,
+        "compute_hash": "sha256",
+        "number_sample_per_shard": 1_000,
+        "enable_wandb": False,
+    }
+    return ["env", *(f"{name}={value}" for name, value in QUIET.items()), "img2dataset"] + [
+        f"--{name}={value}" for name, value in options.items()
+    ]
+
+
+def _rows_of_img2dataset(work: Work, _printed: str) -> int:
+    states = [pq.read_table(path, columns=["status"]).column("status") for path in work.target.glob("*.parquet")]
+    return sum(state.to_pylist().count("success") for state in states)
+
+
+def _floor(job: str, hash_name: str = "") -> Program:
+    def command(work: Work) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.floor", job, str(work.table), str(work.scratch / "bodies.parquet")]
+
+    return Program(command, lambda _work, printed: int(printed), sys.executable, hash_name)
+
+
+def programs(against: Path | None) -> Mapping[str, Program]:
+    """All of them by name; ``against`` is a checkout of another commit of ddmpi."""
+    found = {
+        "ddmpi_sha256": ddmpi("sha256"),
+        "ddmpi_blake3": ddmpi("blake3"),
+        "ddmpi_xxh3_128": ddmpi("xxh3_128"),
+        "ddmpi_blake3_all": ddmpi("blake3", 1 + len(os.sched_getaffinity(0))),
+        "daft": Program(_daft, lambda work, _printed: _parquet_rows(work.target), "daft"),
+        "curl": Program(_curl, lambda work, _printed: len(list(work.target.iterdir())), "curl"),
+        "img2dataset": Program(_img2dataset, _rows_of_img2dataset, "img2dataset", "sha256"),
+        "floor_fetch": _floor("fetch"),
+        "floor_hash": _floor("hash", "sha256"),
+        "floor_store": _floor("store", "sha256"),
+    }
+    if against is not None:
+        found["against"] = ddmpi("sha256", checkout=against.resolve())
+    return found

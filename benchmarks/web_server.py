@@ -1,4 +1,4 @@
-"""An nginx on loopback with a benchmark's files: one worker, no log; plain HTTP, and TLS with HTTP/1.1 and HTTP/2."""
+"""An nginx on loopback with a benchmark's files: one worker, no log; the same files at any number of addresses."""
 
 from __future__ import annotations
 
@@ -10,41 +10,36 @@ from typing import Final
 
 import numpy as np
 
-from tests.whole.nginx import common_directives, free_port, make_certificates, started_nginx, temporary_paths
+from tests.whole.nginx import common_directives, free_port, started_nginx, temporary_paths
 
-ADDRESSES: Final = tuple(f"127.40.0.{number}" for number in range(1, 17))
-"""Sixteen servers: a few connections to each, as polite programs have, add up to many."""
-PROTOCOLS: Final = {"plain": "", "tls_h1": " ssl", "tls_h2": " ssl http2"}
-"""What follows the port in nginx's ``listen``."""
+SERVERS: Final = 16
+"""A few connections to each, as polite programs have, add up to many."""
 MEAN_BYTES: Final = 30_000
 SIGMA: Final = 0.6
 """Standard deviation of the logarithm of a file's size."""
 _JPEG_HEAD: Final = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffc00011080258025803012200021101031101")
+_PER_SUBNET: Final = 250
 
 
 @dataclass(frozen=True)
 class WebServer:
-    """A server that accepts connections, the same files under all its addresses."""
+    """A server that accepts connections, the same files at all its addresses."""
 
-    folder: Path
-    ports: Mapping[str, int]
-    """By name of ``PROTOCOLS``."""
-    names: tuple[str, ...]
+    files: Path
+    port: int
+    sizes: Mapping[str, int]
+    """Of each file, in bytes."""
+    servers: int
 
-    @property
-    def files(self) -> Path:
-        return self.folder / "files"
+    def urls(self, rows: int, servers: int) -> list[str]:
+        """``rows`` different URLs over the first ``servers`` addresses, in turn, and over all files."""
+        bases = [f"http://{_address(number)}:{self.port}/" for number in range(servers)]
+        names = list(self.sizes)
+        return [f"{bases[row % servers]}{names[(row + row // servers) % len(names)]}?{row}" for row in range(rows)]
 
-    @property
-    def ca_path(self) -> Path:
-        return self.folder / "ca.pem"
 
-    def urls(self, protocol: str, rows: int) -> list[str]:
-        """``rows`` URLs over all addresses and files, the same one again after addresses x files rows."""
-        scheme = "http" if protocol == "plain" else "https"
-        bases = [f"{scheme}://{address}:{self.ports[protocol]}/" for address in ADDRESSES]
-        files, addresses = len(self.names), len(bases)
-        return [bases[(row + row // files) % addresses] + self.names[row % files] for row in range(rows)]
+def _address(number: int) -> str:
+    return f"127.40.{number // _PER_SUBNET}.{number % _PER_SUBNET + 1}"
 
 
 def make_bodies(files: int, mean_bytes: int = MEAN_BYTES) -> dict[str, bytes]:
@@ -55,41 +50,34 @@ def make_bodies(files: int, mean_bytes: int = MEAN_BYTES) -> dict[str, bytes]:
 
 
 @contextmanager
-def serving(folder: Path, bodies: Mapping[str, bytes]) -> Iterator[WebServer]:
-    """Write the files and serve them until the end of the block."""
-    folder.mkdir(parents=True)
-    server = WebServer(folder, {name: free_port(ADDRESSES[0]) for name in PROTOCOLS}, tuple(bodies))
-    server.files.mkdir()
+def serving(folder: Path, bodies: Mapping[str, bytes], servers: int = SERVERS) -> Iterator[WebServer]:
+    """Write the files and serve them at ``servers`` addresses until the end of the block."""
+    sizes = {name: len(body) for name, body in bodies.items()}
+    server = WebServer(folder / "files", free_port(_address(0)), sizes, servers)
+    server.files.mkdir(parents=True)
     for name, body in bodies.items():
         (server.files / name).write_bytes(body)
-    make_certificates(folder, ADDRESSES)
-    places = [(address, port) for port in server.ports.values() for address in ADDRESSES]
-    with started_nginx(folder, _configuration(server), places):
+    places = [(_address(number), server.port) for number in range(servers)]
+    with started_nginx(folder, _configuration(folder, server), places):
         yield server
 
 
-def _configuration(server: WebServer) -> str:
-    folder = server.folder
+def _configuration(folder: Path, server: WebServer) -> str:
     lines = [
         *common_directives(folder),
+        "worker_rlimit_nofile 60000;",
         f"error_log {folder}/error.log crit;",
-        "events { worker_connections 4096; }",
+        "events { worker_connections 50000; }",
         "http {",
         "types { image/jpeg jpg; }",
         "access_log off;",
         "sendfile on;",
         "tcp_nopush on;",
+        "keepalive_requests 1000000;",
         "open_file_cache max=10000;",
-        f"ssl_certificate {folder}/server.pem;",
-        f"ssl_certificate_key {folder}/server.key;",
-        "ssl_session_cache shared:tls:4m;",
         *temporary_paths(folder),
         "server {",
-        *(
-            f"listen {address}:{server.ports[name]}{suffix};"
-            for name, suffix in PROTOCOLS.items()
-            for address in ADDRESSES
-        ),
+        *(f"listen {_address(number)}:{server.port};" for number in range(server.servers)),
         f"root {server.files};",
         "}",
         "}",

@@ -11,13 +11,14 @@ from ddmpi.cli import presets
 from ddmpi.cli.arguments import Arguments, parse_arguments
 from ddmpi.errors import DdmpiError, SetupError
 from ddmpi.io.mpi.launcher import complain, refuse_start, run_together, start_mpi
-from ddmpi.io.process import die_with_launcher, leave_out_pandas, use_one_allocator
+from ddmpi.io.process import die_with_launcher, leave_out_pandas, leave_out_plugins, use_one_allocator
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     die_with_launcher(os.environ)
     use_one_allocator(os.environ)
+    leave_out_plugins(os.environ)
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == [presets.COMMAND]:
         return presets.run(argv[1:], os.environ)

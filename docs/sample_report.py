@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from ddmpi.core.records import Picture
 from ddmpi.core.stats.metrics import Measurement
 from ddmpi.core.stats.usage import GroupUsage
-from ddmpi.report.data import Audit, Report, ServerLine, Summary, points_of, runs_of
-from ddmpi.report.page import MOST_SERVERS, render
+from ddmpi.report.data import MOST_SERVERS, Audit, Report, ServerLine, Summary, points_of, runs_of
+from ddmpi.report.page import render
 
 KINDS = {
     "http_status": 0.55,

@@ -213,7 +213,19 @@ def test_a_start_that_only_says_what_there_is_loads_nothing_heavy(command: list[
     run = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True)
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
     assert "ddmpi" in loaded
-    assert not loaded & {"mpi4py", "numpy", "pyarrow", "pycurl", "pydantic", "rich", "yaml"}
+    assert not loaded & {"mpi4py", "numpy", "pyarrow", "pycurl", "msgspec", "pydantic", "rich", "yaml"}
+
+
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [("program", {"ddmpi.io.input.table", "ijson", "jinja2", "rich"}), ("rank0", {"jinja2", "rich"})],
+)
+def test_a_rank_loads_only_what_its_start_needs(module: str, unneeded: set[str]) -> None:
+    code = f"import mpi4py; mpi4py.rc.initialize = False; import ddmpi.roles.{module}, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert f"ddmpi.roles.{module}" in loaded
+    assert not loaded & unneeded
 
 
 def test_the_names_of_the_interface_are_there() -> None:

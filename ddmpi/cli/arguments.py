@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ddmpi._version import __version__
-from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_DONE
 from ddmpi.io.mpi.launcher import speaks
+
+if TYPE_CHECKING:
+    from ddmpi.core.records import Orders
 
 _EPILOG = """exit codes:
   0   every row is final (errors are listed in the summary)
@@ -66,6 +68,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             choice_of(retry)
         except ValueError as error:
             parser.error(f"--retry-failed: {error}")
+    from ddmpi.core.records import Orders  # noqa: PLC0415
+
     given.orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry)
     return given
 

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 LAUNCHERS = frozenset({"mpiexec", "mpiexec.hydra", "mpirun", "prterun", "orterun", "srun"})
@@ -44,7 +43,7 @@ def die_with_launcher(environment: Mapping[str, str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _WithoutPandas(MetaPathFinder):
+class _WithoutPandas:
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002
         """Raise ModuleNotFoundError for pandas; others are looked for elsewhere."""
         if fullname == "pandas":
@@ -58,6 +57,14 @@ def leave_out_pandas() -> None:
     nothing here uses it. Where it is not there, it is looked for on the whole path again and again.
     """
     sys.meta_path.insert(0, _WithoutPandas())
+
+
+def leave_out_plugins(environment: MutableMapping[str, str]) -> None:
+    """Have pydantic not look for plugins, unless the user has chosen some. Call before pydantic loads.
+
+    For that it opens the metadata of every installed package, hundreds of small files on a cluster's file system.
+    """
+    environment.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def terminal_columns() -> int | None:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-
-from rich.console import Console as RichConsole
-from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
-from rich.table import Table
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ddmpi.report.data import Snapshot, Summary, by_count
 from ddmpi.report.formats import counted, duration, share, size
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
+    from rich.table import Table
 
 LINE_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.25
@@ -37,19 +40,29 @@ class Console:
         Args:
             columns: width of the terminal, None where there is none.
         """
+        self._columns = columns
         self._is_terminal = columns is not None
-        self._rich = RichConsole(
-            file=sys.stdout,
-            soft_wrap=True,
-            highlight=False,
-            width=columns,
-            force_terminal=self._is_terminal,
-        )
         self._bar: Progress | None = None
         self._next_at = 0.0
         self._line_at = 0.0
         self._history: deque[tuple[float, Snapshot]] = deque()
         self._broken = False
+
+    @cached_property
+    def _rich(self) -> RichConsole:
+        from rich.console import Console as RichConsole  # noqa: PLC0415  # see prepare
+
+        return RichConsole(
+            file=sys.stdout,
+            soft_wrap=True,
+            highlight=False,
+            width=self._columns,
+            force_terminal=self._is_terminal,
+        )
+
+    def prepare(self) -> None:
+        """Load what draws the summary, before it is needed."""
+        import_module("rich.table")
 
     def is_due(self, now: float) -> bool:
         """Return whether ``show`` would show anything: the numbers for it cost something to add up."""
@@ -96,6 +109,14 @@ class Console:
         )
 
     def _start_bar(self) -> Progress:
+        from rich.progress import (  # noqa: PLC0415  # without a terminal there is no bar
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TaskProgressColumn,
+            TextColumn,
+        )
+
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -132,18 +153,24 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self.say(_summary_table(summary))
+        self._print(_summary_table(summary))
         if summary.slowest:
             names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
             self.say(f"Servers with the most time left: {names}")
         self.say(summary.ending)
 
-    def say(self, text: RenderableType) -> None:
-        """Print a line, or what rich makes of it, as long as the output takes it."""
+    def say(self, text: str) -> None:
+        """Print a line as long as the output takes it."""
+        self._print(text)
+
+    def _print(self, text: str | Table) -> None:
         if self._broken:
             return
         try:
-            self._rich.print(text, markup=False) if isinstance(text, str) else self._rich.print(text)
+            if isinstance(text, str) and self._bar is None:
+                sys.stdout.write(f"{text}\n")
+            else:
+                self._rich.print(text, markup=False)
             sys.stdout.flush()
         except OSError:
             self._broken = True
@@ -155,6 +182,8 @@ def _rate(per_s: float) -> str:
 
 
 def _summary_table(summary: Summary) -> Table:
+    from rich.table import Table  # noqa: PLC0415  # see Console.prepare
+
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")

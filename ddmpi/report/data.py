@@ -18,6 +18,8 @@ from ddmpi.errors import EXIT_DONE
 
 MOST_RUNS = 20
 """Lines of the table of runs: the newest ones."""
+MOST_SERVERS = 1_000
+"""Lines of the table of servers; the rest is one sentence."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,6 @@ from ddmpi.report.charts import charts
 from ddmpi.report.data import Report, ServerLine, Summary, by_count
 from ddmpi.report.formats import counted, duration, share, size
 
-MOST_SERVERS: Final = 1_000
-"""Lines of the table of servers; the rest is one sentence."""
-
 
 @cache
 def _source(name: str) -> str:

@@ -96,3 +96,17 @@ def test_pyarrow_does_not_load_pandas_where_it_is_left_out() -> None:
     imports = "import sys; import pyarrow as pa; from ddmpi.io.process import leave_out_pandas"
     printed = subprocess.check_output([sys.executable, "-c", f"{imports}; {code}; print('pandas' in sys.modules)"])
     assert printed == b"False\n"
+
+
+PLUGINS = """
+import importlib.metadata, os
+from ddmpi.io.process import leave_out_plugins
+leave_out_plugins(os.environ)
+importlib.metadata.entry_points = lambda **_: print("looked for plugins") or ()
+import ddmpi.config.config
+"""
+
+
+def test_pydantic_looks_for_no_plugins() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYDANTIC_DISABLE_PLUGINS"}
+    assert subprocess.check_output([sys.executable, "-c", PLUGINS], env=environment) == b""

@@ -19,8 +19,8 @@ from ddmpi.core.records import Orders, Picture
 from ddmpi.core.stats.metrics import MOST_POINTS
 from ddmpi.core.stats.usage import GroupUsage, UsageCounter, UsageTable
 from ddmpi.io.folder.layout import Layout
-from ddmpi.report.data import Audit, Point, Report, RunLine, ServerLine, Summary
-from ddmpi.report.page import MOST_SERVERS, render
+from ddmpi.report.data import MOST_SERVERS, Audit, Point, Report, RunLine, ServerLine, Summary
+from ddmpi.report.page import render
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
 from ddmpi.roles.coordinator.report_data import audit, server_lines
 from ddmpi.roles.coordinator.run_state import RunState

@@ -11,7 +11,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from ddmpi.report.page import COLUMNS, MOST_SERVERS, render
+from ddmpi.report.data import MOST_SERVERS
+from ddmpi.report.page import COLUMNS, render
 from docs.sample_report import sample_report
 from tests.whole.browser import console_messages, requested_urls, running_browser, show_as
 

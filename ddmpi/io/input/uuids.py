@@ -28,7 +28,8 @@ HASHED_BYTES: Final = 1 << 13
 """Of a longer text only so much counts, and its length. No URL that is fetched is longer."""
 _TAIL_MASKS: Final = np.array([(1 << (8 * size)) - 1 for size in range(8)], dtype=np.uint64)
 """By the number of its bytes that belong to the text, what is left of a word."""
-_HEX: Final = np.frombuffer("".join(f"{word:04x}" for word in range(1 << 16)).encode(), dtype=np.uint32)
+_DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
+_HEX: Final = np.stack([_DIGITS[np.arange(1 << 16) >> bits & 15] for bits in (12, 8, 4, 0)], 1).view(np.uint32).ravel()
 """The four hexadecimal digits of every two bytes, read as one word."""
 _HYPHENS: Final = (8, 13, 18, 23)
 

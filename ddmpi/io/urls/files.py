@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.placement import ROW_GROUP_ROWS, Placement
 from ddmpi.io.folder.durable import NewFile
-from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.spill import POSITION, Reordered, Spill
+
+if TYPE_CHECKING:
+    from ddmpi.io.input.table import InputTable  # all kinds of input, which ranks that only read urls/ do without
 
 _PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier"})
 """Columns whose values do not repeat: a dictionary of them would be built in vain."""

@@ -17,8 +17,7 @@ from ddmpi.errors import StorageError
 from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.results.publishing import has_images
 from ddmpi.io.urls.batch_table import limits_by_group
-from ddmpi.report.data import Audit, ServerLine
-from ddmpi.report.page import MOST_SERVERS
+from ddmpi.report.data import MOST_SERVERS, Audit, ServerLine
 from ddmpi.roles.coordinator.pictures import sample_pictures
 from ddmpi.roles.coordinator.run_state import RunState
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
 from ddmpi.report.data import Report, Snapshot, Summary, joined, points_of, runs_of
 from ddmpi.report.formats import counted, duration
-from ddmpi.report.page import render
 from ddmpi.report.pending import AGAIN, pending_text, waiting_text
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
@@ -41,6 +41,13 @@ NOTE_INTERVAL_S = 5.0
 """How often it is found out for whom the run waits: that takes its time where many servers are paused."""
 
 
+@cache
+def _renderer() -> Callable[[Report], str]:
+    from ddmpi.report.page import render  # noqa: PLC0415  # jinja2; see on_turn
+
+    return render
+
+
 class ConsoleReporter:
     """The people's side of one run.
 
@@ -54,6 +61,7 @@ class ConsoleReporter:
         self._ranks = ranks
         self._started_at = started_at
         self._recorder: Recorder | None = None
+        self._is_prepared = False
         self._rows_before = self._errors_before = 0
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
@@ -134,6 +142,11 @@ class ConsoleReporter:
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; sums are made only when they are shown."""
+        if not self._is_prepared:
+            # Now the ranks have begun: before, loading would hold them up, and at the end the exit.
+            self._is_prepared = True
+            self._console.prepare()
+            _renderer()
         if self._console.is_due(now):
             self._console.show(self._snapshot(coordinator), now)
         if self._recorder is not None:
@@ -169,7 +182,7 @@ class ConsoleReporter:
         state = coordinator.state
         if self._recorder is not None:
             self._recorder.on_end(coordinator, ending.code, now)
-        page = render(self._report(coordinator, ending, now))
+        page = _renderer()(self._report(coordinator, ending, now))
         try:
             # A path may hold bytes that are no UTF-8.
             write_atomically(state.layout.report, page.encode(errors="replace"), state.layout.temporary)
