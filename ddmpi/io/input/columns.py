@@ -116,10 +116,9 @@ class Shaping:
     def shape(
         self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str], first_taken: int = 0
     ) -> Iterator[Shaped]:
-        """Yield these columns of ours for some rows of the input, which begin with row ``first_row``; without those
-        before row ``first_taken``, and those that the filter leaves out. Raises InputError, pa.ArrowException: a value
-        has no place in its column's type, or no text form."""
-        rows = self._agreed(rows, columns)
+        """Yield these columns of ours for some rows of the input (see ``agreed``), which begin with row ``first_row``;
+        without those before row ``first_taken``, and those that the filter leaves out. Raises InputError,
+        pa.ArrowException: a value has no text form."""
         kept = self._kept(rows)
         if self.items is None:
             numbers = np.arange(first_row, first_row + rows.num_rows, dtype=np.int64)
@@ -132,8 +131,10 @@ class Shaping:
         else:
             yield from self._of_items(rows, kept, _Span(first_row, first_taken), columns)
 
-    def _agreed(self, rows: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-        agreed = with_types(rows, self.sources_of(columns), self.types)
+    def agreed(self, rows: pa.RecordBatch, sources: Sequence[str]) -> pa.RecordBatch:
+        """Return these columns of a file (see ``sources_of``), in the types that all files have. Raises
+        pa.ArrowException: a value has no place in its column's type."""
+        agreed = with_types(rows, sources, self.types)
         return agreed.append_column(BAD_LINE, rows.column(BAD_LINE)) if BAD_LINE in rows.schema.names else agreed
 
     def _kept(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_] | None:
