@@ -153,17 +153,20 @@ class Shaping:
         places = places_of(found.counts)
         numbers = np.arange(span.first, span.first + len(places.rows), dtype=np.int64)
         is_new = numbers >= span.first_taken
-        chosen = np.flatnonzero(is_new if kept is None else is_new & kept[places.rows])
+        chosen = is_new if kept is None else is_new & kept[places.rows]
+        dropped = int(is_new.sum()) - int(chosen.sum())
+        end = span.first + len(numbers)
+        if not chosen.all():
+            places, numbers = Places(*(each[chosen] for each in places)), numbers[chosen]
         step = _piece_rows(rows)
-        pieces = [chosen[start : start + step] for start in range(0, len(chosen), step)] or [chosen]
-        for piece in pieces:
-            taken_places = Places(places.rows[piece], places.numbers[piece], places.items[piece])
-            is_last = piece is pieces[-1]
+        for start in range(0, max(1, len(numbers)), step):
+            piece = slice(start, start + step)
+            is_last = start + step >= len(numbers)
             yield Shaped(
-                partial(self._made_of_items, rows, found, taken_places, columns),
+                partial(self._made_of_items, rows, found, Places(*(each[piece] for each in places)), columns),
                 numbers[piece],
-                int(is_new.sum()) - len(chosen) if is_last else 0,
-                span.first + len(numbers) if is_last else int(numbers[piece][-1]) + 1,
+                dropped if is_last else 0,
+                end if is_last else int(numbers[piece][-1]) + 1,
             )
 
     def _made_of_items(

@@ -81,6 +81,8 @@ class InputTable:
         repeated = frozenset.intersection(*(source.repeated for source in sources))
         self._repeated = {ours: theirs for ours, theirs in shaping.plain.items() if theirs in repeated}
         self._repeated.pop("identifier", None)
+        if shaping.uuids_repeat:
+            self._repeated.pop("uuid", None)
         self._dictionaries = {ours: Dictionary() for ours in sorted(self._repeated)}
 
     def __repr__(self) -> str:
@@ -259,12 +261,13 @@ class InputTable:
         with naming(raw.path):
             return bare_rows(
                 raw.make(), raw.row_numbers, self._kept_fields, self._dictionaries, refused=refused,
+                uuids_repeat=self._shaping.uuids_repeat,
                 on_repaired=lambda column, count: self._repairs.append((column, count)),
             )  # fmt: skip
 
     def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
         """Return rows of ``schema``, from bare ones and the names of their servers. May be called from any thread."""
-        return complete(bare, servers, self.schema, self._dictionaries, uuids_repeat=self._shaping.uuids_repeat)
+        return complete(bare, servers, self.schema, self._dictionaries)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows, in order, with the columns of ``schema``. Raises InputError."""
