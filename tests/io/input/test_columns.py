@@ -224,7 +224,7 @@ def test_a_long_list_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_values_side_by_side_are_not_copied() -> None:
-    values = pa.array([f"value {number}" for number in range(5)])
+    values: Any = pa.array([f"value {number}" for number in range(5)])
     for places in ([0, 1, 2, 3, 4], [2, 3, 4]):
         side_by_side = taken(values, np.array(places))
         assert side_by_side.to_pylist() == [f"value {place}" for place in places]
@@ -236,14 +236,16 @@ def test_values_side_by_side_are_not_copied() -> None:
 
 def test_uuids_of_items_depend_on_no_neighbor(tmp_path: Path) -> None:
     rows = np.repeat(np.arange(6), [1, 3, 1, 2, 4, 1])
-    numbers = pa.array(np.array([0, 0, 1, 2, 0, 0, 1, 0, 1, 2, 3, 0], np.int32))
-    own = pa.array(["a", "b", "b", None, "e", "f"]).take(pa.array(rows))
-    whole = item_uuids(own, numbers, pa.array(np.arange(7, 19)))
+    numbers: Any = pa.array(np.array([0, 0, 1, 2, 0, 0, 1, 0, 1, 2, 3, 0], np.int32))
+    texts: Any = pa.array(["a", "b", "b", None, "e", "f"])
+    own = texts.take(pa.array(rows))
+    places: Any = pa.array(np.arange(7, 19))
+    whole: Any = item_uuids(own, numbers, places)
     assert [text is None for text in whole.to_pylist()] == [row == 3 for row in rows.tolist()]
     rng = np.random.default_rng(1)
     for _ in range(50):
-        some = pa.array(rng.permutation(12)[: rng.integers(1, 13)])
-        assert item_uuids(own.take(some), numbers.take(some), pa.array(np.arange(7, 19)).take(some)) == whole.take(some)
+        some: Any = pa.array(rng.permutation(12)[: rng.integers(1, 13)])
+        assert item_uuids(own.take(some), numbers.take(some), places.take(some)) == whole.take(some)
 
     # A uuid that many rows have is one that the file tells to repeat.
     many = parquet(tmp_path, u=[["http://a.org/1", "http://a.org/2"]] * 20_000, uuid=["same"] * 20_000)

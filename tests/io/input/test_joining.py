@@ -124,7 +124,8 @@ def test_items_filters_and_rows_that_are_known_count_over_all_files(tmp_path: Pa
 
 def test_a_value_without_a_place_is_told_with_its_file(tmp_path: Path) -> None:
     large = 2**60 + 1
-    for number, values in enumerate([[1.5], [0, large], [2]]):
+    lists: list[list[Any]] = [[1.5], [0, large], [2]]
+    for number, values in enumerate(lists):
         rows = {"identifier": [f"http://h.org/{value}" for value in values], "n": values}
         pq.write_table(pa.table(rows), tmp_path / f"{number}.parquet")
     table = open_input(str(tmp_path), {}, ["n"])
