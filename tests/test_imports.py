@@ -32,7 +32,7 @@ CLOCKS = frozenset({"now", "utcnow", "today", "fromtimestamp"})
 """Methods of datetime and date that read a clock or the local time zone."""
 GLOBAL_RANDOM = frozenset({"Random", "SystemRandom"})
 """What may be taken from ``random``: the generator is a parameter, the module's own is a hidden one."""
-DATA = ("errors", "_version", "core/arrays", "core/records", "core/protocol")
+DATA = ("errors", "_version", "core/arrays", "core/near_names", "core/records", "core/protocol")
 """What every room may import."""
 ARROWS = {
     "core/pace": (),

@@ -7,7 +7,6 @@ header's value) never reach a message.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import reprlib
@@ -21,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from ddmpi.core.near_names import near_names
 from ddmpi.errors import ConfigError
 
 Path = tuple[int | str, ...]
@@ -88,7 +88,7 @@ def describe_problem(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like this one, None if none is."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+    return next(iter(near_names(name, known)), None)
 
 
 def dotted(path: Path) -> str:

@@ -7,12 +7,12 @@ sort add up; where kinds or codes are given beside servers, an error has to be o
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ddmpi.core.near_names import near_names
 from ddmpi.core.records import ErrorKind
 
 EVERYTHING: Final = "*"
@@ -52,7 +52,7 @@ def without_servers(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _complaint(word: str) -> str:
-    near = difflib.get_close_matches(word, _KINDS, n=1, cutoff=0.6)
+    near = near_names(word, _KINDS)
     hint = f"did you mean {near[0]}?" if near else f"kinds are {', '.join(_KINDS)}"
     return (
         f"{word!r} is no kind of error, no code, and no server (a name with a dot, or a glob such as '{word}*'); {hint}"

@@ -41,7 +41,10 @@ def agreed_types(sources: Sequence[HasColumns], used: Collection[str]) -> dict[s
         for name in source.schema.names:
             if name not in used:
                 continue
-            own = plain_type(source.schema.field(name).type)
+            type_ = source.schema.field(name).type
+            if type_ == types.get(name):  # as in nearly all of many files
+                continue
+            own = plain_type(type_)
             known = first.setdefault(name, source)
             common = common_type(types.get(name, own), own)
             if common is None:

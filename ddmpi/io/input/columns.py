@@ -116,10 +116,9 @@ class Shaping:
     def shape(
         self, rows: pa.RecordBatch, first_row: int, columns: Sequence[str], first_taken: int = 0
     ) -> Iterator[Shaped]:
-        """Yield these columns of ours for some rows of the input, which begin with row ``first_row``; without those
-        before row ``first_taken``, and those that the filter leaves out. Raises InputError, pa.ArrowException: a value
-        has no place in its column's type, or no text form."""
-        rows = self._agreed(rows, columns)
+        """Yield these columns of ours for some rows of the input (see ``agreed``), which begin with row ``first_row``;
+        without those before row ``first_taken``, and those that the filter leaves out. Raises InputError,
+        pa.ArrowException: a value has no text form."""
         kept = self._kept(rows)
         if self.items is None:
             numbers = np.arange(first_row, first_row + rows.num_rows, dtype=np.int64)
@@ -132,8 +131,10 @@ class Shaping:
         else:
             yield from self._of_items(rows, kept, _Span(first_row, first_taken), columns)
 
-    def _agreed(self, rows: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-        agreed = with_types(rows, self.sources_of(columns), self.types)
+    def agreed(self, rows: pa.RecordBatch, sources: Sequence[str]) -> pa.RecordBatch:
+        """Return these columns of a file (see ``sources_of``), in the types that all files have. Raises
+        pa.ArrowException: a value has no place in its column's type."""
+        agreed = with_types(rows, sources, self.types)
         return agreed.append_column(BAD_LINE, rows.column(BAD_LINE)) if BAD_LINE in rows.schema.names else agreed
 
     def _kept(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_] | None:
@@ -152,17 +153,20 @@ class Shaping:
         places = places_of(found.counts)
         numbers = np.arange(span.first, span.first + len(places.rows), dtype=np.int64)
         is_new = numbers >= span.first_taken
-        chosen = np.flatnonzero(is_new if kept is None else is_new & kept[places.rows])
+        chosen = is_new if kept is None else is_new & kept[places.rows]
+        dropped = int(is_new.sum()) - int(chosen.sum())
+        end = span.first + len(numbers)
+        if not chosen.all():
+            places, numbers = Places(*(each[chosen] for each in places)), numbers[chosen]
         step = _piece_rows(rows)
-        pieces = [chosen[start : start + step] for start in range(0, len(chosen), step)] or [chosen]
-        for piece in pieces:
-            taken_places = Places(places.rows[piece], places.numbers[piece], places.items[piece])
-            is_last = piece is pieces[-1]
+        for start in range(0, max(1, len(numbers)), step):
+            piece = slice(start, start + step)
+            is_last = start + step >= len(numbers)
             yield Shaped(
-                partial(self._made_of_items, rows, found, taken_places, columns),
+                partial(self._made_of_items, rows, found, Places(*(each[piece] for each in places)), columns),
                 numbers[piece],
-                int(is_new.sum()) - len(chosen) if is_last else 0,
-                span.first + len(numbers) if is_last else int(numbers[piece][-1]) + 1,
+                dropped if is_last else 0,
+                end if is_last else int(numbers[piece][-1]) + 1,
             )
 
     def _made_of_items(

@@ -104,16 +104,22 @@ def places_of(counts: IntArray) -> Places:
     """Return the rows that are made of rows with so many items each."""
     sizes = np.maximum(counts, 1)
     rows = np.repeat(np.arange(len(counts)), sizes)
-    numbers = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    places = np.arange(len(rows))
+    numbers = places - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    if (counts > 0).all():
+        return Places(rows, numbers, places)
     is_item = np.repeat(counts > 0, sizes)
     return Places(rows, numbers, np.where(is_item, np.cumsum(is_item) - 1, -1))
 
 
 def taken(values: Array, places: npt.NDArray[np.int64]) -> Array:
     """Return the values at these places, null at -1."""
-    if len(places) == len(values) and bool((places == np.arange(len(values))).all()):
-        return values
-    return values.take(pa.array(places, mask=places < 0))
+    if not len(places):
+        return values.slice(0, 0)
+    first = int(places[0])
+    if first >= 0 and places[-1] - first == len(places) - 1 and bool((np.diff(places) == 1).all()):
+        return values.slice(first, len(places))
+    return values.take(pa.array(places, mask=places < 0 if places.min() < 0 else None))
 
 
 def _trimmed(parts: Array) -> Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ddmpi.core.near_names import near_names
 from ddmpi.core.rules.json_cells import cell_fields
 from ddmpi.errors import InputError
 from ddmpi.io.input.rows import is_text
@@ -48,9 +48,8 @@ def decoded(values: Array) -> Array:
 
 def did_you_mean(name: str, names: Collection[str]) -> str:
     """Return `` (did you mean ...?)`` with the names that are written most alike, or nothing."""
-    by_lower: dict[str, str] = {known.lower(): known for known in reversed(list(names))}
-    near = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(by_lower[lower] for lower in near)}?)" if near else ""
+    near = near_names(name, names, most=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def listed(names: Collection[str]) -> str:

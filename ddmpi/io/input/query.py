@@ -44,7 +44,8 @@ _SETTINGS: Final = (
     "autoload_known_extensions = false",
     "allow_persistent_secrets = false",
     "python_enable_replacements = false",
-    "enable_progress_bar = false",
+    "enable_progress_bar = true",  # without it DuckDB does not know how far it is
+    "enable_progress_bar_print = false",
 )
 _MEMORY_SHARE: Final = 1.5
 """DuckDB may take half as much again as the budget for rows in memory: nothing else is held while it runs. A join that
@@ -71,25 +72,37 @@ class Query:
         with _connected() as connection:
             return known == _encoded(self.sql, _files_of(connection, self._statement(connection)))
 
-    def answer(self, path: Path, temporary: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def answer(
+        self,
+        path: Path,
+        temporary: Path,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> None:
         """Run the query; its rows become the file ``path``, whole or not at all, in place of one that is there.
 
         Args:
             temporary: folder on the same file system, made if missing: for what is unfinished, and for what DuckDB
                 cannot hold in memory.
+            on_progress: told often how far the query is by DuckDB's count, from 0 to 1; below 0: that is not known.
 
         Raises:
             InputError: DuckDB refuses the query or cannot read its files, or they change meanwhile.
             StorageError: the answer cannot be written.
             Interrupted: ``should_stop`` turned true.
         """
+
+        def is_to_stop() -> bool:
+            on_progress(connection.query_progress() / 100)
+            return should_stop()
+
         make_folders(temporary)
         unfinished = temporary / f"query-{uuid.uuid4().hex}"
         try:
             with _connected() as connection:
                 statement = self._statement(connection)
                 files = _files_of(connection, statement)
-                self._copy(connection, statement, _encoded(self.sql, files), unfinished, should_stop)
+                self._copy(connection, statement, _encoded(self.sql, files), unfinished, is_to_stop)
                 _check_opened(connection, files, unfinished)
                 if files != _files_of(connection, statement):
                     raise InputError("input.sql: a file that the query reads changed while it was read")

@@ -85,6 +85,7 @@ def bare_rows(
     dictionaries: Mapping[str, Dictionary],
     *,
     refused: Array | None = None,
+    uuids_repeat: bool = False,
     on_repaired: Callable[[str, int], None] = lambda _column, _count: None,
 ) -> BareRows:
     """Return the bare rows of one input batch.
@@ -95,6 +96,7 @@ def bare_rows(
         dictionaries: of the columns that come as dictionary arrays.
         refused: which rows are refused, where that is known already: only for those it is asked again why, and no
             servers come back but nulls.
+        uuids_repeat: a row's uuid is that of all of its items, and comes as a text.
         on_repaired: told of columns besides the URL's that have values with broken characters, and how many.
 
     Raises:
@@ -111,6 +113,8 @@ def bare_rows(
     columns["reject"] = _explained(rejects, raw)
     if ITEM_NUMBER in raw.schema.names:
         columns[ITEM_NUMBER] = raw.column(ITEM_NUMBER)
+    if uuids_repeat:  # here, where items of one row are neighbors
+        columns["uuid"] = item_uuids(columns["uuid"], columns[ITEM_NUMBER], columns["row_number"])
     for field in keep:
         is_string = pa.types.is_string(field.type)
         own = raw.column(field.name)
@@ -176,19 +180,15 @@ def complete(
     servers: Array,
     schema: pa.Schema,
     dictionaries: Mapping[str, Dictionary],
-    *,
-    uuids_repeat: bool = False,
 ) -> pa.Table:
     """Return rows of the urls folder: bare ones, each with its server's name. ``schema`` is ``urls_schema``'s;
-    ``dictionaries`` go by the names in it. With ``uuids_repeat`` a row's uuid is that of all of its items."""
+    ``dictionaries`` go by the names in it."""
     columns = {name: bare.column(name).combine_chunks() for name in bare.column_names}
     for name, dictionary in dictionaries.items():
         columns[name] = dictionary.texts(columns[name])
     columns["server_name"] = servers
     for name in TEXT_COLUMNS:
         columns.setdefault(name, pa.nulls(bare.num_rows, pa.string()))
-    if uuids_repeat:
-        columns["uuid"] = item_uuids(columns["uuid"], columns[ITEM_NUMBER], columns["row_number"])
     columns["uuid"] = fill_uuids(columns["uuid"], columns["source_id"], columns["identifier"], columns["row_number"])
     return pa.table([columns[name] for name in schema.names], schema=schema)
 

@@ -19,6 +19,7 @@ from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping
+from ddmpi.io.input.joining import ReadRows, join_small
 from ddmpi.io.input.mirrors import MIRRORS_FIELD
 from ddmpi.io.input.rows import (
     TEXT_COLUMNS,
@@ -41,7 +42,8 @@ from ddmpi.io.sources.source_file import Reading, SourceFile, naming
 class RawRows(NamedTuple):
     """Some rows before they are normalized, and where they stand in the input."""
 
-    path: InputPath
+    path: InputPath | str
+    """The file that they are from, or which files if they are joined (see ``raw``)."""
     make: Callable[[], pa.RecordBatch]
     """Makes the rows, with our columns in the types that the files have: once, in the thread that needs them."""
     row_numbers: IntArray
@@ -79,6 +81,8 @@ class InputTable:
         repeated = frozenset.intersection(*(source.repeated for source in sources))
         self._repeated = {ours: theirs for ours, theirs in shaping.plain.items() if theirs in repeated}
         self._repeated.pop("identifier", None)
+        if shaping.uuids_repeat:
+            self._repeated.pop("uuid", None)
         self._dictionaries = {ours: Dictionary() for ours in sorted(self._repeated)}
 
     def __repr__(self) -> str:
@@ -174,7 +178,8 @@ class InputTable:
         if None in counts or not first or not first.num_rows:
             return None
         with naming(self._sources[0].path):
-            *_, last = self._shaping.shape(first, 0, ["identifier"])
+            agreed = self._shaping.agreed(first, self._shaping.sources_of(["identifier"]))
+            *_, last = self._shaping.shape(agreed, 0, ["identifier"])
         return known * last.end // first.num_rows
 
     def fingerprint(self) -> str:
@@ -193,31 +198,52 @@ class InputTable:
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def raw(self, *, urls_only: bool = False, up_to: int | None = None) -> Iterator[RawRows]:
+    def raw(self, *, urls_only: bool = False, up_to: int | None = None, joined: bool = False) -> Iterator[RawRows]:
         """Yield all rows that are taken, in order, with all columns that matter or only the URLs. Raises InputError.
-        Ends with the rows among which is that before row ``up_to``, if it is given."""
-        taken = self._taken(urls_only=urls_only, up_to=up_to)
+
+        Args:
+            up_to: end with the rows among which is that before this one.
+            joined: have rows of neighboring small files come together: each call of arrow costs some microseconds,
+                however few the rows are.
+        """
+        taken = self._taken(urls_only=urls_only, up_to=up_to, joined=joined)
         return taken if self._chosen is None else _chosen_of(taken, self._chosen)
 
-    def _taken(self, *, urls_only: bool, up_to: int | None) -> Iterator[RawRows]:
+    def _taken(self, *, urls_only: bool, up_to: int | None, joined: bool) -> Iterator[RawRows]:
         columns = ["identifier"] if urls_only else list(self._shaping.made)
-        wanted = self._shaping.sources_of(columns)
-        as_dictionary = [] if urls_only else sorted(set(self._repeated.values()))
-        first_row = 0
-        for source in self._sources:
+        passed_over, first_row = self._passed_over()
+        read = self._read(
+            self._sources[passed_over:], columns, [] if urls_only else sorted(set(self._repeated.values()))
+        )
+        for path, rows in join_small(read) if joined else read:
+            if up_to is not None and first_row >= up_to:
+                return
+            with naming(path):
+                for shaped in self._shaping.shape(rows, first_row, columns, self._first_row):
+                    first_row = shaped.end
+                    if first_row > self._first_row:
+                        yield RawRows(path, *shaped)
+
+    def _passed_over(self) -> tuple[int, int]:
+        """Return how many files, and rows in them, come before the first row that is taken, as far as it is known."""
+        rows = 0
+        for place, source in enumerate(self._sources):
             count = None if self._shaping.items is not None else source.row_count
-            if count is not None and first_row + count <= self._first_row:
-                first_row += count
-                continue
-            present = [name for name in wanted if source.schema_is_guessed or name in source.schema.names]
+            if count is None or rows + count > self._first_row:
+                return place, rows
+            rows += count
+        return len(self._sources), rows
+
+    def _read(
+        self, sources: Sequence[SourceFile], columns: Sequence[str], as_dictionary: Sequence[str]
+    ) -> Iterator[ReadRows]:
+        wanted = self._shaping.sources_of(columns)
+        for source in sources:
+            present = wanted if source.schema_is_guessed else [name for name in wanted if name in source.schema.names]
             for rows in source.batches(present, as_dictionary):
-                if up_to is not None and first_row >= up_to:
-                    return
                 with naming(source.path):
-                    for shaped in self._shaping.shape(rows, first_row, columns, self._first_row):
-                        first_row = shaped.end
-                        if first_row > self._first_row:
-                            yield RawRows(source.path, *shaped)
+                    agreed = self._shaping.agreed(rows, wanted)
+                yield ReadRows(source.path, agreed)
 
     def urls(self, raw: RawRows, places: pa.Array[Any]) -> pa.Array[Any]:
         """Return the URLs of some rows of ``raw``, as texts and without passwords. Raises InputError."""
@@ -235,12 +261,13 @@ class InputTable:
         with naming(raw.path):
             return bare_rows(
                 raw.make(), raw.row_numbers, self._kept_fields, self._dictionaries, refused=refused,
+                uuids_repeat=self._shaping.uuids_repeat,
                 on_repaired=lambda column, count: self._repairs.append((column, count)),
             )  # fmt: skip
 
     def complete(self, bare: pa.Table, servers: pa.Array[Any]) -> pa.Table:
         """Return rows of ``schema``, from bare ones and the names of their servers. May be called from any thread."""
-        return complete(bare, servers, self.schema, self._dictionaries, uuids_repeat=self._shaping.uuids_repeat)
+        return complete(bare, servers, self.schema, self._dictionaries)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows, in order, with the columns of ``schema``. Raises InputError."""

@@ -31,7 +31,17 @@ _TAIL_MASKS: Final = np.array([(1 << (8 * size)) - 1 for size in range(8)], dtyp
 _DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 _HEX: Final = np.stack([_DIGITS[np.arange(1 << 16) >> bits & 15] for bits in (12, 8, 4, 0)], 1).view(np.uint32).ravel()
 """The four hexadecimal digits of every two bytes, read as one word."""
-_HYPHENS: Final = (8, 13, 18, 23)
+_HIGH_DIGITS: Final = ("a", "b", "c", "d")
+_LOW_DIGITS: Final = ("e", "f", "g", "h")
+_LAYOUT: Final = np.dtype(
+    {
+        "names": [*_HIGH_DIGITS, *_LOW_DIGITS],
+        "formats": ["u4"] * 8,
+        "offsets": [0, 4, 9, 14, 19, 24, 28, 32],
+        "itemsize": 36,
+    }
+)
+"""Where in a UUID's text each four of its digits stand, read as one word; hyphens are between them."""
 
 
 def mix(words: _Words) -> _Words:
@@ -59,11 +69,14 @@ def item_uuids(uuids: pa.Array[Any], numbers: pa.Array[Any], row_numbers: pa.Arr
     """Return a uuid for each item, where ``uuids`` are those of the rows that they come from: the first item of a row
     has its row's, the others have one that follows from that and from their row number. Null stays null."""
     is_later = np.asarray(numbers) > 0
+    follows = is_later & (np.diff(np.asarray(row_numbers), prepend=-2) == 1)
     if uuids.null_count:
         is_later &= np.asarray(pc.is_valid(uuids))
     if not is_later.any():
         return uuids
-    derived = _derived(hash_texts(uuids)[is_later], np.asarray(row_numbers).astype(np.uint64)[is_later])
+    # Neighbors that are items of one row have one uuid.
+    hashes = hash_texts(uuids.filter(pa.array(~follows)))[np.cumsum(~follows)[is_later] - 1]
+    derived = _derived(hashes, np.asarray(row_numbers)[is_later].astype(np.uint64))
     return cast("pa.Array[Any]", pc.replace_with_mask(uuids, pa.array(is_later), derived))
 
 
@@ -88,15 +101,14 @@ def _format(high: _Words, low: _Words) -> pa.Array[Any]:
 
 
 def _text(high: _Words, low: _Words) -> pa.Array[Any]:
-    text = np.empty((len(high), 36), dtype=np.uint8)
-    text[:, _HYPHENS] = ord("-")
+    text = np.full((len(high), 36), ord("-"), dtype=np.uint8)
+    digits = text.view(_LAYOUT)[:, 0]
     for first in range(0, len(high), _BLOCK_ROWS):
         rows = slice(first, first + _BLOCK_ROWS)
-        digits = _HEX[np.stack([high[rows], low[rows]], axis=1).astype(">u8").view(">u2")].view(np.uint8)
-        start = 0
-        for skipped, end in enumerate((*_HYPHENS, 36)):
-            text[rows, start:end] = digits[:, start - skipped : end - skipped]
-            start = end + 1
+        for half, names in ((high, _HIGH_DIGITS), (low, _LOW_DIGITS)):
+            pairs = np.ascontiguousarray(half[rows], "<u8").view("<u2").reshape(-1, 4)
+            for place, name in enumerate(names):
+                digits[name][rows] = _HEX[pairs[:, 3 - place]]
     offsets = np.arange(len(text) + 1, dtype=np.int32) * np.int32(36)
     return pa.Array.from_buffers(pa.string(), len(text), [None, _as_buffer(offsets), _as_buffer(text)])
 

@@ -127,7 +127,7 @@ class SourceFile(ABC):
 
 
 @contextmanager
-def naming(path: InputPath) -> Iterator[None]:
+def naming(path: InputPath | str) -> Iterator[None]:
     """Turn what arrow and the system raise about a file into an InputError that names it."""
     try:
         yield

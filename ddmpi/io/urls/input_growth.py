@@ -63,7 +63,7 @@ def known_rows(table: InputTable, index: UrlsIndex, should_stop: Callable[[], bo
             _look(should_stop, number)
         read = 0
         for number, (end, (numbers, digests)) in enumerate(
-            workers.map(partial(_digest_input, table, compared, rows), table.raw(up_to=rows))
+            workers.map(partial(_digest_input, table, compared, rows), table.raw(up_to=rows, joined=True))
         ):
             np.subtract.at(sums, numbers // block_rows, digests)
             read = max(read, end)

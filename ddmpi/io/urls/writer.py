@@ -227,7 +227,7 @@ class _Job:
         self._total = self.table.rows
         kept_bytes = 0
         count = self._count_urls if self.kept is None else self._count_rows
-        for counted in workers.map(count, self.table.raw(urls_only=self.kept is None)):
+        for counted in workers.map(count, self.table.raw(urls_only=self.kept is None, joined=True)):
             self.tally.add(counted.servers, counted.rejects)
             keys.add_hashes(counted.hashes)
             if self.kept is not None and counted.rows is not None:
@@ -283,7 +283,9 @@ class _Job:
         ranks[ranked] = np.cumsum(counts) - counts
         destinations = Destinations(rows)
         keys.rewind()
-        source: Iterator[pa.RecordBatch | RawRows] = self.table.raw() if self.kept is None else _drain(self.kept)
+        source: Iterator[pa.RecordBatch | RawRows] = (
+            self.table.raw(joined=True) if self.kept is None else _drain(self.kept)
+        )
         for batch in source:
             count = batch.num_rows if isinstance(batch, pa.RecordBatch) else len(batch.row_numbers)
             known = keys.take(count)

@@ -47,6 +47,9 @@ from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
 
+QUERY_TOLD_S = 10.0
+"""How often it is said how far the query of ``input.sql`` is."""
+
 
 @dataclass(frozen=True)
 class InitCallbacks:
@@ -190,7 +193,17 @@ def answered(config: Config, answer: Path, temporary: Path, callbacks: InitCallb
     if not query.is_answered_by(answer):
         callbacks.on_query("Running the query of input.sql ...")
         started = time.monotonic()
-        query.answer(answer, temporary, callbacks.should_stop)
+        told_at = started
+
+        def tell(share: float) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at >= QUERY_TOLD_S:
+                told_at = now
+                done = f"{share:.0%} done" if share >= 0 else "how far it is cannot be told"
+                callbacks.on_query(f"The query has run for {duration(now - started)}: {done}")
+
+        query.answer(answer, temporary, callbacks.should_stop, tell)
         callbacks.on_query(f"The query took {duration(time.monotonic() - started)}")
     return str(answer)
 

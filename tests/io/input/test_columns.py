@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 from ddmpi.config.row_filter import parse_filter
 from ddmpi.errors import InputError
+from ddmpi.io.input.items import taken
 from ddmpi.io.input.table import open_input
+from ddmpi.io.input.uuids import item_uuids
 from tests.io.input.test_made_columns import opened, rows_of, urls_and, write_json_lines
 
 
@@ -218,6 +221,37 @@ def test_a_long_list_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ends = [raw.end for raw in table.raw()]
     assert ends == sorted(ends)
     assert ends[-1] == 1001
+
+
+def test_values_side_by_side_are_not_copied() -> None:
+    values: Any = pa.array([f"value {number}" for number in range(5)])
+    for places in ([0, 1, 2, 3, 4], [2, 3, 4]):
+        side_by_side = taken(values, np.array(places))
+        assert side_by_side.to_pylist() == [f"value {place}" for place in places]
+        assert side_by_side.buffers()[2].address == values.buffers()[2].address
+    for places in ([-1, 0, 1], [0, -1, 2], [4, 3], [1, 1], [0, 2], [-1], []):
+        expected = [None if place < 0 else f"value {place}" for place in places]
+        assert taken(values, np.array(places, np.int64)).to_pylist() == expected
+
+
+def test_uuids_of_items_depend_on_no_neighbor(tmp_path: Path) -> None:
+    rows = np.repeat(np.arange(6), [1, 3, 1, 2, 4, 1])
+    numbers: Any = pa.array(np.array([0, 0, 1, 2, 0, 0, 1, 0, 1, 2, 3, 0], np.int32))
+    texts: Any = pa.array(["a", "b", "b", None, "e", "f"])
+    own = texts.take(pa.array(rows))
+    places: Any = pa.array(np.arange(7, 19))
+    whole: Any = item_uuids(own, numbers, places)
+    assert [text is None for text in whole.to_pylist()] == [row == 3 for row in rows.tolist()]
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        some: Any = pa.array(rng.permutation(12)[: rng.integers(1, 13)])
+        assert item_uuids(own.take(some), numbers.take(some), places.take(some)) == whole.take(some)
+
+    # A uuid that many rows have is one that the file tells to repeat.
+    many = parquet(tmp_path, u=[["http://a.org/1", "http://a.org/2"]] * 20_000, uuid=["same"] * 20_000)
+    uuids = [row["uuid"] for row in rows_of(many, columns={"identifier": "u[]"})]
+    assert uuids[::2] == ["same"] * 20_000
+    assert len({*uuids}) == 20_001
 
 
 def test_items_have_uuids_of_their_own(tmp_path: Path) -> None:

@@ -153,6 +153,15 @@ def test_a_stop_ends_the_query_and_leaves_the_earlier_answer(archive: Path) -> N
     assert list((archive / "out" / "temporary").iterdir()) == []
 
 
+def test_how_far_the_query_is_is_told_while_it_runs(archive: Path) -> None:
+    told: list[float] = []
+    counted = Query("SELECT sum(hash(a.range)) FROM range(20000000000) a", MEMORY_BYTES)
+    with pytest.raises(Interrupted):  # once it is on its way
+        counted.answer(archive / "out" / "q", archive / "out" / "temporary", lambda: told[-1] > 0, told.append)
+    assert told == sorted(told)
+    assert told[0] < 1
+
+
 def test_a_disk_that_takes_no_more_is_no_fault_of_the_query(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uuid.uuid4", lambda: UUID(int=0))
     temporary = archive / "out" / "temporary"

@@ -176,3 +176,9 @@ def test_how_a_file_is_read_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     assert opened(path, separator=",", quote='"').fingerprint() == usual
     assert opened(path, quote="none").fingerprint() != usual
     assert opened(path, encoding="cp1252").fingerprint() != usual
+
+
+def test_json_lines_may_all_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl").write_text('{"identifier": "http://a.com/1"}\n')
+    (tmp_path / "2.jsonl").write_text("\n \n\n")
+    assert column(opened(tmp_path)) == ["http://a.com/1"]

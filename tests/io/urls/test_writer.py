@@ -40,7 +40,8 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> InputTable:
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InputTable:
+    monkeypatch.setattr("ddmpi.io.input.joining.SMALL_ROWS", 0)  # as many batches as there are files
     rng = random.Random(5)
     urls = [a_url(rng, row) for row in range(ROWS)]
     columns: dict[str, Sequence[Any]] = {
@@ -316,9 +317,9 @@ def test_input_that_changes_between_the_passes(
     passes: list[bool] = []
     whole = InputTable.raw
 
-    def changing(self: InputTable, *, urls_only: bool = False) -> Iterator[Any]:
+    def changing(self: InputTable, *, urls_only: bool = False, joined: bool = False) -> Iterator[Any]:
         passes.append(urls_only)
-        rows = list(whole(self, urls_only=urls_only))
+        rows = list(whole(self, urls_only=urls_only, joined=joined))
         return iter(rows if len(passes) < 3 else rows[:-1])
 
     monkeypatch.setattr(InputTable, "raw", changing)

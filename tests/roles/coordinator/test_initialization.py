@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ddmpi.config.config import parse
 from ddmpi.core.partition import placement
+from ddmpi.errors import Interrupted
 from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.writer import PartitionSummary, partition_input
+from ddmpi.roles.coordinator.initialization import InitCallbacks, answered
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
 from tests.whole.job import ROOT, make_job
@@ -175,3 +179,17 @@ def test_wide_rows_are_read_and_written_some_at_a_time(tmp_path: Path, monkeypat
         partition_input(table, tmp_path / "urls", batch_size=1500, small_rows=1, memory_bytes=memory_bytes)
         rows = pq.read_table(tmp_path / "urls/urls-00000.parquet")
         assert rows.column("title").to_pylist() == titles[0::2] + titles[1::2]
+
+
+def test_a_long_query_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddmpi.roles.coordinator.initialization.QUERY_TOLD_S", 0.0)
+    sql = "SELECT 'http://a.org/' || sum(hash(range)) AS identifier FROM range(20000000000)"
+    config = parse({"input": {"sql": sql}, "path_to_output_folder": str(tmp_path)}, "test")
+    told: list[str] = []
+    callbacks = InitCallbacks(lambda _: None, lambda _: None, lambda: len(told) > 2, on_query=told.append)
+    with pytest.raises(Interrupted):
+        answered(config, tmp_path / "query.parquet", tmp_path / "temporary", callbacks)
+    assert told[0] == "Running the query of input.sql ..."
+    assert all(
+        re.fullmatch(r"The query has run for .+: (\d+% done|how far it is cannot be told)", line) for line in told[1:]
+    )
