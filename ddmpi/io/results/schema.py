@@ -31,9 +31,13 @@ SAME_AS: Final = "same_as"
 in its row group, with no others between them but such as refer to it too."""
 MISMATCH: Final = "expected_mismatch"
 """What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
+REQUESTED: Final = "requested_url"
+"""What was asked for, null where that is the table's URL; there only where the config may say so. In a batch it is what
+is asked for first."""
+MIRRORS: Final = "mirrors"
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _OWN_COLUMNS: Final = frozenset(
-    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", "mirrors"}
+    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", MIRRORS, REQUESTED}
 )
 """Columns of a batch that every table has; the others are kept ones, and the numbers of items."""
 
@@ -78,11 +82,17 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
 
 
 def result_schema(
-    kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = (), *, refers: bool = False, marks: bool = False
+    kind: PartKind,
+    keep_columns: Iterable[pa.Field[Any]] = (),
+    *,
+    refers: bool = False,
+    marks: bool = False,
+    rewrites: bool = False,
 ) -> pa.Schema:
-    """Return the schema of all parts of a kind, where rows refer to others' bytes or not, and say or not what is not as
-    promised. Raises ConfigError: a kept column has the name of one of ours."""
+    """Return the schema of all parts of a kind, where rows refer to others' bytes or not, say or not what is not as
+    promised, and what was asked for. Raises ConfigError: a kept column has the name of one of ours."""
     optional = [SAME_AS] * refers + [MISMATCH] * marks if kind == "successes" else []
+    optional += [REQUESTED] * rewrites
     schema = pa.schema([*_FIELDS[kind], *_of(pa.string(), *optional), *keep_columns])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
@@ -116,8 +126,12 @@ def result_table(
         columns["is_license_full"] = is_license_full(taken)
     else:
         columns = _spread(_error_columns(cast("Sequence[ErrorRow]", rows)), counts)
+    rewrites = REQUESTED in inputs.column_names
+    if rewrites:
+        lefts = np.repeat(np.array([_mirrors_left(row) for row in rows], np.int64), counts)
+        columns[REQUESTED] = _requested(taken, lefts)
     kept = [pa.field(field.name, field.type) for field in inputs.schema if field.name not in _OWN_COLUMNS]
-    schema = result_schema(kind, kept, refers=refers, marks=marks)
+    schema = result_schema(kind, kept, refers=refers, marks=marks, rewrites=rewrites)
     arrays = [
         columns[field.name] if field.name in columns else taken.column(field.name).cast(field.type) for field in schema
     ]
@@ -151,6 +165,30 @@ def _same_as(uuids: Column, counts: Sequence[int]) -> Column:
     """Return for each row the uuid of the first one of its URL, null for that one."""
     firsts = np.repeat(np.cumsum(counts) - counts, counts)
     return uuids.take(pa.array(firsts, pa.int64(), mask=firsts == np.arange(len(firsts))))
+
+
+def _mirrors_left(row: ResultRow) -> int:
+    """Return how many URLs the row had left to ask, -1 where it asked for the first one or none."""
+    left = row.mirrors_left if isinstance(row, ErrorRow) else row.answer.task.mirrors_left
+    return -1 if left is None else left
+
+
+def _requested(taken: pa.Table, lefts: IntArray) -> Column:
+    """Return (n,) what was asked for last in each of these rows, null where it is the table's URL."""
+    first = taken.column(REQUESTED)
+    if MIRRORS not in taken.column_names:
+        return first
+    mirrors: Any = taken.column(MIRRORS).combine_chunks()
+    counts = np.asarray(pc.list_value_length(mirrors).fill_null(0))
+    moved = np.flatnonzero((lefts >= 0) & (lefts < counts))
+    if not len(moved):
+        return first
+    given = zip(moved.tolist(), lefts[moved].tolist(), mirrors.take(moved).to_pylist(), strict=True)
+    asked = first.to_pylist()
+    for row, left, urls in given:
+        url = urls[len(urls) - left - 1]
+        asked[row] = None if url == taken.column("identifier")[row].as_py() else url
+    return pa.array(asked, pa.string())
 
 
 def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:

@@ -17,7 +17,7 @@ from ddmpi.io.folder.durable import NewFile
 from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.spill import POSITION, Reordered, Spill
 
-_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier"})
+_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier", "requested_url"})
 """Columns whose values do not repeat: a dictionary of them would be built in vain."""
 _PLAIN_ENCODINGS: Final[dict[pa.DataType, str]] = {
     pa.int64(): "DELTA_BINARY_PACKED",

@@ -70,8 +70,10 @@ class Downloader:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         transfers.events.watch(self._wake_fd, self._on_wake)
         config = results.config
-        alike_by = (MIRRORS, *config.expected.columns) if config.mirrors else ()
-        self._loader = Loader(results.layout, results.reader, results.epoch, self._wake, alike_by)
+        alike_by = (MIRRORS, *config.expected.columns) if config.has_mirrors else ()
+        self._loader = Loader(
+            results.layout, results.reader, results.epoch, self._wake, alike_by, rewrites=config.rewrites
+        )
         self._writer = ResultWriter(results, self._wake)
         self._looks: list[tuple[Answer, Future[Rows]]] = []
         self._notes = ServerNotes(now)
