@@ -142,6 +142,11 @@ class Keys(Section):
         description="Rows with the same URL, which is fetched once: copy = each row has the bytes; reference = one row "
         "has them, and the others name it in `same_as`.",
     )
+    placeholders: Literal["mark", "error"] = Field(
+        "mark",
+        description='What becomes of a picture that a server has under many URLs ("no longer available"), from when it '
+        "is found on: mark = a success with `placeholder`; error = an error of that kind. See docs/output.md.",
+    )
     output_structure: OutputStructure = Field(OutputStructure(), description="Names inside the output folder.")
     downloader_parameters: DownloaderParameters = Field(
         DownloaderParameters(), description="How files are fetched and stored."

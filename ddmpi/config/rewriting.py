@@ -10,6 +10,7 @@ asked; of a URL that names one as small already it makes nothing. Sizes and form
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Final, Literal, NamedTuple
 
 import pyarrow as pa
@@ -75,9 +76,15 @@ def steps_of(rewrites: str | tuple[Mapping[str, str], ...], size: int) -> Steps:
     """Return what a rule's rewrites do, for a longest side of ``size`` pixels; 0 = files are wanted as they are."""
     if not isinstance(rewrites, str):
         return Steps(tuple((pair["from"], pair["to"]) for pair in rewrites))
-    return _LADDERS[rewrites](size) if size else Steps()
+    return _ladder(rewrites, size) if size else Steps()
 
 
+@lru_cache(maxsize=64)
+def _ladder(name: str, size: int) -> Steps:
+    return _LADDERS[name](size)
+
+
+@lru_cache(maxsize=65_536)
 def automatic_steps(server: str, size: int) -> Steps:
     """Return what is known of a server's smaller copies, by its name, or by the form that all URLs of IIIF have."""
     name = next((name for pattern, name in _HOSTS if is_meant(server, pattern)), "iiif")

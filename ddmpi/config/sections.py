@@ -39,7 +39,7 @@ MAX_FILE_BYTES = 2**31 - 1
 """One Arrow ``binary`` value is addressed by 32-bit offsets."""
 MATCH_CACHE_ENTRIES = 65_536
 """Servers whose rule is remembered; a million of them would cost more memory than finding the rule again costs time."""
-TAKEN_NAMES = ("report.html", "control.yaml", "publication.json", "query.parquet")
+TAKEN_NAMES = ("report.html", "control.yaml", "publication.json", "query.parquet", "placeholders.parquet")
 """Files of the output folder whose names cannot be changed."""
 PER_ADDRESS = "__per_address__"
 """What the servers of ``per_address`` rules share, among the names of groups: none of these begins so."""

@@ -44,6 +44,7 @@ class ErrorKind(str, Enum):
     DECODE = "decode"
     HASH_MISMATCH = "hash_mismatch"
     ROBOTS = "robots"
+    PLACEHOLDER = "placeholder"
     SERVER_REFUSED = "server_refused"
     UNREACHABLE = "unreachable"
 
@@ -256,6 +257,8 @@ class Task:
     """The other rows of the batch with this URL, by index: they get the outcome that ``row`` gets."""
     mirrors: Mirrors | None = None
     """None where the table gives one URL for the row."""
+    asked: str = ""
+    """The URL before the redirects; empty without any."""
 
     @property
     def rows(self) -> tuple[int, ...]:

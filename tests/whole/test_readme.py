@@ -134,6 +134,7 @@ def test_the_tree_of_the_output_is_the_one_that_is_there(results: Path) -> None:
         "ignored.csv",
         "control.yaml",
         "publication.json",
+        "placeholders.parquet",
         "query.parquet",
         "damaged",
     }

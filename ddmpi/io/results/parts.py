@@ -99,6 +99,8 @@ class Parts:
         self._inputs = InputCache(options.reader, None, lambda rows: rows)
         self._refers = options.config.duplicates == "reference"
         self._marks = options.config.expected.marks
+        self.placeholders: set[str] = set()
+        """Hashes of files that are some, as far as is known."""
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
@@ -186,7 +188,10 @@ class Parts:
 
     def _write(self, part: _Part) -> PartFile:
         inputs = self._inputs.read(part.batch)
-        table = result_table(part.kind, part.buffer, inputs, self._bodies, refers=self._refers, marks=self._marks)
+        table = result_table(
+            part.kind, part.buffer, inputs, self._bodies, refers=self._refers, marks=self._marks,
+            placeholders=self.placeholders,
+        )  # fmt: skip
         file = part.file or self._open(part, table.schema)
         file.write(table)
         released_bytes = part.body_bytes

@@ -9,7 +9,7 @@ the row's position in the input: it alone identifies the row, since a table may 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
@@ -35,6 +35,8 @@ REQUESTED: Final = "requested_url"
 """What was asked for, null where that is the table's URL; there only where the config may say so. In a batch it is what
 is asked for first."""
 MIRRORS: Final = "mirrors"
+PLACEHOLDER: Final = "placeholder"
+"""Whether the file was known to be a placeholder when its row was written."""
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _OWN_COLUMNS: Final = frozenset(
     {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", MIRRORS, REQUESTED}
@@ -69,6 +71,7 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(_TIMESTAMP, "fetched_at"),
         *_of(pa.float32(), "total_ms", "ttfb_ms"),
         *_of(pa.string(), "ip"),
+        *_of(pa.bool_(), PLACEHOLDER),
         *_of(pa.int64(), ROW_NUMBER),
     ],
     "errors": [
@@ -108,16 +111,17 @@ def result_table(
     *,
     refers: bool = False,
     marks: bool = False,
+    placeholders: Collection[str] = (),
 ) -> pa.Table:
     """Return results as Arrow: what was fetched, beside each of the rows ``rows[i].rows`` of the batch's ``inputs``,
     which have all columns of the urls folder.
     The images are in the memory of ``bodies``, hence valid until it makes its next column. With ``refers`` the first of
-    the rows of a URL has the image, and the others name its uuid."""
+    the rows of a URL has the image, and the others name its uuid. ``placeholders`` are the hashes of some."""
     counts = [len(row.rows) for row in rows]
     taken = inputs.take(pa.array(list(chain.from_iterable(row.rows for row in rows)), pa.int64()))
     if kind == "successes":
         successes = cast("Sequence[SuccessRow]", rows)
-        columns = _spread(_success_columns(successes), counts)
+        columns = _spread(_success_columns(successes, placeholders), counts)
         columns["image"] = bodies.make(
             [None if refers and place else row.image for row in successes for place in range(len(row.rows))]
         )
@@ -191,9 +195,10 @@ def _requested(taken: pa.Table, lefts: IntArray) -> Column:
     return pa.array(asked, pa.string())
 
 
-def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
+def _success_columns(rows: Sequence[SuccessRow], placeholders: Collection[str]) -> dict[str, Column]:
     answers = [row.answer for row in rows]
     return {
+        PLACEHOLDER: pa.array([row.hashsum_original in placeholders for row in rows], pa.bool_()),
         MISMATCH: _texts([row.mismatch for row in rows]),
         "hashsum_original": pa.array([row.hashsum_original for row in rows], pa.string()),
         "hashsum_resized": pa.array([row.hashsum_resized for row in rows], pa.string()),

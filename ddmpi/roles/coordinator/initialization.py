@@ -300,6 +300,7 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
         if entry != layout.temporary:
             shutil.rmtree(entry)
     layout.profiles.unlink(missing_ok=True)
+    layout.placeholders.unlink(missing_ok=True)
 
 
 def _partition(config: Config, layout: Layout, table: InputTable, callbacks: InitCallbacks) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.ledger.rank0_core import FINISH_TIMEOUT_S
-from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
+from ddmpi.core.protocol import PartReport, PicturesRepeated, Stop, StopReason, ToCoordinator, ToDownloader
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
 from ddmpi.io.http.transfers import GroupConnections, Transfers
@@ -253,6 +253,8 @@ class Downloader:
                     self._core.committed(event)
                 case PartsClosed(ticket):
                     self._core.closed(ticket, now)
+                case PicturesRepeated():
+                    self._send(event)
                 case WriterFailed(error):
                     self.fail(error)
                 case _:
