@@ -465,6 +465,9 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if is_theirs and parameters.default_rate_limit:
         rates = parameters.default_rate_limit, parameters.rate_multiplier
         notices.append(distributed_downloader.rates_beside(*rates, max(keys.schedule_rules.values())))
+    if keys.sizes is not None:
+        size = parameters.image_size
+        notices.append(f"sizes: auto asks for smaller copies, of {size} pixels or more; --check shows the first URLs")
     values = dict(keys)
     if keys.trial:
         values["path_to_output_folder"] = f"{keys.path_to_output_folder.rstrip('/')}.{keys.trial}"

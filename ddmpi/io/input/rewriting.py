@@ -89,10 +89,12 @@ def _made(urls: Array, steps: Steps, ids: Array | None) -> Array:
     made = urls
     is_open: npt.NDArray[np.bool_] = np.ones(len(urls), np.bool_)
     for pattern, to in steps.pairs:
-        found = rewritten(urls, pattern, to)
-        is_found = np.asarray(pc.not_equal(found, urls).fill_null(False)) & is_open
-        made = pc.if_else(pa.array(is_found), found, made)
-        is_open &= ~is_found
+        # RE2 finds five times as fast where it need not say what its groups are.
+        is_found = np.asarray(pc.match_substring_regex(urls, pattern=pattern).fill_null(False)) & is_open
+        if is_found.any():
+            mask = pa.array(is_found)
+            made = pc.replace_with_mask(made, mask, rewritten(urls.filter(mask), pattern, to))
+            is_open &= ~is_found
     if steps.gbif_size and ids is not None:
         made = _in_gbif_cache(made, ids, steps.gbif_size, is_open)
     return made
