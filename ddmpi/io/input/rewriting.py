@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ddmpi.config.config import Config
 from ddmpi.config.rewriting import GBIF_CACHE, Steps, rewritten
 from ddmpi.core.partition.partition import servers_of
+from ddmpi.io.input.expressions import as_bytes
 from ddmpi.io.input.rows import Array, as_text
 
 _NOTHING: Final = Steps()
@@ -58,8 +59,7 @@ class Rewriter:
             mask[chosen] = True
             changed = pc.replace_with_mask(changed, pa.array(mask), made)
             falls_back[chosen] = steps.falls_back
-        octets: Any = urls.dictionary_decode() if isinstance(urls, pa.DictionaryArray) else urls
-        own: Any = octets.cast(pa.binary())
+        own: Any = as_bytes(urls)
         is_new: Any = pc.not_equal(changed, texts).fill_null(False)
         asked = [pc.if_else(is_new, changed.cast(pa.binary()), own)]
         if self.falls_back:
@@ -78,8 +78,7 @@ def make_rewriter(config: Config) -> Rewriter | None:
 
 def without_same(asked: Array, urls: Array) -> Array:
     """Return the URLs that are asked for, as bytes, null where they are these."""
-    octets: Any = urls.dictionary_decode() if isinstance(urls, pa.DictionaryArray) else urls
-    same: Any = pc.equal(asked, octets.cast(pa.binary())).fill_null(False)
+    same: Any = pc.equal(asked, as_bytes(urls)).fill_null(False)
     nothing: Array = pc.if_else(same, pa.scalar(None, pa.binary()), asked)
     return nothing
 
