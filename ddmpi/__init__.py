@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ddmpi._version import __version__
 
 if TYPE_CHECKING:
-    from ddmpi.api import download, open_results
+    from ddmpi.api import download, is_placeholder, open_results
 
-__all__ = ["__version__", "download", "open_results"]
+__all__ = ["__version__", "download", "is_placeholder", "open_results"]
 
 
 def __getattr__(name: str) -> object:

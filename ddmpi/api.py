@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ddmpi.config.config import ConfigLike, reader_of
 from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import layout_of
+from ddmpi.io.folder.placeholders import read_placeholders
 from ddmpi.io.mpi.launcher import complain, refuse_wrong_launcher, run_together, speaks
 from ddmpi.io.results.dataset import current_outcomes
 
@@ -79,6 +83,21 @@ def open_results(results: ConfigLike) -> ds.Dataset:
         StorageError: a part cannot be read.
     """
     return current_outcomes(layout_of(results))
+
+
+def is_placeholder(results: ConfigLike) -> pc.Expression:
+    """Which rows of an output folder have a file that is a placeholder, as a filter for ``open_results`` or for any
+    pyarrow dataset over its images: those that were written before that was known, too.
+
+    Args:
+        results: as for ``open_results``.
+
+    Raises:
+        SetupError: the config is wrong.
+        StorageError: placeholders.parquet cannot be read.
+    """
+    hashes = [it.hashsum_original for it in read_placeholders(layout_of(results).placeholders)]
+    return pc.field("hashsum_original").isin(pa.array(hashes, pa.string()))
 
 
 @contextmanager

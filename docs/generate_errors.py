@@ -128,6 +128,12 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "The server's file has changed, or the table is wrong: `error_msg` has both values. With "
         "`expected.on_mismatch: keep` such files are stored, and say so.",
     ),
+    ErrorKind.PLACEHOLDER: Explanation(
+        "The server has the same bytes under many URLs, such as a picture that says that the image is not available "
+        "(only with `placeholders: error`).",
+        _NO,
+        "The image is gone. Look at the pictures in the report; `--retry-failed placeholder` asks again.",
+    ),
     ErrorKind.SERVER_REFUSED: Explanation(
         "The row was not asked for: its server had answered 403 to the last requests (`breaker.forbidden_in_a_row`), "
         "and to each probe after them.",

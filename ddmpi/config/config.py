@@ -29,6 +29,7 @@ from ddmpi.config import distributed_downloader, presets
 from ddmpi.config.columns import Columns, KeptColumns, kept_sources, plain_kept
 from ddmpi.config.input_section import InputSection
 from ddmpi.config.messages import describe_problem, section_of, shown
+from ddmpi.config.rewriting import Steps, automatic_steps, steps_of
 from ddmpi.config.row_filter import RowFilter, parse_filter
 from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
 from ddmpi.config.sections import (
@@ -59,6 +60,8 @@ LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {
     "input.sql": None,
     "mirrors": False,
     "expected.on_mismatch": "refuse",
+    "sizes": None,
+    "servers.rewrite": [],
 }
 """Keys of ``Config.semantic`` that came after 0.2.0, and their defaults: a folder that does not know them has these."""
 _DIGITS: Final = 16
@@ -106,6 +109,11 @@ class Keys(Section):
         description="Further columns of `columns.identifier` have the same file elsewhere: the next one is asked when "
         "one fails for good.",
     )
+    sizes: Literal["auto"] | None = Field(
+        None,
+        description="auto = of servers that are known to have smaller copies the smallest one is asked for that is at "
+        "least `image_size` large, and the table's URL where it is refused; null = all URLs are asked for as they are.",
+    )
     filter: RowFilterText | None = Field(
         None, description="Which rows of the input to take, by a condition on its columns; null = all."
     )
@@ -133,6 +141,11 @@ class Keys(Section):
         "copy",
         description="Rows with the same URL, which is fetched once: copy = each row has the bytes; reference = one row "
         "has them, and the others name it in `same_as`.",
+    )
+    placeholders: Literal["mark", "error"] = Field(
+        "mark",
+        description='What becomes of a picture that a server has under many URLs ("no longer available"), from when it '
+        "is found on: mark = a success with `placeholder`; error = an error of that kind. See docs/output.md.",
     )
     output_structure: OutputStructure = Field(OutputStructure(), description="Names inside the output folder.")
     downloader_parameters: DownloaderParameters = Field(
@@ -205,6 +218,16 @@ class Keys(Section):
     def _mirrors_are_named(self) -> Keys:
         if self.mirrors and len(self.columns.as_lists()["identifier"]) < 2:
             raise ValueError("several columns in columns.identifier with mirrors: true, e.g. [url_gcp, url_aws]")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_have_a_measure(self) -> Keys:
+        named = [rule.rewrite for rule in self.servers.root if isinstance(rule.rewrite, str)]
+        asked = ["sizes: auto"] * (self.sizes is not None) + [f"rewrite: {name}" for name in named]
+        if asked and not self.downloader_parameters.image_size:
+            raise ValueError(f"downloader_parameters.image_size with {asked[0]}: the longest side that is wanted")
+        if asked and self.expected.columns:
+            raise ValueError(f"{asked[0]} or expected, not both: smaller copies are not the files that are promised")
         return self
 
     @model_validator(mode="after")
@@ -302,6 +325,24 @@ class Config(Keys):
         stated = None if rule is None else rule.retry_statuses
         return self.downloader_parameters.retry_statuses if stated is None else stated
 
+    def steps_for(self, server: str) -> Steps:
+        """Return what is done to a URL on this server before it is asked for."""
+        rule, size = self.rules.find(server), self.downloader_parameters.image_size
+        if rule is not None and rule.rewrite is not None:
+            return steps_of(rule.rewrite, size)
+        return Steps() if self.sizes is None else automatic_steps(server, size)
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether any URL may be asked for under another one."""
+        return self.sizes is not None or any(rule.rewrite for rule in self.rules.root)
+
+    @property
+    def has_mirrors(self) -> bool:
+        """Whether a row may have another URL to ask when one fails for good: a mirror, or the table's own."""
+        falls_back = self.sizes is not None or any(isinstance(rule.rewrite, str) for rule in self.rules.root)
+        return self.mirrors or falls_back
+
     def obeys_robots(self, server: str) -> bool:
         rule = self.rules.find(server)
         return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
@@ -368,6 +409,8 @@ class Config(Keys):
             "downloader_parameters.hash_algorithm": parameters.hash_algorithm,
             "downloader_parameters.accept": parameters.accept,
             "servers.groups": self.rules.grouping(),
+            "sizes": self.sizes,
+            "servers.rewrite": [[rule.match, rule.rewrite] for rule in self.rules.root if rule.rewrite is not None],
         }
 
     def identity_hash(self) -> str:
@@ -422,6 +465,9 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if is_theirs and parameters.default_rate_limit:
         rates = parameters.default_rate_limit, parameters.rate_multiplier
         notices.append(distributed_downloader.rates_beside(*rates, max(keys.schedule_rules.values())))
+    if keys.sizes is not None:
+        size = parameters.image_size
+        notices.append(f"sizes: auto asks for smaller copies, of {size} pixels or more; --check shows the first URLs")
     values = dict(keys)
     if keys.trial:
         values["path_to_output_folder"] = f"{keys.path_to_output_folder.rstrip('/')}.{keys.trial}"

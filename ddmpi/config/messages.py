@@ -171,12 +171,12 @@ def _turned_round(path: Path, value: object, model: type[BaseModel]) -> str:
 def _suggestion(path: Path, model: type[BaseModel]) -> str:
     name = str(path[-1])
     beside = list(_fields_under(path[:-1], model))
-    near = nearest(name, beside)
-    if near is not None:
-        return f"; did you mean {dotted((*path[:-1], near))}?"
     elsewhere = [key for key in known_keys(model) if key.rpartition(".")[2] == name]
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"
+    near = nearest(name, beside)
+    if near is not None:
+        return f"; did you mean {dotted((*path[:-1], near))}?"
     return f"; known here: {', '.join(beside)}" if beside else ""
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, field_validator, model_validator
 
+from ddmpi.config.rewriting import Rewrites
 from ddmpi.config.value_types import (
     ConnectTo,
     Directives,
@@ -38,7 +39,7 @@ MAX_FILE_BYTES = 2**31 - 1
 """One Arrow ``binary`` value is addressed by 32-bit offsets."""
 MATCH_CACHE_ENTRIES = 65_536
 """Servers whose rule is remembered; a million of them would cost more memory than finding the rule again costs time."""
-TAKEN_NAMES = ("report.html", "control.yaml", "publication.json", "query.parquet")
+TAKEN_NAMES = ("report.html", "control.yaml", "publication.json", "query.parquet", "placeholders.parquet")
 """Files of the output folder whose names cannot be changed."""
 PER_ADDRESS = "__per_address__"
 """What the servers of ``per_address`` rules share, among the names of groups: none of these begins so."""
@@ -194,6 +195,12 @@ class ServerRule(Section):
     retry_statuses: Statuses | None = Field(
         None,
         description="HTTP statuses with which a row is tried again; null = downloader_parameters.retry_statuses.",
+    )
+    rewrite: Rewrites | None = Field(
+        None,
+        description="Under which URL a file is asked for: a list of `{from: REGEX, to: TEXT}` (RE2; the first that "
+        "matches counts), or a ladder of sizes (inaturalist, iiif, wikimedia, flickr, gbif-cache); [] = the table's; "
+        "null = as `sizes` says. See docs/sizes.md.",
     )
 
     @model_validator(mode="after")

@@ -73,6 +73,7 @@ class Handoff(msgspec.Struct, frozen=True):
     cookies: tuple[bytes, ...] = ()
     others: tuple[int, ...] = ()
     mirrors: Mirrors | None = None
+    asked: str = ""
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -325,6 +326,28 @@ class ServersUsed(msgspec.Struct, frozen=True, tag=True):
     asked: tuple[Asked, ...] = ()
 
 
+class RepeatedPicture(msgspec.Struct, frozen=True, array_like=True):
+    """A file that one server has under several URLs, as one rank has seen it since it last said so."""
+
+    server: str
+    hashsum: str
+    size_bytes: int
+    url: str
+    """One of its URLs."""
+    urls: tuple[int, ...] = ()
+    """Those seen, as numbers, while it was no placeholder to this rank."""
+    more: int = 0
+    """How many came after that."""
+    image: bytes = b""
+    """The file, once, if it is small."""
+
+
+class PicturesRepeated(msgspec.Struct, frozen=True, tag=True):
+    """Files that came to this rank more than once."""
+
+    pictures: tuple[RepeatedPicture, ...]
+
+
 class StopRequested(msgspec.Struct, frozen=True, tag=True):
     """This rank got a signal: the whole job should stop softly."""
 
@@ -343,7 +366,16 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 ToDownloader = Begin | Assign | Extend | SetControl | NoWork | StealRequest | Release | Stop | Exit
 ToCoordinator = (
-    Progress | WorkRequest | StealResponse | HandedOff | Samples | ServersUsed | StopRequested | Failed | Finished
+    Progress
+    | WorkRequest
+    | StealResponse
+    | HandedOff
+    | Samples
+    | ServersUsed
+    | PicturesRepeated
+    | StopRequested
+    | Failed
+    | Finished
 )
 Message = ToDownloader | ToCoordinator
 

@@ -44,6 +44,7 @@ class ErrorKind(str, Enum):
     DECODE = "decode"
     HASH_MISMATCH = "hash_mismatch"
     ROBOTS = "robots"
+    PLACEHOLDER = "placeholder"
     SERVER_REFUSED = "server_refused"
     UNREACHABLE = "unreachable"
 
@@ -68,7 +69,7 @@ RESULT_COLUMNS = frozenset(
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
-    | {"outcome", "epoch", "mirrors", "expected_mismatch"}
+    | {"outcome", "epoch", "mirrors", "expected_mismatch", "requested_url", "placeholder"}
 )
 """Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
 would be lost."""
@@ -256,6 +257,8 @@ class Task:
     """The other rows of the batch with this URL, by index: they get the outcome that ``row`` gets."""
     mirrors: Mirrors | None = None
     """None where the table gives one URL for the row."""
+    asked: str = ""
+    """The URL before the redirects; empty without any."""
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -271,6 +274,11 @@ class Task:
     def has_mirror(self) -> bool:
         """Whether another URL is left for when this one fails for good."""
         return self.mirrors is not None and bool(self.mirrors.left)
+
+    @property
+    def mirrors_left(self) -> int | None:
+        """How many URLs are left for when this one fails for good; None: there was only one."""
+        return None if self.mirrors is None else len(self.mirrors.left)
 
     def final(self, failure: Failure) -> Failure:
         """Return what the row fails with after this failure of its URL: it names those of the URLs before."""

@@ -196,6 +196,9 @@ def _summary_table(summary: Summary) -> Table:
     table.add_row("pending", f"{summary.pending:,}", share(summary.pending, summary.rows))
     if summary.ignored:
         table.add_row("ignored", f"{summary.ignored:,}", share(summary.ignored, summary.rows))
+    if summary.placeholders[0]:
+        pictures, urls = summary.placeholders
+        table.add_row("placeholders", f"{urls:,}", f"URLs of {counted(pictures, 'picture')}")
     speed = summary.fetched_rows / max(1e-9, summary.seconds)
     table.add_row("this run", f"{summary.fetched_rows:,}", f"rows in {duration(summary.seconds)}, {speed:,.1f} rows/s")
     table.add_row("requests", f"{summary.requests:,}", f"{size(summary.fetched_bytes)} received")

@@ -66,6 +66,18 @@ class ServerLine:
 
 
 @dataclass(frozen=True)
+class PlaceholderLine:
+    """A picture that a server has in the place of many files."""
+
+    server: str
+    urls: int
+    size_bytes: int
+    url: str
+    data_uri: str
+    """Empty where the picture cannot be shown."""
+
+
+@dataclass(frozen=True)
 class Audit:
     """The politeness audit: a table as it was found."""
 
@@ -103,6 +115,7 @@ class Report:
     changes: Sequence[str] = ()
     """What was changed while the run was on."""
     pictures: Sequence[Picture] = ()
+    placeholders: Sequence[PlaceholderLine] = ()
     audit: Audit | None = None
 
 
@@ -137,6 +150,8 @@ class Summary:
     ending: str
     ignored: int = 0
     """Rows on servers that the ignored table names: neither successes nor errors nor pending."""
+    placeholders: tuple[int, int] = (0, 0)
+    """Pictures that stand in the place of many files, and URLs that led to them."""
     report: str = ""
     """Path of the report; empty where there is none."""
 

@@ -42,6 +42,7 @@ MESSAGES: list[Message] = [
     protocol.ServersUsed(
         (Usage("a", 3, 1, 1000, 5.0, 0.5, {2: 2, 7: 1}),), (Asked("a", 1.7e9, b"\0\0\0\0", 1000, 1, 2, 1, 60.0),)
     ),
+    protocol.PicturesRepeated((protocol.RepeatedPicture("s", "ab12", 3, "http://s/1", (1, 2), 4, b"gif"),)),
     protocol.StopRequested(protocol.StopReason.SIGNAL),
     protocol.Failed("disk full"),
     protocol.Finished(),

@@ -26,6 +26,7 @@ URL = "http://127.0.0.1:9/a.jpg"
 
 COLUMNS = {
     "minimal": ["identifier"],
+    "sizes": ["identifier"],
     "all-keys": ["identifier", "uuid", "source_id", "license", "source", "title"],
 }
 """What the tables have for which a config was made."""

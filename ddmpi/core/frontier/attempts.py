@@ -82,6 +82,7 @@ class AttemptHandler:
                 task.mirrors = Mirrors(task.mirrors.left[place:], told, task.mirrors.attempts + attempts)
                 task.url, task.server = target
                 task.attempt, task.redirects, task.cookies, task.refused_at = 1, 0, (), -math.inf
+                task.asked = ""
                 self._send_on(lane, task, now)
                 return None
             told = f"{told}: {target}"
@@ -155,7 +156,7 @@ class AttemptHandler:
             batch = self.batches[task.batch_id]
             handoff = Handoff(
                 batch, task.row, task.url, task.server, group, task.attempt, task.redirects, task.cookies, task.others,
-                task.mirrors,
+                task.mirrors, task.asked,
             )  # fmt: skip
             self.changes.told.append(RowHandedOff(handoff))
         self.settlement.settle(lane, task)
@@ -167,6 +168,7 @@ class AttemptHandler:
             return target
         if target[1] != task.server:
             task.refused_at = -math.inf
+        task.asked = task.asked or task.url
         task.url, task.server = target
         task.redirects += 1
         task.cookies = verdict.cookies

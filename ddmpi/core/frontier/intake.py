@@ -227,7 +227,7 @@ class Intake:
         it = handoff
         task = Task(
             it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects,
-            cookies=it.cookies, others=it.others, mirrors=it.mirrors,
+            cookies=it.cookies, others=it.others, mirrors=it.mirrors, asked=it.asked,
         )  # fmt: skip
         return self.take_task(lane, task, now)
 

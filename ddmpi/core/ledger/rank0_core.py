@@ -238,8 +238,8 @@ class Rank0Core:
                 actions = ledger.on_handed_off(rank, handoffs, now)
             case msg.WorkRequest() | msg.StealResponse() | msg.HandedOff():
                 pass  # no lane is out before there is a ledger from which they could follow
-            case msg.ServersUsed():
-                pass  # for people, who have a table of their own
+            case msg.ServersUsed() | msg.PicturesRepeated():
+                pass  # for people, who have tables of their own
             case _:
                 raise TypeError(f"unknown message {message!r}")
         return self._allowed(actions)

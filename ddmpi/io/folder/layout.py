@@ -75,6 +75,8 @@ class Layout:
         """What the person who watches a run asks for."""
         self.publication = root / "publication.json"
         """Where the parts go beside this folder (see ``publishing``)."""
+        self.placeholders = root / "placeholders.parquet"
+        """Pictures that servers have in the place of many files."""
         self.metrics = self.logs / "metrics.jsonl"
         """One line per interval, over all runs."""
         self.usage = self.logs / "servers.parquet"

@@ -26,7 +26,8 @@ from ddmpi.io.input.expressions import Expression, Filled, FirstOf, Reference, a
 from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken
 from ddmpi.io.input.mirrors import MIRRORS, first_and_mirrors
 from ddmpi.io.input.paths import Array
-from ddmpi.io.input.rows import ITEM_NUMBER, REASON, TEXT_COLUMNS, as_text, is_text
+from ddmpi.io.input.rewriting import Rewriter, without_same
+from ddmpi.io.input.rows import ITEM_NUMBER, REASON, REQUESTED, TEXT_COLUMNS, as_text, is_text
 from ddmpi.io.sources.source_file import BAD_LINE, BATCH_BYTES, BATCH_ROWS
 
 
@@ -64,6 +65,8 @@ class Shaping:
     """Whether rows have the number of their item, also where each has one."""
     has_mirrors: bool = False
     """Whether the further URLs of a row are kept, in a column of their own."""
+    rewriter: Rewriter | None = None
+    """What makes other URLs of them, which are asked for."""
 
     @property
     def plain(self) -> dict[str, str]:
@@ -71,6 +74,17 @@ class Shaping:
         made = {ours: expression for ours, expression in self.made.items() if isinstance(expression, Reference)}
         own = {ours: expression.column for ours, expression in made.items() if not expression.steps}
         return {ours: theirs for ours, theirs in own.items() if theirs in self.types}
+
+    @property
+    def url_columns(self) -> list[str]:
+        """Columns of ours from which it follows what is asked for."""
+        needs_ids = self.rewriter is not None and self.rewriter.needs_ids and "source_id" in self.made
+        return ["identifier", "source_id"] if needs_ids else ["identifier"]
+
+    @property
+    def keeps_mirrors(self) -> bool:
+        """Whether rows have a column of further URLs: the table's own is one, where a smaller copy may be refused."""
+        return self.has_mirrors or (self.rewriter is not None and self.rewriter.falls_back)
 
     @property
     def uuids_repeat(self) -> bool:
@@ -191,7 +205,7 @@ class Shaping:
     ) -> pa.RecordBatch:
         made = {column: self.made[column].evaluate(rows) for column in columns if column != "identifier"}
         if "identifier" in columns:
-            made |= self._urls(rows)
+            made |= self._urls(rows, made.get("source_id"))
         reasons = self._reasons(rows) if made["identifier"].null_count else None
         if reasons is not None:
             made[REASON] = pc.if_else(pc.is_null(made["identifier"]), reasons, pa.scalar(None, pa.string()))
@@ -199,13 +213,21 @@ class Shaping:
             made[ITEM_NUMBER] = pa.array(item_numbers)
         return pa.RecordBatch.from_pydict(made)
 
-    def _urls(self, rows: pa.RecordBatch) -> dict[str, Array]:
-        """Return the URL of each row, and its mirrors where there are some."""
+    def _urls(self, rows: pa.RecordBatch, source_ids: Array | None) -> dict[str, Array]:
+        """Return the URL of each row, what is asked for instead of it, and its mirrors, where there are such."""
         identifier = self.made["identifier"]
-        if not self.has_mirrors or not isinstance(identifier, FirstOf):
-            return {"identifier": self._resolved(identifier.evaluate(rows))}
-        urls = [self._resolved(as_bytes(url.evaluate(rows))) for url in identifier.of]
-        return dict(zip(("identifier", MIRRORS), first_and_mirrors(urls), strict=True))
+        if self.has_mirrors and isinstance(identifier, FirstOf):
+            urls = [self._resolved(as_bytes(url.evaluate(rows))) for url in identifier.of]
+            first, mirrors = first_and_mirrors(urls)
+            made = {"identifier": first, MIRRORS: mirrors}
+        else:
+            urls = [self._resolved(identifier.evaluate(rows))]
+            made = {"identifier": urls[0]}
+        if self.rewriter is not None:
+            first, mirrors = first_and_mirrors([made for url in urls for made in self.rewriter.asked(url, source_ids)])
+            made[REQUESTED] = without_same(first, made["identifier"])
+            made |= {MIRRORS: mirrors} if self.keeps_mirrors else {}
+        return made
 
     def _resolved(self, urls: Array) -> Array:
         return urls if self.base_url is None else resolve(as_bytes(urls), self.base_url)

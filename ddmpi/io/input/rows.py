@@ -34,6 +34,9 @@ CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
 ITEM_NUMBER: Final = "item_number"
 """Which of the items of its row a row was made of, from 0; only in tables that are made of items."""
+REQUESTED: Final = "requested_url"
+"""What is asked for, where that is another URL than the table's; there only where the config may say so."""
+REQUESTED_FIELD: Final = pa.field(REQUESTED, pa.string())
 REASON: Final = "__reason__"
 """Column of raw rows: why a row has no URL, where more can be said than that it has none."""
 
@@ -73,7 +76,7 @@ class UrlFacts(NamedTuple):
 
 def url_facts(raw: pa.RecordBatch) -> UrlFacts:
     """Return the facts of raw rows; only identifier has to be there. Raises pa.ArrowInvalid: it has no text form."""
-    texts, broken = as_text(raw.column("identifier"))
+    texts, broken = as_text(asked_urls(raw))
     servers, rejects = _servers_of(texts, broken)
     return UrlFacts(servers, _explained(rejects, raw), hash_texts(texts))
 
@@ -102,9 +105,9 @@ def bare_rows(
     Raises:
         pa.ArrowInvalid: a column has no text form.
     """
-    identifier, broken = as_text(raw.column("identifier"))
-    servers, rejects = _servers_of(identifier, broken) if refused is None else _refused(identifier, broken, refused)
-    identifier = _without_passwords(identifier, rejects)
+    asked, broken = as_text(asked_urls(raw))
+    servers, rejects = _servers_of(asked, broken) if refused is None else _refused(asked, broken, refused)
+    identifier = _without_passwords(as_text(raw.column("identifier"))[0], rejects)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
         if name in raw.schema.names:
@@ -118,12 +121,25 @@ def bare_rows(
     for field in keep:
         is_string = pa.types.is_string(field.type)
         own = raw.column(field.name)
+        if field.name == REQUESTED:
+            columns[REQUESTED] = _without_passwords(as_text(own)[0], rejects)
+            continue
         columns[field.name] = _text_or_codes(raw, field.name, dictionaries, on_repaired) if is_string else own
     return BareRows(pa.RecordBatch.from_pydict(columns), servers)
 
 
+def asked_urls(rows: pa.RecordBatch | pa.Table) -> Any:
+    """Return (n,) what is asked for: the table's URL, or another one in its place."""
+    urls = rows.column("identifier")
+    return pc.coalesce(rows.column(REQUESTED), urls) if REQUESTED in rows.schema.names else urls
+
+
 def _explained(rejects: Array, raw: pa.RecordBatch) -> Array:
-    """Say more of rows without a URL where more is known. (Where it is not asked why, nothing is said.)"""
+    """Say more of rows without a URL, or with another one, where more is known. (Where it is not asked why, nothing is
+    said.)"""
+    if REQUESTED in raw.schema.names and rejects.null_count < len(rejects):
+        made: Any = without_credentials(as_text(raw.column(REQUESTED))[0])
+        rejects = pc.coalesce(pc.binary_join_element_wise(rejects, made, pa.scalar(": rewritten to ")), rejects)
     if REASON not in raw.schema.names:
         return rejects
     told = pc.and_(pc.is_valid(rejects), pc.is_valid(raw.column(REASON)))

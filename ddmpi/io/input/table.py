@@ -21,12 +21,15 @@ from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping
 from ddmpi.io.input.joining import ReadRows, join_small
 from ddmpi.io.input.mirrors import MIRRORS_FIELD
+from ddmpi.io.input.rewriting import Rewriter
 from ddmpi.io.input.rows import (
+    REQUESTED_FIELD,
     TEXT_COLUMNS,
     BareRows,
     Dictionary,
     UrlFacts,
     as_text,
+    asked_urls,
     bare_rows,
     complete,
     url_facts,
@@ -75,8 +78,10 @@ class InputTable:
         self._shaping = shaping
         self._sources = sources
         self._kept_fields = [field for field in shaping.schema() if field.name not in TEXT_COLUMNS]
-        if shaping.has_mirrors:
+        if shaping.keeps_mirrors:
             self._kept_fields.append(MIRRORS_FIELD)
+        if shaping.rewriter is not None:
+            self._kept_fields.append(REQUESTED_FIELD)
         self.schema = urls_schema(self._kept_fields, has_items=shaping.numbers_items)
         repeated = frozenset.intersection(*(source.repeated for source in sources))
         self._repeated = {ours: theirs for ours, theirs in shaping.plain.items() if theirs in repeated}
@@ -174,12 +179,13 @@ class InputTable:
         """Return about how many rows all rows become, if the others are like the first; None: it cannot be told."""
         counts = [source.row_count for source in self._sources]
         known = sum(count for count in counts if count is not None)
-        first = next(self._sources[0].batches(self._shaping.sources_of(["identifier"])), None)
+        columns = self._shaping.url_columns
+        first = next(self._sources[0].batches(self._shaping.sources_of(columns)), None)
         if None in counts or not first or not first.num_rows:
             return None
         with naming(self._sources[0].path):
-            agreed = self._shaping.agreed(first, self._shaping.sources_of(["identifier"]))
-            *_, last = self._shaping.shape(agreed, 0, ["identifier"])
+            agreed = self._shaping.agreed(first, self._shaping.sources_of(columns))
+            *_, last = self._shaping.shape(agreed, 0, columns)
         return known * last.end // first.num_rows
 
     def fingerprint(self) -> str:
@@ -210,7 +216,7 @@ class InputTable:
         return taken if self._chosen is None else _chosen_of(taken, self._chosen)
 
     def _taken(self, *, urls_only: bool, up_to: int | None, joined: bool) -> Iterator[RawRows]:
-        columns = ["identifier"] if urls_only else list(self._shaping.made)
+        columns = self._shaping.url_columns if urls_only else list(self._shaping.made)
         passed_over, first_row = self._passed_over()
         read = self._read(
             self._sources[passed_over:], columns, [] if urls_only else sorted(set(self._repeated.values()))
@@ -246,9 +252,9 @@ class InputTable:
                 yield ReadRows(source.path, agreed)
 
     def urls(self, raw: RawRows, places: pa.Array[Any]) -> pa.Array[Any]:
-        """Return the URLs of some rows of ``raw``, as texts and without passwords. Raises InputError."""
+        """Return what is asked for in some rows of ``raw``, as texts and without passwords. Raises InputError."""
         with naming(raw.path):
-            texts, _ = as_text(raw.make().column("identifier").take(places))
+            texts, _ = as_text(asked_urls(raw.make()).take(places))
             return without_credentials(texts)
 
     def servers(self, raw: RawRows) -> UrlFacts:
@@ -310,6 +316,7 @@ def open_input(
     base_url: str | None = None,
     required: Collection[str] = (),
     mirrors: bool = False,
+    rewriter: Rewriter | None = None,
 ) -> InputTable:
     """Open a file, folder or glob.
 
@@ -321,6 +328,7 @@ def open_input(
         base_url: what relative URLs are resolved against.
         required: names of ours for which all that they name must exist; identifier is one of them if it names one.
         mirrors: whether the further values of identifier are kept (see ``mirrors``).
+        rewriter: makes other URLs of them, which are asked for.
 
     Raises:
         InputError: no file, an unknown kind, a damaged file, missing columns, or types that do not fit.
@@ -342,7 +350,9 @@ def open_input(
         shaping = shape_of(wanted, sources)
     for source in guessed:
         source.read_as(shaping.types)
-    shaping = replace(shaping, has_mirrors=mirrors)
+    shaping = replace(shaping, has_mirrors=mirrors, rewriter=rewriter)
+    if rewriter is not None and rewriter.needs_ids and "source_id" not in shaping.made:
+        raise InputError(f"{path}: servers.rewrite: gbif-cache needs the column gbifID, as columns.source_id")
     return InputTable(path, sources, shaping=shaping, passed_over=listing.told())
 
 

@@ -112,6 +112,8 @@ class Parts:
         self._inputs = InputCache(options.reader, None, lambda rows: rows)
         self._refers = options.config.duplicates == "reference"
         self._marks = options.config.expected.marks
+        self.placeholders: set[str] = set()
+        """Hashes of files that are some, as far as is known."""
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
@@ -234,7 +236,7 @@ class Parts:
     def _write_row_group(self, part: _Part) -> PartFile:
         file = self._file_of(part)
         written_rows = len(part.rows)
-        file.write(part.rows.take(self._inputs.read(part.batch)))
+        file.write(part.rows.take(self._inputs.read(part.batch), self.placeholders))
         self._held_bytes -= part.row_bytes
         part.written_rows += written_rows
         part.row_bytes = part.group_bytes = 0

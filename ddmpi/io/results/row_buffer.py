@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.io.folder.layout import PartKind
 from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
-from ddmpi.io.results.schema import IMAGE, MISMATCH, ROW_NUMBER, SAME_AS, SIZE, TIMESTAMP, result_schema
+from ddmpi.io.results.schema import (
+    IMAGE,
+    MIRRORS,
+    MISMATCH,
+    PLACEHOLDER,
+    REQUESTED,
+    ROW_NUMBER,
+    SAME_AS,
+    SIZE,
+    TIMESTAMP,
+    result_schema,
+)
 
 Column: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any]"
 Values: TypeAlias = "Sequence[Any]"
 
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _OWN_COLUMNS: Final = frozenset(
-    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", "mirrors"}
+    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", MIRRORS, REQUESTED}
 )
 """Columns of a batch that every table has; the others are kept ones, and the numbers of items."""
 
@@ -42,6 +54,7 @@ class RowBuffer:
         self._places: list[int] = []  # of the rows in their batch
         self._counts: list[int] = []  # of rows, for each of the values
         self._values: list[tuple[Any, ...]] = []
+        self._lefts: list[int] = []  # how many URLs each had left to ask; -1: it has asked for the first one, or none
 
     def __len__(self) -> int:
         return len(self._places)
@@ -50,30 +63,42 @@ class RowBuffer:
         """Take the rows of one URL."""
         self._places += row.rows
         self._counts.append(len(row.rows))
-        self._values.append(_of_success(row) if isinstance(row, SuccessRow) else _of_error(row))
+        if isinstance(row, SuccessRow):
+            self._values.append(_of_success(row))
+            left = row.answer.task.mirrors_left
+        else:
+            self._values.append(_of_error(row))
+            left = row.mirrors_left
+        self._lefts.append(-1 if left is None else left)
 
     def schema(self, inputs: pa.Table) -> pa.Schema:
         """Return that of the part, the image included, beside these columns of the batch's rows."""
         kept = [pa.field(field.name, field.type) for field in inputs.schema if field.name not in _OWN_COLUMNS]
-        return result_schema(self._kind, kept, refers=self._refers, marks=self._marks)
+        rewrites = REQUESTED in inputs.column_names
+        return result_schema(self._kind, kept, refers=self._refers, marks=self._marks, rewrites=rewrites)
 
-    def take(self, inputs: pa.Table) -> pa.Table:
+    def take(self, inputs: pa.Table, placeholders: Collection[str]) -> pa.Table:
         """Return the rows beside the columns of their batch, and begin anew.
 
         Args:
             inputs: the batch's rows, with all columns of the urls folder.
+            placeholders: the hashes of some.
         """
         taken = inputs.take(pa.array(self._places, pa.int64()))
         makers = _SUCCESS_COLUMNS if self._kind == "successes" else _ERROR_COLUMNS
         made = {
             name: make(values) for (name, make), values in zip(makers, zip(*self._values, strict=True), strict=True)
         }
+        if self._kind == "successes":
+            made[PLACEHOLDER] = pa.array([digest in placeholders for digest, *_ in self._values], pa.bool_())
         columns = _spread(made, self._counts)
+        if REQUESTED in inputs.column_names:
+            columns[REQUESTED] = _requested(taken, np.repeat(np.array(self._lefts, np.int64), self._counts))
         if self._kind == "successes":
             columns["is_license_full"] = is_license_full(taken)
             if self._refers:
                 columns[SAME_AS] = _same_as(taken.column("uuid"), self._counts)
-        self._places, self._counts, self._values = [], [], []
+        self._places, self._counts, self._values, self._lefts = [], [], [], []
         schema = self.schema(inputs)
         if IMAGE in schema.names:
             schema = schema.remove(schema.get_field_index(IMAGE))
@@ -118,6 +143,24 @@ def _same_as(uuids: Column, counts: Sequence[int]) -> Column:
     """Return for each row the uuid of the first one of its URL, null for that one."""
     firsts = np.repeat(np.cumsum(counts) - counts, counts)
     return uuids.take(pa.array(firsts, pa.int64(), mask=firsts == np.arange(len(firsts))))
+
+
+def _requested(taken: pa.Table, lefts: IntArray) -> Column:
+    """Return (n,) what was asked for last in each of these rows, null where it is the table's URL."""
+    first = taken.column(REQUESTED)
+    if MIRRORS not in taken.column_names:
+        return first
+    mirrors: Any = taken.column(MIRRORS).combine_chunks()
+    counts = np.asarray(pc.list_value_length(mirrors).fill_null(0))
+    moved = np.flatnonzero((lefts >= 0) & (lefts < counts))
+    if not len(moved):
+        return first
+    given = zip(moved.tolist(), lefts[moved].tolist(), mirrors.take(moved).to_pylist(), strict=True)
+    asked = first.to_pylist()
+    for row, left, urls in given:
+        url = urls[len(urls) - left - 1]
+        asked[row] = None if url == taken.column("identifier")[row].as_py() else url
+    return pa.array(asked, pa.string())
 
 
 def _is_present(texts: pa.ChunkedArray[Any]) -> pa.BooleanArray:

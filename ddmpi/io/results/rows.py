@@ -47,6 +47,8 @@ class ErrorRow:
     attempts: int
     final_url: str = ""
     fetched_at: float = 0.0
+    mirrors_left: int | None = None
+    """How many URLs of the rows were left to ask; None: nothing was fetched, or there was one."""
 
 
 ResultRow = SuccessRow | ErrorRow
@@ -97,7 +99,7 @@ def error_row(rows: tuple[int, ...], failure: Failure, answer: Answer | None, at
     """Return the row of a failure; ``answer`` is None where nothing was fetched (a refused URL)."""
     if answer is None:
         return ErrorRow(rows, failure, attempts)
-    return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at)
+    return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at, answer.task.mirrors_left)
 
 
 def compared(

@@ -27,6 +27,12 @@ SAME_AS: Final = "same_as"
 in its row group, with no others between them but such as refer to it too."""
 MISMATCH: Final = "expected_mismatch"
 """What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
+REQUESTED: Final = "requested_url"
+"""What was asked for, null where that is the table's URL; there only where the config may say so. In a batch it is what
+is asked for first."""
+MIRRORS: Final = "mirrors"
+PLACEHOLDER: Final = "placeholder"
+"""Whether the file was known to be a placeholder when its row was written."""
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 SIZE: Final = pa.list_(pa.int32())
@@ -51,6 +57,7 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(TIMESTAMP, "fetched_at"),
         *_of(pa.float32(), "total_ms", "ttfb_ms"),
         *_of(pa.string(), "ip"),
+        *_of(pa.bool_(), PLACEHOLDER),
         *_of(pa.int64(), ROW_NUMBER),
     ],
     "errors": [
@@ -64,11 +71,17 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
 
 
 def result_schema(
-    kind: PartKind, keep_columns: Iterable[pa.Field[Any]] = (), *, refers: bool = False, marks: bool = False
+    kind: PartKind,
+    keep_columns: Iterable[pa.Field[Any]] = (),
+    *,
+    refers: bool = False,
+    marks: bool = False,
+    rewrites: bool = False,
 ) -> pa.Schema:
-    """Return the schema of all parts of a kind, where rows refer to others' bytes or not, and say or not what is not as
-    promised. Raises ConfigError: a kept column has the name of one of ours."""
+    """Return the schema of all parts of a kind, where rows refer to others' bytes or not, say or not what is not as
+    promised, and what was asked for. Raises ConfigError: a kept column has the name of one of ours."""
     optional = [SAME_AS] * refers + [MISMATCH] * marks if kind == "successes" else []
+    optional += [REQUESTED] * rewrites
     schema = pa.schema([*_FIELDS[kind], *_of(pa.string(), *optional), *keep_columns])
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:

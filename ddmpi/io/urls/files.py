@@ -19,7 +19,7 @@ from ddmpi.io.urls.spill import POSITION, Reordered, Spill
 if TYPE_CHECKING:
     from ddmpi.io.input.table import InputTable  # all kinds of input, which ranks that only read urls/ do without
 
-_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier"})
+_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier", "requested_url"})
 """Columns whose values do not repeat: a dictionary of them would be built in vain."""
 _PLAIN_ENCODINGS: Final[dict[pa.DataType, str]] = {
     pa.int64(): "DELTA_BINARY_PACKED",

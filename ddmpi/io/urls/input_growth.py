@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.folder.disk_errors import one_line
+from ddmpi.io.input.rows import REQUESTED
 from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.input.uuids import HASHED_BYTES, hash_texts, mix
 from ddmpi.io.urls.index import UrlsIndex
@@ -36,7 +37,7 @@ Digests: TypeAlias = tuple[IntArray, Words]
 
 MOST_BLOCKS: Final = 1_000_000
 """Of up to this many rows the first one that differs is named, of larger tables a block."""
-_DERIVED: Final = frozenset({"row_number", "server_name", "reject"})
+_DERIVED: Final = frozenset({"row_number", "server_name", "reject", REQUESTED})
 """Columns that follow from the others."""
 _NULL: Final = np.uint64(0xD1B54A32D192ED03)
 

@@ -22,7 +22,7 @@ from ddmpi.core.rules.urls import Rejected, parse_url
 from ddmpi.core.rules.verdict import one_line
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.input.mirrors import MIRRORS
-from ddmpi.io.input.rows import BAD_ENCODING
+from ddmpi.io.input.rows import BAD_ENCODING, REQUESTED, asked_urls
 from ddmpi.io.results.outcomes import is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 
@@ -148,13 +148,17 @@ class Loader:
         epoch: int,
         on_loaded: Callable[[], None],
         alike_by: Sequence[str] = (),
+        *,
+        rewrites: bool = False,
     ) -> None:
         """
         Args:
             alike_by: rows with the same URL are fetched once if they are the same in these columns, too: their mirrors,
                 and what else decides whether a mirror is asked.
+            rewrites: whether another URL may be asked for than the table's.
         """
         self._layout = layout
+        self._rewrites = rewrites
         self._alike_by = alike_by
         self._epoch = epoch
         self._reader = reader
@@ -179,7 +183,9 @@ class Loader:
     def _load(self, lane_id: int, batch: BatchRef) -> Loaded:
         is_refused = batch.server_name == INVALID_SERVER
         columns = ["row_number", "identifier", "server_name", *(["reject"] if is_refused else []), *self._alike_by]
-        table = self._reader.read(batch, columns)
+        table = self._reader.read(batch, columns + [REQUESTED] * self._rewrites)
+        if self._rewrites:
+            table = table.set_column(columns.index("identifier"), "identifier", asked_urls(table))
         open_rows = self._open_rows(batch, table)
         refused: list[tuple[int, str]] = []
         if is_refused:

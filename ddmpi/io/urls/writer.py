@@ -31,6 +31,7 @@ from ddmpi.core.records import MANY_SERVERS
 from ddmpi.errors import InputError, Interrupted, StorageError
 from ddmpi.io.folder.disk_errors import one_line
 from ddmpi.io.folder.durable import make_folders, publish
+from ddmpi.io.input.rows import asked_urls
 from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.input.uuids import hash_texts
 from ddmpi.io.urls.address_grouping import AddressGrouping
@@ -247,7 +248,7 @@ class _Job:
 
     def _count_rows(self, raw: RawRows) -> _Counted:
         bare = self.table.bare(raw)
-        hashes = hash_texts(bare.rows.column("identifier"))
+        hashes = hash_texts(asked_urls(bare.rows))
         return _Counted(bare.rows, bare.servers, bare.rows.column("reject"), hashes, raw.dropped)
 
     def _rows_per_bucket(self, threads: int) -> int:

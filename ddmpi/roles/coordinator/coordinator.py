@@ -20,6 +20,7 @@ from ddmpi.io.folder.profiles import write_profiles
 from ddmpi.io.folder.schedules import write_schedule
 from ddmpi.io.urls.batch_table import limits_by_group, make_plan
 from ddmpi.report.formats import counted
+from ddmpi.roles.coordinator.placeholders import Placeholders
 from ddmpi.roles.coordinator.run_state import RunState
 from ddmpi.roles.coordinator.verifier import Verifier
 
@@ -54,6 +55,7 @@ class Coordinator:
     ) -> None:
         self.state = state
         self.tally = Tally()
+        self.placeholders = Placeholders(state.layout)
         self._workers = workers
         self._send = send
         self._scatter = scatter
@@ -103,6 +105,8 @@ class Coordinator:
             case msg.ServersUsed(usages, asked):
                 self.tally.usage.add(usages, now)
                 self.tally.audit.add(asked)
+            case msg.PicturesRepeated(pictures):
+                self.placeholders.add(pictures)
         self._perform(self.core.handle(rank, message, now), now)
 
     def step(self, now: float) -> None:
@@ -116,6 +120,9 @@ class Coordinator:
         self._perform(self.core.turn(now, verifying=verifying), now)
         if self._saves.is_due(now) and self.core.stage is not Stage.ENDED and not self.core.soft_stop.is_readonly:
             self._save(now)
+
+        if self.placeholders.has_news and not self.core.soft_stop.is_readonly:
+            self.placeholders.save()
 
     def set_overrides(self, rules: tuple[msg.ControlOverride, ...]) -> None:
         """Let these rules hold from now on, on all ranks."""
@@ -192,6 +199,7 @@ class Coordinator:
         self._saves.begin(now)
         if (bound := self.core.bound) is not None:
             self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
+        self.placeholders.save()
         self.state.save(self.core.paces(now))
         self._saves.saved(now, time.monotonic() - began_at)
 

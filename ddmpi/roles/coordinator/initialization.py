@@ -28,6 +28,7 @@ from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock, acquire_for_job
 from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.input.query import Query
+from ddmpi.io.input.rewriting import make_rewriter
 from ddmpi.io.input.table import InputTable, open_input
 from ddmpi.io.input.trial import first_rows, random_rows
 from ddmpi.io.results.promises import check_promises
@@ -238,6 +239,7 @@ def whole_input(config: Config, path: str) -> InputTable:
         base_url=config.base_url,
         required=config.columns.written,
         mirrors=config.mirrors,
+        rewriter=make_rewriter(config),
     )
     missing = [name for name in config.expected.columns if name not in table.schema.names]
     if missing:
@@ -311,6 +313,7 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
         if entry != layout.temporary:
             shutil.rmtree(entry)
     layout.profiles.unlink(missing_ok=True)
+    layout.placeholders.unlink(missing_ok=True)
 
 
 def _partition(config: Config, layout: Layout, table: InputTable, callbacks: InitCallbacks) -> dict[str, Any]:

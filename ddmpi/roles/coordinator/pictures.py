@@ -46,6 +46,12 @@ def sample_pictures(parts: Iterable[Path], rows_each: int, budget_s: float) -> l
     return found
 
 
+def data_uris(bodies: Iterable[bytes]) -> list[str]:
+    """Return each body as a small image's data URI, "" where it is none that can be shown."""
+    shrink = _shrinker()
+    return [_picture(body, shrink) or "" for body in bodies]
+
+
 def _rows(part: Path, most: int) -> Iterator[tuple[bytes, str]]:
     """Yield the first rows of a part: row by row, or one large row group would be read as a whole."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,10 +16,11 @@ from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, PACKED_PREFIX, Pict
 from ddmpi.core.stats.usage import UsageTable
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.markers import parts_of
+from ddmpi.io.folder.placeholders import Placeholder
 from ddmpi.io.results.publishing import has_images
 from ddmpi.io.urls.batch_table import limits_by_group
-from ddmpi.report.data import MOST_SERVERS, Audit, ServerLine
-from ddmpi.roles.coordinator.pictures import sample_pictures
+from ddmpi.report.data import MOST_SERVERS, Audit, PlaceholderLine, ServerLine
+from ddmpi.roles.coordinator.pictures import data_uris, sample_pictures
 from ddmpi.roles.coordinator.run_state import RunState
 
 MOST_PICTURES = 24
@@ -101,6 +103,16 @@ def _success_parts(state: RunState, batch_id: int) -> list[Path]:
     paths = [state.layout.root / part for part in parts]
     # Of a published dataset there are none: the end of a run does not wait for a store.
     return [path for path in paths if path.name.startswith("successes") and has_images(path)]
+
+
+def placeholder_lines(found: Sequence[Placeholder]) -> list[PlaceholderLine]:
+    """Return the placeholders under the most URLs, each with its picture where that can be shown."""
+    shown = found[:MOST_PICTURES]
+    uris = data_uris([it.image for it in shown])
+    return [
+        PlaceholderLine(it.server_name, it.urls, it.size_bytes, it.url, uri)
+        for it, uri in zip(shown, uris, strict=True)
+    ]
 
 
 def audit(path: Path) -> Audit | None:

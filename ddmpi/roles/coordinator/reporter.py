@@ -29,7 +29,7 @@ from ddmpi.report.formats import counted, duration
 from ddmpi.report.pending import AGAIN, pending_text, waiting_text
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
-from ddmpi.roles.coordinator.report_data import audit, pictures, places, server_lines
+from ddmpi.roles.coordinator.report_data import audit, pictures, placeholder_lines, places, server_lines
 from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
@@ -213,6 +213,7 @@ class ConsoleReporter:
             breaks_s=breaks_s,
             changes=self.changes,
             pictures=pictures(state),
+            placeholders=placeholder_lines(coordinator.placeholders.found),
             audit=audit(state.layout.audit),
         )
 
@@ -227,6 +228,7 @@ class ConsoleReporter:
             errors=errors,
             pending=pending,
             ignored=state.ignored_rows,
+            placeholders=(len(coordinator.placeholders.found), sum(it.urls for it in coordinator.placeholders.found)),
             kinds=state.counts.error_kinds,
             fetched_bytes=total.bytes,
             fetched_rows=total.successes + total.errors,

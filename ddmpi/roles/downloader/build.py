@@ -59,7 +59,7 @@ def make_downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
         replace(
             _frontier_config(config, connections, now - ran_s, is_restart=epoch > 1),
-            is_ignored=_ignored_rule(ignored_patterns(layout) if config.mirrors else ()),
+            is_ignored=_ignored_rule(ignored_patterns(layout) if config.has_mirrors else ()),
         ),
         Transfers(
             config.downloader_parameters,

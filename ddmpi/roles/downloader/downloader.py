@@ -18,7 +18,7 @@ from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
 from ddmpi.core.ledger.rank0_core import FINISH_TIMEOUT_S
-from ddmpi.core.protocol import PartReport, Stop, StopReason, ToCoordinator, ToDownloader
+from ddmpi.core.protocol import PartReport, PicturesRepeated, Stop, StopReason, ToCoordinator, ToDownloader
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
 from ddmpi.io.http.transfers import GroupConnections, Transfers
@@ -70,8 +70,10 @@ class Downloader:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         transfers.events.watch(self._wake_fd, self._on_wake)
         config = results.config
-        alike_by = (MIRRORS, *config.expected.columns) if config.mirrors else ()
-        self._loader = Loader(results.layout, results.reader, results.epoch, self._wake, alike_by)
+        alike_by = (MIRRORS, *config.expected.columns) if config.has_mirrors else ()
+        self._loader = Loader(
+            results.layout, results.reader, results.epoch, self._wake, alike_by, rewrites=config.rewrites
+        )
         self._writer = ResultWriter(results, self._wake)
         self._looks: list[tuple[Answer, Future[Rows]]] = []
         self._notes = ServerNotes(now)
@@ -251,6 +253,8 @@ class Downloader:
                     self._core.committed(event)
                 case PartsClosed(ticket):
                     self._core.closed(ticket, now)
+                case PicturesRepeated():
+                    self._send(event)
                 case WriterFailed(error):
                     self.fail(error)
                 case _:

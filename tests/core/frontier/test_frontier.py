@@ -476,9 +476,10 @@ def test_rows_of_a_name_that_does_not_exist_do_not_wait_for_the_breaker() -> Non
 def test_a_redirect_to_an_unknown_server_leaves_the_rank_as_an_errand(frontier: Driven) -> None:
     start(frontier, lane(batches=[batch(0, 1)]))
     (task,) = tasks(frontier, 0.0)
+    first = task.url
     assert frontier.finished(task, redirect("http://joint-a/x"), 0.0, 0) == (Disposition.OPEN, None)
     moved, batch_ended, ended = taken(frontier)
-    assert moved == RowHandedOff(Handoff(batch(0, 1), 0, "http://joint-a/x", "joint-a", "joint", 1, 1))
+    assert moved == RowHandedOff(Handoff(batch(0, 1), 0, "http://joint-a/x", "joint-a", "joint", 1, 1, asked=first))
     assert batch_ended == BatchEnded(0)
     assert isinstance(ended, LaneEnded)
 

@@ -51,7 +51,7 @@ from tests.whole.faults import Faults
 SUCCESS_COLUMNS = [
     "uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original",
     "hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes",
-    "etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip",
+    "etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "placeholder",
 ]
 ERROR_COLUMNS = [
     "uuid", "source_id", "identifier", "retry_count", "error_code", "error_kind", "error_msg", "final_url",
@@ -144,6 +144,7 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
         "total_ms": pytest.approx(3.0),
         "ttfb_ms": pytest.approx(2.0),
         "ip": "127.0.0.1",
+        "placeholder": False,
         "row_number": 6,
         "taxon": 6,
     }
