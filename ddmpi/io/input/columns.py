@@ -26,7 +26,8 @@ from ddmpi.io.input.expressions import Expression, Filled, FirstOf, Reference, a
 from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken
 from ddmpi.io.input.mirrors import MIRRORS, first_and_mirrors
 from ddmpi.io.input.paths import Array
-from ddmpi.io.input.rows import ITEM_NUMBER, REASON, TEXT_COLUMNS, as_text, is_text
+from ddmpi.io.input.request_headers import can_be_headers, header_texts
+from ddmpi.io.input.rows import ITEM_NUMBER, REASON, REQUEST_HEADERS, TEXT_COLUMNS, as_text, is_text
 from ddmpi.io.sources.source_file import BAD_LINE, BATCH_BYTES, BATCH_ROWS
 
 
@@ -85,7 +86,8 @@ class Shaping:
             if self.items is not None and names != expression.columns:
                 names |= {self.items.column}
             for name in sorted(names):
-                uses.setdefault(name, []).append(ours if ours in TEXT_COLUMNS else "kept")
+                use = "headers" if ours == REQUEST_HEADERS else ours if ours in TEXT_COLUMNS else "kept"
+                uses.setdefault(name, []).append(use)
         for name in sorted(self.row_filter.columns) if self.row_filter is not None else ():
             uses.setdefault(name, []).append("filter")
         return uses
@@ -186,6 +188,8 @@ class Shaping:
         self, rows: pa.RecordBatch, columns: Sequence[str], item_numbers: npt.NDArray[np.int32] | None
     ) -> pa.RecordBatch:
         made = {column: self.made[column].evaluate(rows) for column in columns if column != "identifier"}
+        if REQUEST_HEADERS in made:
+            made[REQUEST_HEADERS] = header_texts(made[REQUEST_HEADERS])
         if "identifier" in columns:
             made |= self._urls(rows)
         reasons = self._reasons(rows) if made["identifier"].null_count else None
@@ -237,6 +241,12 @@ def _type_of(name: str, expression: Expression, empty: pa.RecordBatch) -> pa.Dat
         raise InputError(
             f"columns.{name}: one of its columns has no text form: {' '.join(str(error).split())}"
         ) from error
+    if name == REQUEST_HEADERS:
+        if not can_be_headers(type_):
+            raise InputError(
+                f"columns.headers: a map, a struct or JSON objects of texts is expected, but it is {type_}"
+            )
+        return pa.string()
     if name == "identifier" and not is_text(type_):
         hint = f"; for a row for each element write {_shown(expression)}[]" if _has_elements(type_) else ""
         raise InputError(f"column {_shown(expression)} must be text (URLs), but is {type_}{hint}")

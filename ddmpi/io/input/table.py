@@ -21,6 +21,7 @@ from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping
 from ddmpi.io.input.mirrors import MIRRORS_FIELD
 from ddmpi.io.input.rows import (
+    REQUEST_HEADERS,
     TEXT_COLUMNS,
     BareRows,
     Dictionary,
@@ -78,7 +79,8 @@ class InputTable:
         self.schema = urls_schema(self._kept_fields, has_items=shaping.numbers_items)
         repeated = frozenset.intersection(*(source.repeated for source in sources))
         self._repeated = {ours: theirs for ours, theirs in shaping.plain.items() if theirs in repeated}
-        self._repeated.pop("identifier", None)
+        for made_anew in ("identifier", REQUEST_HEADERS):
+            self._repeated.pop(made_anew, None)
         self._dictionaries = {ours: Dictionary() for ours in sorted(self._repeated)}
 
     def __repr__(self) -> str:
@@ -107,6 +109,11 @@ class InputTable:
     def paths(self) -> list[str]:
         """The names of the files, in order."""
         return [str(source.path) for source in self._sources]
+
+    @property
+    def has_headers(self) -> bool:
+        """Whether rows bring headers of their own, which may be secrets."""
+        return REQUEST_HEADERS in self.schema.names
 
     @property
     def url_column(self) -> str:
@@ -200,7 +207,8 @@ class InputTable:
         return taken if self._chosen is None else _chosen_of(taken, self._chosen)
 
     def _taken(self, *, urls_only: bool, up_to: int | None) -> Iterator[RawRows]:
-        columns = ["identifier"] if urls_only else list(self._shaping.made)
+        judged = [name for name in ("identifier", REQUEST_HEADERS) if name in self._shaping.made]
+        columns = judged if urls_only else list(self._shaping.made)
         wanted = self._shaping.sources_of(columns)
         as_dictionary = [] if urls_only else sorted(set(self._repeated.values()))
         first_row = 0
@@ -288,7 +296,7 @@ def open_input(
 
     Args:
         columns: what our columns (see ``TEXT_COLUMNS``) are made of; identifier is among them, by default the column
-            of this name. One that is made of nothing that exists is null.
+            of this name. One that is made of nothing that exists is null. Beside them headers, which must exist.
         keep_columns: what is carried along beside them, as in the config.
         reading: how the files are read.
         base_url: what relative URLs are resolved against.
@@ -300,6 +308,9 @@ def open_input(
     """
     named = {name: as_list(columns[name]) for name in TEXT_COLUMNS if name in columns}
     named.setdefault("identifier", ["identifier"])
+    if "headers" in columns:
+        named[REQUEST_HEADERS] = as_list(columns["headers"])
+        required = {REQUEST_HEADERS, *required}
     wanted = Wanted(named, kept_sources(keep_columns), row_filter, base_url, frozenset(required))
     listing = list_files(path, is_known_kind)
     sources = open_sources(listing.files, Reading(reading, wanted.url_column, wanted.may_come_late))

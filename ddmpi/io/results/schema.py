@@ -33,7 +33,17 @@ MISMATCH: Final = "expected_mismatch"
 """What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _OWN_COLUMNS: Final = frozenset(
-    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", "mirrors"}
+    {
+        ROW_NUMBER,
+        "server_name",
+        "uuid",
+        "source_id",
+        "identifier",
+        *_LICENSE_COLUMNS,
+        "reject",
+        "mirrors",
+        "request_headers",
+    }
 )
 """Columns of a batch that every table has; the others are kept ones, and the numbers of items."""
 

@@ -20,7 +20,7 @@ import numpy as np
 from ddmpi.config.config import LATER_SEMANTIC_KEYS, Config, changed_keys, digests
 from ddmpi.config.input_section import InputSection
 from ddmpi.core.records import Orders
-from ddmpi.errors import InputError, OutputError
+from ddmpi.errors import ConfigError, InputError, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.durable import make_folders
 from ddmpi.io.folder.fence import highest_epoch, open_epoch
@@ -46,6 +46,9 @@ from ddmpi.report.formats import duration
 from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
+
+MOST_NAMED = 5
+"""Servers that a message names."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,18 @@ def check_same(checkpoint: Checkpoint, config: Config) -> None:
         raise OutputError(
             "the config has changed since this output folder was begun:\n" + "\n".join(changed) + "\n"
             "change it back, or use another path_to_output_folder"
+        )
+
+
+def check_contact(config: Config, servers: Sequence[str]) -> None:
+    """Raise ConfigError: there are servers here whose policy asks for a contact, and the User-Agent has none."""
+    refusing = sorted({server for server in servers if config.refuses_without_contact(server)})
+    if refusing:
+        more = f" and {len(refusing) - MOST_NAMED} more" if refusing[MOST_NAMED:] else ""
+        raise ConfigError(
+            f"{', '.join(refusing[:MOST_NAMED])}{more}: the policy of these servers asks for a contact in the "
+            f"User-Agent (a URL or a mail address) and blocks who has none; here it is {config.user_agent!r}. Write: "
+            f"{config.contact_line}"
         )
 
 
