@@ -14,7 +14,7 @@ libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``reset()`` would clear the callbacks and limits: handles are never reset, and one function sets each option.
 - MAXFILESIZE counts what arrives, decoded bytes only from 8.20 on: so they are counted here, too.
 - a handle that has no connection yet cannot be paused, and pauses are forgotten between requests.
-- a handle whose proxy or password changes may show the one to the other (CVE-2026-7168, up to 8.19): a handle has one
+- a handle whose proxy or password changes may show the one to the other (CVE-2026-7168): a handle has one
   ``ServerSettings`` for its life. Connections are not shared between such handles either: libcurl compares host, port,
   TLS options and proxy, and a server has one set of them. (Passwords of tunnels count from 8.19 on, CVE-2026-3784.)
 - a Cookie among HTTPHEADER would stand beside the line of its own cookies (RFC 6265, 5.4 wants one): COOKIE joins them.

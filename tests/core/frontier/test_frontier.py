@@ -94,7 +94,7 @@ def lane(lane_id: int = 1, batches: Sequence[BatchRef] = (), group: str = "s", s
 
 
 def locate(location: str) -> tuple[str, str] | str:
-    server = location.removeprefix("http://").partition("/")[0]
+    server = location.removeprefix("http://").removeprefix("https://").partition("/")[0]
     return "no host" if server == "" else (location, server)
 
 
