@@ -194,6 +194,8 @@ def answered(config: Config, answer: Path, temporary: Path, callbacks: InitCallb
         callbacks.on_query("Running the query of input.sql ...")
         started = time.monotonic()
         query.answer(answer, temporary, callbacks.should_stop)
+        if config.columns.headers is not None:
+            answer.chmod(0o600)
         callbacks.on_query(f"The query took {duration(time.monotonic() - started)}")
     return str(answer)
 

@@ -152,7 +152,7 @@ def _frontier_config(config: Config, connections: int, job_began_at: float, *, i
     return FrontierConfig(
         limits_for=config.limits_for,
         group_of=config.group_of,
-        locate=partial(_locate, config),
+        locate=partial(locate, config),
         pace=PacePolicy(
             backoff_brief_s=config.backoff.brief_s,
             backoff_base_s=config.backoff.base_s,
@@ -175,7 +175,8 @@ def _frontier_config(config: Config, connections: int, job_began_at: float, *, i
     )
 
 
-def _locate(config: Config, location: str) -> tuple[str, str] | str:
+def locate(config: Config, location: str) -> tuple[str, str] | str:
+    """Return the URL to fetch and the server of a redirect's target or a mirror, or why it is not asked."""
     parsed = parse_url(location)
     if isinstance(parsed, Rejected):
         return parsed.reason
