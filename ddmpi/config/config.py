@@ -449,6 +449,7 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if is_theirs and parameters.default_rate_limit:
         rates = parameters.default_rate_limit, parameters.rate_multiplier
         notices.append(distributed_downloader.rates_beside(*rates, max(keys.schedule_rules.values())))
+    notices += _hidden_limits(keys.servers, rules)
     values = dict(keys)
     if keys.trial:
         values["path_to_output_folder"] = f"{keys.path_to_output_folder.rstrip('/')}.{keys.trial}"
@@ -456,6 +457,18 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
         key = keys.trial.partition("-")[0]
         notices.append(f"a trial of {which} rows, in {values['path_to_output_folder']}; all are taken without `{key}`")
     return Config(**values, notices=tuple(notices), rules=rules)
+
+
+def _hidden_limits(own: ServerRules, rules: ServerRules) -> Iterator[str]:
+    """Yield a notice for each rule that is about headers or connections, and hides a known host's limits."""
+    for rule in own.root:
+        if (rule.headers or rule.connection) and not any(rule.limits):
+            hidden = (it for it in rules.root[len(own.root) :] if any(it.limits) and it.matches(rule.match))
+            for known in hidden:
+                yield (
+                    f"the limits of {known.match} in servers_from do not hold for {rule.match}, as its rule in servers "
+                    "comes first: repeat them there"
+                )
 
 
 def _without_input(data: Mapping[object, object]) -> list[str]:

@@ -123,6 +123,14 @@ def test_a_rule_has_connection_options_of_its_own() -> None:
     assert [found.max_redirects(server) for server in ("files.mine.org", "a.org")] == [0, 5]
 
 
+def test_a_rule_that_hides_the_limits_of_a_known_host_says_so() -> None:
+    rule = {"match": "upload.wikimedia.org", "headers": {"X-Key": "${KEY}"}}
+    (notice,) = config(servers=[rule]).notices
+    assert notice.startswith("the limits of upload.wikimedia.org in servers_from do not hold for upload.wikimedia.org,")
+    assert config(servers=[{**rule, "max_connections": 2}]).notices == ()
+    assert config(servers=[{**rule, "match": "a.org"}]).notices == ()
+
+
 def test_the_json_that_ranks_get_means_the_same() -> None:
     found = with_rule(headers={"Authorization": "Bearer ${KEY}"}, proxy="${PROXY}")
     assert Config.model_validate_json(found.model_dump_json()) == found

@@ -229,6 +229,8 @@ def test_no_server_is_shown_what_is_for_another(new_job: MakeJob, tmp_path: Path
     connects = [request for request in chains.log if request.scheme == "connect"]
     assert {shown_of(request) for request in connects} == {"-"}, "what is for the server is not for its proxy"
     assert_no_secret(job, printed, status, plan)
+    in_urls = b"".join(text for _, text in texts_of(job.output / "urls"))
+    assert all(row_secret(row).encode() in in_urls for row in range(len(SHAPES))), "what is there would be found"
 
 
 def test_no_file_has_a_secret_whenever_a_run_is_killed(new_job: MakeJob, tmp_path: Path, environment: None) -> None:
