@@ -22,7 +22,7 @@ from ddmpi.export.options import Target
 from ddmpi.export.selection import Picture
 from ddmpi.io.folder.durable import NewFile, fsync_path, make_folders, publish
 from ddmpi.io.results.part_file import PartFile
-from ddmpi.io.results.schema import ROW_NUMBER
+from ddmpi.io.results.schema import IMAGE_FIELD, ROW_NUMBER
 
 _SUFFIXES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\xff\xd8\xff", "jpg"),
@@ -160,15 +160,16 @@ class _ParquetShard:
         self._file: PartFile | None = None
 
     def add(self, rows: pa.Table, pictures: Sequence[Picture]) -> None:
-        images = pa.array([picture.body for picture in pictures], pa.large_binary())
-        table = rows.add_column(rows.schema.get_field_index("resized_size") + 1, "image", images)
+        table = rows
         if any(picture.digest is not None for picture in pictures):
             digests = pa.array([picture.digest for picture in pictures], pa.string())
             sizes = pa.array([picture.resized_size for picture in pictures], rows.schema.field("resized_size").type)
             for name, column in (("hashsum_resized", digests), ("resized_size", sizes)):
                 table = table.set_column(table.schema.get_field_index(name), rows.schema.field(name), column)
         if self._file is None:
-            self._file = PartFile(self._path, table.schema)
+            schema = table.schema.insert(table.schema.get_field_index("resized_size") + 1, IMAGE_FIELD)
+            self._file = PartFile(self._path, schema)
+        self._file.add_images([picture.body for picture in pictures])
         self._file.write(table)
 
     def commit(self) -> None:

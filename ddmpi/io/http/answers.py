@@ -4,23 +4,26 @@ libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``RETRY_AFTER`` is capped and turns garbage into 0: the header's text is handed on as it came.
 - ``getinfo`` fails where a server's bytes are not UTF-8: texts are read raw.
 - gzip that is cut off counts as whole.
+
+Headers are read off the lines of the head, which are here anyway: each question to libcurl takes 0.3 us, and a regular
+expression over the head 5 us.
 """
 
 from __future__ import annotations
 
-import re
 import time
+from collections.abc import Sequence
 
 import pycurl
 
 from ddmpi.core.records import Answer
 from ddmpi.io.http.easy_handle import EasyHandle
 
-_HEADERS = re.compile(
-    rb"^(etag|last-modified|r(?:etry-after|atelimit[a-z-]*)|transfer-encoding|content-encoding)[ \t]*:([^\r\n]*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-"""The headers that become columns or decide something."""
+_HEADERS = frozenset({b"etag", b"last-modified", b"retry-after", b"transfer-encoding", b"content-encoding"})
+"""The headers that become columns or decide something, beside those that begin with ``_LIMITS``."""
+_LIMITS = b"ratelimit"
+_FIRST_LETTERS = frozenset(bytes((letter,)) for letter in b"eElLrRtTcCH")
+"""Of their names, and of a response's first line."""
 _KEPT_CHARS = 512
 MOST_COOKIE_BYTES = 16_384
 """Of one row: more than three cookies of the size that every client has to take (RFC 6265, 6.1). Where a row has more,
@@ -53,7 +56,7 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     answer.too_large = handle.too_large or code == pycurl.E_FILESIZE_EXCEEDED
     answer.refused = handle.refused
     answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
-    _read_headers(answer, handle.last_head)
+    _read_headers(answer, handle.head)
     if 300 <= answer.status < 400:
         answer.location = (get_raw(pycurl.REDIRECT_URL) or b"").decode("utf-8", "surrogateescape")
         cookies = tuple(get_raw(pycurl.INFO_COOKIELIST))
@@ -62,12 +65,12 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     return answer
 
 
-def _read_headers(answer: Answer, head: bytes) -> None:
+def _read_headers(answer: Answer, head: Sequence[bytes]) -> None:
     """Read the headers of the last response that become columns."""
     is_encoded = False
-    for name, value in _HEADERS.findall(head):
+    for name, value in _last_fields(head):
         kept = _text(value)
-        match name.lower():
+        match name:
             case b"etag":
                 answer.etag = kept
             case b"last-modified":
@@ -76,14 +79,31 @@ def _read_headers(answer: Answer, head: bytes) -> None:
                 answer.retry_after = kept
             case b"transfer-encoding":
                 answer.end_announced = True
-            case limits if limits.startswith(b"ratelimit"):
-                _note_limits(answer, limits.decode(), kept)
-            case _ if kept.lower() != "identity":
-                is_encoded = True
+            case b"content-encoding":
+                is_encoded = is_encoded or kept.lower() != "identity"
+            case _:
+                _note_limits(answer, name.decode("latin-1"), kept)
     if is_encoded:
         # What was announced is the end of what was sent: libcurl takes gzip that is cut off for whole.
         answer.content_length = -1
         answer.end_announced = False
+
+
+def _last_fields(head: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return those of our headers that the last response has, by their lower-case names: interim and proxy responses
+    come before it."""
+    fields: list[tuple[bytes, bytes]] = []
+    for line in head:
+        if line[:1] not in _FIRST_LETTERS:
+            continue
+        if line.startswith(b"HTTP/"):
+            fields.clear()
+            continue
+        name, _, value = line.partition(b":")
+        name = name.rstrip(b" \t").lower()
+        if name in _HEADERS or name.startswith(_LIMITS):
+            fields.append((name, value))
+    return fields
 
 
 def _note_limits(answer: Answer, name: str, value: str) -> None:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Final, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ddmpi.io.folder.durable import NewFile
-
-_WRITE_BATCH_ROWS: Final = 32
-"""Arrow looks at the page size (1 MB) after this many values: with its default of 1,024 images make pages of 30 MB."""
+from ddmpi.io.parquet.blob_file import BlobFile
+from ddmpi.io.results.schema import IMAGE
 
 
 class PartFile:
     """A part in the temporary folder. A Parquet file has no footer before ``commit``: until then it cannot be read.
 
+    Args:
+        schema: of the part; where it has an ``image`` column, each row group's images come before its other columns.
+
     Raises:
         StorageError: the file cannot be created; ``commit`` failed.
-        OSError, pa.ArrowException: ``write`` failed.
+        OSError, pa.ArrowException: ``add_images``, ``write_images`` or ``write`` failed.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.name = path.name
         self._file = NewFile(path)
         try:
-            self._parquet = _open_parquet(cast("IO[bytes]", self._file), schema)
+            self._parquet = BlobFile(self._file, schema, IMAGE)
         except BaseException:  # it writes its magic bytes already; no other code knows of the file yet
             self._file.discard()
             raise
@@ -36,9 +36,22 @@ class PartFile:
     def size_bytes(self) -> int:
         return self._file.tell()
 
+    @property
+    def held_bytes(self) -> int:
+        """Images that are not in the file yet."""
+        return self._parquet.held_bytes
+
+    def add_images(self, images: Sequence[bytes | None]) -> None:
+        """Append images to the row group that ``write`` ends. They are written page by page, without a copy."""
+        self._parquet.add(images)
+
+    def write_images(self) -> None:
+        """Write the images that were added so far."""
+        self._parquet.write_page()
+
     def write(self, table: pa.Table) -> None:
-        """Append ``table`` as one row group."""
-        self._parquet.write_table(table, row_group_size=max(table.num_rows, 1))
+        """Append a row group: all columns but the images, which were added before."""
+        self._parquet.end_row_group(table)
 
     def commit(self, final: Path) -> None:
         """Write the footer, then make the file durable under its final name."""
@@ -48,29 +61,4 @@ class PartFile:
     def discard(self) -> None:
         """Remove the file; never raises for the disk's sake."""
         self._file.discard()
-        # Arrow closes an open writer when it is collected, and would complain there about the file that is gone.
-        self._parquet.is_open = False
-
-
-def _open_parquet(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    """Open a writer for one part. Bodies are compressed already: they are stored plainly, without dictionary or
-    statistics. Pages carry a CRC32, so that a flipped byte is found in any column and not only in the images."""
-    others = [path for path in _leaf_paths(schema) if path != "image"]
-    return pq.ParquetWriter(
-        sink,
-        schema,
-        compression=dict.fromkeys(others, "zstd"),
-        use_dictionary=others,  # type: ignore[arg-type]  # the stubs know only bool
-        write_statistics=others,
-        write_batch_size=_WRITE_BATCH_ROWS,
-        write_page_checksum=True,
-    )
-
-
-@lru_cache(maxsize=8)
-def _leaf_paths(schema: pa.Schema) -> tuple[str, ...]:
-    """Return Parquet's own names of the columns: lists and structs among the kept ones have several or longer ones."""
-    sink = pa.BufferOutputStream()
-    pq.ParquetWriter(sink, schema).close()
-    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return tuple(leaves.column(i).path for i in range(len(leaves)))
+        self._parquet.abandon()

@@ -1,11 +1,12 @@
 """The parts that a rank has open: when their rows go to disk, and when they get their final names.
 
-Used by one thread, the writer's (see ``writer``). A part is a buffer first; it gets a file when a row group is full
-or memory is short, so a part that closes early costs one open, one fsync of the file and one of the folder.
+Used by one thread, the writer's (see ``writer``). A part is a buffer first; it gets a file when its bodies are worth
+one or memory is short, so a part that closes early costs one open, one fsync of the file and one of the folder. From
+then on its bodies go to the file page by page, and only its other columns wait for the row group's end.
 
 Invariants:
 
-- a row is in exactly one buffer or file, and all rows of a URL are in one part, those that refer to another one's
+- a row is in exactly one buffer or row group, and all rows of a URL are in one part, those that refer to another one's
   bytes in its row group: a restart finds all of them or none;
 - ``held_bytes`` is the sum of the buffers, and falls below its limit after every ``add``;
 - at most ``MAX_OPEN_FILES`` files are open;
@@ -17,7 +18,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, Generic, Protocol, TypeVar
 
 import pyarrow as pa
@@ -26,20 +27,21 @@ from ddmpi.config.config import Config
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
-from ddmpi.io.results.body_column import BodyColumn
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.publishing import Publisher
-from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
-from ddmpi.io.results.schema import result_table
+from ddmpi.io.results.row_buffer import RowBuffer
+from ddmpi.io.results.rows import ResultRow, SuccessRow
 
-ROW_GROUP_BYTES: Final = 8 << 20
-"""Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""
+FILE_BYTES: Final = 8 << 20
+"""With so much in its buffer a part gets a file."""
+ROW_GROUP_BYTES: Final = 32 << 20
+"""Of one row group, its bodies included: each costs 3 ms for its 23 other columns, and readers take one at a time."""
 ROW_GROUP_ROWS: Final = 10_000
 MAX_OPEN_FILES: Final = 64
 """Beyond it the part whose file was opened first closes: descriptors are for connections."""
 _INPUT_CACHE_BYTES: Final = 32 << 20
 _ROW_BYTES: Final = 1_536
-"""What a buffered row takes in memory beside its body: measured 1.3 KB, and a longer URL or header comes on top."""
+"""What a row takes in memory beside its body, with long URLs and headers."""
 
 
 class RowReader(Protocol):
@@ -66,25 +68,36 @@ class ResultOptions:
     """Brings each part to an object store, too."""
 
 
-@dataclass(eq=False)
 class _Part:
     """One part under construction."""
 
-    batch: BatchRef
-    kind: PartKind
-    buffer: list[ResultRow] = field(default_factory=list)
-    buffered_rows: int = 0
-    held_bytes: int = 0
-    body_bytes: int = 0
-    """The share of ``held_bytes`` that ``Parts.on_released`` has to be told of."""
-    written_rows: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    file: PartFile | None = None
+    def __init__(self, batch: BatchRef, kind: PartKind, rows: RowBuffer) -> None:
+        self.batch = batch
+        self.kind: PartKind = kind
+        self.rows = rows
+        """Of the row group."""
+        self.images: list[bytes | None] = []
+        """Of the row group, as long as there is no file."""
+        self.file: PartFile | None = None
+        self.row_bytes = 0
+        """The rows' share of what is in memory."""
+        self.image_bytes = 0
+        """The images' share."""
+        self.group_bytes = 0
+        """Of the row group, in memory or in the file."""
+        self.unreleased_bytes = 0
+        """Bodies that ``Parts.on_released`` has to be told of."""
+        self.written_rows = 0
+        self.kinds: Counter[str] = Counter()
+
+    @property
+    def held_bytes(self) -> int:
+        return self.row_bytes + self.image_bytes
 
 
 class Parts:
-    """All open parts of one rank. Buffers beyond half of the memory budget are written, largest first, although their
-    row groups are small.
+    """All open parts of one rank. What is in memory beyond half of the memory budget is written, of the largest parts
+    first, although their pages are small.
 
     Args:
         on_commit: told of each part that is durable.
@@ -105,7 +118,6 @@ class Parts:
         self._on_released = on_released
         self._parts: dict[tuple[int, PartKind], _Part] = {}
         self._files: OrderedDict[str, _Part] = OrderedDict()
-        self._bodies = BodyColumn()
         self._held_bytes = 0
         self._names_given = 0
 
@@ -113,31 +125,62 @@ class Parts:
         return f"{len(self._parts)} parts, {len(self._files)} with files, {self._held_bytes} bytes held"
 
     def add(self, batch: BatchRef, row: ResultRow) -> None:
-        """Take the rows of a URL into their batch's buffer; writes and closes what has become large enough, but no part
+        """Take the rows of a URL into their batch's part; writes and closes what has become large enough, but no part
         that has only some of them. Raises StorageError, OSError, pa.ArrowException: the caller has to give up and
         ``discard_all``."""
-        image = row.image if isinstance(row, SuccessRow) else b""
-        part = self._part(batch, "successes" if isinstance(row, SuccessRow) else "errors")
-        if isinstance(row, ErrorRow):
+        if isinstance(row, SuccessRow):
+            part = self._part(batch, "successes")
+            self._add_success(part, row)
+        else:
+            part = self._part(batch, "errors")
             part.kinds[row.failure.kind.value] += len(row.rows)
-        each_bytes = _ROW_BYTES + (0 if self._refers else len(image))
-        fitting = len(row.rows) if self._refers else max(1, ROW_GROUP_BYTES // each_bytes)
-        for start in range(0, len(row.rows), fitting):
-            if start:
-                self._write(part)
-            piece = row if len(row.rows) <= fitting else replace(row, rows=row.rows[start : start + fitting])
-            self._hold(part, piece, len(piece.rows) * each_bytes + (len(image) if self._refers else 0))
-        part.body_bytes += len(image)
-        if part.held_bytes >= ROW_GROUP_BYTES or part.buffered_rows >= ROW_GROUP_ROWS:
+            self._hold(part, row, ())
+        if part.group_bytes >= ROW_GROUP_BYTES or len(part.rows) >= ROW_GROUP_ROWS:
             self._write_row_group(part)
+            self._close_one(part)
         elif self._held_bytes > self._held_limit_bytes:
             self._relieve_memory()
 
-    def _hold(self, part: _Part, row: ResultRow, size_bytes: int) -> None:
-        part.buffer.append(row)
-        part.buffered_rows += len(row.rows)
-        part.held_bytes += size_bytes
-        self._held_bytes += size_bytes
+    def _add_success(self, part: _Part, row: SuccessRow) -> None:
+        """Rows of a URL that do not fit into a row group take several; but not where they refer to the first one."""
+        image = row.image
+        part.unreleased_bytes += len(image)
+        if self._refers or len(row.rows) == 1:
+            self._hold(part, row, (image, *[None] * (len(row.rows) - 1)))
+            return
+        fitting = max(1, ROW_GROUP_BYTES // (_ROW_BYTES + len(image)))
+        for start in range(0, len(row.rows), fitting):
+            if start:
+                self._write_row_group(part)
+            rows = row.rows[start : start + fitting]
+            self._hold(part, replace(row, rows=rows), [image] * len(rows))
+
+    def _hold(self, part: _Part, row: ResultRow, images: Sequence[bytes | None]) -> None:
+        part.rows.add(row)
+        row_bytes = _ROW_BYTES * len(row.rows)
+        part.row_bytes += row_bytes
+        self._held_bytes += row_bytes
+        part.group_bytes += row_bytes
+        if images:
+            image_bytes = sum(map(len, filter(None, images)))
+            part.group_bytes += image_bytes
+            if part.file is not None:
+                part.file.add_images(images)
+                self._note_images(part, part.file.held_bytes)
+            else:
+                part.images += images
+                self._note_images(part, part.image_bytes + image_bytes)
+                if part.held_bytes >= FILE_BYTES:
+                    self._file_of(part)
+
+    def _note_images(self, part: _Part, image_bytes: int) -> None:
+        """Note how much of the part's images is in memory; what is no longer there is released."""
+        self._held_bytes += image_bytes - part.image_bytes
+        part.image_bytes = image_bytes
+        released_bytes = part.unreleased_bytes - image_bytes
+        if released_bytes > 0:  # rows with the same image hold it once
+            part.unreleased_bytes = image_bytes
+            self._on_released(released_bytes)
 
     def close(self, batch_ids: Iterable[int] | None) -> None:
         """Commit the open parts of these batches, or all; raises what ``add`` raises."""
@@ -154,7 +197,7 @@ class Parts:
         for part in self._parts.values():
             if part.file is not None:
                 part.file.discard()
-        released = sum(part.body_bytes for part in self._parts.values())
+        released = sum(part.unreleased_bytes for part in self._parts.values())
         self._parts.clear()
         self._files.clear()
         self._held_bytes = 0
@@ -164,51 +207,58 @@ class Parts:
         key = (batch.batch_id, kind)
         part = self._parts.get(key)
         if part is None:
-            part = self._parts[key] = _Part(batch, kind)
+            rows = RowBuffer(kind, refers=self._refers, marks=self._marks)
+            part = self._parts[key] = _Part(batch, kind, rows)
         return part
 
     def _relieve_memory(self) -> None:
-        """Write buffers until half of the limit is left, or each further row would cost a row group."""
+        """Write what is in memory until half of the limit is left: images first, since each row group costs time."""
         for part in sorted(self._parts.values(), key=lambda part: part.held_bytes, reverse=True):
             if self._held_bytes <= self._held_limit_bytes // 2:
-                return
-            self._write_row_group(part)
+                break
+            if part.image_bytes > part.row_bytes:
+                file = self._file_of(part)
+                file.write_images()
+                self._note_images(part, file.held_bytes)
+            elif part.rows:
+                self._write_row_group(part)
+        self._close_one(None)
 
-    def _write_row_group(self, part: _Part) -> None:
-        """Move the buffer into the file; closes the part if it is large, or another one if too many have files."""
-        if not part.buffer:
-            return
-        file = self._write(part)
-        if file.size_bytes >= self._part_bytes:
+    def _close_one(self, part: _Part | None) -> None:
+        """Close the part if its file is large, or another one if too many have files."""
+        if part is not None and part.file is not None and part.file.size_bytes >= self._part_bytes:
             self._commit(part)
-        elif len(self._files) > MAX_OPEN_FILES:
+        while len(self._files) > MAX_OPEN_FILES:
             self._commit(next(iter(self._files.values())))
 
-    def _write(self, part: _Part) -> PartFile:
-        inputs = self._inputs.read(part.batch)
-        table = result_table(part.kind, part.buffer, inputs, self._bodies, refers=self._refers, marks=self._marks)
-        file = part.file or self._open(part, table.schema)
-        file.write(table)
-        released_bytes = part.body_bytes
-        self._held_bytes -= part.held_bytes
-        part.written_rows += part.buffered_rows
-        part.buffer = []
-        part.buffered_rows = part.held_bytes = part.body_bytes = 0
-        self._on_released(released_bytes)
+    def _write_row_group(self, part: _Part) -> PartFile:
+        file = self._file_of(part)
+        written_rows = len(part.rows)
+        file.write(part.rows.take(self._inputs.read(part.batch)))
+        self._held_bytes -= part.row_bytes
+        part.written_rows += written_rows
+        part.row_bytes = part.group_bytes = 0
+        self._note_images(part, file.held_bytes)
         return file
 
-    def _open(self, part: _Part, schema: pa.Schema) -> PartFile:
-        # One count for all batches: no two parts of this run and rank meet, in whatever folder, without a memory
-        # of all batches that came and went.
-        epoch, layout = self._options.epoch, self._options.layout
-        name = part_name(part.kind, epoch, self._options.rank, self._names_given)
-        self._names_given += 1
-        part.file = PartFile(layout.epoch_temporary(epoch) / name, schema)
-        self._files[name] = part
+    def _file_of(self, part: _Part) -> PartFile:
+        """Return the part's file; a new one takes the images so far."""
+        if part.file is None:
+            # One count for all batches: no two parts of this run and rank meet, in whatever folder, without a memory
+            # of all batches that came and went.
+            epoch, layout = self._options.epoch, self._options.layout
+            name = part_name(part.kind, epoch, self._options.rank, self._names_given)
+            self._names_given += 1
+            schema = part.rows.schema(self._inputs.read(part.batch))
+            part.file = PartFile(layout.epoch_temporary(epoch) / name, schema)
+            self._files[name] = part
+            images, part.images = part.images, []
+            part.file.add_images(images)
+            self._note_images(part, part.file.held_bytes)
         return part.file
 
     def _commit(self, part: _Part) -> None:
-        file = self._write(part) if part.buffer or part.file is None else part.file
+        file = self._write_row_group(part) if part.rows else self._file_of(part)
         layout = self._options.layout
         folder = layout.parts_folder(part.kind, part.batch.server_name, part.batch.partition_id)
         final = folder / file.name

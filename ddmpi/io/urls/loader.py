@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -77,8 +77,8 @@ class BatchRows:
         mirrors, its headers)."""
         start, stop = self._next, min(len(self._urls), self._next + n)
         self._next = stop
-        urls = self._urls.slice(start, stop - start).to_pylist()
-        servers = self._servers.slice(start, stop - start).to_pylist()
+        urls = cast("list[str]", self._urls.slice(start, stop - start).to_pylist())
+        servers = cast("list[str]", self._servers.slice(start, stop - start).to_pylist())
         bounds = self._starts[start : stop + 1]
         rows = self._rows[bounds[0] : bounds[-1]].tolist()
         places = pairwise((bounds - bounds[0]).tolist())
@@ -87,7 +87,14 @@ class BatchRows:
             for column in (self._mirrors, self._headers)
         )
         return [
-            (rows[first], _request_url(url), str(server), tuple(rows[first + 1 : end]), tuple(others or ()), own or "")
+            (
+                rows[first],
+                _request_url(url, server),
+                server,
+                tuple(rows[first + 1 : end]),
+                tuple(others or ()),
+                own or "",
+            )
             for url, server, (first, end), others, own in zip(urls, servers, places, mirrors, headers, strict=True)
         ]
 
@@ -104,7 +111,10 @@ def _refined(codes: IntArray, values: pa.ChunkedArray[Any]) -> tuple[IntArray, i
     return refined, len(found)
 
 
-def _request_url(url: str | None) -> str:
+def _request_url(url: str, server: str) -> str:
+    """Return what is fetched for an accepted URL, whose server is known. Most URLs are in that form already."""
+    if url.isascii() and "#" not in url and url.startswith((f"http://{server}/", f"https://{server}/")):
+        return url.rstrip()
     parsed = parse_url(url)
     if isinstance(parsed, Rejected):
         raise RuntimeError(

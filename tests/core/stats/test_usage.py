@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddmpi.core.stats.usage import BUCKETS, GroupUsage, UsageCounter, UsageTable, bucket_of, percentiles
+from ddmpi.core.stats.usage import BUCKETS, GroupUsage, UsageCounter, UsageTable, buckets_of, percentiles
 from ddmpi.io.folder.stats_files import read_usage, write_usage
 
 
@@ -20,6 +20,11 @@ def test_a_percentile_is_right_to_within_a_fifth(latency_s: float) -> None:
     p50_s, p95_s = percentiles(counts)
     assert p50_s == pytest.approx(latency_s, rel=0.2)
     assert p95_s == p50_s
+
+
+def bucket_of(latency_s: float) -> int:
+    (bucket,) = buckets_of(np.array([latency_s])).tolist()
+    return int(bucket)
 
 
 def test_percentiles_are_those_of_the_counted_answers() -> None:

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -442,18 +443,22 @@ def await_first_bytes(transfers: Transfers) -> None:
         assert transfers.poll(0.001) == []
 
 
-def test_bodies_stand_still_and_go_on(transfers: Transfers, address: str) -> None:
+def test_bodies_stand_still_and_go_on(address: str) -> None:
     """For longer than the stall time-out: standing still is our doing, not the server's."""
+    stall_s = 3
+    transfers = new_transfers(stall_timeout_s=stall_s)
     for row in range(4):
         transfers.start(Task(0, row, f"http://{address}/{BODY_BYTES}", address))
     await_first_bytes(transfers)
-    for _ in range(15):
+    stood_at = time.monotonic()
+    while time.monotonic() - stood_at < stall_s + 0.5:
         transfers.restrain(lambda arrivals: [False] * len(arrivals))
         assert transfers.poll(0.1) == []
     for row in range(4):
         transfers.restrain(only_the_first)
         (answer,) = collect(transfers, 1)
         assert (answer.task.row, answer.curl_code, len(answer.body)) == (row, 0, BODY_BYTES)
+    transfers.close()
 
 
 def test_a_body_that_stands_still_is_no_idle_connection(transfers: Transfers, address: str) -> None:

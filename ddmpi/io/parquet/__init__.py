@@ -1,0 +1,1 @@
+"""Parquet files whose images do not pass through Arrow."""

@@ -1,0 +1,186 @@
+"""A Parquet file of which one column, if it has it, is written by ``blob_column``, and all others by Arrow.
+
+Arrow writes its columns as if the file had no others; of each row group its bytes follow the bodies'. At the end the
+two descriptions become one: the schema is that of a file with all columns, each place in the file moves by the bodies
+that stand before it, and each row group gets the column.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import IO, Any, Final, Protocol, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddmpi.io.parquet.blob_column import BlobColumn, Chunk
+from ddmpi.io.parquet.compact_protocol import Struct, decode, encode, i64, of_structs
+
+MAGIC: Final = b"PAR1"
+_TAIL_BYTES: Final = 8
+"""The length of the metadata, and the magic bytes again."""
+
+# Fields of parquet.thrift.
+_FILE_ROWS: Final = 3
+_FILE_ROW_GROUPS: Final = 4
+_GROUP_COLUMNS: Final = 1
+_GROUP_BYTES: Final = 2
+_GROUP_START: Final = 5
+_GROUP_COMPRESSED_BYTES: Final = 6
+_CHUNK_META: Final = 3
+_CHUNK_PLACES: Final = (4, 6)
+"""Of the offset index and the column index."""
+_META_PLACES: Final = (9, 10, 11, 14)
+"""Of data pages, index pages, the dictionary and the Bloom filter."""
+
+
+class Sink(Protocol):
+    """A file that takes bytes."""
+
+    def tell(self) -> int: ...
+
+    def write(self, data: Any, /) -> int: ...
+
+    def write_pieces(self, pieces: Sequence[bytes]) -> None: ...
+
+
+class BlobFile:
+    """A file with one column of bodies, row group after row group. ``close`` makes it one that can be read.
+
+    Args:
+        sink: the file, empty.
+        schema: of the whole file.
+        column: that of the bodies, ``large_binary`` or ``binary``; where the schema has none of this name, all is
+            Arrow's.
+
+    Raises:
+        OSError, pa.ArrowException: the sink does not take what is written, from all methods.
+    """
+
+    def __init__(self, sink: Sink, schema: pa.Schema, column: str) -> None:
+        self._sink = sink
+        self._schema = schema
+        self._column = column
+        self._has_bodies = column in schema.names
+        others = schema.remove(schema.get_field_index(column)) if self._has_bodies else schema
+        self._bodies = BlobColumn(self._append)
+        self._chunks: list[Chunk] = []
+        self._arrow_sink = _ArrowSink(sink)
+        self._before: list[int] = []  # of each row group: bytes of bodies that stand before Arrow's bytes of it
+        self._body_bytes = 0
+        self._arrow = _open_arrow(cast("IO[bytes]", self._arrow_sink), others)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bodies of the row group that are in memory."""
+        return self._bodies.held_bytes
+
+    def add(self, bodies: Sequence[bytes | None]) -> None:
+        """Append bodies to the row group; those that fill a page are in the file afterwards."""
+        for body in bodies:
+            self._bodies.add(body)
+
+    def write_page(self) -> None:
+        """Write the bodies that are in memory as a page, however small."""
+        self._bodies.write_page()
+
+    def end_row_group(self, others: pa.Table) -> None:
+        """Write what is left of the row group's bodies, and its other columns. Raises ValueError: not as many rows as
+        bodies, or none."""
+        if self._has_bodies:
+            chunk = self._bodies.end_chunk()
+            if chunk.values != others.num_rows:
+                raise ValueError(f"{chunk.values} bodies in a row group of {others.num_rows} rows")
+            self._chunks.append(chunk)
+            self._before.append(self._body_bytes)
+        self._arrow.write_table(others, row_group_size=others.num_rows)
+
+    def close(self) -> None:
+        """Write the metadata."""
+        if not self._has_bodies:
+            self._arrow.close()
+            return
+        self._arrow_sink.holds = True
+        self._arrow.close()
+        template, place = _whole(self._schema, self._column)
+        metadata = self._joined(decode(template), decode(bytes(self._arrow_sink.held[:-_TAIL_BYTES])), place)
+        self._sink.write(metadata + len(metadata).to_bytes(4, "little") + MAGIC)
+
+    def abandon(self) -> None:
+        """Forget the file. Arrow closes an open writer when it is collected, and would complain there about a file that
+        is gone."""
+        self._arrow.is_open = False
+
+    def _append(self, pieces: Sequence[bytes]) -> int:
+        start = self._sink.tell()
+        self._sink.write_pieces(pieces)
+        self._body_bytes += self._sink.tell() - start
+        return start
+
+    def _joined(self, whole: Struct, others: Struct, place: int) -> bytes:
+        """Return the metadata of a file without rows (``whole``) with the row groups of the file without bodies."""
+        groups = others[_FILE_ROW_GROUPS].value.values
+        whole[_FILE_ROWS] = others[_FILE_ROWS]
+        whole[_FILE_ROW_GROUPS] = of_structs(groups)
+        for group, chunk, moved in zip(groups, self._chunks, self._before, strict=True):
+            columns = group[_GROUP_COLUMNS].value.values
+            for column in columns:
+                _move(column, _CHUNK_PLACES, moved)
+                _move(column[_CHUNK_META].value, _META_PLACES, moved)
+            columns.insert(place, chunk.column_chunk(self._column))
+            group[_GROUP_BYTES] = i64(group[_GROUP_BYTES].value + chunk.size_bytes)
+            group[_GROUP_COMPRESSED_BYTES] = i64(group[_GROUP_COMPRESSED_BYTES].value + chunk.size_bytes)
+            group[_GROUP_START] = i64(chunk.start)
+        return encode(whole)
+
+
+def _move(fields: Struct, places: Sequence[int], by: int) -> None:
+    for number in places:
+        if number in fields:
+            fields[number] = i64(fields[number].value + by)
+
+
+class _ArrowSink(io.RawIOBase):
+    """What Arrow writes to: the file, and at the end memory, for the metadata."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+        self.holds = False
+        self.held = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:  # a buffer of Arrow's
+        if not self.holds:
+            return self._sink.write(data)
+        with memoryview(data) as view:
+            self.held += view
+            return view.nbytes
+
+
+@lru_cache(maxsize=8)
+def _whole(schema: pa.Schema, column: str) -> tuple[bytes, int]:
+    """Return the metadata of a file of all columns without rows, and where the bodies stand among Parquet's columns."""
+    sink = pa.BufferOutputStream()
+    _open_arrow(cast("IO[bytes]", sink), schema).close()
+    data = sink.getvalue().to_pybytes()
+    size_bytes = int.from_bytes(data[-_TAIL_BYTES:-4], "little")
+    return data[-_TAIL_BYTES - size_bytes : -_TAIL_BYTES], _leaf_paths(schema).index(column)
+
+
+def _open_arrow(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    """Open Arrow's writer. Pages carry a CRC32, so that a flipped byte is found in any column."""
+    return pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True)
+
+
+@lru_cache(maxsize=8)
+def _leaf_paths(schema: pa.Schema) -> tuple[str, ...]:
+    """Return Parquet's own names of the columns: lists and structs have several or longer ones."""
+    sink = pa.BufferOutputStream()
+    pq.ParquetWriter(sink, schema).close()
+    leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return tuple(leaves.column(i).path for i in range(len(leaves)))

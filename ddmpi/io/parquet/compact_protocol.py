@@ -1,0 +1,199 @@
+"""Thrift's compact protocol, in which Parquet has its metadata: structs as dictionaries, and back to the same bytes.
+
+Knows no struct of Parquet's: a field that a newer Arrow writes comes through as it is. The protocol is
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md; maps, which Parquet does not use, are
+left out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, Final, NamedTuple, TypeAlias
+
+
+class Kind(IntEnum):
+    """Types of a field, and of the elements of a list."""
+
+    TRUE = 1
+    FALSE = 2
+    BYTE = 3
+    I16 = 4
+    I32 = 5
+    I64 = 6
+    DOUBLE = 7
+    BINARY = 8
+    LIST = 9
+    SET = 10
+    STRUCT = 12
+
+
+class Field(NamedTuple):
+    """A value and its type: a number, bytes, a ``Struct``, or ``Elements``."""
+
+    kind: int
+    value: Any
+
+
+class Elements(NamedTuple):
+    """The values of a list, all of one type."""
+
+    kind: int
+    values: list[Any]
+
+
+Struct: TypeAlias = "dict[int, Field]"
+"""By the fields' numbers, in the order in which they stand."""
+
+_MOST_SHORT: Final = 15
+_NUMBERS: Final = frozenset({Kind.I16, Kind.I32, Kind.I64})
+_BOOLS: Final = frozenset({Kind.TRUE, Kind.FALSE})
+_DOUBLE: Final = struct.Struct("<d")
+
+
+def decode(data: bytes) -> Struct:
+    """Return the struct that these bytes begin with. Raises ValueError: they are none."""
+    try:
+        return _Reader(data).struct()
+    except (IndexError, struct.error) as error:
+        raise ValueError("the metadata ends early") from error
+
+
+def encode(fields: Struct) -> bytes:
+    """Return the struct's bytes."""
+    out = bytearray()
+    _put_struct(out, fields)
+    return bytes(out)
+
+
+def i32(value: int) -> Field:
+    return Field(Kind.I32, value)
+
+
+def i64(value: int) -> Field:
+    return Field(Kind.I64, value)
+
+
+def of_structs(values: Sequence[Struct]) -> Field:
+    """Return a list of structs as a field."""
+    return Field(Kind.LIST, Elements(Kind.STRUCT, list(values)))
+
+
+def varint(value: int) -> bytes:
+    """Return a number of seven bits a byte, the lowest first (ULEB128). Parquet's run lengths are written so, too."""
+    out = bytearray()
+    _put_varint(out, value)
+    return bytes(out)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def struct(self) -> Struct:
+        fields: Struct = {}
+        number = 0
+        while head := self._byte():
+            step, kind = head >> 4, head & 0x0F
+            number = number + step if step else self._number()
+            fields[number] = Field(kind, kind == Kind.TRUE if kind in _BOOLS else self._value(kind))
+        return fields
+
+    def _value(self, kind: int) -> Any:  # as the kind says
+        if kind in _NUMBERS:
+            return self._number()
+        if kind == Kind.BINARY:
+            return self._bytes(self._varint())
+        if kind == Kind.STRUCT:
+            return self.struct()
+        if kind in {Kind.LIST, Kind.SET}:
+            return self._elements()
+        if kind == Kind.DOUBLE:
+            return _DOUBLE.unpack(self._bytes(8))[0]
+        if kind == Kind.BYTE or kind in _BOOLS:
+            return self._byte()
+        raise ValueError(f"no value of type {kind} can be read")
+
+    def _elements(self) -> Elements:
+        head = self._byte()
+        count, kind = head >> 4, head & 0x0F
+        if count == _MOST_SHORT:
+            count = self._varint()
+        return Elements(kind, [self._value(kind) for _ in range(count)])
+
+    def _byte(self) -> int:
+        value = self._data[self._at]
+        self._at += 1
+        return value
+
+    def _bytes(self, count: int) -> bytes:
+        self._at += count
+        if self._at > len(self._data):
+            raise IndexError(self._at)
+        return self._data[self._at - count : self._at]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while (byte := self._byte()) & 0x80:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+        return value | byte << shift
+
+    def _number(self) -> int:
+        raw = self._varint()
+        return (raw >> 1) ^ -(raw & 1)
+
+
+def _put_struct(out: bytearray, fields: Struct) -> None:
+    before = 0
+    for number, (kind, value) in fields.items():
+        step = number - before
+        if 0 < step <= _MOST_SHORT:
+            out.append(step << 4 | kind)
+        else:
+            out.append(kind)
+            _put_number(out, number)
+        before = number
+        if kind not in _BOOLS:
+            _put_value(out, kind, value)
+    out.append(0)
+
+
+def _put_value(out: bytearray, kind: int, value: Any) -> None:  # as the kind says
+    if kind in _NUMBERS:
+        _put_number(out, value)
+    elif kind == Kind.BINARY:
+        _put_varint(out, len(value))
+        out += value
+    elif kind == Kind.STRUCT:
+        _put_struct(out, value)
+    elif kind in {Kind.LIST, Kind.SET}:
+        _put_elements(out, value)
+    elif kind == Kind.DOUBLE:
+        out += _DOUBLE.pack(value)
+    else:
+        out.append(value)
+
+
+def _put_elements(out: bytearray, elements: Elements) -> None:
+    count = len(elements.values)
+    if count < _MOST_SHORT:
+        out.append(count << 4 | elements.kind)
+    else:
+        out.append(_MOST_SHORT << 4 | elements.kind)
+        _put_varint(out, count)
+    for value in elements.values:
+        _put_value(out, elements.kind, value)
+
+
+def _put_number(out: bytearray, value: int) -> None:
+    _put_varint(out, value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def _put_varint(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
