@@ -133,6 +133,9 @@ that comes with ddmpi, [known-hosts](../ddmpi/config/known-hosts.yaml), has the 
 change some of them, put a rule of your own into `servers`, or name a changed copy of the file. A group that `servers`
 names has the limits that it has there, whatever the files say, and so have addresses.
 
+`headers`, the keys of connections and `needs_contact` hold for the servers that `match` means, not for others of the
+group: see [secrets.md](secrets.md).
+
 With `per_address: true` servers are grouped by their IP addresses: see
 [politeness.md](politeness.md#virtual-hosts-on-one-machine).
 """

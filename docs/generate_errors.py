@@ -112,7 +112,8 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "the proxy's address.",
     ),
     ErrorKind.BAD_URL: Explanation(
-        "The URL in the table is refused; no request was made. `error_msg` begins with the reason.",
+        "The URL in the table, or the row's headers (`bad_headers`), are refused; no request was made. `error_msg` "
+        "begins with the reason.",
         _NO,
         "Correct the table. User names and passwords in URLs are cut out of the output.",
     ),

@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 from rich.console import Console as RichConsole
 
 from ddmpi.config.config import Config
+from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.errors import EXIT_DONE, InputError
 from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.layout import Layout
@@ -19,7 +21,14 @@ from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.survey import FileAccount, Refusals, Survey, is_mostly_refused, refused_text, survey
 from ddmpi.io.urls.writer import largest_servers
 from ddmpi.report.formats import counted
-from ddmpi.roles.coordinator.initialization import InitCallbacks, answered, check_same, input_of, query_of
+from ddmpi.roles.coordinator.initialization import (
+    InitCallbacks,
+    answered,
+    check_contact,
+    check_same,
+    input_of,
+    query_of,
+)
 
 MOST_FILES = 20
 """Files of which the account is shown; all count in the sums."""
@@ -61,7 +70,7 @@ def check_output(config: Config, layout: Layout) -> None:
 
 def show_account(config: Config, path: str, out: RichConsole) -> None:
     """Print the account of the input, whose rows are at ``path``. Raises InputError: it cannot be read, or more than
-    half of it is refused."""
+    half of it is refused; ConfigError: ``check_contact``."""
     with out.status("reading the input") as status:
         table = input_of(config, path)
         found = survey(
@@ -73,6 +82,9 @@ def show_account(config: Config, path: str, out: RichConsole) -> None:
         out.print(line, markup=False)
     if is_mostly_refused(found.rows, found.refused) and not config.allow_refused:
         raise InputError(refused_text(table.name, found.rows, found.refusals, with_reasons=False))
+    names = found.servers.names.slice(1)
+    may_refuse = names.filter(pa.array(matching_servers(names, config.rules.contact_patterns)))
+    check_contact(config, [str(name) for name in may_refuse])
 
 
 # ---- the page

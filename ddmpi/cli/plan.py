@@ -23,6 +23,7 @@ from ddmpi.report.formats import counted, duration, size
 from ddmpi.roles.coordinator.forecast import BYTES_PER_ROW, expected_bytes, predict_run
 from ddmpi.roles.coordinator.initialization import (
     answered,
+    check_contact,
     initialize,
     input_stamp,
     own_output,
@@ -51,6 +52,7 @@ def show_plan(
     config = located(config, layout)
     table = BatchTable(layout)
     rows = table.rows - table.ignored_rows
+    check_contact(config, table.open_servers(config.rules.contact_patterns, rows))
     profiles = read_profiles(layout.profiles) if layout.profiles.exists() else {}
     workers = None if ranks is None else max(1, ranks - 1)
     prediction = predict_run(config, table, rows, profiles, workers)

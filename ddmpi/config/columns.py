@@ -155,10 +155,16 @@ class Columns(Section):
     source: Sources = Field("source", description="Column with the name of the source, or `{value: ...}`.")
     title: Sources = Field("title", description="Column with the title, a template, or `{value: ...}`.")
 
-    @field_validator("uuid", "source_id", "license", "source", "title")
+    headers: Sources | None = Field(
+        None,
+        description="Column with headers for each row's own URL: a JSON object of texts, a map or a struct; or a "
+        "template of such JSON. They are sent to the server of that URL alone: docs/secrets.md.",
+    )
+
+    @field_validator("uuid", "source_id", "license", "source", "title", "headers")
     @classmethod
-    def _no_split(cls, sources: Source | tuple[Source, ...]) -> Source | tuple[Source, ...]:
-        if any(isinstance(source, Split) for source in as_list(sources)):
+    def _no_split(cls, sources: Source | tuple[Source, ...] | None) -> Source | tuple[Source, ...] | None:
+        if sources is not None and any(isinstance(source, Split) for source in as_list(sources)):
             raise ValueError("a column or a template: split makes rows, and only columns.identifier does that")
         return sources
 
@@ -181,11 +187,11 @@ class Columns(Section):
 
     def as_lists(self) -> dict[str, list[Source]]:
         """Return the sources of each column by our name."""
-        return {name: as_list(sources) for name, sources in self}
+        return {name: as_list(sources) for name, sources in self if sources is not None}
 
     def plain(self) -> dict[str, Any]:
         """Return the sources as JSON keeps them."""
-        return {name: plain(sources) for name, sources in self}
+        return {name: plain(sources) for name, sources in self if sources is not None}
 
 
 def _kept(value: object) -> object:

@@ -18,7 +18,9 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
@@ -228,6 +230,11 @@ class Keys(Section):
             raise ValueError(f"downloader_parameters.image_size with {asked[0]}: the longest side that is wanted")
         if asked and self.expected.columns:
             raise ValueError(f"{asked[0]} or expected, not both: smaller copies are not the files that are promised")
+        rewritten = [*asked, *(f"rewrite for {rule.match}" for rule in self.servers.root if rule.rewrite)]
+        if rewritten and self.columns.headers is not None:
+            raise ValueError(
+                f"{rewritten[0]} or columns.headers, not both: a row's headers are for the URL of the table alone"
+            )
         return self
 
     @model_validator(mode="after")
@@ -315,9 +322,25 @@ class Config(Keys):
             return server
         return rule.group or self._addresses.group_of(server) or server
 
-    def max_redirects(self, server: str) -> int:  # noqa: ARG002  # the same for all servers so far
-        """Return how many redirects are followed for a row on this server."""
-        return self.downloader_parameters.max_redirects
+    def max_redirects(self, server: str) -> int:
+        """Return after how many redirects a row is redirected no more by this server."""
+        return self.parameters_of(self.rules.meant(server)).max_redirects
+
+    def parameters_of(self, rule: ServerRule | None) -> DownloaderParameters:
+        """Return how the servers of a rule are connected to: as ``downloader_parameters`` has it, but for what the rule
+        says."""
+        parameters = self.downloader_parameters
+        return parameters if rule is None or not rule.connection else parameters.model_copy(update=rule.connection)
+
+    def variable_uses(self) -> Iterator[tuple[str, str]]:
+        """Yield the dotted keys whose values may have variables of the environment, and the values."""
+        yield "downloader_parameters.proxy", self.downloader_parameters.proxy or ""
+        for place, rule in enumerate(self.rules.root):
+            is_own = place < len(self.servers.root)
+            where = f"servers[{place}]" if is_own else f"servers_from: the rule of {rule.match}"
+            yield f"{where}.proxy", rule.proxy or ""
+            for name, value in rule.headers.items():
+                yield f"{where}.headers.{name}", value
 
     def retry_statuses(self, server: str) -> tuple[int, ...]:
         """Return the statuses with which a row on this server is tried again."""
@@ -355,7 +378,7 @@ class Config(Keys):
     def is_known_host(self, server: str) -> bool:
         """Return whether the server's limits come from a file of ``servers_from``."""
         rule = self.rules.find(server)
-        return any(rule is shared for shared in self.rules.root[len(self.servers.root) :])
+        return any(rule is shared and any(rule.limits) for shared in self.rules.root[len(self.servers.root) :])
 
     @property
     def row_filter(self) -> RowFilter | None:
@@ -374,6 +397,15 @@ class Config(Keys):
         return lines
 
     @property
+    def contact_line(self) -> str:
+        """What to write into the config, to name a contact."""
+        return 'downloader_parameters: {header: "User-Agent: my-project/1.0 (+mailto:me@my.university.edu)"}'
+
+    def refuses_without_contact(self, server: str) -> bool:
+        """Return whether a server is not to be asked, as it wants to know whom to write to."""
+        return self.contact_missing and self.rules.needs_contact(server)
+
+    @cached_property
     def contact_missing(self) -> bool:
         """Whether the User-Agent lacks a contact whom a server's operator could ask."""
         return not names_contact(self.user_agent)
@@ -468,6 +500,7 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if keys.sizes is not None:
         size = parameters.image_size
         notices.append(f"sizes: auto asks for smaller copies, of {size} pixels or more; --check shows the first URLs")
+    notices += _hidden_limits(keys.servers, rules)
     values = dict(keys)
     if keys.trial:
         values["path_to_output_folder"] = f"{keys.path_to_output_folder.rstrip('/')}.{keys.trial}"
@@ -475,6 +508,18 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
         key = keys.trial.partition("-")[0]
         notices.append(f"a trial of {which} rows, in {values['path_to_output_folder']}; all are taken without `{key}`")
     return Config(**values, notices=tuple(notices), rules=rules)
+
+
+def _hidden_limits(own: ServerRules, rules: ServerRules) -> Iterator[str]:
+    """Yield a notice for each rule that is about headers or connections, and hides a known host's limits."""
+    for rule in own.root:
+        if (rule.headers or rule.connection) and not any(rule.limits):
+            hidden = (it for it in rules.root[len(own.root) :] if any(it.limits) and it.matches(rule.match))
+            for known in hidden:
+                yield (
+                    f"the limits of {known.match} in servers_from do not hold for {rule.match}, as its rule in servers "
+                    "comes first: repeat them there"
+                )
 
 
 def _without_input(data: Mapping[object, object]) -> list[str]:
@@ -495,12 +540,27 @@ def reader_of(config: ConfigLike) -> Callable[[], Config]:
 
 
 def digests(config: Config) -> dict[str, str]:
-    """Return a digest of each value, by dotted name."""
-    values = config.model_dump(mode="json", exclude={"notices"})
+    """Return a digest of each value, by dotted name. Short passwords could be guessed from a digest: of headers the
+    names count, and of a proxy all but who asks it."""
+    values = _without_secrets(config.model_dump(mode="json", exclude={"notices"}))
     return {
         key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_DIGITS]
         for key, value in _flat(values, "")
     }
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return plain data without the values of headers, and without user names and passwords in proxies' URLs."""
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_secrets(item) for key, item in value.items()}
+    if isinstance(kept.get("headers"), dict):
+        kept["headers"] = sorted(kept["headers"])
+    if isinstance(kept.get("proxy"), str):
+        kept["proxy"] = re.sub(r"//.*@", "//", kept["proxy"])
+    return kept
 
 
 def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

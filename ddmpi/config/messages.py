@@ -67,6 +67,15 @@ def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
     try:
         loader = _Loader(text)  # which reads the first characters at once
         return loader.get_single_data(), loader.doubled
+    except yaml.MarkedYAMLError as error:
+        # Its own text quotes the line, in which a password may stand.
+        places = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+        told = ", ".join(
+            what if mark is None else f"{what} (line {mark.line + 1}, column {mark.column + 1})"
+            for what, mark in places
+            if what
+        )
+        raise ConfigError(f"{source}: is not valid YAML: {told}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2030-02-31 is a ValueError
         raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -99,10 +108,12 @@ def dotted(path: Path) -> str:
 
 def shown(path: Path, value: object) -> str:
     """Return a value as it may appear in a message: short, on one line, without secrets."""
+    if "headers" in path:
+        return "a mapping" if isinstance(value, Mapping) else "what is not shown here"
     if "header" in path and isinstance(value, str):
         return repr(value.partition(":")[0] + ": ...") if ":" in value else "a text without a colon"
     if isinstance(value, str) and ("proxy" in path or "://" in value):
-        return repr(re.sub(r"//[^/]*@", "//...@", value))
+        return repr(re.sub(r"//.*@", "//...@", value))
     if isinstance(value, Mapping) or (isinstance(value, list) and "header" in path):
         return "a mapping" if isinstance(value, Mapping) else "a list"
     return "null" if value is None else _SHORT.repr(value)

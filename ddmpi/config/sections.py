@@ -24,6 +24,7 @@ from ddmpi.config.value_types import (
     GroupName,
     HashName,
     HeaderLines,
+    Headers,
     Name,
     Networks,
     Proxy,
@@ -45,10 +46,16 @@ PER_ADDRESS = "__per_address__"
 """What the servers of ``per_address`` rules share, among the names of groups: none of these begins so."""
 
 
+_CONNECTION_KEYS = (
+    "connect_timeout_s", "stall_timeout_s", "total_timeout_s", "max_redirects", "verify_tls", "ca_bundle", "proxy",
+)  # fmt: skip
+"""Keys of ``downloader_parameters`` that a rule may have as well: how its servers are connected to, and how long."""
+
+
 class Section(BaseModel):
     """What all sections share: frozen, strict, no unknown keys, no NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class OutputStructure(Section):
@@ -100,7 +107,8 @@ class DownloaderParameters(Section):
     )
     header: HeaderLines = Field(
         (),
-        description="One header 'Name: value' or a list. Name a contact in User-Agent; default ddmpi/VERSION.",
+        description="One header 'Name: value' or a list, for all servers. Name a contact in User-Agent; default "
+        "ddmpi/VERSION. What is for some servers alone, such as Authorization, goes to `servers[].headers`.",
     )
     image_size: int = Field(
         0,
@@ -128,7 +136,9 @@ class DownloaderParameters(Section):
     verify_tls: bool = Field(default=True, description="Check certificates.")
     ca_bundle: Text | None = Field(None, description="File with CA certificates; null = the built-in ones.")
     proxy: Proxy | None = Field(
-        None, description="URL of a proxy; null = the environment's http_proxy and https_proxy; empty = none."
+        None,
+        description="URL of a proxy, whose parts may be ${NAME} of the environment; null = the environment's "
+        "http_proxy and https_proxy; empty = none.",
     )
     connect_to: ConnectTo = Field(
         (), description="HOST:PORT:CONNECT-TO-HOST:CONNECT-TO-PORT entries, as for curl --connect-to."
@@ -172,7 +182,7 @@ class Profiling(Section):
 
 
 class ServerRule(Section):
-    """Limits of the servers that match; null means the default of ``downloader_parameters``."""
+    """What holds for the servers that match; null means the default of ``downloader_parameters``."""
 
     match: ServerPattern = Field(description="Server name or glob, e.g. '*.archive.org' or 'img.example.org:8080'.")
     group: GroupName | None = Field(None, description="The limits apply to all servers of the group together.")
@@ -202,6 +212,51 @@ class ServerRule(Section):
         "matches counts), or a ladder of sizes (inaturalist, iiif, wikimedia, flickr, gbif-cache); [] = the table's; "
         "null = as `sizes` says. See docs/sizes.md.",
     )
+    headers: Headers = Field(
+        {},
+        repr=False,
+        description='Headers of the requests to these servers alone, as `{Authorization: "Bearer ${MINE_TOKEN}"}`: '
+        "values of the environment stand for ${NAME}. See docs/secrets.md.",
+    )
+    connect_timeout_s: float | None = Field(
+        None, gt=0, le=3_600, description="Seconds to connect, TLS included; null = as downloader_parameters has it."
+    )
+    stall_timeout_s: float | None = Field(
+        None, ge=1, le=3_600, description="Seconds without progress; null = as downloader_parameters has it."
+    )
+    total_timeout_s: float | None = Field(
+        None, gt=0, le=86_400, description="Seconds for one attempt; null = as downloader_parameters has it."
+    )
+    max_redirects: int | None = Field(
+        None,
+        ge=0,
+        le=50,
+        description="Redirects after which a row is redirected no more by these servers; null = as "
+        "downloader_parameters has it.",
+    )
+    verify_tls: bool | None = Field(None, description="Check certificates; null = as downloader_parameters has it.")
+    ca_bundle: Text | None = Field(
+        None, description="File with CA certificates; null = as downloader_parameters has it."
+    )
+    proxy: Proxy | None = Field(
+        None,
+        repr=False,
+        description="URL of a proxy, whose parts may be ${NAME} of the environment; empty = none; null = as "
+        "downloader_parameters has it.",
+    )
+    needs_contact: bool = Field(
+        default=False,
+        description="A job with such servers does not start without a contact in its User-Agent, as their policy asks.",
+    )
+
+    @model_validator(mode="after")
+    def _headers_of_known_hosts(self) -> ServerRule:
+        if self.headers and not _names_hosts(self.match):
+            raise ValueError(
+                f"match to name a host, or '*.' and at least two labels such as '*.mine.org', where there are headers "
+                f"({self.match!r} may mean strangers)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_share(self) -> ServerRule:
@@ -219,15 +274,33 @@ class ServerRule(Section):
         return PER_ADDRESS if self.per_address else self.group
 
     @property
+    def connection(self) -> dict[str, object]:
+        """What is not as ``downloader_parameters`` has it of how these servers are connected to, by key."""
+        return {key: value for key in _CONNECTION_KEYS if (value := getattr(self, key)) is not None}
+
+    @property
     def limits(self) -> tuple[float | None, ...]:
         """What the rules of one group must agree on."""
         return self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_hour, self.bytes_per_day
 
 
+_HAS_WILDCARD = re.compile(r"[*?\[]")
+_IPV6_HOST = re.compile(r"\[[0-9a-f:.]+\](?::[0-9]+)?")
+_BELOW_TWO_LABELS = re.compile(r"[^:]*\.[a-z0-9_-]+\.[a-z][a-z0-9-]*(?::[0-9]+)?")
+
+
+def _names_hosts(pattern: str) -> bool:
+    """Return whether a pattern means one server, or names below at least two labels: ``*mine.org`` means
+    ``notmine.org``, too."""
+    if not _HAS_WILDCARD.search(pattern) or _IPV6_HOST.fullmatch(pattern):
+        return True
+    return _BELOW_TWO_LABELS.fullmatch(pattern) is not None
+
+
 class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False)]]):
     """The ``servers`` list. The first rule that matches wins."""
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _groups_agree(self) -> ServerRules:
@@ -253,15 +326,45 @@ class ServerRules(RootModel[Annotated[tuple[ServerRule, ...], Field(strict=False
             )
         return cache[server]
 
+    def meant(self, server: str) -> ServerRule | None:
+        """Return the first rule whose ``match`` means a canonical server name, or None. The name of its group does not
+        count: headers are for nobody else."""
+        rule = self.find(server)
+        if rule is None or rule.matches(server):
+            return rule
+        return next((rule for rule in self.root if rule.matches(server)), None)
+
     def followed_by(self, others: ServerRules) -> ServerRules:
         """Return these rules, then the others. A group of the others that is named here has the limits that it has
-        here, and so have addresses."""
+        here, and so have addresses; what is said of connections and headers here is for the servers named here."""
         own = {rule.shared_by: rule for rule in self.root if rule.shared_by is not None}
         adapted = (
-            own[rule.shared_by].model_copy(update={"match": rule.match}) if rule.shared_by in own else rule
+            own[rule.shared_by].model_copy(
+                update={
+                    **dict.fromkeys(_CONNECTION_KEYS),
+                    "headers": {},
+                    "match": rule.match,
+                    "needs_contact": rule.needs_contact,
+                }
+            )
+            if rule.shared_by in own
+            else rule
             for rule in others.root
         )
         return ServerRules((*self.root, *adapted))
+
+    def needs_contact(self, server: str) -> bool:
+        """Return whether any rule says that this server is not to be asked by nobody in particular."""
+        return any(rule.matches(server) for rule in self._with_contact)
+
+    @cached_property
+    def _with_contact(self) -> tuple[ServerRule, ...]:
+        return tuple(rule for rule in self.root if rule.needs_contact)
+
+    @property
+    def contact_patterns(self) -> list[str]:
+        """Which servers need a contact."""
+        return [rule.match for rule in self._with_contact]
 
     @property
     def patterns(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ddmpi.config import presets
 from ddmpi.config.row_filter import parse_filter
+from ddmpi.config.secrets import checked_header_line, checked_headers, variables_in
 from ddmpi.core.rules.verdict import REDIRECT_STATUSES
 
 INPUT_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"})
@@ -25,15 +27,7 @@ STORE_SCHEMES = frozenset({"s3", "gs"})
 """Stores where a new object is seen when it is whole, and at once."""
 QUICK_HASHES = frozenset({"blake3", "xxh3_128"})
 """Of libraries of their own."""
-FORBIDDEN_HEADERS = frozenset(
-    {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "range", "if-range"}
-    | {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
-)
-"""Set by the client itself, or turning a 200 into a 206 or 304, which never counts as a success."""
-
 _Item = TypeVar("_Item", str, int)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token of RFC 9110, 5.6.2
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _END_TIME = "a date with time zone such as 2030-01-31T18:00:00+01:00, seconds since 1970 UTC, or null"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*)"
 _CONNECT_TO = re.compile(rf"{_HOST}:(\d*):{_HOST}:(\d*)")
@@ -44,15 +38,6 @@ def _header_lines(value: object) -> object:
     if isinstance(value, str):
         return [value] if value else []
     return value
-
-
-def _checked_header(line: str) -> str:
-    name, colon, content = line.partition(":")
-    if not colon or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
-        raise ValueError("a header 'Name: value' in ASCII on one line")
-    if name.lower() in FORBIDDEN_HEADERS:
-        raise ValueError(f"a header other than {name}, which ddmpi sets itself or which would spoil the answers")
-    return line
 
 
 def _checked_directive(text: str) -> str:
@@ -82,7 +67,7 @@ def _checked_connect_to(entry: str) -> str:
 
 def _checked_proxy(url: str) -> str:
     wrong = "a URL such as http://host:3128 (http, https, socks4, socks4a, socks5, socks5h), empty for none, or null"
-    if not url:
+    if not url or url == f"${{{''.join(variables_in(url))}}}":
         return url
     try:
         parts = urlsplit(url)
@@ -207,10 +192,12 @@ StoreUri = Annotated[str, Field(min_length=1), AfterValidator(_checked_store)]
 PresetName = Annotated[str, Field(json_schema_extra={"enum": list(presets.names())}), AfterValidator(_checked_preset)]
 RowFilterText = Annotated[str, Field(min_length=1), AfterValidator(_checked_filter)]
 HeaderLines = Annotated[
-    tuple[Annotated[str, AfterValidator(_checked_header)], ...],
+    tuple[Annotated[str, AfterValidator(checked_header_line)], ...],
     Field(strict=False),
     BeforeValidator(_header_lines, json_schema_input_type=str | list[str]),
 ]
+Headers = Annotated[Mapping[Text, str], AfterValidator(checked_headers)]
+"""Values by name; they may have variables of the environment, and are shown nowhere."""
 Directives = Annotated[
     tuple[Annotated[str, AfterValidator(_checked_directive)], ...], Field(strict=False), AfterValidator(_each_once)
 ]

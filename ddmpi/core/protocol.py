@@ -61,7 +61,8 @@ class LaneState(str, Enum):
 
 class Handoff(msgspec.Struct, frozen=True):
     """A row whose redirect or mirror leads into another server's server group, under whose limits it has to be fetched;
-    ``others`` are further rows with its URL."""
+    ``others`` are further rows with its URL. The row's own headers stay behind: they are for the server it comes
+    from."""
 
     batch: BatchRef
     row: int
@@ -119,12 +120,15 @@ class ControlOverride(msgspec.Struct, frozen=True):
 class Begin(msgspec.Struct, frozen=True, tag=True):
     """The first message to each rank: the output folder is initialized, and this run is its ``epoch``-th. ``config`` is
     the job's, as JSON; ``report_interval_s``: how often to send ``Progress`` when there is nothing urgent; ``ran_s``:
-    how long the job's earlier runs lasted."""
+    how long the job's earlier runs lasted; ``variables``: what rank 0's environment has of the variables that the
+    config names, as JSON: a launcher need not pass them on to other nodes. Both are bytes, of which a log has only the
+    length."""
 
     epoch: int
     config: bytes
     report_interval_s: float = 0.5
     ran_s: float = 0.0
+    variables: bytes = b"{}"
 
 
 class Assign(msgspec.Struct, frozen=True, tag=True):

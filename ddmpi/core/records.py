@@ -69,7 +69,7 @@ RESULT_COLUMNS = frozenset(
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
-    | {"outcome", "epoch", "mirrors", "expected_mismatch", "requested_url", "placeholder"}
+    | {"outcome", "epoch", "mirrors", "expected_mismatch", "requested_url", "placeholder", "request_headers"}
 )
 """Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
 would be lost."""
@@ -259,6 +259,10 @@ class Task:
     """None where the table gives one URL for the row."""
     asked: str = ""
     """The URL before the redirects; empty without any."""
+    headers: str = field(default="", repr=False)
+    """What the table says is to be sent with its URL, as a JSON object of texts; secrets, so they are shown nowhere."""
+    is_at_origin: bool = True
+    """No redirect has led away from the scheme and server of the table's URL, but for one from http to https."""
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
 from mpi4py import MPI
 
 from ddmpi.config.config import Config
+from ddmpi.config.secrets import Variables
 from ddmpi.core.protocol import Begin
 from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_PENDING
@@ -73,6 +75,7 @@ def _downloader_maker(mailbox: Mailbox, cores: int) -> Callable[[Begin], Downloa
         return make_downloader(
             located(config, layout),
             layout,
+            Variables(msgspec.json.decode(begin.variables, type=dict[str, str])),
             epoch=begin.epoch,
             rank=mailbox.rank,
             cores=cores,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ddmpi.config.config import Config
+from ddmpi.config.secrets import Variables, read_variables
 from ddmpi.core.protocol import Begin, Exit
 from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, DdmpiError, Interrupted, StorageError
@@ -29,7 +30,7 @@ from ddmpi.io.urls.batch_table import excluded_patterns
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.forecast import forecast_of_trial
-from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
+from ddmpi.roles.coordinator.initialization import InitCallbacks, check_contact, initialize, own_output
 from ddmpi.roles.coordinator.live_control import Controller
 from ddmpi.roles.coordinator.reporter import ConsoleReporter
 from ddmpi.roles.downloader.build import check_authorities
@@ -56,6 +57,7 @@ class Rank0:
     make_downloader: Callable[[Begin], Downloader]
     console: Console = field(default_factory=lambda: Console(terminal_columns()))
     _lock: OutputLock | None = None
+    _variables: Variables = field(default_factory=Variables)
     _started_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> Exit:
@@ -73,6 +75,7 @@ class Rank0:
 
     def _set_up(self) -> tuple[Config, Layout, OutputLock]:
         config = self.read_config()
+        self._variables = read_variables(config.variable_uses(), self.environment)
         check_authorities(config)
         layout = configured_layout(config)
         excluded_patterns(layout)
@@ -82,7 +85,7 @@ class Rank0:
         if config.contact_missing:
             self.console.say(
                 "Warning: the User-Agent names no contact, no URL and no mail address (those under .example are "
-                "nobody's). Set downloader_parameters.header so that the servers' operators can reach you."
+                f"nobody's), so that operators can only block you. Write: {config.contact_line}"
             )
         return config, layout, lock
 
@@ -96,6 +99,7 @@ class Rank0:
             reporter.on_names, reporter.on_grouped, reporter.on_input, self.console.say,
         )  # fmt: skip
         state = initialize(config, layout, lock, self.orders, callbacks)
+        check_contact(config, state.table.open_servers(config.rules.contact_patterns, state.counts.rows_left()))
         log_to_file(layout, 0, config.logging)
         reporter.on_ready(state)
         log.info(
@@ -119,6 +123,7 @@ class Rank0:
         coordinator = Coordinator(
             state, self._workers(), self.mailbox.send, self.mailbox.scatter, deadline,
             overrides=controller.first_rules(),
+            variables=self._variables,
             on_end=on_end,
         )  # fmt: skip
         reporter.watch(coordinator)

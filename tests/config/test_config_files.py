@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from ddmpi.config.config import Config, Keys, load, parse
 from ddmpi.config.messages import known_keys, section_of
+from ddmpi.config.secrets import variables_in
 from ddmpi.config.sections import ServerRule
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,12 @@ def test_the_config_in_the_readme_loads(tmp_path: Path) -> None:
     assert config.group_of("ia800.archive.org") == "archive.org"
     assert config.limits_for("static.inaturalist.org").bytes_per_day == 24e9
     assert config.contact_missing  # the example's contact is nobody's
+
+
+def test_the_example_with_secrets_loads_and_has_none() -> None:
+    config = load(ROOT / "configs" / "secrets.yaml")
+    uses = [name for _, template in config.variable_uses() for name in variables_in(template)]
+    assert uses == ["MINE_TOKEN", "PARTNER_SESSION", "PROXY_USER", "PROXY_PASSWORD"]
 
 
 def test_demo_stays_on_this_machine() -> None:

@@ -121,7 +121,7 @@ def test_a_rule_is_found_exactly_where_a_pattern_matches(patterns: list[str], se
 
 
 def test_users_are_told_which_limits_they_did_not_set_and_that_no_contact_is_named(tmp_path: Path) -> None:
-    rows = ["http://upload.wikimedia.org/a.png", "https://a.archive.org/b.png", "http://example.org/c.png"]
+    rows = ["http://static.inaturalist.org/a.png", "https://a.archive.org/b.png", "http://example.org/c.png"]
     (tmp_path / "urls.txt").write_text("\n".join(rows) + "\n")
     # The proxy refuses everything: nothing is sent anywhere.
     job = make_job(
@@ -133,4 +133,21 @@ def test_users_are_told_which_limits_they_did_not_set_and_that_no_contact_is_nam
     )
     _, printed = job.run(1)
     assert printed.count("Warning: the User-Agent names no contact") == 1
-    assert "Limits of known hosts (servers_from) hold for internet-archive, upload.wikimedia.org\n" in printed
+    assert "Limits of known hosts (servers_from) hold for internet-archive, static.inaturalist.org\n" in printed
+
+
+def test_a_job_for_servers_that_ask_for_a_contact_does_not_start_without_one(tmp_path: Path) -> None:
+    (tmp_path / "urls.txt").write_text("http://upload.wikimedia.org/a.png\nhttp://example.org/c.png\n")
+    job = make_job(
+        tmp_path / "job", tmp_path / "urls.txt", downloader_parameters={"header": "User-Agent: me/1"},
+        profiling={"mode": "uniform"},
+    )  # fmt: skip
+    told = r"(?s)^upload\.wikimedia\.org: the policy of these servers asks for a contact .*: \{header: \"User-Agent: "
+    for command in ("--check", "--plan"):
+        with pytest.raises(ConfigError, match=told):
+            job.inspect(command)
+    code, printed = job.run(1)
+    assert code == 2
+    assert "ddmpi: upload.wikimedia.org: the policy of these servers asks for a contact" in printed
+    (job.output / "ignored.csv").write_text("server_name\nupload.wikimedia.org\n")
+    job.inspect("--plan")

@@ -48,9 +48,9 @@ class Guarded:
 
     def resolving(self, *addresses: str) -> None:
         """The next request's name resolves to these, without a look-up."""
-        handle = self.transfers._free_handle()
+        handle = self.transfers._free_handle(self.transfers._common_settings)
         handle.curl.setopt(pycurl.RESOLVE, ["-name.example:9", f"name.example:9:{','.join(addresses)}"])
-        self.transfers._free.append(handle)
+        self.transfers._recycle(handle)
 
     def answer(self, url: str) -> Answer:
         parsed = parse_url(url)

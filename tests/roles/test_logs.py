@@ -110,14 +110,17 @@ def troubled_fleet() -> list[ServerSpec]:
 
 
 @pytest.mark.slow
-def test_debug_logs_hold_every_request_message_and_part_and_no_secret(tmp_path: Path) -> None:
+def test_debug_logs_hold_every_request_message_and_part_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = "pa55word"  # noqa: S105
     with running_fleet(tmp_path / "fleet", troubled_fleet(), 400) as fleet:
         urls = [str(url) for url in pq.read_table(fleet.table_path).column("identifier").to_pylist()]
         table = tmp_path / "urls.csv"
         table.write_text("\n".join(["identifier", *urls, urls[0].replace("//", f"//user:{secret}@")]) + "\n")
-        headers = ["User-Agent: tests (+https://example.org)", f"Authorization: Bearer {secret}"]
-        job = make_job(tmp_path / "job", table, downloader_parameters={"header": headers})
+        monkeypatch.setenv("DDMPI_TEST_TOKEN", secret)
+        rule = {"match": urls[0].split("/")[2], "headers": {"Authorization": "Bearer ${DDMPI_TEST_TOKEN}"}}
+        job = make_job(tmp_path / "job", table, servers=[rule])
         code, printed = job.run(3, "--debug")
         answers = sum(event.kind is EventKind.ANSWER for event in fleet.finished_log())
     assert code == 0, printed

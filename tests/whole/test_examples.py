@@ -15,6 +15,7 @@ import pytest
 
 import ddmpi
 from ddmpi.config.config import load
+from ddmpi.config.secrets import variables_in
 from tests.config.test_distributed_downloader import FILES
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
@@ -28,6 +29,7 @@ COLUMNS = {
     "minimal": ["identifier"],
     "sizes": ["identifier"],
     "all-keys": ["identifier", "uuid", "source_id", "license", "source", "title"],
+    "secrets": ["identifier", "page"],
 }
 """What the tables have for which a config was made."""
 GBIF = ["identifier", "gbifID", "type", "format", "license", "source", "title"]
@@ -58,9 +60,11 @@ def test_all_examples_are_here() -> None:
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_an_example_runs_as_it_is(name: str, tmp_path: Path) -> None:
+def test_an_example_runs_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIGS / f"{name}.yaml"
     keys = load(config)
+    for variable in {name for _, template in keys.variable_uses() for name in variables_in(template)}:
+        monkeypatch.setenv(variable, "token")
     write_table(tmp_path / keys.input_name, COLUMNS[name])
     code, printed = run(config, tmp_path)
     assert code == 0, printed

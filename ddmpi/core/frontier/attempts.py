@@ -29,6 +29,7 @@ from ddmpi.core.protocol import Handoff
 from ddmpi.core.records import ErrorKind, Failure, Mirrors, Task, error_code
 from ddmpi.core.rules.retry import DNS_WAIT_S
 from ddmpi.core.rules.robots_txt import EVERYTHING, RobotsFile, RobotsVerdict
+from ddmpi.core.rules.urls import Parsed, keeps_origin
 from ddmpi.core.rules.verdict import Outcome, Verdict, one_line
 
 UNLIMITED_PER_S: Final = 1_000.0
@@ -83,6 +84,7 @@ class AttemptHandler:
                 task.url, task.server = target
                 task.attempt, task.redirects, task.cookies, task.refused_at = 1, 0, (), -math.inf
                 task.asked = ""
+                task.is_at_origin, task.headers = True, ""  # the headers are for the table's first URL
                 self._send_on(lane, task, now)
                 return None
             told = f"{told}: {target}"
@@ -169,6 +171,8 @@ class AttemptHandler:
         if target[1] != task.server:
             task.refused_at = -math.inf
         task.asked = task.asked or task.url
+        if not keeps_origin(Parsed(task.server, task.url), Parsed(target[1], target[0])):
+            task.is_at_origin, task.headers = False, ""
         task.url, task.server = target
         task.redirects += 1
         task.cookies = verdict.cookies

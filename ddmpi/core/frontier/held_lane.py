@@ -67,15 +67,15 @@ TRANSITIONS = {
 
 
 class RowCursor(Protocol):
-    """The rows of a batch that have no outcome yet, those with the same URL and mirrors together."""
+    """The rows of a batch that have no outcome yet, those with the same URL, mirrors and headers together."""
 
     @property
     def left(self) -> int:
         """URLs not taken yet."""
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
         """Up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, indexes of its other rows, URLs
-        to ask when that one fails for good)."""
+        to ask when that one fails for good, headers as ``Task`` has them)."""
 
 
 @dataclass(slots=True, eq=False, repr=False)

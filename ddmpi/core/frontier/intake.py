@@ -192,11 +192,12 @@ class Intake:
     def _take(
         self, lane: HeldLane, batch: BatchRef, cursor: RowCursor, rows: int, now: float
     ) -> Iterator[tuple[Slot, Task]]:
-        for row, url, server, others, mirrors in cursor.take(rows):
+        for row, url, server, others, mirrors, headers in cursor.take(rows):
             lane.servers.add(server)
             lane.rows += 1
             left = Mirrors(mirrors) if mirrors else None
-            yield self.slot(lane, server, now), Task(batch.batch_id, row, url, server, others=others, mirrors=left)
+            task = Task(batch.batch_id, row, url, server, others=others, mirrors=left, headers=headers)
+            yield self.slot(lane, server, now), task
 
     def mix(self, lane: HeldLane, slot: Slot, now: float) -> None:
         """Have any of the rows that are here go next, queued or not, at a server that was doubted: a thousand neighbors
@@ -227,7 +228,7 @@ class Intake:
         it = handoff
         task = Task(
             it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects,
-            cookies=it.cookies, others=it.others, mirrors=it.mirrors, asked=it.asked,
+            cookies=it.cookies, others=it.others, mirrors=it.mirrors, asked=it.asked, is_at_origin=not it.redirects,
         )  # fmt: skip
         return self.take_task(lane, task, now)
 

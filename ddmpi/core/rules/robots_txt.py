@@ -88,7 +88,7 @@ def origin_of(url: str) -> str:
 
 
 def robots_task(origin: str, server: str) -> Task:
-    """The request for an origin's robots.txt. It is no row: it has no batch."""
+    """The request for an origin's robots.txt. It is no row: it has no batch, and no headers of one."""
     return Task(-1, -1, f"{origin}/robots.txt", server, robots_of=origin)
 
 

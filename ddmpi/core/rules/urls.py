@@ -120,6 +120,18 @@ def parse_odd_url(text: str) -> Parsed | Rejected:
     return Rejected("too_long") if len(target) > MAX_URL_BYTES else Parsed(server, target)
 
 
+def keeps_origin(before: Parsed, after: Parsed) -> bool:
+    """Return whether a redirect from one URL to another stays at its server and in its scheme, or goes from http to
+    https there: who may see what was meant for the first. So ``requests`` (should_strip_auth) has it; libcurl and the
+    Fetch standard do not let https pass either, but that is what servers redirect to from a table's old URLs."""
+    return before.server == after.server and (is_encrypted(after.url) or not is_encrypted(before.url))
+
+
+def is_encrypted(url: str) -> bool:
+    """Return whether an acceptable URL is asked over TLS."""
+    return url.startswith("https:")
+
+
 def _refuse_characters(text: str) -> Rejected | None:
     if not text:
         return Rejected("empty")
@@ -158,7 +170,7 @@ def _canonical_netloc(scheme: str, authority: str) -> str | Rejected:
         return host
     digits = port_text.lstrip("0") if port_text.isascii() and port_text.isdigit() else ""
     if port_text and (not digits or len(digits) > 5 or int(digits) > 65535):
-        return Rejected(f"bad_port: {port_text[:16]}")
+        return Rejected("bad_port: not a number from 1 to 65535")  # the text may be a password with a slash behind it
     netloc = host if not digits or int(digits) == _DEFAULT_PORTS[scheme] else f"{host}:{digits}"
     if not _libcurl_reads(f"{scheme}://{netloc}/", host, digits):
         return Rejected("bad_host: libcurl reads another")

@@ -1,20 +1,32 @@
 """One easy handle of libcurl: its options, and what it gathers of the request that uses it.
 
-Handles are made once and kept; only the URL changes from task to task. The place where an address is refused: libcurl
-asks for a socket with the resolved address in hand, at every connect, because names and spellings of addresses can lie.
+Handles are made once and kept; from task to task only the URL changes, and the headers. The place where an address is
+refused: libcurl asks for a socket with the resolved address in hand, at every connect, because names and spellings of
+addresses can lie.
+
+Headers of a rule or of a row may be secrets: which request has them is decided here alone, from what the task says of
+its way (``Task.is_at_origin``). Over TLS a rule's headers go to each server that the rule means, as an entry of a netrc
+file would, whoever has redirected to it; without TLS only where the table itself has such a URL and nothing has led
+away from it: a stranger could else have them sent in the clear. A row's own go to the server of its URL alone. No
+robots.txt is asked with either. libcurl follows no redirects, so its own rules (CURLOPT_UNRESTRICTED_AUTH) never apply.
 
 libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``reset()`` would clear the callbacks and limits: handles are never reset, and one function sets each option.
 - MAXFILESIZE counts what arrives, decoded bytes only from 8.20 on: so they are counted here, too.
 - a handle that has no connection yet cannot be paused, and pauses are forgotten between requests.
+- a handle whose proxy or password changes may show the one to the other (CVE-2026-7168): a handle has one
+  ``ServerSettings`` for its life. Connections are not shared between such handles either: libcurl compares host, port,
+  TLS options and proxy, and a server has one set of them. (Passwords of tunnels count from 8.19 on, CVE-2026-3784.)
+- a Cookie among HTTPHEADER would stand beside the line of its own cookies (RFC 6265, 5.4 wants one): COOKIE joins them.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import pycurl
@@ -22,6 +34,7 @@ import pycurl
 from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Task
+from ddmpi.core.rules.urls import is_encrypted
 
 IMPATIENT_S = 3.0
 """For a sample: all servers wait for the slowest one, and its row can be fetched later."""
@@ -39,6 +52,16 @@ files of 5 MB, 60 MB of them. Joining the pieces is faster by a fifth for small 
 _STATUS_LINE = b"\nHTTP/"
 
 
+@dataclass(frozen=True, eq=False)
+class ServerSettings:
+    """How some servers are asked; one object for all servers that are asked alike."""
+
+    parameters: DownloaderParameters
+    """Of which the connection and the time-outs count here. The proxy's URL is filled in."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers for these servers alone."""
+
+
 @dataclass(frozen=True)
 class Hooks:
     """Whom a handle asks and tells while a request is under way."""
@@ -54,8 +77,14 @@ class Hooks:
 class EasyHandle:
     """One handle: ``begin`` before libcurl gets it, ``end`` after it came back."""
 
-    def __init__(self, parameters: DownloaderParameters, headers: Sequence[str], hooks: Hooks) -> None:
+    def __init__(self, settings: ServerSettings, headers: Sequence[str], hooks: Hooks) -> None:
+        """
+        Args:
+            headers: of each request, as ``Name: value``.
+        """
+        parameters = settings.parameters
         self.curl = pycurl.Curl()
+        self.settings = settings
         self.task: Task | None = None
         self.size_bytes = 0
         self.too_large = False
@@ -68,6 +97,8 @@ class EasyHandle:
         """Why the body must not be kept."""
         self._parameters = parameters
         self._hooks = hooks
+        self._common_headers = list(headers)
+        self._has_own_headers = False  # beside the common ones
         self._waits = False  # PIPEWAIT is set
         self._asks_anew = False  # an old failure to find the name does not count
         self._is_last = False  # the connection closes after this request
@@ -77,7 +108,8 @@ class EasyHandle:
         self._pieces: list[bytes] = []  # of a small body
         self._large: BytesIO | None = None  # a large one
         self._fresh: socket.socket | None = None  # a socket on its way to libcurl
-        _set_transport(self.curl, parameters, headers)
+        _set_transport(self.curl, parameters)
+        self.curl.setopt(pycurl.HTTPHEADER, self._common_headers)
         _set_limits(self.curl, parameters)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._take)
         self.curl.setopt(pycurl.HEADERFUNCTION, self.head.append if hooks.objection is None else self._take_head)
@@ -101,6 +133,8 @@ class EasyHandle:
         curl.setopt(pycurl.URL, task.url.encode("utf-8"))
         for cookie in task.cookies:
             curl.setopt(pycurl.COOKIELIST, cookie)
+        if task.headers or self.settings.headers:
+            self._set_headers(headers_of(task, self.settings.headers))
         # What depends on what the server did before: most servers leave it as it is.
         if waits is not self._waits:
             curl.setopt(pycurl.PIPEWAIT, int(waits))
@@ -118,6 +152,8 @@ class EasyHandle:
     def end(self) -> None:
         """Forget the request, and the cookies it has seen; the handle is free for another one."""
         self.curl.setopt(pycurl.COOKIELIST, "ALL")
+        if self._has_own_headers:
+            self._set_headers({})
         self.task = None
         self.blocked = self.refused = ""
         self.opened = self.too_large = self.stands_still = False
@@ -131,6 +167,19 @@ class EasyHandle:
         if self._is_impatient:
             _set_patience(self.curl, self._parameters)
             self._is_impatient = False
+
+    def _set_headers(self, own: Mapping[str, str]) -> None:
+        """Send these headers beside the common ones, or in place of those of the same name."""
+        names = {name.lower() for name in own}
+        lines = [line for line in self._common_headers if line.partition(":")[0].lower() not in names]
+        cookies = [value for name, value in own.items() if name.lower() == "cookie"]
+        lines += [f"{name}: {value}" for name, value in own.items() if name.lower() != "cookie"]
+        self.curl.setopt(pycurl.HTTPHEADER, lines)
+        if cookies:
+            self.curl.setopt(pycurl.COOKIE, cookies[0])
+        else:
+            self.curl.unsetopt(pycurl.COOKIE)
+        self._has_own_headers = bool(own)
 
     @property
     def arrival(self) -> Arrival:
@@ -200,14 +249,26 @@ class EasyHandle:
         return 0
 
 
-def _set_transport(curl: pycurl.Curl, parameters: DownloaderParameters, headers: Sequence[str]) -> None:
+def headers_of(task: Task, of_server: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers by name that the request of a task may have beside those of all requests: a row's own count
+    before those of its server."""
+    if task.robots_of:
+        return {}
+    own = json.loads(task.headers) if task.headers and task.is_at_origin else {}
+    if not (task.is_at_origin or is_encrypted(task.url)):
+        return {}
+    lowered = {name.lower() for name in own}
+    return {name: value for name, value in of_server.items() if name.lower() not in lowered} | own
+
+
+def _set_transport(curl: pycurl.Curl, parameters: DownloaderParameters) -> None:
     curl.setopt(pycurl.NOSIGNAL, 1)
     curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
     curl.setopt(pycurl.FOLLOWLOCATION, 0)
     curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
     curl.setopt(pycurl.COOKIEFILE, "")  # keeps cookies, in memory alone; whose they are is the task's business
     curl.setopt(pycurl.PATH_AS_IS, 1)
-    curl.setopt(pycurl.HTTPHEADER, list(headers))
+    curl.setopt(pycurl.HEADEROPT, pycurl.HEADER_SEPARATE)  # what servers are told is not for a proxy's CONNECT
     # Files are asked for as they are; what comes encoded nevertheless is decoded: it would be no file otherwise.
     curl.setopt(pycurl.ACCEPT_ENCODING, "identity")
     curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)

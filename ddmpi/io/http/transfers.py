@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 
 import pycurl
 
@@ -28,7 +29,7 @@ from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Answer, Task
 from ddmpi.io.http.answers import read_answer
 from ddmpi.io.http.connections import Connections
-from ddmpi.io.http.easy_handle import EasyHandle, Hooks
+from ddmpi.io.http.easy_handle import EasyHandle, Hooks, ServerSettings
 from ddmpi.io.http.socket_events import SocketEvents
 
 LIBCURL_MOST = 1 << 20
@@ -41,6 +42,7 @@ class Transfers:
     """The requests of one rank.
 
     Args:
+        settings_of: how a server is asked, where that is not as ``parameters`` has it; else None.
         headers: of each request, as ``Name: value``.
         kept: connections that stay open for later requests, at most.
         may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
@@ -55,12 +57,15 @@ class Transfers:
         kept: int,
         may_connect: Callable[[str], bool],
         objection: Callable[[bytes], str] | None = None,
+        *,
+        settings_of: Callable[[str], ServerSettings | None] = lambda _: None,
     ) -> None:
         self.connections = Connections(kept)
-        self._parameters = parameters
+        self._common_settings = ServerSettings(parameters)
+        self._settings_of = settings_of
         self._headers = headers
         self._hooks = Hooks(may_connect, self.connections.note, objection)
-        self._free: list[EasyHandle] = []
+        self._free: dict[ServerSettings, list[EasyHandle]] = {}
         self._busy: dict[pycurl.Curl, EasyHandle] = {}
         self._multiplexing: set[str] = set()
         """Servers that have spoken HTTP/2."""
@@ -80,7 +85,7 @@ class Transfers:
             last_on_connection: close the connection afterwards (its server's share has shrunk).
             impatient: wait no longer than ``easy_handle.IMPATIENT_S`` for a connection, and for each byte.
         """
-        handle = self._free_handle()
+        handle = self._free_handle(self._settings_of(task.server) or self._common_settings)
         handle.begin(
             task,
             waits=task.server in self._multiplexing,
@@ -91,8 +96,9 @@ class Transfers:
         self._busy[handle.curl] = handle
         self._multi.add_handle(handle.curl)
 
-    def _free_handle(self) -> EasyHandle:
-        return self._free.pop() if self._free else EasyHandle(self._parameters, self._headers, self._hooks)
+    def _free_handle(self, settings: ServerSettings) -> EasyHandle:
+        free = self._free.setdefault(settings, [])
+        return free.pop() if free else EasyHandle(settings, self._headers, self._hooks)
 
     def poll(self, timeout_s: float) -> list[Answer]:
         """Wait at most so long for the network or a watched descriptor; the answers that are complete."""
@@ -124,7 +130,7 @@ class Transfers:
 
     def _recycle(self, handle: EasyHandle) -> None:
         handle.end()
-        self._free.append(handle)
+        self._free[handle.settings].append(handle)
 
     def abort(self) -> None:
         """Cut off everything that is in flight: it will have no answer."""
@@ -189,7 +195,7 @@ class Transfers:
         """Cut off what is in flight and close all connections."""
         self.abort()
         self._multi.close()
-        for handle in self._free:
+        for handle in chain.from_iterable(self._free.values()):
             handle.curl.close()
         self._free.clear()
         self.events.close()

@@ -26,8 +26,9 @@ from ddmpi.io.input.expressions import Expression, Filled, FirstOf, Reference, a
 from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken
 from ddmpi.io.input.mirrors import MIRRORS, first_and_mirrors
 from ddmpi.io.input.paths import Array
+from ddmpi.io.input.request_headers import can_be_headers, header_texts
 from ddmpi.io.input.rewriting import Rewriter, without_same
-from ddmpi.io.input.rows import ITEM_NUMBER, REASON, REQUESTED, TEXT_COLUMNS, as_text, is_text
+from ddmpi.io.input.rows import ITEM_NUMBER, REASON, REQUEST_HEADERS, REQUESTED, TEXT_COLUMNS, as_text, is_text
 from ddmpi.io.sources.source_file import BAD_LINE, BATCH_BYTES, BATCH_ROWS
 
 
@@ -77,9 +78,10 @@ class Shaping:
 
     @property
     def url_columns(self) -> list[str]:
-        """Columns of ours from which it follows what is asked for."""
-        needs_ids = self.rewriter is not None and self.rewriter.needs_ids and "source_id" in self.made
-        return ["identifier", "source_id"] if needs_ids else ["identifier"]
+        """Columns of ours from which it follows what is asked for, and whether it can be."""
+        needs_ids = self.rewriter is not None and self.rewriter.needs_ids
+        others = {"source_id": needs_ids, REQUEST_HEADERS: True}
+        return ["identifier", *(name for name, is_needed in others.items() if is_needed and name in self.made)]
 
     @property
     def keeps_mirrors(self) -> bool:
@@ -99,7 +101,8 @@ class Shaping:
             if self.items is not None and names != expression.columns:
                 names |= {self.items.column}
             for name in sorted(names):
-                uses.setdefault(name, []).append(ours if ours in TEXT_COLUMNS else "kept")
+                use = "headers" if ours == REQUEST_HEADERS else ours if ours in TEXT_COLUMNS else "kept"
+                uses.setdefault(name, []).append(use)
         for name in sorted(self.row_filter.columns) if self.row_filter is not None else ():
             uses.setdefault(name, []).append("filter")
         return uses
@@ -204,6 +207,8 @@ class Shaping:
         self, rows: pa.RecordBatch, columns: Sequence[str], item_numbers: npt.NDArray[np.int32] | None
     ) -> pa.RecordBatch:
         made = {column: self.made[column].evaluate(rows) for column in columns if column != "identifier"}
+        if REQUEST_HEADERS in made:
+            made[REQUEST_HEADERS] = header_texts(made[REQUEST_HEADERS])
         if "identifier" in columns:
             made |= self._urls(rows, made.get("source_id"))
         reasons = self._reasons(rows) if made["identifier"].null_count else None
@@ -263,6 +268,12 @@ def _type_of(name: str, expression: Expression, empty: pa.RecordBatch) -> pa.Dat
         raise InputError(
             f"columns.{name}: one of its columns has no text form: {' '.join(str(error).split())}"
         ) from error
+    if name == REQUEST_HEADERS:
+        if not can_be_headers(type_):
+            raise InputError(
+                f"columns.headers: a map, a struct or JSON objects of texts is expected, but it is {type_}"
+            )
+        return pa.string()
     if name == "identifier" and not is_text(type_):
         hint = f"; for a row for each element write {_shown(expression)}[]" if _has_elements(type_) else ""
         raise InputError(f"column {_shown(expression)} must be text (URLs), but is {type_}{hint}")

@@ -29,16 +29,27 @@ Field: TypeAlias = "pa.Field[Any]"
 
 TEXT_COLUMNS: Final = ("uuid", "source_id", "identifier", "license", "source", "title")
 """The columns of an input that have a meaning here; the keys of ``columns`` in the config."""
-CREDENTIALS: Final = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@"
-"""Where a URL has a user name and a password, for RE2."""
+CREDENTIALS: Final = (
+    r"(?s)^(\s*(?:[A-Za-z][A-Za-z0-9+.-]*:)?[/\\]*)"
+    r"(?:[^/?#\\]*(?:@|%40)|[^/?#:\\]*:[0-9]*[^0-9/?#\\@].*(?:@|%40))"
+)
+"""Where a URL that is refused may have a user name and a password, for RE2: before an ``@`` in its host, written as
+``%40`` or not, with a scheme or without; or behind a colon that no port follows, if there is an ``@`` anywhere later
+(a slash in a password ends the host)."""
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
 ITEM_NUMBER: Final = "item_number"
 """Which of the items of its row a row was made of, from 0; only in tables that are made of items."""
 REQUESTED: Final = "requested_url"
 """What is asked for, where that is another URL than the table's; there only where the config may say so."""
 REQUESTED_FIELD: Final = pa.field(REQUESTED, pa.string())
+REQUEST_HEADERS: Final = "request_headers"
+"""The column of the urls folder with the rows' own headers; only where the config has ``columns.headers``."""
+BAD_HEADERS: Final = "bad_headers: "
+"""How the text of headers begins that cannot be sent; no JSON begins so."""
 REASON: Final = "__reason__"
 """Column of raw rows: why a row has no URL, where more can be said than that it has none."""
+
+_NO_HEADERS: Final = pa.scalar(None, pa.string())
 
 _BASE_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
     ("row_number", pa.int64()),
@@ -77,7 +88,7 @@ class UrlFacts(NamedTuple):
 def url_facts(raw: pa.RecordBatch) -> UrlFacts:
     """Return the facts of raw rows; only identifier has to be there. Raises pa.ArrowInvalid: it has no text form."""
     texts, broken = as_text(asked_urls(raw))
-    servers, rejects = _servers_of(texts, broken)
+    servers, rejects = _without_bad_headers(_servers_of(texts, broken), raw)
     return UrlFacts(servers, _explained(rejects, raw), hash_texts(texts))
 
 
@@ -106,7 +117,8 @@ def bare_rows(
         pa.ArrowInvalid: a column has no text form.
     """
     asked, broken = as_text(asked_urls(raw))
-    servers, rejects = _servers_of(asked, broken) if refused is None else _refused(asked, broken, refused)
+    found = _servers_of(asked, broken) if refused is None else _refused(asked, broken, refused)
+    servers, rejects = _without_bad_headers(found, raw)
     identifier = _without_passwords(as_text(raw.column("identifier"))[0], rejects)
     columns: dict[str, Array] = {"row_number": pa.array(row_numbers)}
     for name in TEXT_COLUMNS:
@@ -125,6 +137,8 @@ def bare_rows(
             columns[REQUESTED] = _without_passwords(as_text(own)[0], rejects)
             continue
         columns[field.name] = _text_or_codes(raw, field.name, dictionaries, on_repaired) if is_string else own
+    if REQUEST_HEADERS in columns:
+        columns[REQUEST_HEADERS] = pc.if_else(pc.is_null(rejects), columns[REQUEST_HEADERS], _NO_HEADERS)
     return BareRows(pa.RecordBatch.from_pydict(columns), servers)
 
 
@@ -180,6 +194,18 @@ def _servers_of(identifier: Array, broken: Array | None) -> Servers:
         return Servers(servers, rejects)
     names = pc.if_else(broken, pa.scalar(None, pa.string()), servers.dictionary_decode())
     return Servers(names.dictionary_encode(), pc.if_else(broken, BAD_ENCODING, rejects))
+
+
+def _without_bad_headers(found: Servers, raw: pa.RecordBatch) -> Servers:
+    """Refuse rows whose headers cannot be sent."""
+    if REQUEST_HEADERS not in raw.schema.names:
+        return found
+    texts = raw.column(REQUEST_HEADERS)
+    bad = np.asarray(pc.starts_with(texts, BAD_HEADERS).fill_null(False)) & np.asarray(pc.is_null(found.rejects))
+    if not bad.any():
+        return found
+    names = pc.if_else(pa.array(bad), _NO_HEADERS, found.names.dictionary_decode())
+    return Servers(names.dictionary_encode(), pc.if_else(pa.array(bad), texts, found.rejects))
 
 
 def _refused(identifier: Array, broken: Array | None, refused: Array) -> Servers:

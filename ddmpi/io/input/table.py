@@ -19,10 +19,10 @@ from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping
-from ddmpi.io.input.joining import ReadRows, join_small
 from ddmpi.io.input.mirrors import MIRRORS_FIELD
 from ddmpi.io.input.rewriting import Rewriter
 from ddmpi.io.input.rows import (
+    REQUEST_HEADERS,
     REQUESTED_FIELD,
     TEXT_COLUMNS,
     BareRows,
@@ -38,6 +38,7 @@ from ddmpi.io.input.rows import (
 )
 from ddmpi.io.input.wanted import Wanted, shape_of
 from ddmpi.io.sources.files import InputPath, list_files
+from ddmpi.io.sources.joining import ReadRows, join_small
 from ddmpi.io.sources.opening import describe, is_known_kind, open_sources
 from ddmpi.io.sources.source_file import Reading, SourceFile, naming
 
@@ -85,7 +86,8 @@ class InputTable:
         self.schema = urls_schema(self._kept_fields, has_items=shaping.numbers_items)
         repeated = frozenset.intersection(*(source.repeated for source in sources))
         self._repeated = {ours: theirs for ours, theirs in shaping.plain.items() if theirs in repeated}
-        self._repeated.pop("identifier", None)
+        for made_anew in ("identifier", REQUEST_HEADERS):
+            self._repeated.pop(made_anew, None)
         if shaping.uuids_repeat:
             self._repeated.pop("uuid", None)
         self._dictionaries = {ours: Dictionary() for ours in sorted(self._repeated)}
@@ -116,6 +118,11 @@ class InputTable:
     def paths(self) -> list[str]:
         """The names of the files, in order."""
         return [str(source.path) for source in self._sources]
+
+    @property
+    def has_headers(self) -> bool:
+        """Whether rows bring headers of their own, which may be secrets."""
+        return REQUEST_HEADERS in self.schema.names
 
     @property
     def url_column(self) -> str:
@@ -322,7 +329,7 @@ def open_input(
 
     Args:
         columns: what our columns (see ``TEXT_COLUMNS``) are made of; identifier is among them, by default the column
-            of this name. One that is made of nothing that exists is null.
+            of this name. One that is made of nothing that exists is null. Beside them headers, which must exist.
         keep_columns: what is carried along beside them, as in the config.
         reading: how the files are read.
         base_url: what relative URLs are resolved against.
@@ -335,6 +342,9 @@ def open_input(
     """
     named = {name: as_list(columns[name]) for name in TEXT_COLUMNS if name in columns}
     named.setdefault("identifier", ["identifier"])
+    if "headers" in columns:
+        named[REQUEST_HEADERS] = as_list(columns["headers"])
+        required = {REQUEST_HEADERS, *required}
     wanted = Wanted(named, kept_sources(keep_columns), row_filter, base_url, frozenset(required))
     listing = list_files(path, is_known_kind)
     sources = open_sources(listing.files, Reading(reading, wanted.url_column, wanted.may_come_late))

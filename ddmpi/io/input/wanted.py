@@ -21,7 +21,7 @@ from ddmpi.io.input.agreement import agreed_types
 from ddmpi.io.input.columns import Shaping
 from ddmpi.io.input.expressions import Expression, FirstOf, Reference, Resolver, columns_of
 from ddmpi.io.input.paths import did_you_mean, listed
-from ddmpi.io.input.rows import BASE_COLUMNS, TEXT_COLUMNS
+from ddmpi.io.input.rows import BASE_COLUMNS, REQUEST_HEADERS, TEXT_COLUMNS
 from ddmpi.io.sources.source_file import SourceFile
 
 
@@ -107,7 +107,8 @@ def _made(wanted: Wanted, resolver: Resolver, names: Sequence[str]) -> dict[str,
     made: dict[str, Expression] = {}
     for ours in sorted(wanted.columns, key=lambda name: name != "identifier"):
         is_required = ours in wanted.required
-        expression = resolver.expression(wanted.columns[ours], f"columns.{ours}", all_must_exist=is_required)
+        key = "columns.headers" if ours == REQUEST_HEADERS else f"columns.{ours}"
+        expression = resolver.expression(wanted.columns[ours], key, all_must_exist=is_required)
         if expression is not None:
             made[ours] = expression
         elif ours == "identifier" and not is_required:
@@ -121,8 +122,10 @@ def _made(wanted: Wanted, resolver: Resolver, names: Sequence[str]) -> dict[str,
 
 
 def _all(made: Mapping[str, Expression], names: Sequence[str]) -> dict[str, list[Source]]:
-    """Return all columns that do not stand among ours as they are."""
+    """Return all columns that do not stand among ours as they are, and that no header is made of."""
     ours = {expression.column for expression in made.values() if isinstance(expression, Reference)}
+    if REQUEST_HEADERS in made:
+        ours |= made[REQUEST_HEADERS].columns
     kept: dict[str, list[Source]] = {}
     for name in names:
         if name not in ours:

@@ -31,6 +31,7 @@ Values: TypeAlias = "Sequence[Any]"
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _OWN_COLUMNS: Final = frozenset(
     {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", MIRRORS, REQUESTED}
+    | {"request_headers"}
 )
 """Columns of a batch that every table has; the others are kept ones, and the numbers of items."""
 

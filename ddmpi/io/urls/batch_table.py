@@ -142,6 +142,21 @@ class BatchTable:
         meant: npt.NDArray[np.bool_] = (matching_servers(values, patterns) | packed) & ~refused
         return meant[self._servers]
 
+    def open_servers(self, patterns: Sequence[str], rows_left: IntArray) -> list[str]:
+        """Return the servers with these names or globs, those that are ignored left out, of whose batches some have
+        rows left.
+
+        Args:
+            rows_left: (B,) of each batch.
+        """
+        places = np.flatnonzero(matching_servers(self.server_names.values, patterns) & ~self._is_ignored)
+        firsts, counts = self.server_first_batch[places], self._server_batches[places]
+        return [
+            self.server_names[int(place)]
+            for place, first, count in zip(places, firsts, counts, strict=True)
+            if rows_left[first : first + count].any()
+        ]
+
     # ---- ignored servers
 
     @property

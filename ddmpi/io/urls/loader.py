@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from ddmpi.core.rules.urls import Rejected, parse_url
 from ddmpi.core.rules.verdict import one_line
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.input.mirrors import MIRRORS
-from ddmpi.io.input.rows import BAD_ENCODING, REQUESTED, asked_urls
+from ddmpi.io.input.rows import BAD_ENCODING, REQUEST_HEADERS, REQUESTED, asked_urls
 from ddmpi.io.results.outcomes import is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 
@@ -31,8 +31,8 @@ Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
 
 @dataclass(eq=False)
 class BatchRows:
-    """The rows of a batch that have no outcome yet, those with the same URL (and mirrors) together: the frontier's
-    cursor."""
+    """The rows of a batch that have no outcome yet, those with the same URL (and mirrors, and headers) together: the
+    frontier's cursor."""
 
     _urls: pa.Array[Any]
     """(u,) the different ones, in random order; ``_servers`` likewise. Neighbors in a table are often alike: where a
@@ -42,6 +42,7 @@ class BatchRows:
     """(n,) indexes in the batch, those of ``_urls[i]`` from ``_starts[i]`` on."""
     _starts: IntArray
     _mirrors: pa.ChunkedArray[Any] | None
+    _headers: pa.ChunkedArray[Any] | None = None
     _next: int = 0
 
     @classmethod
@@ -62,17 +63,18 @@ class BatchRows:
         starts = np.searchsorted(codes[order], np.arange(len(chosen) + 1))
         firsts = table.take(order[starts[:-1]])
         mirrors = firsts.column(MIRRORS) if MIRRORS in table.column_names else None
+        headers = firsts.column(REQUEST_HEADERS) if REQUEST_HEADERS in table.column_names else None
         urls = firsts.column("identifier").combine_chunks()
-        return cls(urls, firsts.column("server_name"), rows[order], starts, mirrors)
+        return cls(urls, firsts.column("server_name"), rows[order], starts, mirrors, headers)
 
     @property
     def left(self) -> int:
         """URLs not taken yet."""
         return len(self._urls) - self._next
 
-    def take(self, n: int) -> list[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
+    def take(self, n: int) -> list[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
         """Return up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, its other rows, its
-        mirrors)."""
+        mirrors, its headers)."""
         start, stop = self._next, min(len(self._urls), self._next + n)
         self._next = stop
         urls = cast("list[str]", self._urls.slice(start, stop - start).to_pylist())
@@ -80,11 +82,20 @@ class BatchRows:
         bounds = self._starts[start : stop + 1]
         rows = self._rows[bounds[0] : bounds[-1]].tolist()
         places = pairwise((bounds - bounds[0]).tolist())
-        given = None if self._mirrors is None else self._mirrors.slice(start, stop - start).to_pylist()
-        mirrors = [tuple(each or ()) for each in given or [None] * len(urls)]
+        mirrors, headers = (
+            repeat(None, len(urls)) if column is None else column.slice(start, stop - start).to_pylist()
+            for column in (self._mirrors, self._headers)
+        )
         return [
-            (rows[first], _request_url(url, server), server, tuple(rows[first + 1 : end]), others)
-            for url, server, (first, end), others in zip(urls, servers, places, mirrors, strict=True)
+            (
+                rows[first],
+                _request_url(url, server),
+                server,
+                tuple(rows[first + 1 : end]),
+                tuple(others or ()),
+                own or "",
+            )
+            for url, server, (first, end), others, own in zip(urls, servers, places, mirrors, headers, strict=True)
         ]
 
 
@@ -153,8 +164,8 @@ class Loader:
     ) -> None:
         """
         Args:
-            alike_by: rows with the same URL are fetched once if they are the same in these columns, too: their mirrors,
-                and what else decides whether a mirror is asked.
+            alike_by: rows with the same URL are fetched once if they are the same in these columns, too: their
+                headers, their mirrors, and what else decides whether a mirror is asked.
             rewrites: whether another URL may be asked for than the table's.
         """
         self._layout = layout

@@ -112,6 +112,8 @@ def partition_input(
             if leftover.exists():
                 shutil.rmtree(leftover)
         make_folders(staging)
+        if table.has_headers:
+            staging.chmod(0o700)
         with recycled_memory(), closing(Workers()) as workers:
             cut = job.run(workers, batch_size, small_rows, groups_of, earlier or UrlsIndex(folder))
         if by_address is not None:

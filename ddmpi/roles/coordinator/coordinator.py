@@ -10,6 +10,9 @@ import math
 import time
 from collections.abc import Callable, Iterable
 
+import msgspec
+
+from ddmpi.config.secrets import Variables
 from ddmpi.core import protocol as msg
 from ddmpi.core.ledger import actions as act
 from ddmpi.core.ledger.batch_counts import BatchContent
@@ -36,6 +39,7 @@ class Coordinator:
         send, scatter: the mailbox.
         deadline: when to stop for the walltime (s, monotonic).
         overrides: rules that hold from the beginning.
+        variables: what the environment has of those that the config names.
         on_end: told how the run ends before the other ranks are: those wait only seconds for one that still works then.
 
     Raises:
@@ -52,6 +56,7 @@ class Coordinator:
         *,
         on_end: Callable[[msg.Exit], None] = lambda _: None,
         overrides: tuple[msg.ControlOverride, ...] = (),
+        variables: Variables = Variables(),  # noqa: B008  # frozen
     ) -> None:
         self.state = state
         self.tally = Tally()
@@ -61,6 +66,7 @@ class Coordinator:
         self._scatter = scatter
         self._on_end = on_end
         self._overrides = overrides
+        self._variables = variables
         self._saves = SaveTimer()
         self._verifier = Verifier(state)
         self._verifier.add_unverified()
@@ -88,7 +94,13 @@ class Coordinator:
     def start(self, now: float) -> None:
         """Tell the ranks to begin, and send the first lanes out."""
         config = self.state.config.model_dump_json().encode()
-        begin = msg.Begin(self.state.epoch, config, msg.report_interval_s(len(self._workers)), self.state.ran_s)
+        begin = msg.Begin(
+            self.state.epoch,
+            config,
+            msg.report_interval_s(len(self._workers)),
+            self.state.ran_s,
+            msgspec.json.encode(dict(self._variables.values)),
+        )
         for rank in self._workers:
             self._send(rank, begin)
         if self._overrides:

@@ -20,7 +20,7 @@ import numpy as np
 from ddmpi.config.config import LATER_SEMANTIC_KEYS, Config, changed_keys, digests
 from ddmpi.config.input_section import InputSection
 from ddmpi.core.records import Orders
-from ddmpi.errors import InputError, OutputError
+from ddmpi.errors import ConfigError, InputError, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.durable import make_folders
 from ddmpi.io.folder.fence import highest_epoch, open_epoch
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 QUERY_TOLD_S = 10.0
 """How often it is said how far the query of ``input.sql`` is."""
+MOST_NAMED = 5
+"""Servers that a message names."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,8 @@ def answered(config: Config, answer: Path, temporary: Path, callbacks: InitCallb
                 callbacks.on_query(f"The query has run for {duration(now - started)}: {done}")
 
         query.answer(answer, temporary, callbacks.should_stop, tell)
+        if config.columns.headers is not None:
+            answer.chmod(0o600)
         callbacks.on_query(f"The query took {duration(time.monotonic() - started)}")
     return str(answer)
 
@@ -279,6 +283,18 @@ def check_same(checkpoint: Checkpoint, config: Config) -> None:
         raise OutputError(
             "the config has changed since this output folder was begun:\n" + "\n".join(changed) + "\n"
             "change it back, or use another path_to_output_folder"
+        )
+
+
+def check_contact(config: Config, servers: Sequence[str]) -> None:
+    """Raise ConfigError: there are servers here whose policy asks for a contact, and the User-Agent has none."""
+    refusing = sorted({server for server in servers if config.refuses_without_contact(server)})
+    if refusing:
+        more = f" and {len(refusing) - MOST_NAMED} more" if refusing[MOST_NAMED:] else ""
+        raise ConfigError(
+            f"{', '.join(refusing[:MOST_NAMED])}{more}: the policy of these servers asks for a contact in the "
+            f"User-Agent (a URL or a mail address) and blocks who has none; here it is {config.user_agent!r}. Write: "
+            f"{config.contact_line}"
         )
 
 

@@ -12,6 +12,8 @@ from functools import lru_cache, partial
 import pycurl
 
 from ddmpi.config.config import Config
+from ddmpi.config.secrets import Variables
+from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.interface import FrontierConfig
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import ToCoordinator
@@ -23,6 +25,7 @@ from ddmpi.core.rules.user_agent import product_token
 from ddmpi.core.rules.x_robots_tag import objection
 from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import Layout
+from ddmpi.io.http.easy_handle import ServerSettings
 from ddmpi.io.http.transfers import Transfers
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.publishing import make_publisher
@@ -41,6 +44,7 @@ OLDEST_LIBCURL = (8, 4, 0)
 def make_downloader(
     config: Config,
     layout: Layout,
+    variables: Variables,
     *,
     epoch: int,
     rank: int,
@@ -50,8 +54,9 @@ def make_downloader(
     ran_s: float,
     now: float,
 ) -> Downloader:
-    """A downloader of this process, which may keep ``cores`` threads busy, in a job that has run for ``ran_s``. Raises
-    SetupError: a library is too old or missing, too few files may be open, or ``check_authorities``."""
+    """A downloader of this process, which may keep ``cores`` threads busy, in a job that has run for ``ran_s``;
+    ``variables`` are those of the environment that the config names. Raises SetupError: a library is too old or
+    missing, too few files may be open, or ``check_authorities``."""
     check_authorities(config)
     connections, kept = _connections(config.downloader_parameters.connections_per_rank)
     publisher = make_publisher(layout, config.publish.to, epoch)
@@ -62,11 +67,12 @@ def make_downloader(
             is_ignored=_ignored_rule(ignored_patterns(layout) if config.has_mirrors else ()),
         ),
         Transfers(
-            config.downloader_parameters,
+            _filled(config.downloader_parameters, variables),
             config.header_list(),
             kept,
             address_rule(config.allowed_networks),
             _tag_rule(config),
+            settings_of=_settings_rule(config, variables),
         ),
         send,
         rng=random.Random(f"{epoch} {rank}"),
@@ -85,14 +91,46 @@ def check_libraries() -> None:
 def check_authorities(config: Config) -> None:
     """Refuse a ``ca_bundle`` that libcurl could not load: every row on an https server would fail for it. Raises
     SetupError: it cannot be read here, or holds no certificate."""
-    bundle = config.downloader_parameters.ca_bundle
-    if bundle is None or not config.downloader_parameters.verify_tls:
+    _check_bundle("downloader_parameters.ca_bundle", config.downloader_parameters)
+    for rule in config.rules.root:
+        if rule.connection:
+            _check_bundle(f"servers: {rule.match}: ca_bundle", config.parameters_of(rule))
+
+
+def _check_bundle(key: str, parameters: DownloaderParameters) -> None:
+    bundle = parameters.ca_bundle
+    if bundle is None or not parameters.verify_tls:
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
     except (OSError, ValueError) as error:
         reason = "no certificates in it" if isinstance(error, ssl.SSLError | ValueError) else error.strerror
-        raise SetupError(f"downloader_parameters.ca_bundle: {bundle}: {reason}") from error
+        raise SetupError(f"{key}: {bundle}: {reason}") from error
+
+
+def _settings_rule(config: Config, variables: Variables) -> Callable[[str], ServerSettings | None]:
+    """Return how servers are asked that some rule has connection options or headers for; one object for each rule."""
+    settings = {
+        id(rule): ServerSettings(
+            _filled(config.parameters_of(rule), variables),
+            {name: variables.fill(value) for name, value in rule.headers.items()},
+        )
+        for rule in config.rules.root
+        if rule.connection or rule.headers
+    }
+    if not settings:
+        return lambda _: None
+
+    def settings_of(server: str) -> ServerSettings | None:
+        rule = config.rules.meant(server)
+        return None if rule is None else settings.get(id(rule))
+
+    return settings_of
+
+
+def _filled(parameters: DownloaderParameters, variables: Variables) -> DownloaderParameters:
+    proxy = parameters.proxy
+    return parameters.model_copy(update={"proxy": variables.fill_url(proxy)}) if proxy else parameters
 
 
 def _connections(wanted: int) -> tuple[int, int]:
@@ -114,7 +152,7 @@ def _frontier_config(config: Config, connections: int, job_began_at: float, *, i
     return FrontierConfig(
         limits_for=config.limits_for,
         group_of=config.group_of,
-        locate=_locate,
+        locate=partial(locate, config),
         pace=PacePolicy(
             backoff_brief_s=config.backoff.brief_s,
             backoff_base_s=config.backoff.base_s,
@@ -137,9 +175,14 @@ def _frontier_config(config: Config, connections: int, job_began_at: float, *, i
     )
 
 
-def _locate(location: str) -> tuple[str, str] | str:
+def locate(config: Config, location: str) -> tuple[str, str] | str:
+    """Return the URL to fetch and the server of a redirect's target or a mirror, or why it is not asked."""
     parsed = parse_url(location)
-    return parsed.reason if isinstance(parsed, Rejected) else (parsed.url, parsed.server)
+    if isinstance(parsed, Rejected):
+        return parsed.reason
+    if config.refuses_without_contact(parsed.server):
+        return f"{parsed.server} wants a contact in the User-Agent: {config.contact_line}"
+    return parsed.url, parsed.server
 
 
 def _ignored_rule(patterns: Sequence[str]) -> Callable[[str], bool]:

@@ -23,6 +23,7 @@ from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
 from ddmpi.io.http.transfers import GroupConnections, Transfers
 from ddmpi.io.input.mirrors import MIRRORS
+from ddmpi.io.input.rows import REQUEST_HEADERS
 from ddmpi.io.process import resident_bytes
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.rows import ErrorRow
@@ -71,6 +72,8 @@ class Downloader:
         transfers.events.watch(self._wake_fd, self._on_wake)
         config = results.config
         alike_by = (MIRRORS, *config.expected.columns) if config.has_mirrors else ()
+        if config.columns.headers is not None:
+            alike_by = (*alike_by, REQUEST_HEADERS)
         self._loader = Loader(
             results.layout, results.reader, results.epoch, self._wake, alike_by, rewrites=config.rewrites
         )

@@ -106,6 +106,53 @@ def test_a_sample_with_an_outcome_is_noted() -> None:
     assert rank.held[0].decided == {0: [0]}
 
 
+# ---- secrets
+
+
+@pytest.mark.parametrize(
+    ("before", "targets", "expected"),
+    [
+        ("https://s/0", ["https://s/x"], True),
+        ("http://s/0", ["http://s/x", "https://s/x"], True),
+        ("https://s/0", ["http://s/x"], False),
+        ("http://s/0", ["https://s/x", "http://s/x"], False),
+        ("https://s/0", ["https://t/x"], False),
+    ],
+)
+def test_a_row_that_was_led_away_does_not_get_its_headers_back(before: str, targets: list[str], expected: bool) -> None:
+    rank = Rank()
+    task = rank.tasks[0]
+    task.url, task.headers = before, "secret"
+    for target in targets:
+        rank.decide(redirect(target))
+    assert (task.is_at_origin, task.headers) == (expected, "secret" if expected else "")
+    assert "secret" not in repr(task)
+
+
+def test_a_row_that_leaves_the_rank_takes_no_headers_along() -> None:
+    rank = Rank()
+    rank.tasks[0].headers = "secret"
+    rank.decide(redirect("http://u/x"))
+    ((told,),) = [rank.changes.take()]
+    assert isinstance(told, RowHandedOff)
+    assert b"secret" not in encode(HandedOff((told.handoff,)))
+    rank.attempts.intake.take_handoff(rank.held[1], told.handoff, 1.0)
+    (task,) = [task for task in rank.held[1].slots["u"].clear() if task.url == "http://u/x"]
+    assert (task.is_at_origin, task.headers) == (False, "")
+
+
+def test_a_mirror_gets_no_headers_of_the_row_and_is_a_url_of_the_table() -> None:
+    rank = Rank(mirrors=("http://t/m",))
+    task = rank.tasks[0]
+    task.headers = "secret"
+    rank.decide(redirect("http://s/x"))
+    rank.decide(redirect("https://s/x"))
+    rank.decide(redirect("http://s/x"))
+    assert not task.is_at_origin
+    rank.decide(MISSING)
+    assert (task.server, task.is_at_origin, task.headers) == ("t", True, "")
+
+
 # ---- mirrors
 
 

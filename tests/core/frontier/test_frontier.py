@@ -70,13 +70,13 @@ class Rows:
     def __init__(
         self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = (), mirrors: tuple[str, ...] = ()
     ) -> None:
-        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors)) for row in rows]
+        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors), "") for row in rows]
 
     @property
     def left(self) -> int:
         return len(self._rows)
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...]]]:
+    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
         taken, self._rows = self._rows[:n], self._rows[n:]
         return taken
 
@@ -94,7 +94,7 @@ def lane(lane_id: int = 1, batches: Sequence[BatchRef] = (), group: str = "s", s
 
 
 def locate(location: str) -> tuple[str, str] | str:
-    server = location.removeprefix("http://").partition("/")[0]
+    server = location.removeprefix("http://").removeprefix("https://").partition("/")[0]
     return "no host" if server == "" else (location, server)
 
 

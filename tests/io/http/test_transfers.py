@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pycurl
 import pytest
 import trustme
 
@@ -21,7 +25,7 @@ from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Answer, Task
 from ddmpi.core.rules.urls import Parsed, parse_url
 from ddmpi.io.http.answers import MOST_COOKIE_BYTES
-from ddmpi.io.http.easy_handle import PIECES_BYTES
+from ddmpi.io.http.easy_handle import PIECES_BYTES, ServerSettings, headers_of
 from ddmpi.io.http.transfers import Transfers
 
 BODY_BYTES = 30_000_000
@@ -191,6 +195,119 @@ def test_what_a_server_says_about_its_limits_is_read(cookies: Transfers, transfe
     assert answer.rate_limits == {"ratelimit-policy": policies, "ratelimit": '"burst";r=5;t=1'}
     assert answer.retry_after == "3"
     assert fetch(transfers, address, "/10").rate_limits is None
+
+
+class HeaderHandler(BaseHTTPRequestHandler):
+    """Who connected, and what was shown, in the body."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        own = {name: value for name, value in self.headers.items() if name not in {"Host", "Accept", "Accept-Encoding"}}
+        body = json.dumps([self.client_address[1], self.path, sorted(own.items())]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
+        """Say nothing."""
+
+
+AGENT = ("User-Agent", "ddmpi-tests")
+
+
+def test_headers_are_of_their_request_alone_although_handles_and_connections_are_used_again() -> None:
+    own = {"x-key": "k", "user-agent": "mine", "Cookie": "a=b"}
+    with serving(HeaderHandler) as port:
+        server, other = f"s.example.org:{port}", f"t.example.org:{port}"
+        settings = ServerSettings(PARAMETERS.model_copy(update={"connect_to": ("::127.0.0.1:",)}), own)
+        engine = Transfers(
+            settings.parameters, ["User-Agent: ddmpi-tests"], 16, lambda ip: ip == "127.0.0.1",
+            settings_of=lambda name: settings if name == server else None,
+        )  # fmt: skip
+
+        def asked(name: str, **task: Any) -> list[tuple[str, str]]:
+            engine.start(replace(Task(0, 0, f"http://{name}/", name), **task))
+            peer, _, headers = json.loads(collect(engine, 1)[0].body)
+            peers.setdefault(name, set()).add(peer)
+            return [(key, value) for key, value in headers]
+
+        peers: dict[str, set[int]] = {}
+        of_rule = [("Cookie", "a=b"), ("user-agent", "mine"), ("x-key", "k")]
+        assert asked(server) == of_rule
+        assert asked(other) == [AGENT]
+        assert asked(server, is_at_origin=False) == [AGENT], "without TLS, and led there"
+        assert asked(server, robots_of=f"http://{server}") == [AGENT]
+        assert asked(other, headers='{"X-Key": "row", "Cookie": "c=d"}') == [("Cookie", "c=d"), AGENT, ("X-Key", "row")]
+        assert asked(other) == [AGENT]
+        assert asked(other, headers='{"X-Key": "row"}', is_at_origin=False) == [AGENT]
+        assert asked(server, headers='{"X-Key": "row"}') == [
+            ("Cookie", "a=b"),
+            ("X-Key", "row"),
+            ("user-agent", "mine"),
+        ]
+        engine.start(Task(0, 0, f"http://{server}/", server))
+        engine.abort()
+        assert asked(server, is_at_origin=False) == [AGENT]
+        assert {name: len(found) for name, found in peers.items()} == {server: 1, other: 1}
+        assert "'k'" not in repr(settings)
+        engine.close()
+
+
+def test_over_tls_a_rule_s_headers_go_to_its_server_whoever_has_led_there() -> None:
+    own = {"X-Key": "k"}
+    led = Task(0, 0, "https://a.org/", "a.org", headers='{"X-Row": "r"}', is_at_origin=False)
+    assert headers_of(led, own) == own
+    assert headers_of(replace(led, url="http://a.org/"), own) == {}
+    assert headers_of(replace(led, is_at_origin=True), own) == {"X-Key": "k", "X-Row": "r"}
+    assert headers_of(replace(led, robots_of="https://a.org"), own) == {}
+
+
+def test_servers_have_proxies_and_passwords_of_their_own() -> None:
+    with serving(HeaderHandler) as port:
+        settings = {
+            f"{user}.example.org": ServerSettings(
+                PARAMETERS.model_copy(update={"proxy": f"http://{user}:p%40w@127.0.0.1:{port}"})
+            )
+            for user in ("a", "b")
+        }
+        engine = Transfers(PARAMETERS, [], 16, lambda ip: ip == "127.0.0.1", settings_of=settings.get)
+        for user in ("a", "b", "a"):
+            body = fetch(engine, f"{user}.example.org", "/x").body
+            _, path, headers = json.loads(body)
+            basic = base64.b64encode(f"{user}:p@w".encode()).decode()
+            assert path == f"http://{user}.example.org/x"
+            assert [value for name, value in headers if name == "Proxy-Authorization"] == [f"Basic {basic}"]
+        engine.close()
+
+
+def test_servers_have_tls_options_and_time_outs_of_their_own(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("trusting.example.org", "careless.example.org", "strict.example.org").configure_cert(context)
+    changes: dict[str, dict[str, object]] = {
+        "trusting": {"ca_bundle": str(tmp_path / "ca.pem")},
+        "careless": {"verify_tls": False},
+        "strict": {},
+    }
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        common = PARAMETERS.model_copy(update={"connect_to": (f"::127.0.0.1:{server.server_port}",)})
+        settings = {f"{name}.example.org": ServerSettings(common.model_copy(update=it)) for name, it in changes.items()}
+        engine = Transfers(common, [], 16, lambda ip: ip == "127.0.0.1", settings_of=settings.get)
+        codes = []
+        for name in ("careless", "trusting", "strict", "careless", "strict"):
+            host = f"{name}.example.org"
+            engine.start(Task(0, 0, f"https://{host}/10", host))
+            codes.append(collect(engine, 1)[0].curl_code)
+        engine.close()
+        server.shutdown()
+        thread.join()
+    assert codes == [0, 0, pycurl.E_PEER_FAILED_VERIFICATION, 0, pycurl.E_PEER_FAILED_VERIFICATION]
 
 
 class TlsHandler(Handler):

@@ -38,9 +38,9 @@ def test_rows_with_the_same_url_come_together() -> None:
     assert (len(taken), rows.left) == (2, 1)
     taken += rows.take(2)
     assert sorted(taken) == [
-        (2, "http://a/1", "a", (5, 8), ()),
-        (3, "http://b/1", "b", (), ()),
-        (7, "http://a/2", "a", (), ()),
+        (2, "http://a/1", "a", (5, 8), (), ""),
+        (3, "http://b/1", "b", (), (), ""),
+        (7, "http://a/2", "a", (), (), ""),
     ]
     assert (rows.left, rows.take(2)) == (0, [])
 
@@ -52,7 +52,7 @@ def test_rows_with_the_same_url_come_together_only_where_the_rest_is_the_same() 
     rows = table(["http://a/1"] * 9).append_column("mirrors", pa.array(mirrors, pa.list_(pa.string())))
     rows = rows.append_column("size", pa.array(sizes))
     taken = BatchRows.of(np.arange(9), rows, 0, 1, ("mirrors", "size")).take(9)
-    assert {(row, others, found) for row, _, _, others, found in taken} == {
+    assert {(row, others, found) for row, _, _, others, found, _ in taken} == {
         (0, (2,), tuple(b)), (1, (6,), ()), (3, (), tuple(c)), (4, (7,), tuple(both)),
         (5, (), ("http://b/1\xffhttp://c/1",)), (8, (), tuple(b)),
     }  # fmt: skip
@@ -64,7 +64,7 @@ def test_neighbors_in_the_table_are_asked_for_at_different_times_the_same_at_eac
     urls = [f"http://a/{row}" for row in range(1000)]
 
     def order(seed: int) -> list[int]:
-        return [row for row, _, _, _, _ in BatchRows.of(np.arange(1000), table(urls), 0, seed).take(1000)]
+        return [row for row, *_ in BatchRows.of(np.arange(1000), table(urls), 0, seed).take(1000)]
 
     assert order(1) == order(1) != order(2)
     assert 20 <= sum(row < 300 for row in order(1)[:100]) <= 40, "of the first 300 rows about 30"
@@ -79,8 +79,8 @@ def test_every_row_comes_once_and_every_url_once(urls: list[int], most_urls: int
     while rows.left:
         taken += rows.take(step)
     assert len(taken) == min(len(set(urls)), most_urls or len(urls))
-    assert len({url for _, url, _, _, _ in taken}) == len(taken)
-    for row, url, server, others, _ in taken:
+    assert len({url for _, url, *_ in taken}) == len(taken)
+    for row, url, server, others, *_ in taken:
         assert [row, *others] == [2 * place for place, text in enumerate(texts) if text == url]
         assert server == url.split("/")[2]
 
@@ -105,7 +105,7 @@ def test_over_all_batches_of_a_table_every_row_comes_once_and_every_url_once(
             numbers = in_batch["row_number"].to_pylist()
             loaded = BatchRows.of(np.arange(len(numbers)), in_batch, 0, it["batch_id"])
             taken += [
-                (url, [numbers[row] for row in (first, *others)]) for first, url, _, others, _ in loaded.take(1000)
+                (url, [numbers[row] for row in (first, *others)]) for first, url, _, others, *_ in loaded.take(1000)
             ]
         reader.close()
     assert Counter(url for url, _ in taken) == Counter(set(urls))
@@ -135,4 +135,4 @@ def test_rows_with_an_outcome_are_left_out(tmp_path: Path, sample_urls: int) -> 
     loader.close()
     taken = loaded.rows.take(10)
     assert len(taken) == (sample_urls or 2)
-    assert set(taken) <= {(1, "http://a/1", "a", (5,), ()), (2, "http://a/0", "a", (), ())}
+    assert set(taken) <= {(1, "http://a/1", "a", (5,), (), ""), (2, "http://a/0", "a", (), (), "")}

@@ -41,7 +41,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InputTable:
-    monkeypatch.setattr("ddmpi.io.input.joining.SMALL_ROWS", 0)  # as many batches as there are files
+    monkeypatch.setattr("ddmpi.io.sources.joining.SMALL_ROWS", 0)  # as many batches as there are files
     rng = random.Random(5)
     urls = [a_url(rng, row) for row in range(ROWS)]
     columns: dict[str, Sequence[Any]] = {

@@ -34,7 +34,7 @@ def make_state(
     config = parse(values, "test")
     layout.root.mkdir(exist_ok=True)
     if not layout.urls.exists():
-        table = open_input(config.input_name, config.columns.model_dump(), ())
+        table = open_input(config.input_name, config.columns.as_lists(), ())
         partition_input(table, layout.urls, batch_size=batch_size, small_rows=min_rows, group_of=config.group_of)
     servers: dict[str, ServerState] = {}
     layout.lock.unlink(missing_ok=True)  # an earlier run of this test has ended

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.errors import InputError
-from ddmpi.io.input.joining import SMALL_ROWS, ReadRows, join_small
 from ddmpi.io.input.table import open_input
+from ddmpi.io.sources.joining import SMALL_ROWS, ReadRows, join_small
 from tests.io.input.test_made_columns import opened
 
 FILES = 30
