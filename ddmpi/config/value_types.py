@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ddmpi.config import presets
 from ddmpi.config.row_filter import parse_filter
+from ddmpi.core.rules.usage_signals import is_choice
 from ddmpi.core.rules.verdict import REDIRECT_STATUSES
 
 INPUT_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"})
@@ -55,12 +56,14 @@ def _checked_header(line: str) -> str:
     return line
 
 
-def _checked_directive(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", text) or text.lower() == "none":
+def _checked_signal(text: str) -> str:
+    choice = text.strip().lower()
+    if not is_choice(choice):
         raise ValueError(
-            "one directive such as noai, noimageai, noindex or noimageindex (none means noindex and nofollow)"
+            "robots, x-robots-tag, content-usage, or one directive or category of the latter two, such as "
+            "x-robots-tag:noindex or content-usage:search"
         )
-    return text.lower()
+    return choice
 
 
 def _checked_network(text: str) -> str:
@@ -211,8 +214,8 @@ HeaderLines = Annotated[
     Field(strict=False),
     BeforeValidator(_header_lines, json_schema_input_type=str | list[str]),
 ]
-Directives = Annotated[
-    tuple[Annotated[str, AfterValidator(_checked_directive)], ...], Field(strict=False), AfterValidator(_each_once)
+Respected = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_signal)], ...], Field(strict=False), AfterValidator(_each_once)
 ]
 """Lower case."""
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_checked_network)], ...], Field(strict=False)]

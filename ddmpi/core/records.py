@@ -68,7 +68,7 @@ RESULT_COLUMNS = frozenset(
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
-    | {"outcome", "epoch", "mirrors", "expected_mismatch"}
+    | {"outcome", "epoch", "mirrors", "expected_mismatch", "usage_signals"}
 )
 """Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
 would be lost."""
@@ -256,6 +256,8 @@ class Task:
     """The other rows of the batch with this URL, by index: they get the outcome that ``row`` gets."""
     mirrors: Mirrors | None = None
     """None where the table gives one URL for the row."""
+    usage_signals: str = ""
+    """What robots.txt says of the URL, where that was asked for (see ``usage_signals``)."""
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -312,6 +314,8 @@ class Answer:
     error: str = ""
     blocked: bool = False
     too_large: bool = False
+    usage_signals: str = ""
+    """What the server says of how the file may be used, in canonical words; empty for nothing."""
     refused: str = ""
     """Why the body must not be kept: the transfer was cut off after the head."""
     objection: Failure | None = None

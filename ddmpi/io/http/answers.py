@@ -14,6 +14,7 @@ import time
 import pycurl
 
 from ddmpi.core.records import Answer
+from ddmpi.core.rules.usage_signals import joined
 from ddmpi.io.http.easy_handle import EasyHandle
 
 _HEADERS = re.compile(
@@ -53,7 +54,9 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     answer.too_large = handle.too_large or code == pycurl.E_FILESIZE_EXCEEDED
     answer.refused = handle.refused
     answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
-    _read_headers(answer, handle.last_head)
+    head = handle.last_head
+    _read_headers(answer, head)
+    answer.usage_signals = joined(task.usage_signals, handle.hear(head))
     if 300 <= answer.status < 400:
         answer.location = (get_raw(pycurl.REDIRECT_URL) or b"").decode("utf-8", "surrogateescape")
         cookies = tuple(get_raw(pycurl.INFO_COOKIELIST))

@@ -64,7 +64,7 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(pa.int32(), "attempts"),
         *_of(_TIMESTAMP, "fetched_at"),
         *_of(pa.float32(), "total_ms", "ttfb_ms"),
-        *_of(pa.string(), "ip"),
+        *_of(pa.string(), "ip", "usage_signals"),
         *_of(pa.int64(), ROW_NUMBER),
     ],
     "errors": [
@@ -72,6 +72,7 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(pa.int32(), "retry_count", "error_code"),
         *_of(pa.string(), "error_kind", "error_msg", "final_url"),
         *_of(_TIMESTAMP, "fetched_at"),
+        *_of(pa.string(), "usage_signals"),
         *_of(pa.int64(), ROW_NUMBER),
     ],
 }
@@ -172,6 +173,7 @@ def _success_columns(rows: Sequence[SuccessRow]) -> dict[str, Column]:
         "total_ms": pa.array([answer.total_s * 1e3 for answer in answers], pa.float32()),
         "ttfb_ms": pa.array([answer.ttfb_s * 1e3 for answer in answers], pa.float32()),
         "ip": _texts([answer.ip for answer in answers]),
+        "usage_signals": _texts([answer.usage_signals for answer in answers]),
     }
 
 
@@ -183,6 +185,7 @@ def _error_columns(rows: Sequence[ErrorRow]) -> dict[str, Column]:
         "error_msg": _texts([row.failure.message for row in rows]),
         "final_url": _texts([row.final_url for row in rows]),
         "fetched_at": _timestamps([row.fetched_at for row in rows]),
+        "usage_signals": _texts([row.usage_signals for row in rows]),
     }
 
 

@@ -177,7 +177,9 @@ class Downloader:
                 case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
                         # It waited for this attempt.
-                        self._writer.error(batch, task.rows, failure, None, task.attempts - 1)
+                        self._writer.error(
+                            batch, task.rows, failure, None, task.attempts - 1, usage_signals=task.usage_signals
+                        )
                 case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
                 case do.CloseParts(ticket, batch_ids):
