@@ -203,6 +203,12 @@ class ServerRule(Section):
         description="HTTP statuses with which a row is tried again; null = downloader_parameters.retry_statuses.",
     )
 
+    source: Text | None = Field(
+        None,
+        examples=["stated: https://example.org/limits (2026-11)"],
+        description="Where the limits are from, for people; `--plan` shows it.",
+    )
+
     @model_validator(mode="after")
     def _one_way_to_share(self) -> ServerRule:
         if self.per_address and self.group is not None:
