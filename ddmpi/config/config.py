@@ -51,7 +51,7 @@ from ddmpi.config.sections import (
 from ddmpi.config.value_types import BaseUrl, InputPlace, OutputFolder, PresetName, RowFilterText, Text, Texts
 from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import Limits
-from ddmpi.core.rules.usage_signals import Respect, respect_of
+from ddmpi.core.rules.usage_signals import Respect, described, respect_of
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
 
@@ -308,6 +308,14 @@ class Config(Keys):
         parameters, rule = self.downloader_parameters, self.rules.find(server)
         choices = parameters.respect if rule is None or rule.respect is None else rule.respect
         return respect_of(choices, hears_robots=parameters.hear_robots)
+
+    @property
+    def respect_text(self) -> str:
+        """What is obeyed of the servers' signals, in one line for people."""
+        parameters = self.downloader_parameters
+        general = described(respect_of(parameters.respect, hears_robots=parameters.hear_robots))
+        others = sum(rule.respect is not None for rule in self.rules.root)
+        return f"{general} (respect)" if not others else f"{general} (respect; rules of servers differ: {others})"
 
     @property
     def _respects(self) -> Iterator[Respect]:

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from ddmpi.report.data import Snapshot, Summary, by_count
+from ddmpi.report.data import Snapshot, Summary, by_count, by_rows, waste_text
 from ddmpi.report.formats import counted, duration, share, size
 
 LINE_INTERVAL_S = 10.0
@@ -21,6 +21,8 @@ BAR_INTERVAL_S = 0.25
 RATE_WINDOW_S = 10.0
 LEAST_WINDOW_S = 1.0
 """Less time has no rate worth telling, and a line without one no use."""
+MOST_SIGNALS = 5
+"""Of what servers say of their files' use: what was said of the most rows."""
 PARTITIONING = "clustering the table"
 LOOKING_UP = "looking up addresses"
 FETCHING_NOTHING = (LOOKING_UP, PARTITIONING)
@@ -136,6 +138,11 @@ class Console:
         if summary.slowest:
             names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
             self.say(f"Servers with the most time left: {names}")
+        if waste := waste_text(summary.waste):
+            self.say(f"Waste: {waste}")
+        for text, rows, obeyed in by_rows(summary.signals)[:MOST_SIGNALS]:
+            what = f"{obeyed:,} not stored, as respect says" if obeyed else "stored all the same"
+            self.say(f"Heard: {text}: {counted(rows, 'row')}, {what}")
         self.say(summary.ending)
 
     def say(self, text: RenderableType) -> None:

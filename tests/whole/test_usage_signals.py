@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ IN_FILES = {"closed": "robots.txt: disallow", "rule": "robots.txt content-usage:
 OF_TAGS = {"noai": "X-Robots-Tag: noai", "others": "X-Robots-Tag: noimageai"}
 OF_HEADER = {"header": "Content-Usage: train-ai=n"}
 ROWS = 90
+
+
+def hosts_of(output: Path) -> list[str]:
+    """Where each row with an outcome was to be fetched from."""
+    tables = [rows_of(output / folder, ["identifier"]).to_pylist() for folder in ("images", "errors")]
+    return [row["identifier"].split("/")[2] for table in tables for row in table]
 
 
 @pytest.mark.parametrize(
@@ -90,5 +97,12 @@ def test_the_matrix(
     }
     kept = SERVERS.keys() - refused.keys() - {"gone"}
     assert by_server("images", "usage_signals") == {name: {(heard.get(name),)} for name in kept}
+    name = SERVERS["noai"].name(fleet.port)
+    rows = sum(path.split(":")[0] == SERVERS["noai"].address for path in hosts_of(job.output))
+    code, page = job.inspect("--audit", name)
+    assert f"  heard     {IN_ANSWERS['noai']}: {rows} files, " in page
+    assert ("not stored for it" if "noai" in refused else "stored all the same") in page
+    assert "  by        ddmpi-tests (+https://example.org) (ddmpi " in page
+    assert f"  from      {os.uname().nodename}" in page
     asked = {event.server for event in log if event.kind is EventKind.REQUEST and event.path == "/robots.txt"}
     assert asked == ({spec.name(fleet.port) for spec in SERVERS.values()} if asks_robots else set())

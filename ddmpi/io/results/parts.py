@@ -79,6 +79,8 @@ class _Part:
     """The share of ``held_bytes`` that ``Parts.on_released`` has to be told of."""
     written_rows: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    kept_bytes: Counter[str] = field(default_factory=Counter)
+    """Of files, by server."""
     file: PartFile | None = None
 
 
@@ -120,6 +122,8 @@ class Parts:
         part = self._part(batch, "successes" if isinstance(row, SuccessRow) else "errors")
         if isinstance(row, ErrorRow):
             part.kinds[row.failure.kind.value] += len(row.rows)
+        else:
+            part.kept_bytes[row.answer.task.server] += len(image)
         each_bytes = _ROW_BYTES + (0 if self._refers else len(image))
         fitting = len(row.rows) if self._refers else max(1, ROW_GROUP_BYTES // each_bytes)
         for start in range(0, len(row.rows), fitting):
@@ -223,6 +227,7 @@ class Parts:
                 is_errors=part.kind == "errors",
                 bytes=file.size_bytes,
                 kinds=dict(part.kinds),
+                kept_bytes=dict(part.kept_bytes),
             )
         )
 

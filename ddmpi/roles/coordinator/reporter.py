@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ddmpi._version import __version__
-from ddmpi.config.config import Config
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.ledger.rank0_core import Stage
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.protocol import Exit
 from ddmpi.core.records import INVALID_SERVER, shown_group
-from ddmpi.core.rules.usage_signals import described, respect_of
 from ddmpi.errors import EXIT_DONE, StorageError
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.input.table import InputTable
@@ -123,8 +121,8 @@ class ConsoleReporter:
             self._console.say(
                 f"Ignored: {counted(state.ignored_rows, 'row')} on {counted(servers, 'server')}, by {name}"
             )
-        self._console.say(f"Usage signals: {respect_text(state.config)}")
-        log.info("usage signals: %s", respect_text(state.config))
+        self._console.say(f"Usage signals: {state.config.respect_text}")
+        log.info("usage signals: %s", state.config.respect_text)
         if hosts := known_hosts(state):
             named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
             more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
@@ -227,17 +225,12 @@ class ConsoleReporter:
                 (shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.core.ledger, 5)
             ],
             output=str(state.layout.root),
+            waste=coordinator.tally.audit.total,
+            respect=state.config.respect_text,
+            signals=dict(coordinator.tally.audit.signals),
             ending=_ending_text(ending, errors, pending_text(pending, waiting, time.time())),
             report="" if self._reported is None else str(self._reported),
         )
-
-
-def respect_text(config: Config) -> str:
-    """What is obeyed of the servers' signals, in one line for people."""
-    parameters = config.downloader_parameters
-    general = described(respect_of(parameters.respect, hears_robots=parameters.hear_robots))
-    others = sum(rule.respect is not None for rule in config.rules.root)
-    return f"{general} (respect)" if not others else f"{general} (respect; {counted(others, 'rule')} of servers differ)"
 
 
 def _ending_text(ending: Exit, errors: int, pending: str) -> str:
