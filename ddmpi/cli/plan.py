@@ -32,6 +32,8 @@ from ddmpi.roles.coordinator.initialization import (
 from ddmpi.roles.downloader.build import MOST_KEPT
 
 MOST_HOSTS = 5
+LEAST_ADVISED_S = 60.0
+"""A shorter job needs no advice on how it would be shorter."""
 RANK_BASE_BYTES = 250_000_000
 """A rank that holds no file yet: Python, arrow, libcurl, as measured."""
 CONNECTION_BYTES = 100_000
@@ -78,6 +80,8 @@ def _print_hosts(config: Config, hosts: Sequence[HostTime], out: RichConsole) ->
     for host, line in zip(hosts, cells, strict=True):
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         out.print(f"  {text}  {_origin(config, host.group)}", markup=False)  # in one line each, however long
+    if hosts[0].seconds < LEAST_ADVISED_S:
+        return
     first, second = hosts[0], hosts[1].seconds if len(hosts) > 1 else 0.0
     advice = "; or ".join(_advice(config, first))
     out.print(f"{shown_group(first.group)} decides how long the job takes. Shorter: {advice}.", markup=False)
