@@ -125,6 +125,16 @@ def result_table(
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def with_all_columns(rows: pa.Table) -> pa.Table:
+    """Return successes without their images with the columns that parts of earlier versions do not have: null."""
+    fields = [field for field in _FIELDS["successes"] if field.name != "image"]
+    for field in fields:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    ours = [field.name for field in fields]
+    return rows.select([*ours, *(name for name in rows.column_names if name not in ours)])
+
+
 def holders_of(rows: pa.Table) -> IntArray:
     """Return (n,) where the image of each row of a row group is: in the row itself, or in the one that it refers to."""
     places = np.arange(len(rows))
