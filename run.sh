@@ -200,7 +200,7 @@ run_job() {
         ranks=$2
         shift
         ;;
-      presets | --check | --plan | --status | --verify)
+      presets | --check | --plan | --status | --verify | --audit)
         alone=yes
         arguments+=("$1")
         ;;

@@ -143,10 +143,11 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "`--retry-failed server_refused`.",
     ),
     ErrorKind.ROBOTS: Explanation(
-        "The server asks programs not to fetch or keep the file: in robots.txt (`robots: true`) or by X-Robots-Tag "
-        "(`respect_x_robots_tag`). Or its robots.txt could not be had, and the server was given up.",
+        "The server asks programs not to fetch or keep the file, and `respect` has that obeyed: by X-Robots-Tag, in "
+        "robots.txt or by Content-Usage; `usage_signals` has its words. Or its robots.txt could not be had, and the "
+        "server was given up.",
         _NO,
-        "Ask the operator. `--retry-failed robots` asks the server again.",
+        "Ask the operator. `--retry-failed robots` asks the server again, and obeys what `respect` says then.",
     ),
 }
 

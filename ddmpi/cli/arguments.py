@@ -35,6 +35,8 @@ class Arguments(argparse.Namespace):
     ranks: int | None
     status: bool
     verify: bool
+    audit: str | None
+    """A server's name or a glob, "" for all; None: not asked for."""
     rehash: bool
     debug: bool
     orders: Orders
@@ -43,7 +45,7 @@ class Arguments(argparse.Namespace):
     @property
     def is_local(self) -> bool:
         """Whether one process does it alone, without MPI."""
-        return self.check or self.plan or self.status or self.verify
+        return self.check or self.plan or self.status or self.verify or self.audit is not None
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -100,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     action.add_argument("--plan", action="store_true", help="cluster the input and predict the run; no server is asked")
     action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")
+    action.add_argument(
+        "--audit", nargs="?", const="", metavar="SERVER",
+        help="what the last run has asked of a server (or of those that a glob means), for its operator: when, how "
+        "much, at which rate, from where, by whom, which of its signals were obeyed",
+    )  # fmt: skip
     action.add_argument("--verify", action="store_true", help="check every row from the files alone")
     action.add_argument(
         "--retry-failed", nargs="*", metavar="KIND|CODE|SERVER",

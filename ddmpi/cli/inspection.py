@@ -1,5 +1,5 @@
-"""What one process can say about a job without MPI and without network: ``--status`` and ``--verify``; ``--check`` and
-``--plan`` have files of their own."""
+"""What one process can say about a job without MPI and without network: ``--status`` and ``--verify``; ``--check``,
+``--plan`` and ``--audit`` have files of their own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from ddmpi.cli.arguments import Arguments
+from ddmpi.cli.audit import show_audit
 from ddmpi.cli.check import show_check
 from ddmpi.cli.plan import plan_beside_run, show_plan
 from ddmpi.config import config as config_module
@@ -49,6 +50,8 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
         return show_check(config, layout, out)
     if arguments.plan:
         return show_plan(config, layout, environment, arguments.ranks, out)
+    if arguments.audit is not None:
+        return show_audit(config, layout, arguments.audit, out)
     if not layout.batches_table.exists():
         raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
     if arguments.status:

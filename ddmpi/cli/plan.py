@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console as RichConsole
 from rich.table import Table
@@ -12,7 +12,7 @@ from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.prediction import Prediction
 from ddmpi.core.ledger.profile import Profile
-from ddmpi.core.records import Orders, shown_group
+from ddmpi.core.records import Orders, is_packed, shown_group
 from ddmpi.errors import EXIT_DONE
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import Layout
@@ -20,7 +20,7 @@ from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.report.formats import counted, duration, size
-from ddmpi.roles.coordinator.forecast import BYTES_PER_ROW, expected_bytes, predict_run
+from ddmpi.roles.coordinator.forecast import BYTES_PER_ROW, HostTime, expected_bytes, predict_run, slowest_hosts
 from ddmpi.roles.coordinator.initialization import (
     answered,
     check_contact,
@@ -32,6 +32,9 @@ from ddmpi.roles.coordinator.initialization import (
 )
 from ddmpi.roles.downloader.build import MOST_KEPT
 
+MOST_HOSTS = 5
+LEAST_ADVISED_S = 60.0
+"""A shorter job needs no advice on how it would be shorter."""
 RANK_BASE_BYTES = 250_000_000
 """A rank that holds no file yet: Python, arrow, libcurl, as measured."""
 CONNECTION_BYTES = 100_000
@@ -57,6 +60,8 @@ def show_plan(
     workers = None if ranks is None else max(1, ranks - 1)
     prediction = predict_run(config, table, rows, profiles, workers)
     out.print(_page(config, table, rows, profiles, prediction, ranks=ranks or prediction.workers + 1))
+    if hosts := slowest_hosts(config, table, rows, profiles, MOST_HOSTS):
+        _print_hosts(config, hosts, out)
     if not is_new and _input_has_changed(config, layout):
         out.print("The input is not as it was partitioned: rows that were added since then are not in this plan.")
     if not profiles:
@@ -64,6 +69,62 @@ def show_plan(
     if not prediction.is_whole:
         out.print("The slowest servers were simulated in pieces of several batches, the others counted as load.")
     return EXIT_DONE
+
+
+def _print_hosts(config: Config, hosts: Sequence[HostTime], out: RichConsole) -> None:
+    """Print how long the slowest servers take, which of them decides, and what would shorten it."""
+    cells = [
+        (duration(host.seconds), shown_group(host.group), counted(host.rows, "row"), _limit_text(host))
+        for host in hosts
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    out.print("Slowest servers", style="bold")
+    for host, line in zip(hosts, cells, strict=True):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        out.print(f"  {text}  {_origin(config, host.group)}", markup=False)  # in one line each, however long
+    if hosts[0].seconds < LEAST_ADVISED_S:
+        return
+    first, second = hosts[0], hosts[1].seconds if len(hosts) > 1 else 0.0
+    advice = "; or ".join(_advice(config, first))
+    out.print(f"{shown_group(first.group)} decides how long the job takes. Shorter: {advice}.", markup=False)
+    if second:
+        out.print(f"Without it the job would take {duration(second)}.", markup=False)
+
+
+def _limit_text(host: HostTime) -> str:
+    it = host.limits
+    if is_packed(host.group):
+        return "each server's own"
+    if host.by_bytes:
+        budgets = ((it.bytes_per_s, "s"), (it.bytes_per_hour, "h"), (it.bytes_per_day, "d"))
+        return ", ".join(f"{size(budget)}/{unit}" for budget, unit in budgets if budget > 0)
+    return f"{it.rate_per_s:g}/s" if it.rate_per_s else f"{counted(it.connections, 'connection')}"
+
+
+def _origin(config: Config, group: str) -> str:
+    """Return where a group's limits are from."""
+    rule = config.rules.find(group)
+    if rule is None:
+        return "the default"
+    if rule.source:
+        return rule.source.partition(" (")[0]
+    return "of servers_from" if config.is_known_host(group) else "yours (servers)"
+
+
+def _advice(config: Config, host: HostTime) -> list[str]:
+    """Return what would shorten the time that a group takes, the surest first."""
+    rule = config.rules.find(host.group)
+    found = []
+    if host.by_bytes:
+        found.append("fewer bytes, as smaller pictures of a size that the server has (sizes: auto)")
+    if rule is None and not is_packed(host.group):
+        found.append("a rule in servers with the limit that its operator states or agrees to")
+    elif rule is not None and rule.source is not None and config.is_known_host(host.group):
+        found.append("a higher limit that its operator agrees to, in a rule of servers")
+    elif rule is not None:
+        found.append("a higher limit in your rule, if its operator agrees")
+    found.append("a mirror that has the same files (mirrors: true)")
+    return found
 
 
 def _partition(config: Config, layout: Layout, environment: Mapping[str, str], out: RichConsole) -> None:

@@ -27,7 +27,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from ddmpi._version import __version__
-from ddmpi.config import distributed_downloader, presets
+from ddmpi.config import distributed_downloader, older_keys, presets
 from ddmpi.config.columns import Columns, KeptColumns, kept_sources, plain_kept
 from ddmpi.config.input_section import InputSection
 from ddmpi.config.messages import describe_problem, section_of, shown
@@ -54,6 +54,7 @@ from ddmpi.config.sections import (
 from ddmpi.config.value_types import BaseUrl, InputPlace, OutputFolder, PresetName, RowFilterText, Text, Texts
 from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import Limits
+from ddmpi.core.rules.usage_signals import Respect, described, respect_of
 from ddmpi.core.rules.user_agent import names_contact
 from ddmpi.errors import ConfigError
 
@@ -366,14 +367,37 @@ class Config(Keys):
         falls_back = self.sizes is not None or any(isinstance(rule.rewrite, str) for rule in self.rules.root)
         return self.mirrors or falls_back
 
-    def obeys_robots(self, server: str) -> bool:
-        rule = self.rules.find(server)
-        return self.downloader_parameters.robots if rule is None or rule.robots is None else rule.robots
+    def respect(self, server: str) -> Respect:
+        """Return what is obeyed of the signals of this server."""
+        parameters, rule = self.downloader_parameters, self.rules.find(server)
+        choices = parameters.respect if rule is None or rule.respect is None else rule.respect
+        return respect_of(choices, hears_robots=parameters.hear_robots)
+
+    @property
+    def respect_text(self) -> str:
+        """What is obeyed of the servers' signals, in one line for people."""
+        parameters = self.downloader_parameters
+        general = described(respect_of(parameters.respect, hears_robots=parameters.hear_robots))
+        others = sum(rule.respect is not None for rule in self.rules.root)
+        return f"{general} (respect)" if not others else f"{general} (respect; rules of servers differ: {others})"
+
+    @property
+    def _respects(self) -> Iterator[Respect]:
+        """What is obeyed of any server."""
+        choices = [self.downloader_parameters.respect, *(rule.respect for rule in self.rules.root)]
+        for each in dict.fromkeys(choices):
+            if each is not None:
+                yield respect_of(each, hears_robots=self.downloader_parameters.hear_robots)
 
     @property
     def uses_robots(self) -> bool:
-        """Whether any server's robots.txt may count."""
-        return self.downloader_parameters.robots or any(rule.robots for rule in self.rules.root)
+        """Whether any server may be asked for its robots.txt."""
+        return any(each.asks_robots for each in self._respects)
+
+    @property
+    def obeys_answers(self) -> bool:
+        """Whether what the head of an answer says may keep a file from being stored."""
+        return any(each.directives or each.categories for each in self._respects)
 
     def is_known_host(self, server: str) -> bool:
         """Return whether the server's limits come from a file of ``servers_from``."""
@@ -479,8 +503,9 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
         expected = "expected a mapping with at least path_to_input and path_to_output_folder"
         raise ConfigError(f"{source}: the config: {shown((), data)}: {expected}")
     kept, notices, wrong, is_theirs = distributed_downloader.translated(_without_empty_sections(data))
-    kept = _with_preset(kept)
-    problems = [*problems, *wrong, *_without_input(kept)]
+    kept, older, mixed = older_keys.translated(_with_preset(kept))
+    notices += older
+    problems = [*problems, *wrong, *mixed, *_without_input(kept)]
     try:
         keys = Keys.model_validate(kept)
     except ValidationError as error:

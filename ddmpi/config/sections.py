@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, fi
 from ddmpi.config.rewriting import Rewrites
 from ddmpi.config.value_types import (
     ConnectTo,
-    Directives,
     EndTime,
     GroupName,
     HashName,
@@ -28,12 +27,14 @@ from ddmpi.config.value_types import (
     Name,
     Networks,
     Proxy,
+    Respected,
     ServerPattern,
     Statuses,
     StoreUri,
     Text,
 )
 from ddmpi.core.records import CONNECTIONS_PER_RANK, is_meant
+from ddmpi.core.rules.usage_signals import CONTENT_USAGE, ROBOTS, X_ROBOTS_TAG
 from ddmpi.core.rules.verdict import RETRY_STATUSES
 
 MAX_FILE_BYTES = 2**31 - 1
@@ -150,12 +151,18 @@ class DownloaderParameters(Section):
     accept: Literal["image", "any"] = Field(
         "image", description="What a 200 must be to count as success: content type and magic bytes, or any body."
     )
-    robots: bool = Field(
-        default=False, description="Obey robots.txt (RFC 9309) and its Crawl-delay, where no rule says otherwise."
+    respect: Respected = Field(
+        (X_ROBOTS_TAG,),
+        examples=[[ROBOTS, X_ROBOTS_TAG, CONTENT_USAGE]],
+        description="What servers say of their files' use that is obeyed, where no rule says otherwise: robots "
+        "(robots.txt, RFC 9309, and its Crawl-delay), x-robots-tag (noai and noimageai), content-usage (train-ai=n). "
+        "Or one by one: x-robots-tag:noindex, content-usage:search. What is not obeyed is still told in "
+        "`usage_signals`. See docs/politeness.md.",
     )
-    respect_x_robots_tag: Directives = Field(
-        (),
-        description="Directives of X-Robots-Tag for which a file is not stored, such as [noai, noimageai].",
+    hear_robots: bool = Field(
+        default=False,
+        description="Ask for robots.txt to tell what it says in `usage_signals` where it is not obeyed: one request "
+        "per server and rank.",
     )
     memory_budget_bytes: int = Field(
         134_217_728, ge=4_096, le=2**50, description="Bytes of bodies that one rank holds in memory at most."
@@ -198,8 +205,8 @@ class ServerRule(Section):
     bytes_per_second: float = Field(0.0, ge=0, description="Bytes per second, over all ranks; 0 = no limit.")
     bytes_per_hour: float = Field(0.0, ge=0, description="Bytes in any hour, over all ranks; 0 = no limit.")
     bytes_per_day: float = Field(0.0, ge=0, description="Bytes in any 24 hours, over all ranks; 0 = no limit.")
-    robots: bool | None = Field(
-        None, description="Obey robots.txt and its Crawl-delay; null = as downloader_parameters.robots says."
+    respect: Respected | None = Field(
+        None, description="What servers say that is obeyed; null = as downloader_parameters.respect says."
     )
 
     retry_statuses: Statuses | None = Field(
@@ -257,6 +264,12 @@ class ServerRule(Section):
                 f"({self.match!r} may mean strangers)"
             )
         return self
+
+    source: Text | None = Field(
+        None,
+        examples=["stated: https://example.org/limits (2026-11)"],
+        description="Where the limits are from, for people; `--plan` shows it.",
+    )
 
     @model_validator(mode="after")
     def _one_way_to_share(self) -> ServerRule:

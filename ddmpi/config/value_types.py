@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from ddmpi.config import presets
 from ddmpi.config.row_filter import parse_filter
 from ddmpi.config.secrets import checked_header_line, checked_headers, variables_in
+from ddmpi.core.rules.usage_signals import is_choice
 from ddmpi.core.rules.verdict import REDIRECT_STATUSES
 
 INPUT_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"})
@@ -40,12 +41,14 @@ def _header_lines(value: object) -> object:
     return value
 
 
-def _checked_directive(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", text) or text.lower() == "none":
+def _checked_signal(text: str) -> str:
+    choice = text.strip().lower()
+    if not is_choice(choice):
         raise ValueError(
-            "one directive such as noai, noimageai, noindex or noimageindex (none means noindex and nofollow)"
+            "robots, x-robots-tag, content-usage, or one directive or category of the latter two, such as "
+            "x-robots-tag:noindex or content-usage:search"
         )
-    return text.lower()
+    return choice
 
 
 def _checked_network(text: str) -> str:
@@ -198,8 +201,8 @@ HeaderLines = Annotated[
 ]
 Headers = Annotated[Mapping[Text, str], AfterValidator(checked_headers)]
 """Values by name; they may have variables of the environment, and are shown nowhere."""
-Directives = Annotated[
-    tuple[Annotated[str, AfterValidator(_checked_directive)], ...], Field(strict=False), AfterValidator(_each_once)
+Respected = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked_signal)], ...], Field(strict=False), AfterValidator(_each_once)
 ]
 """Lower case."""
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_checked_network)], ...], Field(strict=False)]

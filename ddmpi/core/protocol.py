@@ -208,6 +208,8 @@ class PartReport(msgspec.Struct, frozen=True):
     is_errors: bool
     bytes: int = 0
     kinds: dict[str, int] = {}
+    kept_bytes: dict[str, int] = {}
+    """Bytes of the files in it by the server that they are from, each URL's once (successes parts only)."""
 
 
 class LaneReport(msgspec.Struct, frozen=True):
@@ -321,6 +323,12 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
     """Most connections that this rank has had open to it at once, idle ones included."""
     pauses: int
     paused_s: float
+    urls: int = 0
+    """Different URLs that are done with: each other request of these was another try."""
+    refused: int = 0
+    """Answers with a status of 400 or more."""
+    signals: dict[str, tuple[int, int]] = {}
+    """What was said of the files' use -> rows that it was said of, and how many of them were not stored for it."""
 
 
 class ServersUsed(msgspec.Struct, frozen=True, tag=True):
@@ -328,6 +336,8 @@ class ServersUsed(msgspec.Struct, frozen=True, tag=True):
 
     usages: tuple[Usage, ...]
     asked: tuple[Asked, ...] = ()
+    node: str = ""
+    """The host name of the machine that asked."""
 
 
 class RepeatedPicture(msgspec.Struct, frozen=True, array_like=True):

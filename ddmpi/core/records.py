@@ -70,6 +70,7 @@ RESULT_COLUMNS = frozenset(
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
     | {"outcome", "epoch", "mirrors", "expected_mismatch", "requested_url", "placeholder", "request_headers"}
+    | {"usage_signals"}
 )
 """Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
 would be lost."""
@@ -263,6 +264,8 @@ class Task:
     """What the table says is to be sent with its URL, as a JSON object of texts; secrets, so they are shown nowhere."""
     is_at_origin: bool = True
     """No redirect has led away from the scheme and server of the table's URL, but for one from http to https."""
+    usage_signals: str = ""
+    """What robots.txt says of the URL, where that was asked for (see ``usage_signals``)."""
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -324,6 +327,8 @@ class Answer:
     error: str = ""
     blocked: bool = False
     too_large: bool = False
+    usage_signals: str = ""
+    """What the server says of how the file may be used, in canonical words; empty for nothing."""
     refused: str = ""
     """Why the body must not be kept: the transfer was cut off after the head."""
     objection: Failure | None = None

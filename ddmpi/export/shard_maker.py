@@ -20,7 +20,7 @@ from ddmpi.export.plan import RowGroup, Shard, reading
 from ddmpi.export.selection import Picture, choose
 from ddmpi.export.shard_formats import ShardWriter, open_shard
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.results.schema import ROW_NUMBER, SAME_AS, holders_of
+from ddmpi.io.results.schema import ROW_NUMBER, SAME_AS, holders_of, with_all_columns
 
 PORTION_BYTES: Final = 64 << 20
 """Images that are handed to a shard at once."""
@@ -107,6 +107,7 @@ class ShardMaker:
             holders = holders_of(rows)
             if SAME_AS in rows.column_names:
                 rows = rows.drop_columns([SAME_AS])
+            rows = with_all_columns(rows)
             counts.rows += rows.num_rows
             kept, left_out = choose(rows, self.options, self.duplicates)
             for reason, number in left_out.items():

@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ddmpi.report.data import Snapshot, Summary, by_count
+from ddmpi.report.data import Snapshot, Summary, by_count, by_rows, waste_text
 from ddmpi.report.formats import counted, duration, share, size
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ BAR_INTERVAL_S = 0.25
 RATE_WINDOW_S = 10.0
 LEAST_WINDOW_S = 1.0
 """Less time has no rate worth telling, and a line without one no use."""
+MOST_SIGNALS = 5
+"""Of what servers say of their files' use: what was said of the most rows."""
 PARTITIONING = "clustering the table"
 LOOKING_UP = "looking up addresses"
 FETCHING_NOTHING = (LOOKING_UP, PARTITIONING)
@@ -157,6 +159,11 @@ class Console:
         if summary.slowest:
             names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
             self.say(f"Servers with the most time left: {names}")
+        if waste := waste_text(summary.waste):
+            self.say(f"Waste: {waste}")
+        for text, rows, obeyed in by_rows(summary.signals)[:MOST_SIGNALS]:
+            what = f"{obeyed:,} not stored, as respect says" if obeyed else "stored all the same"
+            self.say(f"Heard: {text}: {counted(rows, 'row')}, {what}")
         self.say(summary.ending)
 
     def say(self, text: str) -> None:

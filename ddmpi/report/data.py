@@ -12,6 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from ddmpi.core.records import Picture
+from ddmpi.core.stats.audit import Audited
 from ddmpi.core.stats.metrics import MOST_POINTS, Measurement, thinned
 from ddmpi.core.stats.usage import GroupUsage
 from ddmpi.errors import EXIT_DONE
@@ -152,6 +153,12 @@ class Summary:
     """Rows on servers that the ignored table names: neither successes nor errors nor pending."""
     placeholders: tuple[int, int] = (0, 0)
     """Pictures that stand in the place of many files, and URLs that led to them."""
+    waste: Audited = field(default_factory=lambda: Audited(""))
+    """Sums over the servers that were asked in this run."""
+    respect: str = ""
+    """What of the servers' signals is obeyed."""
+    signals: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """What they have said in this run -> rows that it was said of, and how many of them were not stored for it."""
     report: str = ""
     """Path of the report; empty where there is none."""
 
@@ -159,6 +166,20 @@ class Summary:
 def by_count(kinds: Mapping[str, int]) -> list[tuple[str, int]]:
     """Return the kinds of errors that there are with their counts, the most frequent first."""
     return sorted(((kind, count) for kind, count in kinds.items() if count), key=lambda item: (-item[1], item[0]))
+
+
+def waste_text(waste: Audited) -> str:
+    """Return what was asked for more than once, or came in and was not kept, in this run; empty where nothing was
+    done with."""
+    told = [f"{waste.requests_per_url:.2f} requests per URL"] if waste.urls else []
+    if waste.kept_bytes:
+        told.append(f"{waste.bytes_per_kept_byte:.2f} bytes fetched per byte kept")
+    return ", ".join([*told, f"{waste.refused:,} answers refused"]) if told else ""
+
+
+def by_rows(signals: Mapping[str, tuple[int, int]]) -> list[tuple[str, int, int]]:
+    """Return what servers have said of their files' use, of the most rows first: text, rows, rows not stored."""
+    return sorted(((text, *counts) for text, counts in signals.items()), key=lambda item: (-item[1], item[0]))
 
 
 def joined(earlier: Sequence[Measurement], current: Sequence[Measurement], run: int) -> list[Measurement]:

@@ -26,7 +26,7 @@ from markupsafe import Markup, escape
 
 from ddmpi.errors import EXIT_DONE
 from ddmpi.report.charts import charts
-from ddmpi.report.data import Report, ServerLine, Summary, by_count
+from ddmpi.report.data import Report, ServerLine, Summary, by_count, by_rows, waste_text
 from ddmpi.report.formats import counted, duration, share, size
 
 
@@ -67,6 +67,8 @@ def render(report: Report) -> str:
         errors=_bars(dict(by_count(summary.kinds)), lambda count: f"{count:,.0f} ({share(count, summary.errors)})"),
         charts=charts(report.points, report.breaks_s),
         columns=COLUMNS,
+        waste=waste_text(summary.waste),
+        signals=by_rows(summary.signals),
         lines=[(_name(line), _cells(line)) for line in report.servers],
         duration=duration,
         size=size,

@@ -50,6 +50,50 @@ def test_the_plan_names_the_slowest_server_and_what_is_expected(
     assert "Nothing is profiled yet" in page
 
 
+def test_the_plan_says_which_host_decides_and_what_would_shorten_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = {
+        "static.inaturalist.org": 600_000, "upload.wikimedia.org": 6_000, "photos.example.org": 30_000,
+        "inaturalist-open-data.s3.amazonaws.com": 10_000, "mine.example.org": 5,
+    }  # fmt: skip
+    lines = [f"https://{host}/{number}.jpg" for host, rows in hosts.items() for number in range(rows)]
+    (tmp_path / "urls.csv").write_text("identifier\n" + "\n".join(lines) + "\n")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"path_to_input: {tmp_path}/urls.csv\npath_to_output_folder: {tmp_path}/out\n")
+    page = printed(config, capsys, "--plan")
+    table = page.partition("Slowest servers")[2].splitlines()
+    assert " static.inaturalist.org  " in table[1]
+    assert "  600,000 rows  " in table[1]
+    assert "5.0 GB/h, 24.0 GB/d" in table[1]
+    assert table[1].startswith("  2.0 d "), "60 GB: two whole days, and the rest on the third"
+    assert "stated: 5 GB of media an hour and 24 GB a day" in table[1]
+    assert [next(host for host in hosts if host in line) for line in table[2:5]] == [
+        "photos.example.org", "upload.wikimedia.org", "inaturalist-open-data.s3.amazonaws.com",
+    ]  # fmt: skip
+    assert "10/s" in table[2]
+    assert "50 min 00 s" in table[2]
+    assert table[2].rstrip().endswith("the default")
+    assert "100/s" in table[4]
+    assert "1 min 40 s" in table[4]
+    assert "careful guess" in table[4]
+    said = page.replace("\n", " ")
+    assert "static.inaturalist.org decides how long the job takes. Shorter: fewer bytes" in said
+    assert "a higher limit that its operator agrees to" in said
+    assert "Without it the job would take 50 min 00 s." in said
+
+
+def test_bytes_per_second_decide_where_files_are_large(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = "servers: [{match: fast.example.org, bytes_per_second: 10000}]\n"
+    config.write_text(CONFIG.format(folder=config.parent).partition("servers:")[0] + rule)
+    printed(config, capsys, "--plan")
+    (config.parent / "out" / "profiles.csv").write_text(PROFILES)
+    page = printed(config, capsys, "--plan", "--ranks", "2")
+    assert "1 min 40 s, set by fast.example.org" in page, "200 files of 5,000 bytes"
+    assert "10.0 kB/s" in page
+    assert "yours (servers)" in page
+
+
 def test_the_plan_says_that_it_leaves_added_rows_out(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(config, capsys, "--plan")
     assert "not in this plan" not in printed(config, capsys, "--plan")

@@ -132,6 +132,7 @@ def test_downloader_parameters_refused(keys: Mapping[str, object], line: str) ->
         ),
         pytest.param({"servers": [{"match": "a", "group": "__x"}]}, "servers[0].group: '__x': expected", id="reserved"),
         pytest.param({"servers": [{"match": "a", "robots": 1}]}, "servers[0].robots: 1: expected true or", id="robots"),
+        pytest.param({"servers": [{"match": "a", "respect": ["noai"]}]}, "servers[0].respect[0]: 'noai': ", id="sign"),
         pytest.param({"servers": [{"match": "a", "max_connections": 0}]}, "servers[0].max_connections: 0", id="none"),
         pytest.param(
             {"servers": [{"match": "a", "group": "g", "rate_limit": 1}, {"match": "b", "group": "g", "rate_limit": 2}]},

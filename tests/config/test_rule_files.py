@@ -37,8 +37,18 @@ def test_known_hosts_get_what_they_ask_for_without_a_word_in_the_config() -> Non
     assert config.group_of("api.gbif.org") == config.group_of("www.gbif.org")
     assert config.limits_for("api.gbif.org").rate_per_s == 1
     assert config.is_known_host("upload.wikimedia.org")
+    assert config.limits_for("b.s3.eu-west-1.amazonaws.com") == config.limits_for("storage.googleapis.com")
+    assert config.limits_for("inaturalist-open-data.s3.amazonaws.com") == Limits(100.0, 32)
+    assert config.limits_for("huggingface.co").rate_per_s == 10
+    assert config.limits_for("zenodo.org").rate_per_s < 2000 / 3600
     assert not config.is_known_host("example.org")
     assert config.limits_for("notarchive.org") == Limits(10.0, 8)
+
+
+def test_each_known_host_says_where_its_limit_is_from() -> None:
+    for rule in make().rules.root:
+        assert rule.source is not None
+        assert rule.source.startswith(("stated: ", "observed: ", "careful guess: ")), rule.match
 
 
 def test_a_rule_of_the_config_wins_and_an_empty_list_means_no_files() -> None:

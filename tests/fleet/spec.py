@@ -102,6 +102,8 @@ class ServerSpec:
     """Share of tries to which ``mode`` applies, by hash of path and try number; the others are ``ok``."""
     x_robots_tag: str = ""
     """Value of that header of each image; lines of several such headers have a line feed between them."""
+    content_usage: str = ""
+    """Value of that header of each image."""
     robots: str | None = None
     """Body of /robots.txt; None: it is a path like any other."""
     robots_status: int = 200

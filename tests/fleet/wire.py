@@ -79,6 +79,7 @@ def answer_of(spec: ServerSpec, path: str, mode: Mode, status: int, location: st
         f'Last-Modified: {_LAST_MODIFIED}\r\nETag: "{crc32(path.encode()):08x}"\r\n'
     )
     image_fields += "".join(f"X-Robots-Tag: {value}\r\n" for value in spec.x_robots_tag.splitlines())
+    image_fields += f"Content-Usage: {spec.content_usage}\r\n" if spec.content_usage else ""
     return make_answer(200, b"" if mode is Mode.EMPTY else body_of(spec, path), image_fields)
 
 

@@ -2,7 +2,7 @@
 damage is taken for what was written.
 
 Beside these: URLs in ``test_urls``, whole answers in ``test_verdict``, images in ``test_image_bytes``, rules of
-robots.txt in ``test_robots_txt``, X-Robots-Tag in ``test_x_robots_tag``.
+robots.txt in ``test_robots_txt``, X-Robots-Tag and Content-Usage in ``test_usage_signals``.
 """
 
 from __future__ import annotations

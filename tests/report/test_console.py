@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ddmpi.core.stats.audit import Audited
 from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
@@ -105,11 +106,22 @@ def test_the_reporter_tells_of_addresses(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
-def test_ignored_rows_are_in_the_summary_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
-    summary = Summary(10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done.", ignored=4)
+def test_the_summary_has_ignored_rows_waste_and_signals_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = Summary(
+        10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done.", ignored=4,
+        waste=Audited("", 12, urls=10, bytes=300, kept_bytes=200, refused=2),
+        signals={"x-robots-tag: noai": (3, 3), "content-usage: train-ai=n": (4, 0)},
+    )  # fmt: skip
     console = new_console()
     console.finish(summary)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["ignored", "4", "40.00", "%"] in lines
+    said = [" ".join(line) for line in lines]
+    assert "Waste: 1.20 requests per URL, 1.50 bytes fetched per byte kept, 2 answers refused" in said
+    assert said[-3:] == [
+        "Heard: content-usage: train-ai=n: 4 rows, stored all the same",
+        "Heard: x-robots-tag: noai: 3 rows, 3 not stored, as respect says",
+        "Done.",
+    ]
     console.finish(replace(summary, ignored=0))
     assert "ignored" not in capsys.readouterr().out

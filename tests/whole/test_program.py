@@ -298,6 +298,12 @@ def test_the_audit_agrees_with_the_servers_own_log(tmp_path: Path, new_job: Make
             )
             assert least <= highest <= most
         assert 1 <= row.connections <= most_connections(log, server) <= 8
+        assert row.refused == throttled[server]
+        assert row.urls <= row.requests - throttled[server]
+    images = rows_of(job.output / "images", ["final_url", "bytes"]).to_pylist()
+    for server in (spec.name(fleet.port) for spec in specs):
+        kept_bytes = sum(row["bytes"] for row in images if row["final_url"].split("/")[2] == server)
+        assert table[server].kept_bytes == kept_bytes
 
 
 def test_a_second_run_over_the_same_folder_is_refused(tmp_path: Path, new_job: MakeJob) -> None:

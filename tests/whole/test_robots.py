@@ -1,4 +1,4 @@
-"""Whole runs that obey robots.txt, and the keys that have them do so."""
+"""Whole runs that obey robots.txt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ddmpi.config.config import parse
 from ddmpi.core.rules.robots_txt import (
     DISALLOWED,
 )
@@ -14,23 +13,6 @@ from tests.fleet.log import Event, EventKind, most_connections
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import ServerSpec
 from tests.whole.job import assert_every_row_once, make_job, rows_of
-
-# ---- the config
-
-
-def test_a_rule_overrides_the_key_for_all() -> None:
-    keys = {"path_to_input": "a", "path_to_output_folder": "b"}
-    assert not parse(keys, "test").uses_robots
-    some = parse({**keys, "servers": [{"match": "*.b.org", "robots": True}]}, "test")
-    assert some.uses_robots
-    assert [some.obeys_robots(server) for server in ("a.b.org", "c.org")] == [True, False]
-    most = parse(
-        {**keys, "servers": [{"match": "c.org", "robots": False}], "downloader_parameters": {"robots": True}}, "test"
-    )
-    assert [most.obeys_robots(server) for server in ("a.b.org", "c.org")] == [True, False]
-
-
-# ---- whole runs
 
 FREE = ServerSpec("127.61.0.1", not_found_share=0.2)
 CLOSED = ServerSpec("127.61.0.2", robots="User-agent: *\nDisallow: /\n")
@@ -48,8 +30,8 @@ def test_a_run_that_obeys(tmp_path: Path) -> None:
         job = make_job(
             tmp_path / "job",
             fleet.table_path,
-            downloader_parameters={"robots": True, "default_rate_limit": 100},
-            servers=[{"match": FREE.name(fleet.port), "robots": False}],
+            downloader_parameters={"respect": ["robots"], "default_rate_limit": 100},
+            servers=[{"match": FREE.name(fleet.port), "respect": []}],
             breaker={"failures": 2, "probes": 1},
         )
         code, printed = job.run(ranks)

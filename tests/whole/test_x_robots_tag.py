@@ -19,7 +19,7 @@ def test_a_file_that_may_not_be_kept_is_an_error_and_its_body_is_not_waited_for(
     with running_fleet(tmp_path / "fleet", [free, forbidden, slow], 60) as fleet:
         job = new_job(
             fleet.table_path,
-            downloader_parameters={"respect_x_robots_tag": ["noai", "NoImageAI"]},
+            downloader_parameters={"respect": ["X-Robots-Tag"]},
         )
         code, printed = job.run(1)
         log = fleet.finished_log()

@@ -31,6 +31,7 @@ from ddmpi.core.records import (
     is_packed,
 )
 from ddmpi.core.rules.retry import RetryPolicy
+from ddmpi.core.rules.robots_txt import OBEYED
 
 REFUSED_URL = Failure(ErrorKind.BAD_URL, error_code(ErrorKind.BAD_URL, 0), "not a URL")
 """Of the rows of ``INVALID_SERVER``."""
@@ -266,7 +267,7 @@ class Cluster:
             connections=self.connections_per_rank,
             chunk_rows=self.chunk_rows,
             low_water_rows=self.low_water_rows,
-            obeys_robots=None if world.robots is None else lambda _: True,
+            respect=None if world.robots is None else lambda _: OBEYED,
             accept="any",
             is_restart=is_restart,
             checkpoint_interval_s=model.checkpoint_interval_s,

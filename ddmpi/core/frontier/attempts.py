@@ -196,7 +196,9 @@ class AttemptHandler:
                 return
         elif verdict.failure is not None:
             delay_s = self.config.retry.decide_for_server(verdict, task.attempt, self.rng, is_of_url=is_of_url)
-            if lane.is_sampling and verdict.transient:
+            if self.gate is not None and not self.gate.needs(task.server):
+                file = EVERYTHING  # it was to be heard, and says nothing now
+            elif lane.is_sampling and verdict.transient:
                 lane.gave_up = True
             elif delay_s is not None:
                 task.attempt += 1

@@ -69,7 +69,7 @@ class Frontier:
         self._overrides = NO_OVERRIDES
         self._changes = changes = Changes()
         self._batches = batches = OpenBatches()
-        self._gate = None if config.obeys_robots is None else RobotsGate(config.obeys_robots, config.limits_for)
+        self._gate = None if config.respect is None else RobotsGate(config.respect, config.limits_for)
         self._intake = intake = Intake(config, batches, rng)
         self._settlement = settlement = Settlement(lanes.by_id, batches, self._gate, changes)
         self._attempts = AttemptHandler(

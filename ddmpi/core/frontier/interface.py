@@ -16,6 +16,7 @@ from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import Handoff, StealResponse, ToCoordinator
 from ddmpi.core.records import BatchRef, Failure, Limits, Task
 from ddmpi.core.rules.retry import RetryPolicy
+from ddmpi.core.rules.usage_signals import Respect
 from ddmpi.core.rules.verdict import RETRY_STATUSES, Verdict
 
 CHUNK_ROWS = 256
@@ -38,8 +39,8 @@ class FrontierConfig:
     """What the rank as a whole may have in flight."""
     chunk_rows: int = CHUNK_ROWS
     low_water_rows: int = LOW_WATER_ROWS
-    obeys_robots: Callable[[str], bool] | None = None
-    """Whether a server's robots.txt counts; None: no server's does."""
+    respect: Callable[[str], Respect] | None = None
+    """What is obeyed of a server's signals; None: no server is asked for its robots.txt."""
     accept: str = "image"
     max_redirects: Callable[[str], int] = lambda _: 5
     """How often a row on this server may be redirected."""

@@ -17,6 +17,7 @@ from typing import Final
 from ddmpi.core.frontier.slot import Slot
 from ddmpi.core.records import Failure, Limits, Task
 from ddmpi.core.rules.robots_txt import RobotsFile, origin_of, robots_task
+from ddmpi.core.rules.usage_signals import Respect
 
 KNOWN_FOR_S: Final = 86_400.0
 """RFC 9309, 2.4: a file should not be used for longer than a day."""
@@ -50,12 +51,12 @@ class RobotsGate:
     """What one rank knows of robots.txt files.
 
     Args:
-        obeys: whether a server's robots.txt counts at all.
+        respect: what is obeyed of a server's signals.
         limits_for: the limits of a server group as a whole, of which Crawl-delay is one.
     """
 
-    def __init__(self, obeys: Callable[[str], bool], limits_for: Callable[[str], Limits]) -> None:
-        self._obeys = obeys
+    def __init__(self, respect: Callable[[str], Respect], limits_for: Callable[[str], Limits]) -> None:
+        self._respect = respect
         self._limits_for = limits_for
         self._known: OrderedDict[str, _Entry] = OrderedDict()
         self._known_bytes = 0
@@ -65,7 +66,11 @@ class RobotsGate:
         """What may start at the slot. Rows that have to wait for a file stay with the slot, out of its queue."""
         passage = Passage()
         while (task := slot.pop(now)) is not None:
-            if task.robots_of or not self._obeys(task.server):
+            if task.robots_of:
+                break
+            task.usage_signals = ""
+            respect = self._respect(task.server)
+            if not respect.asks_robots:
                 break
             origin = origin_of(task.url)
             file = self._file(origin, now)
@@ -75,14 +80,19 @@ class RobotsGate:
                     task, passage.is_new = robots_task(origin, task.server), True
                     break
                 continue
-            if file.crawl_delay_s > slot.delay_s:
+            task.usage_signals = file.signals(task.url)
+            if respect.robots and file.crawl_delay_s > slot.delay_s:
                 slot.slow_down(file.crawl_delay_s, self._limits_for(slot.group).connections, now)
-            objection = file.objection(task.url)
+            objection = file.objection(task.url, respect)
             if objection is None:
                 break
             passage.refused.setdefault(objection, []).append(task)
         passage.task = task
         return passage
+
+    def needs(self, server: str) -> bool:
+        """Whether nothing of the server may be fetched without its file."""
+        return self._respect(server).robots
 
     def _file(self, origin: str, now: float) -> RobotsFile | None:
         entry = self._known.get(origin)

@@ -12,6 +12,9 @@ from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, row_time_s
 from ddmpi.core.protocol import Sample
 from ddmpi.core.records import Limits
 
+TYPICAL_FILE_BYTES = 100_000
+"""Used for predictions where nothing was profiled."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -71,6 +74,9 @@ def _quantile(values: list[float], q: float) -> float:
 
 
 def server_row_time_s(limits: Limits, profile: Profile | None) -> float:
-    """Return the seconds per row of a server with these limits: by its profile's latency, or by an assumed one."""
+    """Return the seconds per row of a server with these limits: by its profile's latency and sizes, or by assumed
+    ones. Budgets of an hour and a day are left out: what fits into one is fetched at the rate."""
     latency_s = profile.total_s if profile is not None and profile.total_s > 0 else DEFAULT_LATENCY_S
-    return row_time_s(limits, latency_s)
+    size_bytes = profile.bytes if profile is not None and profile.bytes else TYPICAL_FILE_BYTES
+    by_bytes_s = size_bytes / limits.bytes_per_s if limits.bytes_per_s > 0 else 0.0
+    return max(row_time_s(limits, latency_s), by_bytes_s)

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +31,11 @@ LATE_S = 30.0
 MERGE_STARTS = 4_096
 MERGE_S = 90.0
 """Starts of a group are merged when there are so many new ones, or when they span so long."""
+MOST_SIGNALS = 50
+"""Different texts of one group, and of a run: a server may make up as many as it likes."""
+OTHER_SIGNALS = "others"
+MOST_HOSTS = 10_000
+"""Server groups of which ``RunAudit`` tells."""
 MOST_GROUPS = 200_000
 """Groups whose windows rank 0 watches; about 1 KB each. Of others only the sums are kept."""
 
@@ -50,6 +56,22 @@ class Audited:
     throttled: int = 0
     pauses: int = 0
     paused_s: float = 0.0
+    urls: int = 0
+    """Different URLs that were done with."""
+    refused: int = 0
+    """Answers with a status of 400 or more."""
+    kept_bytes: int = 0
+    """Bytes of files that were stored, of each URL once."""
+
+    @property
+    def requests_per_url(self) -> float:
+        """1 where no URL was asked for twice; 0 where none was done with."""
+        return self.requests / self.urls if self.urls else 0.0
+
+    @property
+    def bytes_per_kept_byte(self) -> float:
+        """1 where all that came in was stored as it was; 0 where nothing was stored."""
+        return self.bytes / self.kept_bytes if self.kept_bytes else 0.0
 
     def joined(self, other: Audited) -> Audited:
         return Audited(
@@ -62,19 +84,52 @@ class Audited:
             self.throttled + other.throttled,
             self.pauses + other.pauses,
             self.paused_s + other.paused_s,
+            self.urls + other.urls,
+            self.refused + other.refused,
+            self.kept_bytes + other.kept_bytes,
         )
+
+
+class AskedHost(msgspec.Struct, frozen=True):
+    """What one server group was asked in one run, for its operator. Times are seconds since 1970."""
+
+    audited: Audited
+    first_at: float
+    last_at: float
+    """When the first and the last request started; 0 = there was none."""
+    nodes: tuple[str, ...]
+    """Host names of the machines that asked."""
+    signals: dict[str, tuple[int, int]]
+    """As in ``Asked``."""
+
+
+class RunAudit(msgspec.Struct, frozen=True):
+    """What one run has asked of servers."""
+
+    run: int
+    began_at: float
+    ended_at: float
+    version: str
+    user_agent: str
+    respect: str
+    """What of the servers' signals was obeyed, for people."""
+    hosts: tuple[AskedHost, ...]
+    """Those with the most requests first."""
+    left_out: int = 0
+    """Further ones."""
 
 
 # ---- on each rank
 
 
 class _Notes:
-    __slots__ = ("bytes", "connections", "paused_s", "pauses", "starts", "throttled")
+    __slots__ = ("bytes", "connections", "paused_s", "pauses", "refused", "signals", "starts", "throttled", "urls")
 
     def __init__(self) -> None:
         self.starts: list[float] = []
-        self.bytes = self.throttled = self.connections = self.pauses = 0
+        self.bytes = self.throttled = self.connections = self.pauses = self.urls = self.refused = 0
         self.paused_s = 0.0
+        self.signals: dict[str, tuple[int, int]] = {}
 
 
 class AskedNotes:
@@ -87,10 +142,19 @@ class AskedNotes:
     def started(self, group: str, at: float) -> None:
         self._groups[group].starts.append(at)
 
-    def answered(self, group: str, size_bytes: int, *, throttled: bool) -> None:
+    def answered(
+        self, group: str, size_bytes: int, *, throttled: bool, refused: bool = False, is_done: bool = False
+    ) -> None:
+        """Note an answer. ``is_done``: its URL will not be asked for again."""
         notes = self._groups[group]
         notes.bytes += size_bytes
         notes.throttled += throttled
+        notes.refused += refused
+        notes.urls += is_done
+
+    def heard(self, group: str, signals: str, rows: int, *, is_obeyed: bool) -> None:
+        """Note what was said of the use of a file, for so many rows; ``is_obeyed``: it is not stored for that."""
+        add_signals(self._groups[group].signals, {signals: (rows, rows * is_obeyed)})
 
     def paused(self, group: str, at: float, wait_s: float) -> None:
         """The group is left alone from ``at`` on; a pause that was known is not another one."""
@@ -119,8 +183,18 @@ def _asked(group: str, notes: _Notes) -> Asked:
     first_at = min(notes.starts, default=0.0)
     ticks = np.round((np.array(notes.starts) - first_at) / TICK_S).astype("<u4")
     return Asked(
-        group, first_at, ticks.tobytes(), notes.bytes, notes.throttled, notes.connections, notes.pauses, notes.paused_s
-    )
+        group, first_at, ticks.tobytes(), notes.bytes, notes.throttled, notes.connections, notes.pauses, notes.paused_s,
+        notes.urls, notes.refused, notes.signals,
+    )  # fmt: skip
+
+
+def add_signals(sums: dict[str, tuple[int, int]], more: Mapping[str, tuple[int, int]]) -> None:
+    """Add counts of signals, as in ``Asked``, to others; of very many different ones the later ones are counted
+    together."""
+    for text, (rows, obeyed) in more.items():
+        name = text if text in sums or len(sums) < MOST_SIGNALS else OTHER_SIGNALS
+        before = sums.get(name, (0, 0))
+        sums[name] = before[0] + rows, before[1] + obeyed
 
 
 # ---- on rank 0
@@ -164,35 +238,89 @@ def _highest(starts: FloatArray, window_s: float) -> int:
     return int((ends - np.arange(len(starts))).max(initial=0))
 
 
+class _Group:
+    """What is known of one group in this run."""
+
+    __slots__ = ("audited", "first_at", "last_at", "nodes", "signals", "windows")
+
+    def __init__(self, group: str) -> None:
+        self.audited = Audited(group)
+        self.first_at = self.last_at = 0.0
+        self.nodes: set[str] = set()
+        self.signals: dict[str, tuple[int, int]] = {}
+        self.windows: _Windows | None = None
+
+    def figures(self) -> Audited:
+        if self.windows is None:
+            return self.audited
+        self.windows.merge()
+        return self.audited.joined(Audited("", 0, self.windows.highest_1s, self.windows.highest_60s))
+
+
 class Audit:
     """The figures of all groups. ``before`` is what earlier runs have left."""
 
     def __init__(self, before: Mapping[str, Audited] | None = None) -> None:
-        self._rows = dict(before or {})
-        self._windows: dict[str, _Windows] = {}
+        self._before = dict(before or {})
+        self._groups: dict[str, _Group] = {}
+        self._watched = 0
+        self.total = Audited("")
+        """The sums over all groups of this run, without windows and connections."""
+        self.signals: dict[str, tuple[int, int]] = {}
+        """Those of all groups in this run, as in ``Asked``."""
 
-    def add(self, notes: Iterable[Asked]) -> None:
-        """What a rank has noted."""
+    def __len__(self) -> int:
+        """How many groups were asked in this run."""
+        return len(self._groups)
+
+    def add(self, notes: Iterable[Asked], node: str = "") -> None:
+        """Add what a rank on this machine has noted."""
         for asked in notes:
+            group = self._group(asked.group)
             ticks = np.frombuffer(asked.starts, "<u4")
-            row = self._rows.get(asked.group) or Audited(asked.group)
             sums = (asked.connections, asked.body_bytes, asked.throttled, asked.pauses, asked.paused_s)
-            self._rows[asked.group] = row.joined(Audited(asked.group, len(ticks), 0, 0, *sums))
+            self._count(group, Audited("", len(ticks), 0, 0, *sums, asked.urls, asked.refused))
+            add_signals(group.signals, asked.signals)
+            add_signals(self.signals, asked.signals)
+            if node:
+                group.nodes.add(node)
             if len(ticks):
-                self._watch(asked.group, np.sort(ticks) * TICK_S + asked.first_at)
+                self._watch(group, np.sort(ticks) * TICK_S + asked.first_at)
 
-    def _watch(self, group: str, starts: FloatArray) -> None:
-        windows = self._windows.get(group)
-        if windows is None:
-            if len(self._windows) >= MOST_GROUPS:
+    def keep(self, name: str, size_bytes: int) -> None:
+        """Count files of a group that are stored."""
+        self._count(self._group(name), Audited("", kept_bytes=size_bytes))
+
+    def _group(self, name: str) -> _Group:
+        found = self._groups.get(name)
+        if found is None:
+            found = self._groups[name] = _Group(name)
+        return found
+
+    def _count(self, group: _Group, more: Audited) -> None:
+        group.audited = group.audited.joined(more)
+        self.total = self.total.joined(more)
+
+    def _watch(self, group: _Group, starts: FloatArray) -> None:
+        group.first_at = min(group.first_at or float(starts[0]), float(starts[0]))
+        group.last_at = max(group.last_at, float(starts[-1]))
+        if group.windows is None:
+            if self._watched >= MOST_GROUPS:
                 return
-            windows = self._windows[group] = _Windows()
-        windows.add(starts)
+            self._watched += 1
+            group.windows = _Windows()
+        group.windows.add(starts)
 
     def rows(self) -> list[Audited]:
-        """All groups, those with the most requests first."""
-        for group, windows in self._windows.items():
-            windows.merge()
-            highest = Audited(group, 0, windows.highest_1s, windows.highest_60s)
-            self._rows[group] = self._rows[group].joined(highest)
-        return sorted(self._rows.values(), key=lambda row: (-row.requests, row.group))
+        """All groups over all runs, those with the most requests first."""
+        rows = dict(self._before)
+        for name, group in self._groups.items():
+            rows[name] = (rows.get(name) or Audited(name)).joined(group.figures())
+        return sorted(rows.values(), key=lambda row: (-row.requests, row.group))
+
+    def hosts(self) -> tuple[AskedHost, ...]:
+        """The groups that were asked in this run, those with the most requests first: ``MOST_HOSTS`` of them."""
+        chosen = sorted(self._groups.items(), key=lambda item: (-item[1].audited.requests, item[0]))[:MOST_HOSTS]
+        return tuple(
+            AskedHost(it.figures(), it.first_at, it.last_at, tuple(sorted(it.nodes)), it.signals) for _, it in chosen
+        )

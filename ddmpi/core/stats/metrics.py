@@ -51,6 +51,14 @@ class Measurement(msgspec.Struct, frozen=True):
     """Resident memory of all ranks."""
     error_kinds: dict[str, int] = {}
     """Errors in published parts, by kind; their sum is ``errors``."""
+    urls: int = 0
+    """Different URLs that were done with, by all runs; ``requests`` are more where some were asked for again."""
+    refused: int = 0
+    """Answers with a status of 400 or more, to all runs."""
+    kept_bytes: int = 0
+    """Bytes of files that were stored by all runs, of each URL once."""
+    usage_signals: dict[str, int] = {}
+    """What servers have said of their files' use in this run -> rows that it was said of."""
     exit_code: int | None = None
     """Set in the last line of a run that ended by itself."""
 
@@ -69,6 +77,9 @@ def continued(line: Measurement, before: Measurement | None) -> Measurement:
         fetched_rows=before.fetched_rows + line.fetched_rows,
         requests=before.requests + line.requests,
         bytes=before.bytes + line.bytes,
+        urls=before.urls + line.urls,
+        refused=before.refused + line.refused,
+        kept_bytes=before.kept_bytes + line.kept_bytes,
     )
 
 
@@ -149,6 +160,9 @@ _FIGURES = (
     ("fetched_rows_total", "counter", "Rows fetched by all runs.", "fetched_rows"),
     ("requests_total", "counter", "Requests sent by all runs.", "requests"),
     ("received_bytes_total", "counter", "Bytes of bodies received by all runs.", "bytes"),
+    ("kept_bytes_total", "counter", "Bytes of files stored by all runs.", "kept_bytes"),
+    ("urls_total", "counter", "Different URLs that all runs are done with.", "urls"),
+    ("refused_total", "counter", "Answers with a status of 400 or more to all runs.", "refused"),
 )
 
 
@@ -161,6 +175,9 @@ def prometheus_text(line: Measurement, output: str) -> str:
         }),
         _family("errors", "gauge", "Rows that are durable errors, by kind.", {
             f'{label},kind="{_escaped(kind)}"': count for kind, count in sorted(line.error_kinds.items())
+        }),
+        _family("usage_signal_rows", "gauge", "Rows of this run, by what was said of their use.", {
+            f'{label},signals="{_escaped(text)}"': count for text, count in sorted(line.usage_signals.items())
         }),
         _family("stage", "gauge", "The stage that the run is in.", {f'{label},stage="{_escaped(line.stage)}"': 1}),
     ]  # fmt: skip

@@ -82,6 +82,7 @@ class Layout:
         self.usage = self.logs / "servers.parquet"
         """How each server was asked, over all runs."""
         self.audit = self.logs / "politeness.csv"
+        self.run_audit = self.logs / "last-run.json"
         """What each server was really sent, over all runs."""
         self.checkpoint = root / structure.inner_checkpoint_file
         self.previous_checkpoint = root / f"{structure.inner_checkpoint_file}.previous"

@@ -1,9 +1,9 @@
 """The files below logs/ that say what the runs did, over all runs of an output folder.
 
 ``metrics.jsonl`` is the history, thinned so that it stays small, and the Prometheus file its newest line;
-``politeness.csv`` has for each group of servers its limits and what was really sent; ``servers.parquet`` how each
-server was asked. All of them are a courtesy: a disk that does not take them, or a damaged file, is told to the log and
-changes nothing.
+``politeness.csv`` has for each group of servers its limits and what was really sent, ``last-run.json`` what was sent in
+the last run alone; ``servers.parquet`` how each server was asked. All of them are a courtesy: a disk that does not take
+them, or a damaged file, is told to the log and changes nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddmpi.core.records import Limits
-from ddmpi.core.stats.audit import Audited
+from ddmpi.core.records import UNDECODABLE, Limits
+from ddmpi.core.stats.audit import Audited, RunAudit
 from ddmpi.core.stats.metrics import Measurement, decode_lines, encode_line, prometheus_text, thinned
 from ddmpi.core.stats.usage import BUCKETS, COLUMNS, UsageTable
 from ddmpi.errors import StorageError
@@ -35,6 +36,7 @@ MOST_BYTES: Final = 8 << 20
 _TAIL_BYTES: Final = 1 << 16
 _LIMITS = ("rate_limit", "max_connections", "bytes_per_second", "bytes_per_hour", "bytes_per_day")
 _FIGURES = tuple(field.name for field in fields(Audited))[1:]
+_RATIOS = ("requests_per_url", "bytes_per_kept_byte")
 
 
 class MetricsFile:
@@ -107,10 +109,10 @@ def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Lim
     def line(row: Audited) -> list[object]:
         it = limits(row.group)
         allowed = (it.rate_per_s, it.connections, it.bytes_per_s, it.bytes_per_hour, it.bytes_per_day)
-        return [row.group, *allowed, *(round(getattr(row, name), 3) for name in _FIGURES)]
+        return [row.group, *allowed, *(round(getattr(row, name), 3) for name in (*_FIGURES, *_RATIOS))]
 
     try:
-        write_atomically(path, csv_bytes(["server_name", *_LIMITS, *_FIGURES], map(line, rows)))
+        write_atomically(path, csv_bytes(["server_name", *_LIMITS, *_FIGURES, *_RATIOS], map(line, rows)))
     except StorageError as error:
         log.warning("what servers were sent is not kept: %s", error)
 
@@ -128,9 +130,30 @@ def read_audit(path: Path) -> dict[str, Audited]:
 
 
 def _parsed(row: dict[str, str]) -> Audited:
-    *counts, paused_s = (row[name] for name in _FIGURES)
-    parsed = Audited(row["server_name"], *map(int, counts))
-    return replace(parsed, paused_s=float(paused_s))
+    """Return a line; figures that earlier versions did not have are 0."""
+    figures = {name: float(row[name]) if name == "paused_s" else int(row[name]) for name in _FIGURES if name in row}
+    if "requests" not in figures:
+        raise KeyError("requests")
+    return Audited(row["server_name"], **figures)  # type: ignore[arg-type]  # one float among whole numbers
+
+
+def write_run_audit(path: Path, found: RunAudit) -> None:
+    """Replace the file."""
+    try:
+        write_atomically(path, msgspec.json.encode(found))
+    except StorageError as error:
+        log.warning("what servers were asked in this run is not kept: %s", error)
+
+
+def read_run_audit(path: Path) -> RunAudit | None:
+    """Return what the last run has asked of servers; None where no run has left it, or it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RunAudit)
+    except FileNotFoundError:
+        return None
+    except (OSError, *UNDECODABLE) as error:
+        log.warning("%s cannot be read: %s", path, error)
+        return None
 
 
 def write_usage(path: Path, table: UsageTable, now: float) -> None:

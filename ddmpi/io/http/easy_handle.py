@@ -70,8 +70,10 @@ class Hooks:
     """Asked for each new connection with the resolved address; False refuses it before any packet."""
     on_connection: Callable[[str, int], None]
     """Told of each new connection: server, descriptor."""
-    objection: Callable[[bytes], str] | None = None
-    """Asked with the head of each answer, once it is complete; a text cuts the transfer off."""
+    hear: Callable[[bytes], str] = lambda _: ""
+    """What the head of an answer says of the file's use, in canonical words."""
+    objection: Callable[[bytes, str], str] | None = None
+    """Asked with the head of each answer and its server when the body begins; a text cuts the transfer off."""
 
 
 class EasyHandle:
@@ -112,7 +114,7 @@ class EasyHandle:
         self.curl.setopt(pycurl.HTTPHEADER, self._common_headers)
         _set_limits(self.curl, parameters)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._take)
-        self.curl.setopt(pycurl.HEADERFUNCTION, self.head.append if hooks.objection is None else self._take_head)
+        self.curl.setopt(pycurl.HEADERFUNCTION, self.head.append)
         self.curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
         self.curl.setopt(pycurl.SOCKOPTFUNCTION, self._note_connection)
 
@@ -192,6 +194,10 @@ class EasyHandle:
             self.stands_still = not reads_on
             self.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
 
+    def hear(self, head: bytes) -> str:
+        """Return what the head of an answer says of the file's use."""
+        return self._hooks.hear(head)
+
     @property
     def body(self) -> bytes:
         """What has come in; copied at most once."""
@@ -208,6 +214,8 @@ class EasyHandle:
     # ---- called by libcurl
 
     def _take(self, data: bytes) -> int | None:
+        if not self.size_bytes and self._is_refused():
+            return 0
         self.size_bytes += len(data)
         if self.size_bytes > self._parameters.max_file_bytes:
             self.too_large = True
@@ -222,13 +230,13 @@ class EasyHandle:
             self._pieces.clear()
         return None
 
-    def _take_head(self, line: bytes) -> int:
-        """Take a line of the head; any other count than its length makes libcurl cut the transfer off."""
-        self.head.append(line)
-        objection = self._hooks.objection
-        if objection is not None and not line.strip() and self.task is not None and not self.task.robots_of:
-            self.refused = objection(self.last_head)
-        return 0 if self.refused else len(line)
+    def _is_refused(self) -> bool:
+        """Return whether the body that begins must not be kept. Any other count than its length makes libcurl cut the
+        transfer off."""
+        objection, task = self._hooks.objection, self.task
+        if objection is not None and task is not None and not task.robots_of:
+            self.refused = objection(self.last_head, task.server)
+        return bool(self.refused)
 
     def _open_socket(self, _purpose: int, address: tuple[int, int, int, tuple[object, ...]]) -> socket.socket | int:
         family, kind, protocol, place = address

@@ -46,8 +46,9 @@ class Transfers:
         headers: of each request, as ``Name: value``.
         kept: connections that stay open for later requests, at most.
         may_connect: asked for each new connection with the resolved address; False refuses it before any packet.
-        objection: asked with the head of each answer, once it is complete; a text cuts the transfer off. None:
-            nothing is asked.
+        objection: asked with the head and the server of each answer whose body begins; a text cuts the transfer off.
+            None: nothing is asked.
+        hear: what an answer's head says of the file's use.
     """
 
     def __init__(
@@ -56,15 +57,16 @@ class Transfers:
         headers: Sequence[str],
         kept: int,
         may_connect: Callable[[str], bool],
-        objection: Callable[[bytes], str] | None = None,
+        objection: Callable[[bytes, str], str] | None = None,
         *,
+        hear: Callable[[bytes], str] = lambda _: "",
         settings_of: Callable[[str], ServerSettings | None] = lambda _: None,
     ) -> None:
         self.connections = Connections(kept)
         self._common_settings = ServerSettings(parameters)
         self._settings_of = settings_of
         self._headers = headers
-        self._hooks = Hooks(may_connect, self.connections.note, objection)
+        self._hooks = Hooks(may_connect, self.connections.note, hear, objection)
         self._free: dict[ServerSettings, list[EasyHandle]] = {}
         self._busy: dict[pycurl.Curl, EasyHandle] = {}
         self._multiplexing: set[str] = set()

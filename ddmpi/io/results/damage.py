@@ -22,7 +22,7 @@ from ddmpi.io.results.publishing import Publisher
 
 log = logging.getLogger(__name__)
 
-PART_ERRORS: Final = (OSError, pa.ArrowException, KeyError, IndexError)
+PART_ERRORS: Final = (OSError, pa.ArrowException, KeyError, IndexError, UnicodeDecodeError)
 """What Arrow raises for a file that is no Parquet file, not a whole one, or of other columns."""
 
 

@@ -89,6 +89,8 @@ class _Part:
         """Bodies that ``Parts.on_released`` has to be told of."""
         self.written_rows = 0
         self.kinds: Counter[str] = Counter()
+        self.kept_bytes: Counter[str] = Counter()
+        """Of files, by server."""
 
     @property
     def held_bytes(self) -> int:
@@ -147,6 +149,7 @@ class Parts:
         """Rows of a URL that do not fit into a row group take several; but not where they refer to the first one."""
         image = row.image
         part.unreleased_bytes += len(image)
+        part.kept_bytes[row.answer.task.server] += len(image)
         if self._refers or len(row.rows) == 1:
             self._hold(part, row, (image, *[None] * (len(row.rows) - 1)))
             return
@@ -275,6 +278,7 @@ class Parts:
                 is_errors=part.kind == "errors",
                 bytes=file.size_bytes,
                 kinds=dict(part.kinds),
+                kept_bytes=dict(part.kept_bytes),
             )
         )
 

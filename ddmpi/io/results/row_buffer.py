@@ -116,6 +116,7 @@ def _of_success(row: SuccessRow) -> tuple[Any, ...]:
         row.hashsum_original, row.hashsum_resized, row.original_size, row.resized_size, answer.status,
         answer.final_url, answer.content_type, row.original_bytes, answer.etag, answer.last_modified,
         answer.task.attempts, answer.fetched_at, answer.total_s * 1e3, answer.ttfb_s * 1e3, answer.ip, row.mismatch,
+        answer.usage_signals,
     )  # fmt: skip
 
 
@@ -123,6 +124,7 @@ def _of_error(row: ErrorRow) -> tuple[Any, ...]:
     failure = row.failure
     return (
         max(row.attempts - 1, 0), failure.code, failure.kind.value, failure.message, row.final_url, row.fetched_at,
+        row.usage_signals,
     )  # fmt: skip
 
 
@@ -202,6 +204,7 @@ _SUCCESS_COLUMNS: Final[Sequence[tuple[str, Callable[[Values], Column]]]] = (
     ("ttfb_ms", _of(pa.float32())),
     ("ip", _texts),
     (MISMATCH, _texts),
+    ("usage_signals", _texts),
 )
 """In the order of ``_of_success``."""
 _ERROR_COLUMNS: Final[Sequence[tuple[str, Callable[[Values], Column]]]] = (
@@ -211,5 +214,6 @@ _ERROR_COLUMNS: Final[Sequence[tuple[str, Callable[[Values], Column]]]] = (
     ("error_msg", _texts),
     ("final_url", _texts),
     ("fetched_at", _timestamps),
+    ("usage_signals", _texts),
 )
 """In the order of ``_of_error``."""

@@ -49,6 +49,7 @@ class ErrorRow:
     fetched_at: float = 0.0
     mirrors_left: int | None = None
     """How many URLs of the rows were left to ask; None: nothing was fetched, or there was one."""
+    usage_signals: str = ""
 
 
 ResultRow = SuccessRow | ErrorRow
@@ -95,11 +96,15 @@ def refused(rows: tuple[int, ...], answer: Answer, kind: ErrorKind, message: str
     return error_row(rows, failure, answer, answer.task.attempts)
 
 
-def error_row(rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int) -> ErrorRow:
-    """Return the row of a failure; ``answer`` is None where nothing was fetched (a refused URL)."""
+def error_row(
+    rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int, usage_signals: str = ""
+) -> ErrorRow:
+    """Return the row of a failure; ``answer`` is None where nothing was fetched (a refused URL, one that robots.txt
+    disallows: ``usage_signals`` is what that says)."""
     if answer is None:
-        return ErrorRow(rows, failure, attempts)
-    return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at, answer.task.mirrors_left)
+        return ErrorRow(rows, failure, attempts, usage_signals=usage_signals)
+    left = answer.task.mirrors_left
+    return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at, left, answer.usage_signals)
 
 
 def compared(

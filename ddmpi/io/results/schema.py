@@ -56,7 +56,7 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(pa.int32(), "attempts"),
         *_of(TIMESTAMP, "fetched_at"),
         *_of(pa.float32(), "total_ms", "ttfb_ms"),
-        *_of(pa.string(), "ip"),
+        *_of(pa.string(), "ip", "usage_signals"),
         *_of(pa.bool_(), PLACEHOLDER),
         *_of(pa.int64(), ROW_NUMBER),
     ],
@@ -65,6 +65,7 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(pa.int32(), "retry_count", "error_code"),
         *_of(pa.string(), "error_kind", "error_msg", "final_url"),
         *_of(TIMESTAMP, "fetched_at"),
+        *_of(pa.string(), "usage_signals"),
         *_of(pa.int64(), ROW_NUMBER),
     ],
 }
@@ -87,6 +88,16 @@ def result_schema(
     if doubled:
         raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
     return schema
+
+
+def with_all_columns(rows: pa.Table) -> pa.Table:
+    """Return successes without their images with the columns that parts of earlier versions do not have: null."""
+    fields = [field for field in _FIELDS["successes"] if field.name != IMAGE]
+    for field in fields:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    ours = [field.name for field in fields]
+    return rows.select([*ours, *(name for name in rows.column_names if name not in ours)])
 
 
 def holders_of(rows: pa.Table) -> IntArray:

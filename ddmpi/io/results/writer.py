@@ -186,10 +186,18 @@ class ResultWriter:
         return self._compare(made, self._promises.read(batch), body)
 
     def error(
-        self, batch: BatchRef, rows: tuple[int, ...], failure: Failure, answer: Answer | None, attempts: int
+        self,
+        batch: BatchRef,
+        rows: tuple[int, ...],
+        failure: Failure,
+        answer: Answer | None,
+        attempts: int,
+        *,
+        usage_signals: str = "",
     ) -> None:
-        """Store that these rows of ``batch`` are given up after ``attempts`` requests (0: the URL was refused)."""
-        self._pending.append(_Row(batch, None, [error_row(rows, failure, answer, attempts)], 0))
+        """Store that these rows of ``batch`` are given up after ``attempts`` requests (0: the URL was refused);
+        ``usage_signals`` is what is known of them without an answer."""
+        self._pending.append(_Row(batch, None, [error_row(rows, failure, answer, attempts, usage_signals)], 0))
 
     def close_parts(self, ticket: int, batch_ids: Iterable[int] | None = None) -> None:
         """Commit the open parts of these batches (None: of all); ``PartsClosed`` with the ticket follows."""

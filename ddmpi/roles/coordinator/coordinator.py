@@ -114,9 +114,12 @@ class Coordinator:
         match message:
             case msg.Progress(counters=counters):
                 self.tally.counters[rank] = counters
-            case msg.ServersUsed(usages, asked):
+                for part in message.parts:
+                    for server, size_bytes in part.kept_bytes.items():
+                        self.tally.audit.keep(self.state.config.group_of(server), size_bytes)
+            case msg.ServersUsed(usages, asked, node):
                 self.tally.usage.add(usages, now)
-                self.tally.audit.add(asked)
+                self.tally.audit.add(asked, node)
             case msg.PicturesRepeated(pictures):
                 self.placeholders.add(pictures)
         self._perform(self.core.handle(rank, message, now), now)

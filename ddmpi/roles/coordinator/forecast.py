@@ -5,17 +5,19 @@ table of which a trial has fetched a few rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.prediction import Prediction, predict
-from ddmpi.core.ledger.profile import Profile
+from ddmpi.core.ledger.profile import TYPICAL_FILE_BYTES, Profile
+from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, row_time_s
 from ddmpi.core.partition.partition import ServerTable, cut_batches
 from ddmpi.core.partition.placement import lay_out
-from ddmpi.core.records import INVALID_SERVER, is_packed, shown_group
+from ddmpi.core.partition.server_patterns import matching_servers
+from ddmpi.core.records import INVALID_SERVER, Limits, is_packed, shown_group
 from ddmpi.core.stats.usage import COLUMNS, UsageTable
 from ddmpi.errors import InputError, Interrupted
 from ddmpi.io.folder.layout import Layout
@@ -27,8 +29,6 @@ from ddmpi.report.formats import counted, duration, size
 from ddmpi.roles.coordinator.initialization import whole_input
 from ddmpi.roles.coordinator.run_state import RunState
 
-TYPICAL_FILE_BYTES = 100_000
-"""Used for predictions where nothing was profiled."""
 BYTES_PER_ROW = 400
 """What a result takes on disk beside the file itself: its other columns, compressed, and its row in urls/."""
 
@@ -46,6 +46,54 @@ def predict_run(
     plan = make_plan(table, config, rows=rows_left, profiles=profiles, limits=limits, ref=table.ref, workers=[0])
     samples = config.profiling.samples_per_server if config.profiling.mode == "measure" and not profiles else 0
     return predict(plan, rows_left, workers, samples)
+
+
+@dataclass(frozen=True)
+class HostTime:
+    """How long the rows of one server group take at its limits, and which of these decides."""
+
+    group: str
+    rows: int
+    seconds: float
+    limits: Limits
+    by_bytes: bool
+    """Its limits of bytes decide, not that of requests or connections."""
+
+
+def slowest_hosts(
+    config: Config, table: BatchTable, rows: IntArray, profiles: Mapping[str, Profile], most: int
+) -> list[HostTime]:
+    """Return the server groups whose rows take longest, slowest first; ``rows`` as in ``predict_run``."""
+    limits = limits_by_group(config, profiles)
+    plan = make_plan(table, config, rows=rows, profiles=profiles, limits=limits, ref=table.ref, workers=[0])
+    names = table.group_names
+    group_rows = np.bincount(table.groups, weights=rows, minlength=len(names))
+    times = group_rows * plan.row_times
+    budgeted = {
+        index: _budget_s(limits(names[index]), float(group_rows[index]) * _mean_size(profiles.get(names[index])))
+        for index in np.flatnonzero(matching_servers(names.values, config.rules.patterns)).tolist()
+        if group_rows[index] and limits(names[index]).has_byte_budget
+    }
+    for index, seconds in budgeted.items():
+        times[index] = max(float(times[index]), seconds)
+    found = []
+    for index in np.argsort(-times, kind="stable")[:most].tolist():
+        if times[index] > 0 and names[index] != INVALID_SERVER:
+            allowed = limits(names[index])
+            requests_s = group_rows[index] * row_time_s(allowed, DEFAULT_LATENCY_S)
+            by_bytes = bool(allowed.bytes_per_s or allowed.has_byte_budget) and times[index] > 1.01 * requests_s
+            found.append(HostTime(names[index], int(group_rows[index]), float(times[index]), allowed, by_bytes))
+    return found
+
+
+def _mean_size(profile: Profile | None) -> float:
+    return TYPICAL_FILE_BYTES if profile is None or not profile.bytes else profile.bytes * _share_good(profile)
+
+
+def _budget_s(limits: Limits, size_bytes: float) -> float:
+    """How long so many bytes take at budgets of an hour and a day: each begins with one that is not spent."""
+    budgets = ((limits.bytes_per_hour, 3_600.0), (limits.bytes_per_day, 86_400.0))
+    return max((span_s * (max(0.0, size_bytes - 1) // budget) for budget, span_s in budgets if budget > 0), default=0.0)
 
 
 def expected_bytes(

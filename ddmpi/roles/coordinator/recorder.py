@@ -9,9 +9,18 @@ from pathlib import Path
 
 import msgspec
 
-from ddmpi.core.stats.audit import Audit
+from ddmpi._version import __version__
+from ddmpi.core.stats.audit import MOST_HOSTS, Audit, RunAudit
 from ddmpi.core.stats.metrics import History, Measurement, continued, with_rates
-from ddmpi.io.folder.stats_files import MetricsFile, PrometheusFile, read_audit, read_usage, write_audit, write_usage
+from ddmpi.io.folder.stats_files import (
+    MetricsFile,
+    PrometheusFile,
+    read_audit,
+    read_usage,
+    write_audit,
+    write_run_audit,
+    write_usage,
+)
 from ddmpi.io.process import resident_bytes
 from ddmpi.io.urls.batch_table import limits_by_group
 from ddmpi.roles.coordinator.coordinator import Coordinator
@@ -40,6 +49,7 @@ class Recorder:
         self._before = self.file.last()
         self._last: Measurement | None = None
         self._write_at = now
+        self._began_at = time.time()
         self._usage_path = layout.usage
         self._usage_at = now + USAGE_INTERVAL_S
         self.usage = read_usage(layout.usage)
@@ -50,6 +60,8 @@ class Recorder:
         if now >= self._usage_at:
             self._usage_at = now + USAGE_INTERVAL_S
             write_usage(self._usage_path, self.usage, now)
+            if len(self.audit) <= MOST_HOSTS:  # of more it takes its time, and is written at the end
+                self._write_run_audit(coordinator.state)
         writes = now >= self._write_at
         if not writes and not self.history.is_due(now):
             return
@@ -68,6 +80,16 @@ class Recorder:
         write_usage(self._usage_path, self.usage, now)
         state = coordinator.state
         write_audit(state.layout.audit, self.audit.rows(), limits_by_group(state.config, state.profiles))
+        self._write_run_audit(state)
+
+    def _write_run_audit(self, state: RunState) -> None:
+        hosts = self.audit.hosts()
+        config = state.config
+        found = RunAudit(
+            self._epoch, self._began_at, time.time(), __version__, config.user_agent, config.respect_text, hosts,
+            len(self.audit) - len(hosts),
+        )  # fmt: skip
+        write_run_audit(state.layout.run_audit, found)
 
     def _write(self, line: Measurement) -> None:
         line = with_rates(line, self._last)
@@ -97,5 +119,9 @@ class Recorder:
             servers_active=total.servers_active,
             memory_bytes=total.memory_bytes + own_bytes,
             error_kinds=state.counts.error_kinds,
+            urls=self.audit.total.urls,
+            refused=self.audit.total.refused,
+            kept_bytes=self.audit.total.kept_bytes,
+            usage_signals={text: rows for text, (rows, _) in self.audit.signals.items()},
         )
         return continued(line, self._before)

@@ -129,6 +129,8 @@ class ConsoleReporter:
             self._console.say(
                 f"Ignored: {counted(state.ignored_rows, 'row')} on {counted(servers, 'server')}, by {name}"
             )
+        self._console.say(f"Usage signals: {state.config.respect_text}")
+        log.info("usage signals: %s", state.config.respect_text)
         if hosts := known_hosts(state):
             named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
             more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
@@ -238,6 +240,9 @@ class ConsoleReporter:
                 (shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.core.ledger, 5)
             ],
             output=str(state.layout.root),
+            waste=coordinator.tally.audit.total,
+            respect=state.config.respect_text,
+            signals=dict(coordinator.tally.audit.signals),
             ending=_ending_text(ending, errors, pending_text(pending, waiting, time.time())),
             report="" if self._reported is None else str(self._reported),
         )

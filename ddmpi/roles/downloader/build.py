@@ -21,8 +21,8 @@ from ddmpi.core.records import is_meant
 from ddmpi.core.rules.addresses import address_rule
 from ddmpi.core.rules.retry import RetryPolicy
 from ddmpi.core.rules.urls import Rejected, parse_url
+from ddmpi.core.rules.usage_signals import heard, objection
 from ddmpi.core.rules.user_agent import product_token
-from ddmpi.core.rules.x_robots_tag import objection
 from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.http.easy_handle import ServerSettings
@@ -71,7 +71,8 @@ def make_downloader(
             config.header_list(),
             kept,
             address_rule(config.allowed_networks),
-            _tag_rule(config),
+            _objection_rule(config),
+            hear=partial(heard, crawler=product_token(config.user_agent)),
             settings_of=_settings_rule(config, variables),
         ),
         send,
@@ -165,7 +166,7 @@ def _frontier_config(config: Config, connections: int, job_began_at: float, *, i
         ),
         retry=RetryPolicy(config.downloader_parameters.max_attempts, connect_attempts=max(20, 2 * breaker_tries)),
         connections=connections,
-        obeys_robots=config.obeys_robots if config.uses_robots else None,
+        respect=config.respect if config.uses_robots else None,
         accept=config.downloader_parameters.accept,
         max_redirects=config.max_redirects,
         retry_statuses=config.retry_statuses,
@@ -193,6 +194,9 @@ def _ignored_rule(patterns: Sequence[str]) -> Callable[[str], bool]:
     return is_ignored
 
 
-def _tag_rule(config: Config) -> Callable[[bytes], str] | None:
-    directives = frozenset(config.downloader_parameters.respect_x_robots_tag)
-    return partial(objection, directives=directives, crawler=product_token(config.user_agent)) if directives else None
+def _objection_rule(config: Config) -> Callable[[bytes, str], str] | None:
+    """Return what finds in an answer's head why the file must not be stored; None where no server's could say so."""
+    if not config.obeys_answers:
+        return None
+    crawler = product_token(config.user_agent)
+    return lambda head, server: objection(head, config.respect(server), crawler)

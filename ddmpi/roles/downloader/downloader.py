@@ -59,6 +59,7 @@ class Downloader:
     ) -> None:
         self._send = send
         self._transfers = transfers
+        self._group_of = frontier.group_of
         self._connections = GroupConnections(frontier.group_of, transfers)
         self._core = RankCore(
             frontier,
@@ -182,7 +183,11 @@ class Downloader:
                 case do.RowsFailed(batch, tasks, failure):
                     for task in tasks:
                         # It waited for this attempt.
-                        self._writer.error(batch, task.rows, failure, None, task.attempts - 1)
+                        self._writer.error(
+                            batch, task.rows, failure, None, task.attempts - 1, usage_signals=task.usage_signals
+                        )
+                        if task.usage_signals:
+                            self._notes.heard(self._group_of(task.server), task.usage_signals, len(task.rows), failure)
                 case do.LoadBatch(lane_id, batch):
                     self._loader.load(lane_id, batch)
                 case do.CloseParts(ticket, batch_ids):
@@ -207,7 +212,7 @@ class Downloader:
 
     def _record(self, done: do.Finished, answer: Answer, now: float, looked: Future[Rows] | None) -> None:
         size_bytes = len(answer.body)
-        self._notes.finished(done, size_bytes, now)
+        self._notes.finished(done, answer, now)
         self._notes.opened(self._connections.opened())
         if self._debug is not None:
             self._debug.finished(done, size_bytes, now)

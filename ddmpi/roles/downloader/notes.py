@@ -8,6 +8,7 @@ computed.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from ddmpi.core.frontier.held_lane import LONG_PAUSE_S
 from ddmpi.core.frontier.interface import Disposition, Finished
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Assign, Extend, Lane, Release, ServersUsed, StealRequest, ToDownloader
-from ddmpi.core.records import BatchRef, Limits
+from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Limits
 from ddmpi.core.rules.verdict import Outcome, Verdict
 from ddmpi.core.stats.audit import AskedNotes
 from ddmpi.core.stats.usage import UsageCounter
@@ -43,6 +44,7 @@ class ServerNotes:
     def __init__(self, now: float) -> None:
         self._usage = UsageCounter()
         self._asked = AskedNotes()
+        self._node = os.uname().nodename
         self._pauses = PauseLog()
         self._due_at = now + USAGE_INTERVAL_S
 
@@ -50,14 +52,27 @@ class ServerNotes:
         """Note a request to the server group that starts."""
         self._asked.started(key, time.time())
 
-    def finished(self, done: Finished, size_bytes: int, now: float) -> None:
+    def finished(self, done: Finished, answer: Answer, now: float) -> None:
         """Note an answer, and the pause that follows from it."""
+        task, size_bytes = done.task, len(answer.body)
         throttled = done.verdict.signal is Signal.THROTTLED
-        self._usage.add(done.group, done.task.started_at, now, size_bytes, throttled=throttled)
-        self._asked.answered(done.key, size_bytes, throttled=throttled)
+        self._usage.add(done.group, task.started_at, now, size_bytes, throttled=throttled)
+        self._asked.answered(
+            done.key,
+            size_bytes,
+            throttled=throttled,
+            refused=answer.status >= 400 and not task.robots_of,
+            is_done=done.disposition is not Disposition.OPEN or task.url != done.url,
+        )
+        if answer.usage_signals and done.disposition is not Disposition.OPEN:
+            self.heard(done.key, answer.usage_signals, len(task.rows), done.failure)
         if done.pause_s > 0:
             self._asked.paused(done.key, time.time(), done.pause_s)
             self._pauses.note(done.server, done.pause_s, now)
+
+    def heard(self, key: str, signals: str, rows: int, failure: Failure | None) -> None:
+        """Note what was said of the use of a file, for so many rows, which have this failure."""
+        self._asked.heard(key, signals, rows, is_obeyed=failure is not None and failure.kind is ErrorKind.ROBOTS)
 
     def opened(self, connections: Iterator[tuple[str, int]]) -> None:
         """Note how many connections server groups have after some were opened."""
@@ -72,7 +87,7 @@ class ServerNotes:
         """Return all notes, and begin anew; None if there are none."""
         self._due_at = now + USAGE_INTERVAL_S
         usages, asked = self._usage.take(now), self._asked.take(time.time())
-        return ServersUsed(usages, asked) if usages or asked else None
+        return ServersUsed(usages, asked, self._node) if usages or asked else None
 
 
 class PauseLog:

@@ -16,9 +16,11 @@ from ddmpi.core.rules.robots_txt import (
     DISALLOWED,
     EVERYTHING,
     MAX_ROBOTS_BYTES,
+    OBEYED,
     RobotsFile,
     judge_robots,
 )
+from ddmpi.core.rules.usage_signals import NOTHING, Respect
 from ddmpi.core.rules.verdict import SUCCESS
 from tests.core.frontier.test_frontier import (
     ANY_RATE,
@@ -41,7 +43,14 @@ Serve = Callable[[Driven, float], list[Task]]
 
 
 def frontier_that_obeys(low_water_rows: int = 2000) -> Driven:
-    obeying = replace(config(low_water_rows=low_water_rows), obeys_robots=lambda server: not server.startswith("free"))
+    return frontier_with(OBEYED, low_water_rows=low_water_rows)
+
+
+def frontier_with(respect: Respect, low_water_rows: int = 2000) -> Driven:
+    """One that obeys that of all servers whose names do not begin with "free"."""
+    obeying = replace(
+        config(low_water_rows=low_water_rows), respect=lambda server: NOTHING if server.startswith("free") else respect
+    )
     return Driven(obeying)
 
 
@@ -161,7 +170,7 @@ def test_crawl_delay_lowers_the_rate_by_the_lanes_part_of_the_group() -> None:
 
 
 def test_crawl_delay_is_shared_by_lanes_like_their_connections() -> None:
-    wide = replace(config(), obeys_robots=lambda _: True, limits_for=lambda _: Limits(0.0, 8))
+    wide = replace(config(), respect=lambda _: OBEYED, limits_for=lambda _: Limits(0.0, 8))
     frontier = Driven(wide)
     share, added, *_ = Limits(0.0, 8).divided(4)
     start(frontier, lane(1, [batch(1, 10)], share=share))
@@ -220,7 +229,7 @@ def test_a_file_is_asked_for_again_after_a_day() -> None:
 
 
 def test_files_that_are_not_needed_are_forgotten_when_they_are_many() -> None:
-    gate = RobotsGate(lambda _: True, lambda _: ANY_RATE)
+    gate = RobotsGate(lambda _: OBEYED, lambda _: ANY_RATE)
     big = RobotsFile.parse(b"#" * MAX_ROBOTS_BYTES, OURS)
     for number in range(1000):
         gate.learn(f"http://a{number}", RobotsFile.parse(b"#" * (MOST_KNOWN_BYTES // 100), OURS), float(number))
@@ -316,3 +325,49 @@ def test_an_errand_leaves_for_a_server_of_another_rank_unchecked() -> None:
     frontier.finished(row, redirect("http://elsewhere/no/0"), 0.0, 0)
     (event,) = [event for event in taken(frontier) if isinstance(event, RowHandedOff)]
     assert event.handoff.server == "elsewhere"
+
+
+# ---- what is heard and not obeyed
+
+TELLING = b"User-agent: *\nDisallow: /0\nCrawl-delay: 3\nContent-Usage: train-ai=n\nContent-Usage: /3 train-ai=y\n"
+
+
+def test_what_is_only_heard_stops_and_slows_nothing() -> None:
+    frontier = frontier_with(Respect(hears_robots=True))
+    start(frontier, lane(1, [batch(1, 4)]))
+    answer(frontier, robots_request(frontier, 0.0), 0.0, body=TELLING, content_length=len(TELLING))
+    said = "robots.txt: crawl-delay=3; robots.txt content-usage: train-ai"
+    assert {task.row: task.usage_signals for task in tasks(frontier, 0.0)} == {
+        0: "robots.txt: disallow, crawl-delay=3", 1: f"{said}=n", 2: f"{said}=n", 3: f"{said}=y",
+    }  # fmt: skip
+    assert not failed_rows(frontier)
+
+
+def test_content_usage_in_robots_txt_is_obeyed_without_what_else_the_file_says() -> None:
+    frontier = frontier_with(Respect(categories=frozenset({"train-ai"})))
+    start(frontier, lane(1, [batch(1, 4)]))
+    answer(frontier, robots_request(frontier, 0.0), 0.0, body=TELLING, content_length=len(TELLING))
+    assert [task.row for task in tasks(frontier, 0.0)] == [0, 3], "a path that is disallowed has no preferences"
+    failure = Failure(ErrorKind.ROBOTS, -2, "robots.txt: Content-Usage: train-ai=n")
+    assert failed_rows(frontier) == dict.fromkeys((1, 2), failure)
+
+
+def test_a_file_that_is_only_heard_and_cannot_be_had_keeps_nobody_waiting() -> None:
+    frontier = frontier_with(Respect(hears_robots=True))
+    start(frontier, lane(1, [batch(1, 4)]))
+    answer(frontier, robots_request(frontier, 0.0), 0.0, status=500)
+    assert {task.row: task.usage_signals for task in tasks(frontier, 0.0)} == dict.fromkeys(range(4), "")
+
+
+def test_what_a_file_says_of_a_row_is_forgotten_where_another_server_is_asked() -> None:
+    frontier = frontier_with(Respect(hears_robots=True))
+    start(frontier, lane(1, [batch(1, 1)], group="s"))
+    start(frontier, lane(2, [batch(2, 1)], group="free"), cursor=rows(1, "free"))
+    asked = {task.url: task for task in tasks(frontier, 0.0)}
+    answer(frontier, asked["http://s/robots.txt"], 0.0, body=TELLING, content_length=len(TELLING))
+    (row,) = tasks(frontier, 0.0)
+    assert row.usage_signals
+    frontier.finished(row, redirect("http://free/1"), 0.0, 0)
+    frontier.finished(asked["http://free/0"], SUCCESS, 0.0, 10)
+    (moved,) = tasks(frontier, 0.0)
+    assert (moved.url, moved.usage_signals) == ("http://free/1", "")

@@ -21,6 +21,7 @@ from ddmpi.core.rules.robots_txt import (
     origin_of,
     robots_task,
 )
+from ddmpi.core.rules.usage_signals import Respect
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
 
 OURS = "ddmpi"
@@ -71,6 +72,7 @@ def test_only_the_first_part_of_a_file_counts() -> None:
 def test_any_file_has_an_answer_for_any_url(body: bytes, path: str) -> None:
     file = RobotsFile.parse(b"User-agent: *\nDisallow: " + body, OURS)
     assert file.objection(f"http://a.org/{path}") in {None, DISALLOWED}
+    assert RobotsFile.parse(b"User-agent: *\nContent-Usage: " + body, OURS).signals("http://a.org/").isprintable()
     assert 0 <= file.crawl_delay_s <= LONGEST_DELAY_S
 
 
@@ -86,6 +88,88 @@ def test_any_file_has_an_answer_for_any_url(body: bytes, path: str) -> None:
 def test_origin(url: str, origin: str) -> None:
     assert origin_of(url) == origin
     assert robots_task(origin, "a.org").url == f"{origin}/robots.txt"
+
+
+# ---- Content-Usage
+
+EXAMPLE = b"""\
+User-Agent: *
+Allow: /
+Disallow: /never/
+Content-Usage: train-ai=n
+Content-Usage: /ai-ok/ train-ai=y
+
+User-Agent: ExampleBot
+Allow: /
+Content-Usage: train-ai=y
+"""
+"""That of draft-ietf-aipref-attach-05, 3.4."""
+OBEYS_USAGE = Respect(categories=frozenset({"train-ai"}))
+
+
+@pytest.mark.parametrize(
+    ("token", "path", "expected"),
+    [
+        (OURS, "/test", "robots.txt content-usage: train-ai=n"),
+        (OURS, "/never/test", "robots.txt: disallow"),
+        (OURS, "/ai-ok/test", "robots.txt content-usage: train-ai=y"),
+        ("examplebot", "/test", "robots.txt content-usage: train-ai=y"),
+        ("examplebot", "/never/test", "robots.txt content-usage: train-ai=y"),
+    ],
+)
+def test_the_drafts_example(token: str, path: str, expected: str) -> None:
+    file = RobotsFile.parse(EXAMPLE, token)
+    assert file.signals(f"http://a.org{path}") == expected
+    failure = file.objection(f"http://a.org{path}", OBEYS_USAGE)
+    assert (failure is not None) == ("train-ai=n" in expected)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        pytest.param(["Content-Usage: train-ai=n"], "train-ai=n", id="no path"),
+        pytest.param(["  content-usage\t:\t/a/b.jpg\ttrain-ai=n # why"], "train-ai=n", id="blanks and a comment"),
+        pytest.param(["Content-Usage: /x train-ai=n"], "", id="another path"),
+        pytest.param(["Content-Usage: /a train-ai=n", "Content-Usage: /a/ search=y"], "search=y", id="longest"),
+        pytest.param(["Content-Usage: /a train-ai=y", "Content-Usage: /a train-ai=n"], "train-ai=n", id="same paths"),
+        pytest.param(["Content-Usage: /*.jpg$ train-ai=n"], "train-ai=n", id="wildcard and end"),
+        pytest.param(["Content-Usage: /%61/ train-ai=n"], "train-ai=n", id="percent-encoding"),
+        pytest.param(["Content-Usage: train-ai=maybe"], "", id="neither y nor n"),
+        pytest.param(["Content-Usage: Train-AI=n"], "", id="malformed"),
+        pytest.param(["Content-Usage:"], "", id="empty"),
+        pytest.param(["User-agent: other", "Content-Usage: train-ai=n"], "train-ai=n", id="a second name of the group"),
+        pytest.param(["Allow: /", "User-agent: other", "Content-Usage: train-ai=n"], "", id="the group of another"),
+        pytest.param(["Dissallow /x", "User-agent: other", "Content-Usage: train-ai=n"], "", id="misspelled, no colon"),
+    ],
+)
+def test_which_preferences_a_file_states(lines: list[str], expected: str) -> None:
+    file = RobotsFile.parse("\n".join(["User-agent: *", *lines]).encode(), OURS)
+    told = file.signals("http://a.org/a/b.jpg")
+    assert told == (f"robots.txt content-usage: {expected}" if expected else "")
+
+
+def test_of_the_preferences_only_those_that_count_are_obeyed() -> None:
+    file = RobotsFile.parse(b"User-agent: *\nContent-Usage: train-ai=n, search=n", OURS)
+    assert file.objection("http://a.org/") is None
+    assert file.objection("http://a.org/", OBEYS_USAGE) == Failure(
+        ErrorKind.ROBOTS, -2, "robots.txt: Content-Usage: train-ai=n"
+    )
+    assert file.objection("http://a.org/", Respect(categories=frozenset({"bots"}))) is None
+
+
+def test_a_file_of_very_many_preferences_is_read_in_part() -> None:
+    lines = b"".join(b"Content-Usage: /%d/ train-ai=n\n" % number for number in range(5000))
+    file = RobotsFile.parse(b"User-agent: *\n" + lines + b"Disallow: /no", OURS)
+    assert [file.signals(f"http://a.org/{path}/") for path in ("0", "4999", "no")] == [
+        "robots.txt content-usage: train-ai=n", "", "robots.txt: disallow",
+    ]  # fmt: skip
+
+
+def test_what_is_said_of_the_pace_is_told_too() -> None:
+    file = RobotsFile.parse(b"User-agent: *\nCrawl-delay: 2.5\nDisallow: /no", OURS)
+    assert file.signals("http://a.org/") == "robots.txt: crawl-delay=2.5"
+    assert file.signals("http://a.org/no") == "robots.txt: disallow, crawl-delay=2.5"
+    assert EVERYTHING.signals("http://a.org/no") == ""
 
 
 # ---- what an answer means

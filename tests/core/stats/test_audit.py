@@ -8,8 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddmpi.core.records import Limits
-from ddmpi.core.stats.audit import LATE_S, MERGE_S, AskedNotes, Audit, Audited
-from ddmpi.io.folder.stats_files import read_audit, write_audit
+from ddmpi.core.stats.audit import (
+    LATE_S,
+    MERGE_S,
+    MOST_SIGNALS,
+    OTHER_SIGNALS,
+    AskedHost,
+    AskedNotes,
+    Audit,
+    Audited,
+    RunAudit,
+)
+from ddmpi.io.folder.stats_files import read_audit, read_run_audit, write_audit, write_run_audit
 
 AT = 1_700_000_000.0
 
@@ -55,7 +65,7 @@ def test_of_a_long_run_only_the_last_minute_is_kept_and_the_highest_is_not_forgo
     audit.add(notes.take(AT + 2000))
     (row,) = audit.rows()
     assert (row.requests, row.highest_1s, row.highest_60s) == (4005, 7, 125)
-    kept = sum(len(windows._kept) for windows in audit._windows.values())
+    kept = sum(len(it.windows._kept) for it in audit._groups.values() if it.windows)
     assert kept <= 2 * (60 + LATE_S + MERGE_S) + 10
 
 
@@ -85,19 +95,67 @@ def test_a_pause_that_is_known_is_not_another_one_also_over_a_report() -> None:
 
 def test_the_table_goes_on_over_several_runs(tmp_path: Path) -> None:
     path = tmp_path / "politeness.csv"
-    before = Audited("s", 10, 4, 10, 2, 5000, 1, 1, 2.5)
+    before = Audited("s", 10, 4, 10, 2, 5000, 1, 1, 2.5, 8, 2, 2500)
     write_audit(path, [before, Audited("t", 1)], lambda _: Limits(4.0, 2, bytes_per_hour=9))
     assert path.read_text().splitlines()[:2] == [
         "server_name,rate_limit,max_connections,bytes_per_second,bytes_per_hour,bytes_per_day,requests,highest_1s,"
-        "highest_60s,connections,bytes,throttled,pauses,paused_s",
-        "s,4.0,2,0.0,9,0.0,10,4,10,2,5000,1,1,2.5",
+        "highest_60s,connections,bytes,throttled,pauses,paused_s,urls,refused,kept_bytes,requests_per_url,"
+        "bytes_per_kept_byte",
+        "s,4.0,2,0.0,9,0.0,10,4,10,2,5000,1,1,2.5,8,2,2500,1.25,2.0",
     ]
     notes = AskedNotes()
     notes.started("s", AT)
     notes.connected("s", 3)
     audit = Audit(read_audit(path))
     audit.add(notes.take(AT))
-    assert audit.rows() == [Audited("s", 11, 4, 10, 3, 5000, 1, 1, 2.5), Audited("t", 1)]
+    assert audit.rows() == [Audited("s", 11, 4, 10, 3, 5000, 1, 1, 2.5, 8, 2, 2500), Audited("t", 1)]
+    assert audit.rows() == audit.rows(), "it may be asked for while the run goes on"
+
+
+def test_a_table_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "politeness.csv"
+    path.write_text(
+        "server_name,rate_limit,requests,highest_1s,highest_60s,connections,bytes,throttled,pauses,paused_s\n"
+        "s,4.0,10,4,10,2,5000,1,1,2.5\n"
+    )
+    assert read_audit(path) == {"s": Audited("s", 10, 4, 10, 2, 5000, 1, 1, 2.5)}
+
+
+def test_the_run_alone_is_told_with_its_times_machines_and_signals(tmp_path: Path) -> None:
+    audit = Audit({"s": Audited("s", 1000, 50), "old": Audited("old", 5)})
+    for node, second in (("b", 0.0), ("a", 5.0)):
+        notes = AskedNotes()
+        notes.started("s", AT + second)
+        notes.answered("s", 300, throttled=False, is_done=True)
+        notes.started("s", AT + second + 1)
+        notes.answered("s", 30, throttled=True, refused=True)
+        notes.heard("s", "x-robots-tag: noai", 2, is_obeyed=node == "a")
+        audit.add(notes.take(AT), node)
+    audit.keep("s", 500)
+    audit.keep("t", 7)
+    host, other = audit.hosts()
+    assert host == AskedHost(
+        Audited("s", 4, 1, 4, bytes=660, throttled=2, urls=2, refused=2, kept_bytes=500), AT, AT + 6, ("a", "b"),
+        {"x-robots-tag: noai": (4, 2)},
+    )  # fmt: skip
+    assert (host.audited.requests_per_url, host.audited.bytes_per_kept_byte) == (2.0, 1.32)
+    assert other == AskedHost(Audited("t", kept_bytes=7), 0.0, 0.0, (), {})
+    assert (audit.total.requests, audit.total.kept_bytes, audit.signals) == (4, 507, {"x-robots-tag: noai": (4, 2)})
+    found = RunAudit(3, AT, AT + 9, "1.0", "me/1", "all", audit.hosts())
+    write_run_audit(tmp_path / "last-run.json", found)
+    assert read_run_audit(tmp_path / "last-run.json") == found
+    assert read_run_audit(tmp_path / "missing.json") is None
+    (tmp_path / "damaged.json").write_bytes(b"{")
+    assert read_run_audit(tmp_path / "damaged.json") is None
+
+
+def test_signals_of_very_many_kinds_are_counted_together() -> None:
+    notes, audit = AskedNotes(), Audit()
+    for number in range(MOST_SIGNALS + 10):
+        notes.heard("s", f"x-robots-tag: {number}", 1, is_obeyed=False)
+    audit.add(notes.take(AT))
+    assert len(audit.signals) == MOST_SIGNALS + 1
+    assert audit.signals[OTHER_SIGNALS] == (10, 0)
 
 
 def test_a_damaged_table_is_as_good_as_none(tmp_path: Path) -> None:

@@ -48,10 +48,11 @@ def test_rates_are_means_since_the_line_before() -> None:
 
 
 def test_totals_continue_where_the_last_run_ended() -> None:
-    now = msgspec.structs.replace(line(10.0), fetched_rows=1, requests=2, bytes=3)
+    now = msgspec.structs.replace(line(10.0), fetched_rows=1, requests=2, bytes=3, urls=4, refused=5, kept_bytes=6)
     assert continued(now, None) == now
-    found = continued(now, line(0.0, fetched_rows=7))
+    found = continued(now, line(0.0, fetched_rows=7, urls=10, refused=20, kept_bytes=30))
     assert (found.unix_s, found.fetched_rows, found.requests, found.bytes) == (10.0, 8, 16, 7003)
+    assert (found.urls, found.refused, found.kept_bytes) == (14, 25, 36)
 
 
 @given(st.lists(st.integers(1, 4), max_size=60).map(sorted))
@@ -118,7 +119,9 @@ SAMPLE = re.compile(r'ddmpi_[a-z_]+\{(?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)+\} [0
 
 def test_prometheus_gets_every_family_once_with_its_type(tmp_path: Path) -> None:
     path = tmp_path / "ddmpi.prom"
-    PrometheusFile(path, 'a "strange"\n\\name').write(line(5.0, fetched_rows=3, exit_code=75))
+    PrometheusFile(path, 'a "strange"\n\\name').write(
+        line(5.0, fetched_rows=3, exit_code=75, kept_bytes=9, usage_signals={"x-robots-tag: noai": 2})
+    )
     lines = path.read_text().splitlines()
     samples = [text for text in lines if not text.startswith("#")]
     assert all(SAMPLE.fullmatch(sample) for sample in samples), samples
@@ -130,6 +133,8 @@ def test_prometheus_gets_every_family_once_with_its_type(tmp_path: Path) -> None
     assert f'ddmpi_errors{{{label},kind="dns"}} 4' in samples
     assert f"ddmpi_fetched_rows_total{{{label}}} 3" in samples
     assert f"ddmpi_exit_code{{{label}}} 75" in samples
+    assert f"ddmpi_kept_bytes_total{{{label}}} 9" in samples
+    assert f'ddmpi_usage_signal_rows{{{label},signals="x-robots-tag: noai"}} 2' in samples
     assert "ddmpi_exit_code" not in prometheus_text(line(5.0), "out")
 
 

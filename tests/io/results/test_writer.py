@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -51,11 +52,11 @@ from tests.whole.faults import Faults
 SUCCESS_COLUMNS = [
     "uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original",
     "hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes",
-    "etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "placeholder",
+    "etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "usage_signals", "placeholder",
 ]
 ERROR_COLUMNS = [
     "uuid", "source_id", "identifier", "retry_count", "error_code", "error_kind", "error_msg", "final_url",
-    "fetched_at",
+    "fetched_at", "usage_signals",
 ]
 # fmt: on
 
@@ -109,7 +110,8 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
     batch = make_batch()
     body = make_image(30, 20)
     writer = open_writer(layout, Reader(extra={"taxon": pa.int16()}), keep_columns=["taxon"], epoch=3, rank=12)
-    writer.success(batch, (6,), make_answer(6, body, attempt=2))
+    answer = replace(make_answer(6, body, attempt=2), usage_signals="x-robots-tag: noindex")
+    writer.success(batch, (6,), answer)
     writer.stop()
     (part,) = committed(writer.events())
     name = parse_part_name(Path(part.path).name)
@@ -144,6 +146,7 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
         "total_ms": pytest.approx(3.0),
         "ttfb_ms": pytest.approx(2.0),
         "ip": "127.0.0.1",
+        "usage_signals": "x-robots-tag: noindex",
         "placeholder": False,
         "row_number": 6,
         "taxon": 6,
@@ -161,7 +164,7 @@ def test_errors_are_stored_and_counted_by_kind(layout: Layout) -> None:
     batch = make_batch(rows=10)
     writer = open_writer(layout)
     writer.error(batch, (3,), make_failure(), make_answer(3, b"<html>"), attempts=3)
-    writer.error(batch, (4,), Failure(ErrorKind.BAD_URL, -2, "bad_scheme: ftp"), None, attempts=0)
+    writer.error(batch, (4,), Failure(ErrorKind.BAD_URL, -2, "bad_scheme: ftp"), None, attempts=0, usage_signals="said")
     writer.error(batch, (5,), make_failure(), make_answer(5, b""), attempts=1)
     writer.stop()
     (part,) = committed(writer.events())
@@ -178,9 +181,11 @@ def test_errors_are_stored_and_counted_by_kind(layout: Layout) -> None:
         "error_msg": "not found",
         "final_url": "http://h/3",
         "fetched_at": datetime.fromtimestamp(FETCHED_AT, timezone.utc),
+        "usage_signals": None,
         "row_number": 3,
     }
     assert (second["retry_count"], second["final_url"], second["fetched_at"]) == (0, None, None)
+    assert second["usage_signals"] == "said"
 
 
 def test_text_that_is_not_unicode_does_not_end_the_run(layout: Layout) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 
 import pytest
 
 from ddmpi.core.protocol import Assign, Release, StealRequest, Stop, StopReason
-from ddmpi.core.records import Limits
+from ddmpi.core.records import Answer, Limits
 from ddmpi.core.rules.verdict import SUCCESS, Verdict
 from ddmpi.roles.downloader.notes import USAGE_INTERVAL_S, DebugLog, PauseLog, ServerNotes
 from tests.core.frontier.test_frontier import (
@@ -104,7 +105,10 @@ def test_rank_0_hears_of_servers_now_and_then() -> None:
         task = frontier.next_task(1.0)
         assert task is not None
         notes.started("s")
-        notes.finished(frontier.finish(task, verdict, 1.5, 10), 10, 1.5)
+        answer = Answer(
+            task, status=200 if verdict is SUCCESS else 429, body=bytes(10), usage_signals="x-robots-tag: noai"
+        )
+        notes.finished(frontier.finish(task, verdict, 1.5, 10), answer, 1.5)
     notes.opened(iter([("s", 2)]))
     assert notes.take_due(USAGE_INTERVAL_S - 0.1) is None
     used = notes.take_due(USAGE_INTERVAL_S)
@@ -113,4 +117,7 @@ def test_rank_0_hears_of_servers_now_and_then() -> None:
     assert (usage.group, usage.requests, usage.throttled, usage.bytes) == ("s", 2, 1, 20)
     assert (asked.group, asked.throttled, asked.connections, asked.pauses, asked.paused_s) == ("s", 1, 2, 1, 30.0)
     assert len(asked.starts) == 2 * 4
+    assert (asked.urls, asked.refused) == (1, 1), "the other one is asked for again"
+    assert asked.signals == {"x-robots-tag: noai": (1, 0)}
+    assert used.node == os.uname().nodename
     assert notes.take(USAGE_INTERVAL_S) is None, "all of it was told"
