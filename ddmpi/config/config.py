@@ -522,9 +522,6 @@ def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:
     if is_theirs and parameters.default_rate_limit:
         rates = parameters.default_rate_limit, parameters.rate_multiplier
         notices.append(distributed_downloader.rates_beside(*rates, max(keys.schedule_rules.values())))
-    if keys.sizes is not None:
-        size = parameters.image_size
-        notices.append(f"sizes: auto asks for smaller copies, of {size} pixels or more; --check shows the first URLs")
     notices += _hidden_limits(keys.servers, rules)
     values = dict(keys)
     if keys.trial:

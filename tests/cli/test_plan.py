@@ -60,7 +60,10 @@ def test_the_plan_says_which_host_decides_and_what_would_shorten_it(
     lines = [f"https://{host}/{number}.jpg" for host, rows in hosts.items() for number in range(rows)]
     (tmp_path / "urls.csv").write_text("identifier\n" + "\n".join(lines) + "\n")
     config = tmp_path / "config.yaml"
-    config.write_text(f"path_to_input: {tmp_path}/urls.csv\npath_to_output_folder: {tmp_path}/out\n")
+    config.write_text(
+        f"path_to_input: {tmp_path}/urls.csv\npath_to_output_folder: {tmp_path}/out\n"
+        'downloader_parameters: {header: "User-Agent: tests/1.0 (+https://example.org)"}\n'
+    )
     page = printed(config, capsys, "--plan")
     table = page.partition("Slowest servers")[2].splitlines()
     assert " static.inaturalist.org  " in table[1]

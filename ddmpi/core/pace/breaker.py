@@ -25,7 +25,7 @@ class Breaker:
     """
 
     __slots__ = (
-        "_before", "_failures", "_forbidden", "_most_failures", "_most_forbidden", "_most_probes", "_parked_at",
+        "_before", "_forbidden", "_most_failures", "_most_forbidden", "_most_probes", "_parked_at", "failures",
         "open_count",
     )  # fmt: skip
 
@@ -35,13 +35,14 @@ class Breaker:
         self._most_failures = most_failures
         self._most_probes = most_probes
         self._most_forbidden = most_forbidden
-        self._failures = 0  # requests that got no answer since the last one that did
+        self.failures = 0
+        """Requests that got no answer since the last one that did."""
         self._forbidden = 0  # answers 403 in a row
         self._parked_at = -math.inf
         self._before = (0, now)  # open_count and end of the pause as they were before the last parking
 
     def __repr__(self) -> str:
-        return f"{self._failures} failures, {self.open_count} times open{', tripped' if self.tripped else ''}"
+        return f"{self.failures} failures, {self.open_count} times open{', tripped' if self.tripped else ''}"
 
     @property
     def tripped(self) -> bool:
@@ -58,7 +59,7 @@ class Breaker:
         as many as open the breaker. More could only keep the first probe waiting: a time-out is long."""
         if self.open_count:
             return 1
-        return min(connections, max(1, self._most_failures - self._failures)) if self._failures else connections
+        return min(connections, max(1, self._most_failures - self.failures)) if self.failures else connections
 
     # ---- how a request that started at started_at has ended
 
@@ -70,7 +71,7 @@ class Breaker:
 
     def _close(self, started_at: float) -> None:
         if started_at > self._parked_at:
-            self._failures = 0
+            self.failures = 0
             self.open_count = 0
 
     def turned_away(self, started_at: float) -> bool:
@@ -85,8 +86,8 @@ class Breaker:
         """No HTTP answer came. Whether the server is to be parked."""
         if started_at <= self._parked_at:
             return False
-        self._failures += 1
-        return self.open_count > 0 or self._failures >= self._most_failures
+        self.failures += 1
+        return self.open_count > 0 or self.failures >= self._most_failures
 
     # ---- parking
 
@@ -101,7 +102,7 @@ class Breaker:
     def reset_after_outage(self, since: float) -> float | None:
         """The requests without an answer are not the server's fault, and a parking since then is void: the end of the
         pause before it, None where there was none."""
-        self._failures = 0
+        self.failures = 0
         if self._parked_at < since:
             return None
         self.open_count, paused_until = self._before

@@ -153,7 +153,10 @@ class RateLimiter:
         """When a request may start: ``now``, a later time, or ``math.inf``: not before another one has ended, or
         never because the server is given up."""
         breaker, paid = self._breaker, self._bytes
-        if self.in_flight >= breaker.most_in_flight(self._slots) or breaker.tripped:
+        if self.in_flight >= self._slots:
+            return math.inf
+        is_doubtful = breaker.failures or breaker.open_count
+        if is_doubtful and (self.in_flight >= breaker.most_in_flight(self._slots) or breaker.tripped):
             return math.inf
         if self.in_flight and paid.is_blind:
             return math.inf
