@@ -59,7 +59,10 @@ class AttemptHandler:
     ) -> tuple[Disposition, Failure | None]:
         """Decide about a row that was in flight at the slot of the lane, and settle it if it leaves the lane. Where it
         was refused, ``is_of_url`` says that this was for its URL alone."""
-        disposition, failure = self._decide(lane, slot, task, verdict, now, is_of_url=is_of_url)
+        if verdict.outcome is Outcome.SUCCESS:
+            disposition, failure = Disposition.SUCCESS, None
+        else:
+            disposition, failure = self._decide(lane, slot, task, verdict, now, is_of_url=is_of_url)
         if failure is not None:
             failure = self.move_on(lane, task, failure, task.attempt, now)
             if failure is None:
@@ -105,8 +108,6 @@ class AttemptHandler:
     def _decide(
         self, lane: HeldLane, slot: Slot, task: Task, verdict: Verdict, now: float, *, is_of_url: bool
     ) -> tuple[Disposition, Failure | None]:
-        if verdict.outcome is Outcome.SUCCESS:
-            return Disposition.SUCCESS, None
         if verdict.outcome is Outcome.REDIRECT:
             return self._follow(lane, task, verdict, now)
         if lane.is_sampling and verdict.transient:

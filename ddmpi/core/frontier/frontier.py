@@ -195,8 +195,9 @@ class Frontier:
         self._asked.add(slot)
         if self._outage.is_on:
             self._outage.started(now)
-        connections = slot.counter.limits.connections
-        spare = max(0, connections - slot.counter.in_flight)
+        counter = slot.counter
+        connections = counter.limits.connections
+        spare = max(0, connections - counter.in_flight)
         self._changes.told.append(Start(task, slot.group, slot.lane_id, connections, spare, lane.is_sampling))
 
     def wake_at(self) -> float:
@@ -236,10 +237,11 @@ class Frontier:
             self._attempts.robots(lane, slot, task, verdict, now, is_of_url=is_of_url)
         else:
             disposition, failure = self._attempts.row(lane, slot, task, verdict, now, is_of_url=is_of_url)
-        if limiter.tripped:
-            slot.given_up = failure_of_given_up(verdict)
-        elif self._attempts.has_no_address(slot, task, verdict, now):
-            slot.given_up = verdict.failure
+        if verdict.failure is not None:  # else the server is as it was, or better
+            if limiter.tripped:
+                slot.given_up = failure_of_given_up(verdict)
+            elif self._attempts.has_no_address(slot, task, verdict, now):
+                slot.given_up = verdict.failure
         pause_s = 0.0 if verdict.signal is Signal.OK and quota is None else slot.wait_s(now)
         lane.gave_up = lane.gave_up or (lane.is_sampling and (verdict.signal in _ENDS_SAMPLING or pause_s > 0))
         done = Finished(

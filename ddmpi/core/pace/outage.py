@@ -51,7 +51,7 @@ class Outage:
                 self._named.add(server)
         if server in self._named:
             self._resolved_at = now
-        if self._failed or self.is_on or self._given_up:
+        if self._failed or self.began_at < math.inf or self._given_up:
             self._failed.clear()
             self._end()
             self._given_up = False

@@ -276,16 +276,19 @@ class RateLimiter:
         self._bytes.charge(now, body_bytes, self.in_flight)
         if signal is Signal.THROTTLED and self._is_of_url(started_at, refused_at, is_told=retry_after_s is not None):
             return True
-        if signal is Signal.OK:
-            self._refusals.good(started_at, refused_at)
         if signal is not Signal.LOCAL:
             before_per_s = self._rate.per_s
-            self._learn(now, started_at, signal, retry_after_s)
+            if signal is Signal.OK:
+                self._refusals.good(started_at, refused_at)
+                self._good(now, started_at)
+            else:
+                self._learn(now, started_at, signal, retry_after_s)
             if retry_after_s is not None and retry_after_s > 0:
                 self._pause_for(f"Retry-After {retry_after_s:g} s", now, min(retry_after_s, RETRY_AFTER_MAX_S))
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
                 self._look_for_overload(now, ttfb_s, is_bad=signal not in _NO_STRAIN)
-            self._wait_anew(now, before_per_s)
+            if self._rate.per_s != before_per_s:
+                self._wait_anew(now, before_per_s)
         return False
 
     def _is_of_url(self, started_at: float, refused_at: float, *, is_told: bool) -> bool:
@@ -319,9 +322,7 @@ class RateLimiter:
         self._wait_anew(now, before_per_s)
 
     def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None) -> None:
-        if signal is Signal.OK:
-            self._good(now, started_at)
-            return
+        """Take in what was no good answer."""
         self._rate.not_good(now)
         if signal is Signal.THROTTLED:
             self._breaker.answered(started_at)
