@@ -8,7 +8,6 @@ know where counts come from or go to. Memory is bounded by the number of server 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,26 +34,31 @@ class UsageCounter:
     takes a tenth of the time."""
 
     def __init__(self) -> None:
-        self._answers: defaultdict[str, list[tuple[float, float, int, bool]]] = defaultdict(list)
+        self._answers: list[tuple[str, float, float, int, bool]] = []
 
     def add(self, group: str, started_at: float, now: float, size_bytes: int, *, throttled: bool) -> None:
         """Count an answer; times are seconds, monotonic."""
-        self._answers[group].append((started_at, now, size_bytes, throttled))
+        self._answers.append((group, started_at, now, size_bytes, throttled))
 
     def take(self, now: float) -> tuple[Usage, ...]:
         """All counts, which begin anew."""
-        answers, self._answers = self._answers, defaultdict(list)
-        return tuple(_usage(group, np.array(some), now) for group, some in answers.items())
-
-
-def _usage(group: str, answers: npt.NDArray[np.float64], now: float) -> Usage:
-    """``answers``: (n, 4) start, end, bytes, whether it was throttled."""
-    started_at, ended_at, sizes, throttled = answers.T
-    buckets, counts = np.unique(buckets_of(ended_at - started_at), return_counts=True)
-    return Usage(
-        group, len(answers), int(throttled.sum()), int(sizes.sum()), now - float(started_at.min()),
-        now - float(ended_at.max()), dict(zip(buckets.tolist(), counts.tolist(), strict=True)),
-    )  # fmt: skip
+        answers, self._answers = self._answers, []
+        if not answers:
+            return ()
+        groups, started_at, ended_at, sizes, throttled = zip(*answers, strict=True)
+        names = {name: place for place, name in enumerate(dict.fromkeys(groups))}
+        codes = np.array([names[group] for group in groups])
+        first_at, last_at = np.full(len(names), np.inf), np.zeros(len(names))
+        np.minimum.at(first_at, codes, started_at)
+        np.maximum.at(last_at, codes, ended_at)
+        sums = (np.bincount(codes), np.bincount(codes, throttled), np.bincount(codes, sizes))
+        latencies: list[dict[int, int]] = [{} for _ in names]
+        buckets = buckets_of(np.array(ended_at) - np.array(started_at))
+        pairs, counts = np.unique(codes * BUCKETS + buckets, return_counts=True)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            latencies[pair // BUCKETS][pair % BUCKETS] = count
+        figures = (*(each.astype(int).tolist() for each in sums), (now - first_at).tolist(), (now - last_at).tolist())
+        return tuple(Usage(*row) for row in zip(names, *figures, latencies, strict=True))
 
 
 @dataclass(frozen=True)
