@@ -139,6 +139,7 @@ def test_users_are_told_which_limits_they_did_not_set_and_that_no_contact_is_nam
         tmp_path / "urls.txt",
         downloader_parameters={"proxy": "http://127.0.0.1:1", "max_attempts": 1, "header": "User-Agent: me/1"},
         profiling={"mode": "uniform"},
+        breaker={"failures": 1, "probes": 1, "longest_s": 1},
         parked_wait_s=0,
     )
     _, printed = job.run(1)

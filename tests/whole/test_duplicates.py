@@ -35,7 +35,7 @@ def bodies(fleet: RunningFleet, urls: list[str]) -> list[bytes]:
     return [body_of(by_address[url.split("/")[2].partition(":")[0]], "/" + url.split("/")[3]) for url in urls]
 
 
-@pytest.mark.parametrize("duplicates", ["copy", "reference"])
+@pytest.mark.parametrize("duplicates", ["copy", pytest.param("reference", marks=pytest.mark.slow)])
 def test_a_url_that_has_an_outcome_is_not_asked_again_after_a_kill(
     tmp_path: Path, new_job: MakeJob, duplicates: str
 ) -> None:

@@ -77,7 +77,10 @@ def servers_of(job: Job, text: str) -> None:
     (job.output / "ignored.csv").write_text(text)
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["a server's own batches", "packed servers"])
+@pytest.mark.parametrize(
+    "small",
+    [pytest.param(False, id="a server's own batches", marks=pytest.mark.slow), pytest.param(True, id="packed servers")],
+)
 def test_a_run_ends_complete_without_them_and_a_later_one_fetches_them(
     tmp_path: Path, new_job: MakeJob, small: bool
 ) -> None:

@@ -73,7 +73,7 @@ def mirrored(new_job: MakeJob, tmp_path: Path, **changes: Any) -> Job:
     return new_job(tmp_path / "urls.csv", columns={"identifier": ["gcp", "aws"]}, mirrors=True, **soon, **changes)
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_what_a_dead_host_has_comes_from_the_mirror_at_the_mirrors_pace(
     tmp_path: Path, new_job: MakeJob, ranks: int
 ) -> None:
@@ -169,6 +169,7 @@ def test_a_file_that_is_not_the_promised_one_leads_to_the_mirror(tmp_path: Path,
         assert counts[second] == (0 if number % 3 and not number % 2 else 1)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_costs_no_row(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", FLEET, 0) as fleet:
         places = Places(fleet)

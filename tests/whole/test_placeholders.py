@@ -86,7 +86,7 @@ def kind_of(row: dict[str, Any]) -> str:
     return str(row["identifier"].split("/")[3])
 
 
-@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_they_are_found_marked_and_shown_and_stay_known(tmp_path: Path, new_job: MakeJob, ranks: int) -> None:
     with server() as base:
         urls = [base + path for path in paths()]

@@ -263,6 +263,7 @@ def test_a_soft_stop_loses_nothing(tmp_path: Path, new_job: MakeJob) -> None:
     assert repeated_fetches(log) == 0
 
 
+@pytest.mark.slow
 def test_the_audit_agrees_with_the_servers_own_log(tmp_path: Path, new_job: MakeJob) -> None:
     specs = [
         *plain_fleet(6, 30.0, latency_s=0.005),
@@ -336,6 +337,7 @@ def test_failed_rows_can_be_fetched_again(tmp_path: Path, new_job: MakeJob) -> N
     assert job.inspect("--verify")[0] == 0
 
 
+@pytest.mark.slow
 def test_two_kinds_of_errors_are_fetched_again_one_after_the_other(tmp_path: Path, new_job: MakeJob) -> None:
     """All rows are in one packed batch, so that each retry leaves errors of the other kind in it."""
     good = plain_fleet(3)
@@ -373,7 +375,9 @@ def kinds_everywhere(job: Job) -> list[dict[str, int]]:
     return [marker["kinds"], counters, measured, listed]
 
 
-@pytest.mark.parametrize("min_rows", [1, 20], ids=["alone", "packed"])
+@pytest.mark.parametrize(
+    "min_rows", [pytest.param(1, id="alone", marks=pytest.mark.slow), pytest.param(20, id="packed")]
+)
 def test_failed_rows_of_a_server_can_be_fetched_again(tmp_path: Path, new_job: MakeJob, min_rows: int) -> None:
     good = plain_fleet(3)
     broken = [ServerSpec(spec.address, not_found_share=1.0) for spec in good]
@@ -391,7 +395,9 @@ def test_failed_rows_of_a_server_can_be_fetched_again(tmp_path: Path, new_job: M
     assert job.inspect("--verify")[0] == 0
 
 
-@pytest.mark.parametrize("min_rows", [1, 50], ids=["alone", "packed"])
+@pytest.mark.parametrize(
+    "min_rows", [pytest.param(1, id="alone", marks=pytest.mark.slow), pytest.param(50, id="packed")]
+)
 def test_a_grown_input_is_fetched_only_where_it_is_new(tmp_path: Path, new_job: MakeJob, min_rows: int) -> None:
     # The first run knows two of the four servers, and some rows of each; killed while it adds, the second starts anew.
     with running_fleet(tmp_path / "fleet", plain_fleet(4), 120) as fleet:

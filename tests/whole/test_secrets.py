@@ -233,6 +233,7 @@ def test_no_server_is_shown_what_is_for_another(new_job: MakeJob, tmp_path: Path
     assert all(row_secret(row).encode() in in_urls for row in range(len(SHAPES))), "what is there would be found"
 
 
+@pytest.mark.slow
 def test_no_file_has_a_secret_whenever_a_run_is_killed(new_job: MakeJob, tmp_path: Path, environment: None) -> None:
     del environment
     chains = Chains([urls for _, urls, _ in SHAPES])

@@ -23,7 +23,7 @@ def numbers(folder: Path) -> list[int]:
     ("keys", "name", "text"),
     [
         ({"limit": 90}, "limit-90", "the first 90 rows"),
-        ({"sample": 90, "seed": 5}, "sample-90-seed-5", "90 random rows"),
+        pytest.param({"sample": 90, "seed": 5}, "sample-90-seed-5", "90 random rows", marks=pytest.mark.slow),
     ],
 )
 def test_a_trial_has_a_folder_of_its_own_and_tells_of_the_whole(

@@ -55,6 +55,7 @@ def hosts_of(output: Path) -> list[str]:
             {"respect": ["content-usage"]},
             OF_HEADER | {"rule": "robots.txt: Content-Usage: train-ai=n"},
             True, "obeyed: Content-Usage train-ai=n; heard", id="content-usage",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"respect": ["robots", "x-robots-tag", "x-robots-tag:noindex", "content-usage"]},

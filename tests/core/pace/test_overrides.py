@@ -206,7 +206,9 @@ def test_a_rate_that_is_raised_or_lowered_counts_at_once() -> None:
     assert 60 < report.ended_at_s < 80
 
 
-@pytest.mark.parametrize("connections", [1, 2, 5])
+@pytest.mark.parametrize(
+    "connections", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_of_fewer_connections_than_lanes_all_are_used_until_the_last_row(connections: int) -> None:
     fewer = [ControlOverride("a", connections=connections)]
     world = one_server(3_200, Limits(0.0, 8))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.io.input.table_fuzz import run
 
-CASES = 400
+CASES = 200
 
 
 def test_no_row_is_lost_without_a_word(tmp_path: Path) -> None:
