@@ -169,8 +169,7 @@ class _ParquetShard:
         if self._file is None:
             schema = table.schema.insert(table.schema.get_field_index("resized_size") + 1, IMAGE_FIELD)
             self._file = PartFile(self._path, schema)
-        self._file.add_images([picture.body for picture in pictures])
-        self._file.write(table)
+        self._file.write(table, [picture.body for picture in pictures])
 
     def commit(self) -> None:
         if self._file is None:

@@ -35,7 +35,6 @@ _DATA_PAGE: Final = 0
 _PLAIN: Final = 0
 _RLE: Final = 3
 _LENGTH: Final = struct.Struct("<I").pack
-_LENGTH_BYTES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -65,58 +64,37 @@ class Chunk:
         return {2: i64(0), 3: Field(Kind.STRUCT, meta)}
 
 
-class BlobColumn:
-    """Bodies on their way to a file, row group after row group.
+def write_bodies(bodies: Sequence[bytes | None], write: Callable[[Sequence[bytes]], int]) -> Chunk:
+    """Write the column's part of one row group, page by page.
 
     Args:
-        write: appends these pieces to the file, in order; returns where the first one begins.
+        bodies: at least one value.
+        write: appends these pieces to the file, in order; returns where the first one begins. What it raises is raised.
     """
+    start = -1
+    size_bytes = pages = first = page_bytes = 0
+    for after, body in enumerate(bodies, start=1):
+        page_bytes += 0 if body is None else len(body)
+        if page_bytes >= PAGE_BYTES or after - first >= PAGE_VALUES or after == len(bodies):
+            pieces = _page(bodies[first:after])
+            at = write(pieces)
+            start = at if start < 0 else start
+            size_bytes += sum(map(len, pieces))
+            pages += 1
+            first, page_bytes = after, 0
+    return Chunk(start, size_bytes, len(bodies), pages)
 
-    def __init__(self, write: Callable[[Sequence[bytes]], int]) -> None:
-        self._write = write
-        self._bodies: list[bytes | None] = []
-        self.held_bytes = 0
-        """Of bodies that are in no page yet."""
-        self._start = -1
-        self._size_bytes = self._values = self._pages = 0
 
-    def add(self, body: bytes | None) -> None:
-        """Take the next value; where that fills a page, all values are in the file. Raises what ``write`` raises."""
-        self._bodies.append(body)
+def _page(bodies: Sequence[bytes | None]) -> list[bytes]:
+    """Return a page as pieces: its header, its levels, and of each value its length and its bytes."""
+    pieces = [_levels(bodies)]
+    for body in bodies:
         if body is not None:
-            self.held_bytes += len(body)
-        if self.held_bytes >= PAGE_BYTES or len(self._bodies) >= PAGE_VALUES:
-            self.write_page()
-
-    def write_page(self) -> None:
-        """Write what is in no page yet. Raises what ``write`` raises."""
-        bodies = self._bodies
-        if not bodies:
-            return
-        pieces = [b"", _levels(bodies)]
-        for body in bodies:
-            if body is not None:
-                pieces += (_LENGTH(len(body)), body)
-        crc = 0
-        for piece in pieces:
-            crc = crc32(piece, crc)
-        size_bytes = len(pieces[1]) + self.held_bytes + _LENGTH_BYTES * (len(pieces) // 2 - 1)
-        pieces[0] = _page_header(size_bytes, crc, len(bodies))
-        start = self._write(pieces)
-        self._start = start if self._start < 0 else self._start
-        self._size_bytes += len(pieces[0]) + size_bytes
-        self._values += len(bodies)
-        self._pages += 1
-        self._bodies = []
-        self.held_bytes = 0
-
-    def end_chunk(self) -> Chunk:
-        """Write what is left of the row group, and begin the next one."""
-        self.write_page()
-        chunk = Chunk(self._start, self._size_bytes, self._values, self._pages)
-        self._start = -1
-        self._size_bytes = self._values = self._pages = 0
-        return chunk
+            pieces += (_LENGTH(len(body)), body)
+    crc = 0
+    for piece in pieces:
+        crc = crc32(piece, crc)
+    return [_page_header(sum(map(len, pieces)), crc, len(bodies)), *pieces]
 
 
 def _levels(bodies: Iterable[bytes | None]) -> bytes:

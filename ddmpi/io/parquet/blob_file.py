@@ -1,8 +1,12 @@
 """A Parquet file of which one column, if it has it, is written by ``blob_column``, and all others by Arrow.
 
-Arrow writes its columns as if the file had no others; of each row group its bytes follow the bodies'. At the end the
-two descriptions become one: the schema is that of a file with all columns, each place in the file moves by the bodies
-that stand before it, and each row group gets the column.
+Arrow writes its columns as if the file had no others; of each row group the bodies follow. At the end the two
+descriptions become one: the schema is that of a file with all columns, each place in the file moves by the bodies that
+stand before it, and each row group gets the column.
+
+The bodies come last in their row group because parquet-mr (Spark, Hive) takes the place of the first column for that of
+the row group, and adds half of its size to see which part of a divided file it belongs to: a first column behind the
+bodies would put the last row group beyond the file's end, and Spark would read none of its rows, without a word.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import IO, Any, Final, Protocol, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddmpi.io.parquet.blob_column import BlobColumn, Chunk
+from ddmpi.io.parquet.blob_column import Chunk, write_bodies
 from ddmpi.io.parquet.compact_protocol import Struct, decode, encode, i64, of_structs
 
 MAGIC: Final = b"PAR1"
@@ -65,37 +69,21 @@ class BlobFile:
         self._column = column
         self._has_bodies = column in schema.names
         others = schema.remove(schema.get_field_index(column)) if self._has_bodies else schema
-        self._bodies = BlobColumn(self._append)
         self._chunks: list[Chunk] = []
-        self._arrow_sink = _ArrowSink(sink)
-        self._before: list[int] = []  # of each row group: bytes of bodies that stand before Arrow's bytes of it
+        self._before: list[int] = []  # of each row group: bytes of bodies that stand before it
         self._body_bytes = 0
+        self._arrow_sink = _ArrowSink(sink)
         self._arrow = _open_arrow(cast("IO[bytes]", self._arrow_sink), others)
 
-    @property
-    def held_bytes(self) -> int:
-        """Bodies of the row group that are in memory."""
-        return self._bodies.held_bytes
-
-    def add(self, bodies: Sequence[bytes | None]) -> None:
-        """Append bodies to the row group; those that fill a page are in the file afterwards."""
-        for body in bodies:
-            self._bodies.add(body)
-
-    def write_page(self) -> None:
-        """Write the bodies that are in memory as a page, however small."""
-        self._bodies.write_page()
-
-    def end_row_group(self, others: pa.Table) -> None:
-        """Write what is left of the row group's bodies, and its other columns. Raises ValueError: not as many rows as
-        bodies, or none."""
-        if self._has_bodies:
-            chunk = self._bodies.end_chunk()
-            if chunk.values != others.num_rows:
-                raise ValueError(f"{chunk.values} bodies in a row group of {others.num_rows} rows")
-            self._chunks.append(chunk)
-            self._before.append(self._body_bytes)
+    def write(self, others: pa.Table, bodies: Sequence[bytes | None]) -> None:
+        """Append a row group of at least one row: its other columns, and its bodies. Raises ValueError: there are more
+        or fewer bodies than rows."""
         self._arrow.write_table(others, row_group_size=others.num_rows)
+        if self._has_bodies:
+            if len(bodies) != others.num_rows:
+                raise ValueError(f"{len(bodies)} bodies in a row group of {others.num_rows} rows")
+            self._before.append(self._body_bytes)
+            self._chunks.append(write_bodies(bodies, self._append))
 
     def close(self) -> None:
         """Write the metadata."""
@@ -132,7 +120,7 @@ class BlobFile:
             columns.insert(place, chunk.column_chunk(self._column))
             group[_GROUP_BYTES] = i64(group[_GROUP_BYTES].value + chunk.size_bytes)
             group[_GROUP_COMPRESSED_BYTES] = i64(group[_GROUP_COMPRESSED_BYTES].value + chunk.size_bytes)
-            group[_GROUP_START] = i64(chunk.start)
+            _move(group, [_GROUP_START], moved)
         return encode(whole)
 
 

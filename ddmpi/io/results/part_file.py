@@ -16,11 +16,11 @@ class PartFile:
     """A part in the temporary folder. A Parquet file has no footer before ``commit``: until then it cannot be read.
 
     Args:
-        schema: of the part; where it has an ``image`` column, each row group's images come before its other columns.
+        schema: of the part.
 
     Raises:
         StorageError: the file cannot be created; ``commit`` failed.
-        OSError, pa.ArrowException: ``add_images``, ``write_images`` or ``write`` failed.
+        OSError, pa.ArrowException: ``write`` failed.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -36,22 +36,9 @@ class PartFile:
     def size_bytes(self) -> int:
         return self._file.tell()
 
-    @property
-    def held_bytes(self) -> int:
-        """Images that are not in the file yet."""
-        return self._parquet.held_bytes
-
-    def add_images(self, images: Sequence[bytes | None]) -> None:
-        """Append images to the row group that ``write`` ends. They are written page by page, without a copy."""
-        self._parquet.add(images)
-
-    def write_images(self) -> None:
-        """Write the images that were added so far."""
-        self._parquet.write_page()
-
-    def write(self, table: pa.Table) -> None:
-        """Append a row group: all columns but the images, which were added before."""
-        self._parquet.end_row_group(table)
+    def write(self, table: pa.Table, images: Sequence[bytes | None] = ()) -> None:
+        """Append a row group: all columns but the images, and these. They are written page by page, without a copy."""
+        self._parquet.write(table, images)
 
     def commit(self, final: Path) -> None:
         """Write the footer, then make the file durable under its final name."""

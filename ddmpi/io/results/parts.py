@@ -1,12 +1,11 @@
 """The parts that a rank has open: when their rows go to disk, and when they get their final names.
 
-Used by one thread, the writer's (see ``writer``). A part is a buffer first; it gets a file when its bodies are worth
-one or memory is short, so a part that closes early costs one open, one fsync of the file and one of the folder. From
-then on its bodies go to the file page by page, and only its other columns wait for the row group's end.
+Used by one thread, the writer's (see ``writer``). A part is a buffer first; it gets a file when a row group is full
+or memory is short, so a part that closes early costs one open, one fsync of the file and one of the folder.
 
 Invariants:
 
-- a row is in exactly one buffer or row group, and all rows of a URL are in one part, those that refer to another one's
+- a row is in exactly one buffer or file, and all rows of a URL are in one part, those that refer to another one's
   bytes in its row group: a restart finds all of them or none;
 - ``held_bytes`` is the sum of the buffers, and falls below its limit after every ``add``;
 - at most ``MAX_OPEN_FILES`` files are open;
@@ -32,10 +31,8 @@ from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.row_buffer import RowBuffer
 from ddmpi.io.results.rows import ResultRow, SuccessRow
 
-FILE_BYTES: Final = 8 << 20
-"""With so much in its buffer a part gets a file."""
-ROW_GROUP_BYTES: Final = 32 << 20
-"""Of one row group, its bodies included: each costs 3 ms for its 23 other columns, and readers take one at a time."""
+ROW_GROUP_BYTES: Final = 8 << 20
+"""Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""
 ROW_GROUP_ROWS: Final = 10_000
 MAX_OPEN_FILES: Final = 64
 """Beyond it the part whose file was opened first closes: descriptors are for connections."""
@@ -75,31 +72,21 @@ class _Part:
         self.batch = batch
         self.kind: PartKind = kind
         self.rows = rows
-        """Of the row group."""
         self.images: list[bytes | None] = []
-        """Of the row group, as long as there is no file."""
-        self.file: PartFile | None = None
-        self.row_bytes = 0
-        """The rows' share of what is in memory."""
-        self.image_bytes = 0
-        """The images' share."""
-        self.group_bytes = 0
-        """Of the row group, in memory or in the file."""
-        self.unreleased_bytes = 0
-        """Bodies that ``Parts.on_released`` has to be told of."""
+        """Of the rows."""
+        self.held_bytes = 0
+        self.body_bytes = 0
+        """The share of ``held_bytes`` that ``Parts.on_released`` has to be told of."""
         self.written_rows = 0
         self.kinds: Counter[str] = Counter()
         self.kept_bytes: Counter[str] = Counter()
         """Of files, by server."""
-
-    @property
-    def held_bytes(self) -> int:
-        return self.row_bytes + self.image_bytes
+        self.file: PartFile | None = None
 
 
 class Parts:
-    """All open parts of one rank. What is in memory beyond half of the memory budget is written, of the largest parts
-    first, although their pages are small.
+    """All open parts of one rank. Buffers beyond half of the memory budget are written, largest first, although their
+    row groups are small.
 
     Args:
         on_commit: told of each part that is durable.
@@ -133,59 +120,31 @@ class Parts:
         that has only some of them. Raises StorageError, OSError, pa.ArrowException: the caller has to give up and
         ``discard_all``."""
         if isinstance(row, SuccessRow):
-            part = self._part(batch, "successes")
-            self._add_success(part, row)
+            part, image = self._part(batch, "successes"), row.image
+            part.kept_bytes[row.answer.task.server] += len(image)
         else:
-            part = self._part(batch, "errors")
+            part, image = self._part(batch, "errors"), b""
             part.kinds[row.failure.kind.value] += len(row.rows)
-            self._hold(part, row, ())
-        if part.group_bytes >= ROW_GROUP_BYTES or len(part.rows) >= ROW_GROUP_ROWS:
+        each_bytes = _ROW_BYTES + (0 if self._refers else len(image))
+        fitting = len(row.rows) if self._refers else max(1, ROW_GROUP_BYTES // each_bytes)
+        for start in range(0, len(row.rows), fitting):
+            if start:
+                self._write(part)
+            piece = row if len(row.rows) <= fitting else replace(row, rows=row.rows[start : start + fitting])
+            self._hold(part, piece, len(piece.rows) * each_bytes + (len(image) if self._refers else 0))
+        part.body_bytes += len(image)
+        if part.held_bytes >= ROW_GROUP_BYTES or len(part.rows) >= ROW_GROUP_ROWS:
             self._write_row_group(part)
-            self._close_one(part)
         elif self._held_bytes > self._held_limit_bytes:
             self._relieve_memory()
 
-    def _add_success(self, part: _Part, row: SuccessRow) -> None:
-        """Rows of a URL that do not fit into a row group take several; but not where they refer to the first one."""
-        image = row.image
-        part.unreleased_bytes += len(image)
-        part.kept_bytes[row.answer.task.server] += len(image)
-        if self._refers or len(row.rows) == 1:
-            self._hold(part, row, (image, *[None] * (len(row.rows) - 1)))
-            return
-        fitting = max(1, ROW_GROUP_BYTES // (_ROW_BYTES + len(image)))
-        for start in range(0, len(row.rows), fitting):
-            if start:
-                self._write_row_group(part)
-            rows = row.rows[start : start + fitting]
-            self._hold(part, replace(row, rows=rows), [image] * len(rows))
-
-    def _hold(self, part: _Part, row: ResultRow, images: Sequence[bytes | None]) -> None:
+    def _hold(self, part: _Part, row: ResultRow, size_bytes: int) -> None:
         part.rows.add(row)
-        row_bytes = _ROW_BYTES * len(row.rows)
-        part.row_bytes += row_bytes
-        self._held_bytes += row_bytes
-        part.group_bytes += row_bytes
-        if images:
-            image_bytes = sum(map(len, filter(None, images)))
-            part.group_bytes += image_bytes
-            if part.file is not None:
-                part.file.add_images(images)
-                self._note_images(part, part.file.held_bytes)
-            else:
-                part.images += images
-                self._note_images(part, part.image_bytes + image_bytes)
-                if part.held_bytes >= FILE_BYTES:
-                    self._file_of(part)
-
-    def _note_images(self, part: _Part, image_bytes: int) -> None:
-        """Note how much of the part's images is in memory; what is no longer there is released."""
-        self._held_bytes += image_bytes - part.image_bytes
-        part.image_bytes = image_bytes
-        released_bytes = part.unreleased_bytes - image_bytes
-        if released_bytes > 0:  # rows with the same image hold it once
-            part.unreleased_bytes = image_bytes
-            self._on_released(released_bytes)
+        if isinstance(row, SuccessRow):
+            others = len(row.rows) - 1
+            part.images += (row.image, *[None if self._refers else row.image] * others)
+        part.held_bytes += size_bytes
+        self._held_bytes += size_bytes
 
     def close(self, batch_ids: Iterable[int] | None) -> None:
         """Commit the open parts of these batches, or all; raises what ``add`` raises."""
@@ -202,7 +161,7 @@ class Parts:
         for part in self._parts.values():
             if part.file is not None:
                 part.file.discard()
-        released = sum(part.unreleased_bytes for part in self._parts.values())
+        released = sum(part.body_bytes for part in self._parts.values())
         self._parts.clear()
         self._files.clear()
         self._held_bytes = 0
@@ -217,53 +176,46 @@ class Parts:
         return part
 
     def _relieve_memory(self) -> None:
-        """Write what is in memory until half of the limit is left: images first, since each row group costs time."""
+        """Write buffers until half of the limit is left, or each further row would cost a row group."""
         for part in sorted(self._parts.values(), key=lambda part: part.held_bytes, reverse=True):
             if self._held_bytes <= self._held_limit_bytes // 2:
-                break
-            if part.image_bytes > part.row_bytes:
-                file = self._file_of(part)
-                file.write_images()
-                self._note_images(part, file.held_bytes)
-            elif part.rows:
-                self._write_row_group(part)
-        self._close_one(None)
+                return
+            self._write_row_group(part)
 
-    def _close_one(self, part: _Part | None) -> None:
-        """Close the part if its file is large, or another one if too many have files."""
-        if part is not None and part.file is not None and part.file.size_bytes >= self._part_bytes:
+    def _write_row_group(self, part: _Part) -> None:
+        """Move the buffer into the file; closes the part if it is large, or another one if too many have files."""
+        if not part.rows:
+            return
+        file = self._write(part)
+        if file.size_bytes >= self._part_bytes:
             self._commit(part)
-        while len(self._files) > MAX_OPEN_FILES:
+        elif len(self._files) > MAX_OPEN_FILES:
             self._commit(next(iter(self._files.values())))
 
-    def _write_row_group(self, part: _Part) -> PartFile:
-        file = self._file_of(part)
-        written_rows = len(part.rows)
-        file.write(part.rows.take(self._inputs.read(part.batch), self.placeholders))
-        self._held_bytes -= part.row_bytes
+    def _write(self, part: _Part) -> PartFile:
+        inputs = self._inputs.read(part.batch)
+        file = part.file or self._open(part, part.rows.schema(inputs))
+        written_rows, released_bytes = len(part.rows), part.body_bytes
+        file.write(part.rows.take(inputs, self.placeholders), part.images)
+        self._held_bytes -= part.held_bytes
         part.written_rows += written_rows
-        part.row_bytes = part.group_bytes = 0
-        self._note_images(part, file.held_bytes)
+        part.images = []
+        part.held_bytes = part.body_bytes = 0
+        self._on_released(released_bytes)
         return file
 
-    def _file_of(self, part: _Part) -> PartFile:
-        """Return the part's file; a new one takes the images so far."""
-        if part.file is None:
-            # One count for all batches: no two parts of this run and rank meet, in whatever folder, without a memory
-            # of all batches that came and went.
-            epoch, layout = self._options.epoch, self._options.layout
-            name = part_name(part.kind, epoch, self._options.rank, self._names_given)
-            self._names_given += 1
-            schema = part.rows.schema(self._inputs.read(part.batch))
-            part.file = PartFile(layout.epoch_temporary(epoch) / name, schema)
-            self._files[name] = part
-            images, part.images = part.images, []
-            part.file.add_images(images)
-            self._note_images(part, part.file.held_bytes)
+    def _open(self, part: _Part, schema: pa.Schema) -> PartFile:
+        # One count for all batches: no two parts of this run and rank meet, in whatever folder, without a memory
+        # of all batches that came and went.
+        epoch, layout = self._options.epoch, self._options.layout
+        name = part_name(part.kind, epoch, self._options.rank, self._names_given)
+        self._names_given += 1
+        part.file = PartFile(layout.epoch_temporary(epoch) / name, schema)
+        self._files[name] = part
         return part.file
 
     def _commit(self, part: _Part) -> None:
-        file = self._write_row_group(part) if part.rows else self._file_of(part)
+        file = self._write(part) if part.rows or part.file is None else part.file
         layout = self._options.layout
         folder = layout.parts_folder(part.kind, part.batch.server_name, part.batch.partition_id)
         final = folder / file.name

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from ddmpi.io.parquet import blob_column
-from ddmpi.io.parquet.blob_column import BlobColumn
+from ddmpi.io.parquet.blob_column import write_bodies
 from ddmpi.io.parquet.compact_protocol import decode, encode
 
 
@@ -41,10 +41,7 @@ def contents(page: bytes) -> tuple[int, bytes]:
 
 def test_a_page_has_levels_and_then_each_length_and_value() -> None:
     written = Written()
-    column = BlobColumn(written.write)
-    for body in (b"ab", b"", None, None, b"c"):
-        column.add(body)
-    chunk = column.end_chunk()
+    chunk = write_bodies([b"ab", b"", None, None, b"c"], written.write)
     (page,) = written.pages
     values, body = contents(page)
     assert values == 5
@@ -53,39 +50,23 @@ def test_a_page_has_levels_and_then_each_length_and_value() -> None:
     assert (chunk.start, chunk.size_bytes, chunk.values, chunk.pages) == (4, len(page), 5, 1)
 
 
-def test_a_page_is_written_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_ends_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blob_column, "PAGE_BYTES", 100)
     monkeypatch.setattr(blob_column, "PAGE_VALUES", 4)
     written = Written()
-    column = BlobColumn(written.write)
-    held = []
-    for size in (60, 39, 1, 500, 1, 1, 1, 1, 7):
-        column.add(bytes(size))
-        held.append((len(written.pages), column.held_bytes))
-    assert held == [(0, 60), (0, 99), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0), (3, 7)]
-    column.write_page()
-    column.write_page()
-    assert (len(written.pages), column.held_bytes) == (4, 0), "an empty page is not written"
-
-
-def test_chunks_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blob_column, "PAGE_BYTES", 3)
-    written = Written()
-    column = BlobColumn(written.write)
-    chunks = []
-    for _ in range(2):
-        for _ in range(3):
-            column.add(b"xy")
-        chunks.append(column.end_chunk())
-    assert [(chunk.values, chunk.pages) for chunk in chunks] == [(3, 2), (3, 2)]
-    assert chunks[1].start == chunks[0].start + chunks[0].size_bytes
-    assert chunks[1].start + chunks[1].size_bytes == len(written.data)
+    chunk = write_bodies([bytes(size) for size in (60, 39, 1, 500, 1, 1, 1, 1, 7)], written.write)
+    assert [contents(page)[0] for page in written.pages] == [3, 1, 4, 1]
+    assert (chunk.start, chunk.size_bytes) == (4, len(written.data) - 4)
+    assert (chunk.values, chunk.pages) == (9, 4)
 
 
 def test_bodies_are_not_copied() -> None:
     body = bytes(100)
     seen: list[bytes] = []
-    column = BlobColumn(lambda pieces: seen.extend(pieces) or 0)  # type: ignore[func-returns-value]
-    column.add(body)
-    column.end_chunk()
+
+    def write(pieces: Sequence[bytes]) -> int:
+        seen.extend(pieces)
+        return 0
+
+    write_bodies([body], write)
     assert any(piece is body for piece in seen)
