@@ -85,7 +85,7 @@ def test_a_part_whose_numbers_were_changed_is_found_by_its_checksum(tmp_path: Pa
     columns = (group.column(index) for index in range(group.num_columns))
     numbers = next(column for column in columns if column.path_in_schema == "row_number")
     data = bytearray(parts[0].read_bytes())
-    data[numbers.data_page_offset + numbers.total_compressed_size - 1] ^= 1
+    data[(numbers.dictionary_page_offset or numbers.data_page_offset) + numbers.total_compressed_size - 1] ^= 1
     verifier, _ = verified(tmp_path, parts[0], bytes(data))
     found = verifier.step()
     assert isinstance(found, BatchContent)
