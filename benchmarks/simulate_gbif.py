@@ -4,13 +4,13 @@ The real ``Rank0Core`` and one real ``RankCore`` per rank, joined by ``tests.sim
 hours until every row is final. Limits, groups, retries, breaker and waits are those of a ``Config`` with nothing but
 its required keys and a contact: what is simulated is what ships. No server is left out by hand.
 
-The servers are 545. Those of TreeOfLife-200M's published lists of excluded servers for which ``known-hosts.yaml`` has
-limits stand here by name, the others, which all have the default limits, by number. How many rows each has is not
-published. They are by Zipf's law (exponent 1) over operators, in random order but for iNaturalist's bucket, the
-largest; those of an operator (122 nodes of the Internet Archive, the farms of Flickr) are spread evenly over its hosts.
-Of every twenty servers, in order of their rows, the fifth refuses one URL in a hundred with 429 for ever; the tenth
-asks for two minutes' pause every hour, by 429 with Retry-After; the fifteenth is dead, in turn from the start and from
-some moment of the first ten days. Bodies have 1 MB, which matters where bytes are limited.
+Of the servers 165 have limits in ``known-hosts.yaml``, as 166 of the 531 hosts in TreeOfLife-200M's published lists
+have (nodes of the Internet Archive, farms of Flickr, buckets and others, here by name); the others have the default
+limits. How many rows each has is not published. They are by Zipf's law (exponent 1) over operators, in random order but
+for iNaturalist's bucket, the largest; those of an operator (122 nodes of the Internet Archive, the farms of Flickr) are
+spread evenly over its hosts. Of every twenty servers, in order of their rows, the fifth refuses one URL in a hundred
+with 429 for ever; the tenth asks for two minutes' pause every hour, by 429 with Retry-After; the fifteenth is dead, in
+turn from the start and from some moment of the first ten days. Bodies have 1 MB, which matters where bytes are limited.
 
 Rows are sampled: one simulated row stands for so many of its server group that the group is asked ``MOST_PER_S`` times
 a second at most, which is often enough to learn from single answers what there is to learn. Its requests per second and
@@ -86,7 +86,7 @@ OPERATORS: Final = {
     "bold": ("www.boldsystems.org", "v3.boldsystems.org"),
     "idigbio": ("api.idigbio.org", "storage.idigbio.org"),
 }
-BUCKETS: Final = ("jbrj-public-img", "jbrj-public", "image-server-ala", "ncmns-cams", "odu-herbarium-project")
+BUCKETS: Final = ("jbrj-public", "image-server-ala", "ncmns-cams", "odu-herbarium-project")
 ALONE: Final = (
     "upload.wikimedia.org",
     "static.inaturalist.org",
@@ -98,6 +98,7 @@ ALONE: Final = (
     "s3.us-east-2.amazonaws.com",
     "s3.eu-central-1.amazonaws.com",
     "s3-eu-west-1.amazonaws.com",
+    "jbrj-public-img.s3-sa-east-1.amazonaws.com",
     *(f"{bucket}.s3.amazonaws.com" for bucket in BUCKETS),
 )
 """Hosts with limits of their own, each its own operator."""
