@@ -47,6 +47,7 @@ import numpy as np
 from ddmpi.config.config import Config, parse
 from ddmpi.core.forecast.prediction import predict
 from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, row_time_s
+from ddmpi.core.ledger.waiting import waiting
 from ddmpi.core.pace.byte_limits import DAY_S, HOUR_S
 from ddmpi.core.records import Failure, Limits, Task
 from ddmpi.roles.downloader.build import frontier_config
@@ -66,7 +67,7 @@ REST_S: Final = 120.0
 DEATHS_UNTIL_S: Final = 10 * DAY_S
 WALLTIME_S: Final = 12 * HOUR_S
 AGAIN_S: Final = 60.0
-"""From the end of a run that has rows pending to the next one, where its walltime was not over."""
+"""From the end of a run that has rows pending to the next one, at least, where its walltime was not over."""
 LEAST_MEASURED_S: Final = DAY_S / 2
 MOST_LIVES: Final = 1_000
 MOST_PER_S: Final = {"sound": 0.01, "dead": 0.1, "dying": 0.1, "refusing": 0.5, "resting": 0.5}
@@ -306,8 +307,25 @@ def live(table: Table, world: World, watch: Watch) -> tuple[list[RunReport], int
         day, spent_s = reports[-1].ended_at_s / DAY_S, time.process_time()
         print(f"life {len(reports)}: to day {day:.2f}, {pending:,} rows left, {spent_s:.0f} s", flush=True)
         is_early = reports[-1].ended_at_s < life.walltime_at_s
-        start_at_s = reports[-1].ended_at_s + AGAIN_S if is_early else ends_at_s
+        start_at_s = _again_at_s(watch.simulation, reports[-1]) if is_early else ends_at_s
     return reports, pending
+
+
+def _again_at_s(simulation: Simulation, report: RunReport) -> float:
+    """When whoever started the run starts it again: when the first server may be asked, as the run has said."""
+    world, ended_at_s = simulation.world, report.ended_at_s
+    plan = world.plan((0,), {1: 1})
+    index_of = {name: index for index, name in enumerate(plan.group_names)}
+    told = waiting(
+        plan.group_names,
+        np.bincount(plan.batch_group, simulation.core.counts.rows_left(), len(index_of)).astype(np.int64),
+        report.paces,
+        group_of=lambda server: index_of.get(world.group_of(server)),
+        limits=lambda server: world.limits_for(world.group_of(server)),
+        held=(),
+        now=ended_at_s,
+    )
+    return max(told.until, ended_at_s + AGAIN_S)
 
 
 def figures(table: Table, watch: Watch, reports: Sequence[RunReport]) -> dict[str, object]:
