@@ -78,7 +78,7 @@ class Slot:
 
     @property
     def put_last(self) -> int:
-        """Those of them that go after all others."""
+        """Those of them that let others go first."""
         return len(self._last)
 
     # ---- when a request may start
