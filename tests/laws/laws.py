@@ -386,7 +386,7 @@ class Laws(Witness):
         assert set(report.completed) <= set(full)
         if report.was_stuck:
             self._check_left_over(committed, report.ended_at_s)
-        elif report.ended_at_s < self._simulation.cluster.stop_at_s:
+        elif report.ended_at_s < min(self._simulation.cluster.stop_at_s, self._simulation.cluster.walltime_at_s):
             assert len(committed) == self.world.rows, f"{self.world.rows - len(committed)} rows are missing"
             assert sorted(report.verified) == sorted(report.completed)
 

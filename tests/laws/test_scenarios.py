@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddmpi.core.pace.policy import PacePolicy
+from ddmpi.core.pace.policy import PROBING_LEAST_S, PacePolicy
 from ddmpi.core.records import Answer, Limits
 from tests.laws.laws import Laws, run
 from tests.simulation.disk import Disk
@@ -102,6 +102,26 @@ def test_a_long_retry_after_parks_a_server_at_the_first_answer() -> None:
     report = simulate(world, Cluster(2, parked_wait_s=600.0), Disk(), 1)
     assert report.was_stuck
     assert report.ended_at_s < 10.0
+
+
+def test_a_server_that_rests_now_and_then_is_asked_at_its_limit_in_between() -> None:
+    world = one_server(3_000, limits=Limits(2.0, 4), server=ServerModel(rests_every_s=600.0, rests_s=20.0))
+    report = simulate(world, Cluster(2, rarely=10.0), Disk(), 1)
+    assert 1_500.0 + 2 * 20.0 <= report.ended_at_s < 1.05 * (1_500.0 + 3 * 20.0)
+
+
+def test_a_server_that_dies_is_given_up_in_bounded_time_over_walltimes() -> None:
+    world = one_server(2_000, limits=Limits(2.0, 4), server=ServerModel(down_from_s=90.0))
+    disk = Disk()
+    reports: list[RunReport] = []
+    while final_rows(disk) < 2_000 and len(reports) < 20:
+        start_at_s = reports[-1].ended_at_s + RESTART_S if reports else 0.0
+        cluster = Cluster(2, walltime_at_s=start_at_s + 60.0, final_wait_s=1e6)
+        reports.append(simulate(world, cluster, disk, 1, reports[-1] if reports else None))
+    assert final_rows(disk) == 2_000
+    assert len(reports) > 3
+    assert reports[-1].ended_at_s < 90.0 + 1.1 * PROBING_LEAST_S + 2 * RESTART_S
+    assert 160 <= sum(len(part.rows) for part in disk.parts.values() if not part.is_errors) <= 180
 
 
 def test_a_byte_budget_holds_over_all_ranks_and_over_a_restart() -> None:

@@ -70,7 +70,7 @@ class Simulation:
         self.core = Rank0Core(
             Rank0Config(
                 workers, world.limits_for, world.rate_of, world.group_of, cluster.parked_wait_s, cluster.final_wait_s,
-                samples_per_server=cluster.samples, grace_s=cluster.grace_s,
+                cluster.walltime_at_s, samples_per_server=cluster.samples, grace_s=cluster.grace_s,
             ),
             counts,
             make_plan=lambda _: world.plan(workers, cluster.schedule_rules),
@@ -84,7 +84,7 @@ class Simulation:
         self._turns = [math.inf] * cluster.ranks
         self._sampled: dict[int, tuple[int, ...]] = {}  # batches of each sampling lane
         self._checkpoint = (start_at_s, paces)
-        self._save_at = start_at_s + CHECKPOINT_S
+        self._save_at = start_at_s + CHECKPOINT_S * cluster.rarely
         self._stop: act.StopBegan | None = None
         self._ended: act.RunEnded | None = None
         self._completed: list[int] = []
@@ -106,7 +106,8 @@ class Simulation:
             self.world, self._network, self._disk, self._rng, self._witness,
             send=lambda message: self._send_up(rank, message), at=call_at,
         )  # fmt: skip
-        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=msg.report_interval_s(cluster.ranks))
+        reports_s = msg.report_interval_s(cluster.ranks) * cluster.rarely
+        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=reports_s)
 
     # ---- time
 
@@ -178,7 +179,7 @@ class Simulation:
 
     def _tick(self, now: float) -> None:
         self._take_turn(now)
-        self._at(now + TICK_S, self._tick)
+        self._at(now + TICK_S * self.cluster.rarely, self._tick)
 
     def _take_turn(self, now: float) -> None:
         """Rank 0 has its turn, as after each message and while it ends."""
@@ -237,7 +238,8 @@ class Simulation:
                 case act.BigBatchEnded(_, batch_ids):
                     self._verified += batch_ids
                 case act.SaveCheckpoint(soon):
-                    self._save_at = min(self._save_at, max(self.now, self._checkpoint[0] + SOON_S * soon))
+                    soon_s = SOON_S * self.cluster.rarely * soon
+                    self._save_at = min(self._save_at, max(self.now, self._checkpoint[0] + soon_s))
                     if not soon:
                         self._save()
                 case act.StopBegan():
@@ -255,7 +257,7 @@ class Simulation:
 
     def _save(self) -> None:
         self._checkpoint = (self.now, self.core.paces(self.now))
-        self._save_at = self.now + CHECKPOINT_S
+        self._save_at = self.now + CHECKPOINT_S * self.cluster.rarely
 
 
 def _all_aged(paces: Mapping[str, PaceState], age_s: float) -> dict[str, PaceState]:

@@ -66,23 +66,33 @@ class ServerModel:
     """URLs that are always answered 403, robots.txt never."""
     up_from_s: float = 0.0
     down_from_s: float = float("inf")
+    rests_every_s: float = float("inf")
+    rests_s: float = 0.0
+    """In the middle of each ``rests_every_s`` it answers 429 to everything for so long, with what is left of that time
+    as Retry-After."""
     body_bytes: int = 1000
+
+    def rest_left_s(self, now: float) -> float:
+        """How long it still rests, 0 if it does not."""
+        since_s = now % self.rests_every_s - self.rests_every_s / 2
+        return self.rests_s - since_s if 0 <= since_s < self.rests_s else 0.0
 
     def refuses(self, url: str) -> bool:
         """Whether the URL is always answered 429."""
-        return random.Random(f"refused {url}").random() < self.refused_share
+        return self.refused_share > 0 and random.Random(f"refused {url}").random() < self.refused_share
 
     def forbids(self, url: str) -> bool:
         """Whether the URL is always answered 403."""
-        return random.Random(f"forbidden {url}").random() < self.forbidden_share
+        return self.forbidden_share > 0 and random.Random(f"forbidden {url}").random() < self.forbidden_share
 
     def lacks(self, url: str) -> bool:
         """Whether the URL is always answered 404."""
-        return random.Random(url).random() < self.missing_share
+        return self.missing_share > 0 and random.Random(url).random() < self.missing_share
 
     def serves(self, url: str) -> bool:
         """Whether the URL is answered well at every try: a file, or a redirect."""
-        is_sound = self.rate_per_s == self.error_share == self.up_from_s == 0 and self.down_from_s == math.inf
+        is_sound = self.rate_per_s == self.error_share == self.up_from_s == self.rests_s == 0
+        is_sound = is_sound and self.down_from_s == math.inf
         return is_sound and not (self.refuses(url) or self.forbids(url) or self.lacks(url))
 
 
@@ -250,6 +260,10 @@ class Cluster:
     """Rows of each server that are fetched to profile it, before its batches flow."""
     kill_at_s: float = math.inf
     """SIGKILL for all ranks at this time."""
+    walltime_at_s: float = math.inf
+    """Rank 0 knows that it has to stop by then."""
+    rarely: float = 1.0
+    """Reports, turns of rank 0 and checkpoints come so many times as rarely as they do: for runs of weeks."""
 
     def frontier_config(self, world: World, model: RankModel, *, is_restart: bool) -> FrontierConfig:
         """What a rank of this cluster has to know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -45,6 +46,8 @@ class Network:
         if self._is_above_limit(task.server, server, now) or server.refuses(task.url):
             retry_after = "" if server.retry_after_s is None else str(server.retry_after_s)
             return latency_s, Answer(task, status=429, retry_after=retry_after)
+        if rest_s := server.rest_left_s(now):
+            return latency_s, Answer(task, status=429, retry_after=str(math.ceil(rest_s)))
         if server.forbids(task.url) and not task.robots_of:
             return latency_s, Answer(task, status=403)
         location = self._world.redirects.get(task.url)

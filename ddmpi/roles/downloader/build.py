@@ -63,7 +63,7 @@ def make_downloader(
     return Downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
         replace(
-            _frontier_config(config, connections, now - ran_s, is_restart=epoch > 1),
+            frontier_config(config, connections, now - ran_s, is_restart=epoch > 1),
             is_ignored=_ignored_rule(ignored_patterns(layout) if config.has_mirrors else ()),
         ),
         Transfers(
@@ -147,7 +147,8 @@ def _connections(wanted: int) -> tuple[int, int]:
     return possible, max(possible, min(MOST_KEPT, hard - RESERVED_DESCRIPTORS - possible))
 
 
-def _frontier_config(config: Config, connections: int, job_began_at: float, *, is_restart: bool) -> FrontierConfig:
+def frontier_config(config: Config, connections: int, job_began_at: float, *, is_restart: bool) -> FrontierConfig:
+    """Return what a rank's core has to know of the config, in a job that began at that time (s, monotonic)."""
     # The breaker, not the row's own count, is to end the rows of a server that is out of reach.
     breaker_tries = config.breaker.failures + config.breaker.probes
     return FrontierConfig(

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from ddmpi.core.frontier.slot import SharedLimits, Slot, WakeQueue
+from ddmpi.core.frontier.slot import OTHERS_FIRST, SharedLimits, Slot, WakeQueue
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import ErrorKind, Failure, Limits, Task
@@ -244,3 +244,13 @@ def test_rows_that_were_put_last_go_when_no_other_one_is_due() -> None:
     it.retry_at(task(3), 9.0, is_last=True)
     assert it.next_due(7.0) == 9.0
     assert [found.row for found in it.clear()] == [3]
+
+
+def test_rows_that_were_put_last_have_their_turn_in_a_long_queue_too() -> None:
+    it = slot()
+    it.queue.extend(task(row) for row in range(1, 12))
+    for row in (100, 101):
+        it.retry_at(task(row), 1.0, is_last=True)
+    taken = [it.pop(2.0) for _ in range(9)]
+    rows = [each.row for each in taken if each is not None]
+    assert rows == [*range(1, OTHERS_FIRST + 1), 100, *range(OTHERS_FIRST + 1, 2 * OTHERS_FIRST + 1), 101, 7]
