@@ -3,8 +3,7 @@
 A discrete event simulation: a heap of (time, sequence, what to do). Messages are encoded and decoded as in a real run,
 take a random time, and arrive in order between two ranks and in any order otherwise, as MPI promises.
 
-Invariants: the same arguments give the same run; time never runs backwards; a run that makes no progress ends with
-``SimulationError`` instead of going on for ever.
+Invariants: the same arguments give the same run; time never runs backwards; no progress is a ``SimulationError``.
 """
 
 from __future__ import annotations
@@ -82,6 +81,7 @@ class Simulation:
         )  # fmt: skip
         self.ranks = [self._make_rank(rank, is_restart=before is not None) for rank in workers]
         self._turns = [math.inf] * cluster.ranks
+        self._soon_s = SOON_S * cluster.rarely
         self._sampled: dict[int, tuple[int, ...]] = {}  # batches of each sampling lane
         self._checkpoint = (start_at_s, paces)
         self._save_at = start_at_s + CHECKPOINT_S * cluster.rarely
@@ -106,8 +106,8 @@ class Simulation:
             self.world, self._network, self._disk, self._rng, self._witness,
             send=lambda message: self._send_up(rank, message), at=call_at,
         )  # fmt: skip
-        reports_s = msg.report_interval_s(cluster.ranks) * cluster.rarely
-        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=reports_s)
+        every_s = msg.report_interval_s(cluster.ranks) * cluster.rarely
+        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=every_s)
 
     # ---- time
 
@@ -238,8 +238,7 @@ class Simulation:
                 case act.BigBatchEnded(_, batch_ids):
                     self._verified += batch_ids
                 case act.SaveCheckpoint(soon):
-                    soon_s = SOON_S * self.cluster.rarely * soon
-                    self._save_at = min(self._save_at, max(self.now, self._checkpoint[0] + soon_s))
+                    self._save_at = min(self._save_at, max(self.now, self._checkpoint[0] + soon * self._soon_s))
                     if not soon:
                         self._save()
                 case act.StopBegan():
