@@ -106,8 +106,7 @@ class Simulation:
             self.world, self._network, self._disk, self._rng, self._witness,
             send=lambda message: self._send_up(rank, message), at=call_at,
         )  # fmt: skip
-        every_s = msg.report_interval_s(cluster.ranks) * cluster.rarely
-        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=every_s)
+        return SimulatedRank(rank, model, config, surroundings, self.now, every_s=cluster.report_interval_s)
 
     # ---- time
 

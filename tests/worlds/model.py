@@ -18,7 +18,7 @@ from ddmpi.core.ledger.rank0_core import GRACE_S
 from ddmpi.core.ledger.sampling import Target
 from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, Plan, row_time_s
 from ddmpi.core.pace.policy import PacePolicy
-from ddmpi.core.protocol import ControlOverride
+from ddmpi.core.protocol import ControlOverride, report_interval_s
 from ddmpi.core.records import (
     INVALID_SERVER,
     MANY_SERVERS,
@@ -264,6 +264,11 @@ class Cluster:
     """Rank 0 knows that it has to stop by then."""
     rarely: float = 1.0
     """Reports, turns of rank 0 and checkpoints come so many times as rarely as they do: for runs of weeks."""
+
+    @property
+    def report_interval_s(self) -> float:
+        """How often a rank tells what is not urgent."""
+        return report_interval_s(self.ranks) * self.rarely
 
     def frontier_config(self, world: World, model: RankModel, *, is_restart: bool) -> FrontierConfig:
         """What a rank of this cluster has to know."""
