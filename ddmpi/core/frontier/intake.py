@@ -25,6 +25,8 @@ from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Mirrors, Task,
 
 MOST_PUT_LAST: Final = 2_000
 """About 1 MB of tasks."""
+MIXED_AT_ONCE: Final = 32
+"""So many rows of a batch are mixed: what an earlier run has left of it begins with those that were refused."""
 MIXED_SHARE: Final = 5
 """So many times as many rows are here of a server whose rows are mixed."""
 SERVERS_SIDE_BY_SIDE: Final = 8
@@ -210,7 +212,9 @@ class Intake:
             slot.queue.rotate(left - place)
             return
         batch, cursor = chosen = self._rng.choice(entries)
-        slot.queue.extendleft([task for _, task in self._take(lane, batch, cursor, 1, now)])
+        taken = [task for _, task in self._take(lane, batch, cursor, MIXED_AT_ONCE, now)]
+        slot.queue.extendleft(taken)
+        slot.queue.rotate(-self._rng.randrange(len(taken)))
         if not cursor.left:
             lane.cursors.remove(chosen)
 

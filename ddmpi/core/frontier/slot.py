@@ -26,9 +26,9 @@ import msgspec
 from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import Failure, Limits, Task
 
-OTHERS_FIRST = 3
-"""So many others go before a row that was refused for its URL alone. Were it all of them, a run that is stopped would
-leave all such rows to the next one, which would ask for them first and take the server's refusals for its word."""
+MOST_WAITING_FOR_OTHERS = 32
+"""So many rows at most wait for all others. Where a server refuses more of its URLs, a run that is stopped would leave
+all of them to the next one, which would ask for them first and take the server's refusals for its word."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +68,6 @@ class Slot:
     _last: list[tuple[float, int, Task]] = field(default_factory=list)
     _held_back: dict[str, list[Task]] = field(default_factory=dict)
     _sequence: int = 0
-    _others_gone: int = 0  # since the last task of _last that had its turn
 
     @property
     def waiting(self) -> int:
@@ -156,7 +155,7 @@ class Slot:
 
     def retry_at(self, task: Task, at: float, *, is_last: bool = False) -> None:
         """Keep the task until ``at`` (s, monotonic), and after that, if it ``is_last``, until no other one is due, or
-        ``OTHERS_FIRST`` others have gone."""
+        more than ``MOST_WAITING_FOR_OTHERS`` wait like that."""
         self._sequence += 1
         heapq.heappush(self._last if is_last else self._retries, (at, self._sequence, task))
 
@@ -173,10 +172,8 @@ class Slot:
         to wait until another one was answered well."""
         if self.queue and self.limiter.is_doubted:
             return self.queue.popleft()
-        if self._others_gone >= OTHERS_FIRST and self._last and self._last[0][0] <= now:
-            self._others_gone = 0
+        if len(self._last) > MOST_WAITING_FOR_OTHERS and self._last[0][0] <= now:
             return heapq.heappop(self._last)[2]
-        self._others_gone += 1
         due = self._retries[0] if self._retries and self._retries[0][0] <= now else None
         if due is not None and (not self.queue or due[2].refused_at <= self.limiter.good_at):
             return heapq.heappop(self._retries)[2]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ddmpi.core.frontier.held_lane import HeldLane
-from ddmpi.core.frontier.intake import Intake
+from ddmpi.core.frontier.intake import MIXED_AT_ONCE, Intake
 from ddmpi.core.frontier.interface import LoadBatch
 from ddmpi.core.frontier.settlement import OpenBatches
 from ddmpi.core.pace.overrides import Overrides
@@ -152,3 +152,16 @@ def test_a_run_that_goes_on_owes_each_server_a_whole_interval(is_restart: bool, 
     options = replace(config(), is_restart=is_restart)
     it, held = Intake(options, OpenBatches(), random.Random(1)), HeldLane.of(lane(share=Limits(0.1, 1)))
     assert it.slot(held, "s", 0.0).limiter.ready_at(0.0) == pytest.approx(ready_at_s)
+
+
+def test_rows_are_mixed_from_within_a_batch_not_from_where_an_earlier_run_left_it() -> None:
+    it, held = intake(low_water_rows=1), HeldLane.of(lane(batches=[batch(0, 300)]))
+    it.next_batch(held, 0.0)
+    slot = it.slot(held, "s", 0.0)
+    it.loaded(held, batch(0, 300), rows(300))
+    first = []
+    for _ in range(5):
+        it.mix(held, slot, 0.0)
+        first.append(slot.queue.popleft().row)
+    assert first != sorted(first), "one after the other"
+    assert max(first) > MIXED_AT_ONCE

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from ddmpi.core.frontier.slot import OTHERS_FIRST, SharedLimits, Slot, WakeQueue
+from ddmpi.core.frontier.slot import MOST_WAITING_FOR_OTHERS, SharedLimits, Slot, WakeQueue
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import ErrorKind, Failure, Limits, Task
@@ -246,11 +246,13 @@ def test_rows_that_were_put_last_go_when_no_other_one_is_due() -> None:
     assert [found.row for found in it.clear()] == [3]
 
 
-def test_rows_that_were_put_last_have_their_turn_in_a_long_queue_too() -> None:
+def test_no_more_than_some_rows_are_put_last() -> None:
     it = slot()
-    it.queue.extend(task(row) for row in range(1, 12))
-    for row in (100, 101):
-        it.retry_at(task(row), 1.0, is_last=True)
-    taken = [it.pop(2.0) for _ in range(9)]
-    rows = [each.row for each in taken if each is not None]
-    assert rows == [*range(1, OTHERS_FIRST + 1), 100, *range(OTHERS_FIRST + 1, 2 * OTHERS_FIRST + 1), 101, 7]
+    it.queue.append(task(0))
+    for row in range(1, MOST_WAITING_FOR_OTHERS + 2):
+        it.retry_at(task(row), float(row), is_last=True)
+    taken = [it.pop(now) for now in (0.5, 1.5, 1.5)]
+    assert [found and found.row for found in taken] == [0, 1, None]
+    it.queue.append(task(200))
+    assert (it.pop(1e9) or task(0)).row == 200, "so few wait for the others"
+    assert it.put_last == MOST_WAITING_FOR_OTHERS
