@@ -15,6 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
+from zlib import crc32
+
+from msgspec.structs import replace
+
+from ddmpi.core.protocol import RepeatedPicture
 
 SMALL_BYTES: Final = 32_768
 """A choice, not a measurement: a line of text on a plain ground takes a few KB, most photographs more than this."""
@@ -24,6 +29,11 @@ MOST_PICTURES: Final = 16_384
 """About 5 MB."""
 MOST_FOUND: Final = 10_000
 """Placeholders; a server that has more of them has something else."""
+MOST_SHOWN: Final = 100
+"""Placeholders of which the file is kept for people."""
+MOST_SHOWN_BYTES: Final = 65_536
+TELL_INTERVAL_S: Final = 1.0
+"""How often rank 0 hears of files that came more than once."""
 
 Key = tuple[str, str]
 """A server, and the hash of a file."""
@@ -70,3 +80,50 @@ class Repeats:
         """Take a URL from each picture, again and again until half of the room is free."""
         while len(self._urls) > self.most // 2:
             self._urls = {key: urls[1:] for key, urls in self._urls.items() if len(urls) > 1}
+
+
+class SeenPictures:
+    """The files that came to one rank more than once, by server, and what rank 0 has not heard of them.
+
+    Args:
+        placeholders: gets the hashes of those that are some.
+    """
+
+    def __init__(self, placeholders: set[str]) -> None:
+        self._placeholders = placeholders
+        self._repeats = Repeats()
+        self._news: dict[Key, RepeatedPicture] = {}
+        self._tell_at = 0.0
+
+    def add(self, url: str, hashsum: str, size_bytes: int, image: bytes, now: float) -> bool:
+        """Count a file. Return whether rank 0 is to be told: now and then, and at once of a placeholder.
+
+        Args:
+            url: as it was asked, before redirects.
+            image: what is stored of the file.
+            now: seconds, monotonic.
+        """
+        key = (url.split("/", 3)[2], hashsum)
+        was_known = key in self._repeats.found
+        number = crc32(url.encode())
+        count = self._repeats.add(key, number, size_bytes)
+        if count < 2:
+            return False
+        news = self._news.get(key) or RepeatedPicture(*key, size_bytes, url)
+        if was_known:
+            self._news[key] = replace(news, more=news.more + 1)
+        elif key in self._repeats.found:
+            self._placeholders.add(hashsum)
+            is_shown = len(image) <= MOST_SHOWN_BYTES and len(self._repeats.found) <= MOST_SHOWN
+            self._news[key] = replace(news, urls=(*news.urls, number), image=image if is_shown else b"")
+            return True
+        else:
+            told = news.urls or (self._repeats.urls_of(key) if count == 2 else ())
+            self._news[key] = replace(news, urls=tuple(dict.fromkeys((*told, number))))
+        return now >= self._tell_at
+
+    def take(self, now: float) -> tuple[RepeatedPicture, ...]:
+        """Return what came since the last call."""
+        self._tell_at = now + TELL_INTERVAL_S
+        news, self._news = tuple(self._news.values()), {}
+        return news

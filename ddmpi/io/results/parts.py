@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -89,20 +89,24 @@ class Parts:
     row groups are small.
 
     Args:
+        placeholders: hashes of files that are some, as far as is known.
         on_commit: told of each part that is durable.
         on_released: told of body bytes that left the memory for a file.
     """
 
     def __init__(
-        self, options: ResultOptions, on_commit: Callable[[PartReport], None], on_released: Callable[[int], None]
+        self,
+        options: ResultOptions,
+        placeholders: Collection[str],
+        on_commit: Callable[[PartReport], None],
+        on_released: Callable[[int], None],
     ) -> None:
         parameters = options.config.downloader_parameters
         self._options = options
         self._inputs = InputCache(options.reader, None, lambda rows: rows)
         self._refers = options.config.duplicates == "reference"
         self._marks = options.config.expected.marks
-        self.placeholders: set[str] = set()
-        """Hashes of files that are some, as far as is known."""
+        self._placeholders = placeholders
         self._part_bytes = parameters.part_bytes
         self._held_limit_bytes = parameters.memory_budget_bytes // 2
         self._on_commit = on_commit
@@ -196,7 +200,7 @@ class Parts:
         inputs = self._inputs.read(part.batch)
         file = part.file or self._open(part, part.rows.schema(inputs))
         written_rows, released_bytes = len(part.rows), part.body_bytes
-        file.write(part.rows.take(inputs, self.placeholders), part.images)
+        file.write(part.rows.take(inputs, self._placeholders), part.images)
         self._held_bytes -= part.held_bytes
         part.written_rows += written_rows
         part.images = []

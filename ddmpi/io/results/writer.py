@@ -31,14 +31,12 @@ from enum import Enum, auto
 from functools import partial
 from queue import SimpleQueue
 from typing import Final
-from zlib import crc32
 
 import pyarrow as pa
-from msgspec.structs import replace
 
-from ddmpi.core.protocol import PartReport, PicturesRepeated, RepeatedPicture
+from ddmpi.core.protocol import PartReport, PicturesRepeated
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
-from ddmpi.core.stats.repeats import Key, Repeats
+from ddmpi.core.stats.repeats import SeenPictures
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.folder.placeholders import read_placeholders
 from ddmpi.io.process import give_back_freed
@@ -49,10 +47,6 @@ from ddmpi.io.store.uploads import Uploads
 
 INLINE_BYTES: Final = 128 << 10
 """Larger bodies are hashed by another thread (sha256 of that many bytes takes 80 us)."""
-TELL_INTERVAL_S: Final = 1.0
-"""How often rank 0 hears of files that came more than once."""
-MOST_SHOWN_BYTES: Final = 65_536
-"""Of a placeholder that rank 0 gets to show."""
 GIVE_BACK_BYTES: Final = 128 << 20
 """Of bodies that were written, until freed memory is given back: 3 ms every half second at full speed."""
 
@@ -141,11 +135,11 @@ class ResultWriter:
         self._accepted_bytes = 0
         self._released_bytes = 0
         self._give_back_at = GIVE_BACK_BYTES
-        self._parts = Parts(options, self._publish, self._release)
-        self._parts.placeholders.update(it.hashsum_original for it in read_placeholders(options.layout.placeholders))
+        self._placeholders = {it.hashsum_original for it in read_placeholders(options.layout.placeholders)}
+        self._parts = Parts(options, self._placeholders, self._publish, self._release)
         self._refuses_placeholders = options.config.placeholders == "error"
         self._promises_hashes = expected.hash_column is not None
-        self._seen = SeenPictures(self._parts.placeholders)
+        self._seen = SeenPictures(self._placeholders)
         # A daemon: an abort must not wait for a slow disk. An orderly end goes through stop().
         self._thread = threading.Thread(target=self._run, name="results", daemon=True)
         self._thread.start()
@@ -287,9 +281,13 @@ class ResultWriter:
 
     def _without_placeholders(self, request: _Row, made: Rows, first: SuccessRow) -> Rows:
         """Count the file, and return what its rows come to: as they are, or errors where it is a placeholder."""
-        if not self._is_promised(request.batch, first.rows[0]) and self._seen.add(first):
+        task, digest = first.answer.task, first.hashsum_original
+        is_counted = not self._is_promised(request.batch, first.rows[0])
+        if is_counted and self._seen.add(
+            task.asked or task.url, digest, first.original_bytes, first.image, time.monotonic()
+        ):
             self._tell_of_pictures()
-        if not self._refuses_placeholders or first.hashsum_original not in self._parts.placeholders:
+        if not self._refuses_placeholders or digest not in self._placeholders:
             return made
         text = f"a placeholder: the server has these {first.original_bytes} bytes under many URLs"
         return [
@@ -304,7 +302,7 @@ class ResultWriter:
         return bool(self._promises.read(batch).column("digest")[row].is_valid)
 
     def _tell_of_pictures(self) -> None:
-        pictures = self._seen.take()
+        pictures = self._seen.take(time.monotonic())
         if pictures:
             self._emit(PicturesRepeated(pictures))
 
@@ -326,46 +324,6 @@ class ResultWriter:
             self._give_back_at = self._released_bytes + GIVE_BACK_BYTES
             give_back_freed()
         self._on_event()
-
-
-class SeenPictures:
-    """The files that came to this rank more than once, by server. ``placeholders`` gets the hashes of those that are
-    some."""
-
-    def __init__(self, placeholders: set[str]) -> None:
-        self._placeholders = placeholders
-        self._repeats = Repeats()
-        self._news: dict[Key, RepeatedPicture] = {}
-        self._tell_at = 0.0
-
-    def add(self, row: SuccessRow) -> bool:
-        """Count a file. Return whether rank 0 is to be told: now and then, and at once of a placeholder."""
-        task, size_bytes = row.answer.task, row.original_bytes
-        url = task.asked or task.url
-        key = (url.split("/", 3)[2], row.hashsum_original)
-        was_known = key in self._repeats.found
-        number = crc32(url.encode())
-        count = self._repeats.add(key, number, size_bytes)
-        if count < 2:
-            return False
-        news = self._news.get(key) or RepeatedPicture(*key, size_bytes, url)
-        if was_known:
-            self._news[key] = replace(news, more=news.more + 1)
-        elif key in self._repeats.found:
-            self._placeholders.add(row.hashsum_original)
-            image = row.image if len(row.image) <= MOST_SHOWN_BYTES else b""
-            self._news[key] = replace(news, urls=(*news.urls, number), image=image)
-            return True
-        else:
-            told = news.urls or (self._repeats.urls_of(key) if count == 2 else ())
-            self._news[key] = replace(news, urls=tuple(dict.fromkeys((*told, number))))
-        return time.monotonic() >= self._tell_at
-
-    def take(self) -> tuple[RepeatedPicture, ...]:
-        """Return what came since the last call."""
-        self._tell_at = time.monotonic() + TELL_INTERVAL_S
-        news, self._news = tuple(self._news.values()), {}
-        return news
 
 
 def _as_storage_error(error: Exception) -> Exception:

@@ -136,9 +136,6 @@ class Coordinator:
         if self._saves.is_due(now) and self.core.stage is not Stage.ENDED and not self.core.soft_stop.is_readonly:
             self._save(now)
 
-        if self.placeholders.has_news and not self.core.soft_stop.is_readonly:
-            self.placeholders.save()
-
     def set_overrides(self, rules: tuple[msg.ControlOverride, ...]) -> None:
         """Let these rules hold from now on, on all ranks."""
         self.state.overrides = Overrides(rules)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from ddmpi.core.protocol import RepeatedPicture
-from ddmpi.core.stats.repeats import Repeats
+from ddmpi.core.stats.repeats import MOST_SHOWN, Repeats
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.placeholders import Placeholder, read_placeholders, write_placeholders
 
@@ -20,8 +20,6 @@ class Placeholders:
         self._layout = layout
         self._known = {(it.server_name, it.hashsum_original): it for it in read_placeholders(layout.placeholders)}
         self._repeats = Repeats()
-        self.has_news = False
-        """Whether the file lacks one."""
         self._is_stale = False
 
     @property
@@ -41,20 +39,19 @@ class Placeholders:
                 if key not in self._repeats.found:
                     continue
                 known = self._known[key] = Placeholder(it.hashsum, it.server, urls, it.size_bytes, it.url)
-                self.has_news = True
                 log.info(
-                    "placeholder: %s has %d bytes (%s) under %d URLs or more", *key[:1], it.size_bytes, it.hashsum, urls
-                )
+                    "placeholder: %s has %d bytes (%s) under %d URLs or more",
+                    it.server, it.size_bytes, it.hashsum, urls,
+                )  # fmt: skip
             else:
                 known.urls += len(it.urls)
             known.urls += it.more
-            if it.image and not known.image:
+            if it.image and not known.image and len(self._known) <= MOST_SHOWN:
                 known.image = it.image
-                self.has_news = True
             self._is_stale = True
 
     def save(self) -> None:
         """Write the file if it is not up to date. Raises StorageError."""
         if self._is_stale:
             write_placeholders(self._layout.placeholders, self.found, self._layout.temporary)
-            self._is_stale = self.has_news = False
+            self._is_stale = False

@@ -7,7 +7,17 @@ from collections import Counter
 
 import pytest
 
-from ddmpi.core.stats.repeats import LEAST_URLS, LEAST_URLS_SMALL, SMALL_BYTES, Repeats, least_urls
+from ddmpi.core.stats import repeats as repeats_module
+from ddmpi.core.stats.repeats import (
+    LEAST_URLS,
+    LEAST_URLS_SMALL,
+    MOST_SHOWN_BYTES,
+    SMALL_BYTES,
+    TELL_INTERVAL_S,
+    Repeats,
+    SeenPictures,
+    least_urls,
+)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -57,3 +67,32 @@ def test_memory_is_bounded_and_counts_are_never_too_high() -> None:
         assert repeats.add(("s", file), url, 10**6) <= true[file]
         assert len(repeats._urls) <= 100
     assert repeats.found.keys() == {("s", "gone")}
+
+
+def see(seen: SeenPictures, file: str, urls: range, *, image: bytes = b"gone", now: float = 0.0) -> list[bool]:
+    return [seen.add(f"http://s:80/{number}", file, len(image), image, now) for number in urls]
+
+
+def test_rank_0_hears_of_a_placeholder_at_once_and_of_other_repeats_now_and_then() -> None:
+    placeholders: set[str] = set()
+    seen = SeenPictures(placeholders)
+    assert seen.take(10.0) == ()
+    assert see(seen, "x", range(LEAST_URLS_SMALL), now=10.5) == [False] * (LEAST_URLS_SMALL - 1) + [True]
+    assert placeholders == {"x"}
+    (picture,) = seen.take(10.5)
+    assert (picture.server, picture.hashsum, picture.image, picture.more) == ("s:80", "x", b"gone", 0)
+    assert len(set(picture.urls)) == LEAST_URLS_SMALL
+    assert see(seen, "x", range(20, 23), now=10.6) == [False] * 3
+    assert see(seen, "twice", range(2), now=10.5 + TELL_INTERVAL_S) == [False, True]
+    known, twice = seen.take(12.0)
+    assert (known.urls, known.more, known.image) == ((), 3, b"")
+    assert len(twice.urls) == 2, "also the first one, which nobody was told of"
+    assert seen.take(13.0) == ()
+
+
+def test_few_and_small_pictures_are_kept_to_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats_module, "MOST_SHOWN", 2)
+    seen = SeenPictures(set())
+    for file, size in (("a", 5), ("large", MOST_SHOWN_BYTES + 1), ("c", 5)):
+        see(seen, file, range(LEAST_URLS), image=bytes(size))
+    assert {it.hashsum: len(it.image) for it in seen.take(0.0)} == {"a": 5, "large": 0, "c": 0}
