@@ -218,7 +218,10 @@ def test_a_start_that_only_says_what_there_is_loads_nothing_heavy(command: list[
 
 @pytest.mark.parametrize(
     ("module", "unneeded"),
-    [("program", {"ddmpi.io.input.table", "ijson", "jinja2", "rich"}), ("rank0", {"jinja2", "rich"})],
+    [
+        ("program", {"ddmpi.core.ledger.rank0_core", "ddmpi.io.input.table", "ijson", "imagesize", "jinja2", "rich"}),
+        ("rank0", {"jinja2", "rich"}),
+    ],
 )
 def test_a_rank_loads_only_what_its_start_needs(module: str, unneeded: set[str]) -> None:
     code = f"import mpi4py; mpi4py.rc.initialize = False; import ddmpi.roles.{module}, sys; print(*sys.modules)"

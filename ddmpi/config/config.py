@@ -362,10 +362,14 @@ class Config(Keys):
         return self.sizes is not None or any(rule.rewrite for rule in self.rules.root)
 
     @property
+    def rewrites_fall_back(self) -> bool:
+        """Whether the table's own URL may be asked where another one of it fails for good."""
+        return self.sizes is not None or any(isinstance(rule.rewrite, str) for rule in self.rules.root)
+
+    @property
     def has_mirrors(self) -> bool:
         """Whether a row may have another URL to ask when one fails for good: a mirror, or the table's own."""
-        falls_back = self.sizes is not None or any(isinstance(rule.rewrite, str) for rule in self.rules.root)
-        return self.mirrors or falls_back
+        return self.mirrors or self.rewrites_fall_back
 
     def respect(self, server: str) -> Respect:
         """Return what is obeyed of the signals of this server."""

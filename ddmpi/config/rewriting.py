@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +20,7 @@ from pydantic import BeforeValidator
 from ddmpi.core.records import is_meant
 
 Ladder = Literal["inaturalist", "iiif", "wikimedia", "flickr", "gbif-cache"]
-LADDERS: Final = ("inaturalist", "iiif", "wikimedia", "flickr", "gbif-cache")
+LADDERS: Final = get_args(Ladder)
 _EXPECTED: Final = f"a list of {{from: REGEX, to: TEXT}}, or the name of a ladder of sizes: {', '.join(LADDERS)}"
 _Entry = Mapping[Literal["from", "to"], str]
 

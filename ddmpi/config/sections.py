@@ -256,6 +256,12 @@ class ServerRule(Section):
         description="A job with such servers does not start without a contact in its User-Agent, as their policy asks.",
     )
 
+    source: Text | None = Field(
+        None,
+        examples=["stated: https://example.org/limits (2026-11)"],
+        description="Where the limits are from, for people; `--plan` shows it.",
+    )
+
     @model_validator(mode="after")
     def _headers_of_known_hosts(self) -> ServerRule:
         if self.headers and not _names_hosts(self.match):
@@ -264,12 +270,6 @@ class ServerRule(Section):
                 f"({self.match!r} may mean strangers)"
             )
         return self
-
-    source: Text | None = Field(
-        None,
-        examples=["stated: https://example.org/limits (2026-11)"],
-        description="Where the limits are from, for people; `--plan` shows it.",
-    )
 
     @model_validator(mode="after")
     def _one_way_to_share(self) -> ServerRule:

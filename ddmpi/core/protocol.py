@@ -21,6 +21,9 @@ from ddmpi.core.records import BatchRef, Limits, Mirrors, PaceState
 REPORT_INTERVAL_S = 0.5
 """How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
 
+FINISH_TIMEOUT_S = 18.0
+"""A rank that has not finished this long after ``Stop`` is left behind: its open parts are lost, nothing else."""
+
 REPORTS_PER_S = 200.0
 """With many ranks they report more rarely: rank 0 reads at most this many reports per second without urgent news."""
 

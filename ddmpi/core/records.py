@@ -64,13 +64,20 @@ def error_code(kind: ErrorKind, http_status: int) -> int:
     return ERROR_CODE_NETWORK if kind in _NETWORK_KINDS else ERROR_CODE_LOCAL
 
 
+MIRRORS = "mirrors"
+"""Column of the urls folder: further URLs of a row, in the order in which they are asked; only where rows may have
+some."""
+REQUESTED = "requested_url"
+"""Column of the urls folder, and of the results: what is asked for, null where that is the table's URL; only where the
+config may say so. In the urls folder it is what is asked for first."""
+REQUEST_HEADERS = "request_headers"
+"""Column of the urls folder: the rows' own headers; only where the config has ``columns.headers``."""
 RESULT_COLUMNS = frozenset(
     {"uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original"}
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
-    | {"outcome", "epoch", "mirrors", "expected_mismatch", "requested_url", "placeholder", "request_headers"}
-    | {"usage_signals"}
+    | {"outcome", "epoch", "expected_mismatch", "placeholder", "usage_signals", MIRRORS, REQUESTED, REQUEST_HEADERS}
 )
 """Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
 would be lost."""

@@ -35,8 +35,6 @@ from ddmpi.errors import EXIT_DONE, EXIT_PENDING
 
 GRACE_S = 8.0
 """What requests in flight get at a soft stop: with the commit of the parts it stays below 20 s."""
-FINISH_TIMEOUT_S = 18.0
-"""A rank that has not finished this long after ``Stop`` is left behind: its open parts are lost, nothing else."""
 LONG_PAUSE_S = 5.0
 """A pause that is longer is saved soon: a run that goes on after a kill must keep it."""
 
@@ -72,7 +70,7 @@ class Rank0Config:
 
 class SoftStop:
     """Why the run stops, which ranks have finished, and how it ends. A stop is soft: each rank commits what it has and
-    says so, and none is waited for longer than ``FINISH_TIMEOUT_S``."""
+    says so, and none is waited for longer than ``protocol.FINISH_TIMEOUT_S``."""
 
     def __init__(self, workers: Sequence[int]) -> None:
         self.reason: msg.StopReason | None = None
@@ -87,7 +85,7 @@ class SoftStop:
     def begin(self, reason: msg.StopReason, now: float) -> None:
         """The ranks are told now."""
         self.reason = reason
-        self._deadline = now + FINISH_TIMEOUT_S
+        self._deadline = now + msg.FINISH_TIMEOUT_S
 
     def finished(self, rank: int) -> None:
         """The rank has committed what it had, and does nothing more."""

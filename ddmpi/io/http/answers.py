@@ -58,7 +58,7 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     answer.refused = handle.refused
     answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
     _read_headers(answer, handle.head)
-    answer.usage_signals = joined(task.usage_signals, handle.hear(handle.last_head))
+    answer.usage_signals = joined(task.usage_signals, handle.usage_signals)
     if 300 <= answer.status < 400:
         answer.location = (get_raw(pycurl.REDIRECT_URL) or b"").decode("utf-8", "surrogateescape")
         cookies = tuple(get_raw(pycurl.INFO_COOKIELIST))

@@ -194,9 +194,10 @@ class EasyHandle:
             self.stands_still = not reads_on
             self.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
 
-    def hear(self, head: bytes) -> str:
-        """Return what the head of an answer says of the file's use."""
-        return self._hooks.hear(head)
+    @property
+    def usage_signals(self) -> str:
+        """What the head of the answer says of the file's use."""
+        return self._hooks.hear(self.last_head)
 
     @property
     def body(self) -> bytes:

@@ -18,17 +18,18 @@ import pyarrow.compute as pc
 
 from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.records import MIRRORS, REQUEST_HEADERS, REQUESTED
 from ddmpi.core.rules.column_types import plain_type
 from ddmpi.core.rules.relative_urls import resolve
 from ddmpi.errors import InputError
 from ddmpi.io.input.agreement import nulls, with_types
 from ddmpi.io.input.expressions import Expression, Filled, FirstOf, Reference, as_bytes, columns_of
 from ddmpi.io.input.items import FoundItems, Items, Places, item_column, places_of, taken
-from ddmpi.io.input.mirrors import MIRRORS, first_and_mirrors
+from ddmpi.io.input.mirrors import first_and_mirrors
 from ddmpi.io.input.paths import Array
 from ddmpi.io.input.request_headers import can_be_headers, header_texts
 from ddmpi.io.input.rewriting import Rewriter, without_same
-from ddmpi.io.input.rows import ITEM_NUMBER, REASON, REQUEST_HEADERS, REQUESTED, TEXT_COLUMNS, as_text, is_text
+from ddmpi.io.input.rows import ITEM_NUMBER, REASON, TEXT_COLUMNS, as_text, is_text
 from ddmpi.io.sources.source_file import BAD_LINE, BATCH_BYTES, BATCH_ROWS
 
 

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.core.partition.partition import servers_of
+from ddmpi.core.records import MIRRORS
 from ddmpi.io.input.rows import CREDENTIALS, Array, as_text
 
-MIRRORS: Final = "mirrors"
-"""The column of the urls folder that has them; there only where the config says ``mirrors: true``."""
 MIRRORS_FIELD: Final = pa.field(MIRRORS, pa.list_(pa.string()))
 
 _NO_TEXT: Final = pa.scalar("")

@@ -72,8 +72,7 @@ def make_rewriter(config: Config) -> Rewriter | None:
     if not config.rewrites:
         return None
     needs_ids = any(rule.rewrite == "gbif-cache" for rule in config.rules.root)
-    falls_back = config.sizes is not None or any(isinstance(rule.rewrite, str) for rule in config.rules.root)
-    return Rewriter(config.steps_for, falls_back, needs_ids)
+    return Rewriter(config.steps_for, config.rewrites_fall_back, needs_ids)
 
 
 def without_same(asked: Array, urls: Array) -> Array:

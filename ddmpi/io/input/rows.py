@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.partition import Servers, servers_of
+from ddmpi.core.records import REQUEST_HEADERS, REQUESTED
 from ddmpi.io.input.uuids import fill_uuids, format_uuids, hash_texts, item_uuids
 
 Array: TypeAlias = "pa.Array[Any]"
@@ -39,11 +40,7 @@ CREDENTIALS: Final = (
 BAD_ENCODING: Final = "bad_encoding: not UTF-8"
 ITEM_NUMBER: Final = "item_number"
 """Which of the items of its row a row was made of, from 0; only in tables that are made of items."""
-REQUESTED: Final = "requested_url"
-"""What is asked for, where that is another URL than the table's; there only where the config may say so."""
 REQUESTED_FIELD: Final = pa.field(REQUESTED, pa.string())
-REQUEST_HEADERS: Final = "request_headers"
-"""The column of the urls folder with the rows' own headers; only where the config has ``columns.headers``."""
 BAD_HEADERS: Final = "bad_headers: "
 """How the text of headers begins that cannot be sent; no JSON begins so."""
 REASON: Final = "__reason__"

@@ -17,12 +17,12 @@ from ddmpi.config.columns import Source, as_list, kept_sources
 from ddmpi.config.input_section import InputSection
 from ddmpi.config.row_filter import RowFilter
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.records import REQUEST_HEADERS
 from ddmpi.errors import InputError
 from ddmpi.io.input.columns import Shaping
 from ddmpi.io.input.mirrors import MIRRORS_FIELD
 from ddmpi.io.input.rewriting import Rewriter
 from ddmpi.io.input.rows import (
-    REQUEST_HEADERS,
     REQUESTED_FIELD,
     TEXT_COLUMNS,
     BareRows,

@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from ddmpi.config.columns import RENAMED, Source, Split, makes_items, parse_template
 from ddmpi.config.row_filter import RowFilter
-from ddmpi.core.records import RESULT_COLUMNS
+from ddmpi.core.records import REQUEST_HEADERS, RESULT_COLUMNS
 from ddmpi.core.rules.column_types import is_open, settled_type
 from ddmpi.errors import InputError
 from ddmpi.io.input.agreement import agreed_types
 from ddmpi.io.input.columns import Shaping
 from ddmpi.io.input.expressions import Expression, FirstOf, Reference, Resolver, columns_of
 from ddmpi.io.input.paths import did_you_mean, listed
-from ddmpi.io.input.rows import BASE_COLUMNS, REQUEST_HEADERS, TEXT_COLUMNS
+from ddmpi.io.input.rows import BASE_COLUMNS, TEXT_COLUMNS
 from ddmpi.io.sources.source_file import SourceFile
 
 

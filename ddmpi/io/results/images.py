@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import imagesize  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 
@@ -70,6 +69,8 @@ def header_size(body: bytes) -> tuple[int, int] | None:
         return None
     if body.startswith(_SOI):
         return _jpeg_size(body)
+    import imagesize  # type: ignore[import-untyped]  # noqa: PLC0415  # loads urllib and xml, for few files
+
     # A stream, since imagesize takes bytes for a path. It answers -1 to a header that it cannot read.
     width, height = imagesize.get(io.BytesIO(body), exif_rotation=False)
     return (height, width) if 0 < width < 2**31 and 0 < height < 2**31 else None

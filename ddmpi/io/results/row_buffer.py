@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.records import MIRRORS, REQUEST_HEADERS, REQUESTED
 from ddmpi.io.folder.layout import PartKind
 from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
 from ddmpi.io.results.schema import (
     IMAGE,
-    MIRRORS,
     MISMATCH,
     PLACEHOLDER,
-    REQUESTED,
     ROW_NUMBER,
     SAME_AS,
     SIZE,
@@ -30,8 +29,8 @@ Values: TypeAlias = "Sequence[Any]"
 
 _LICENSE_COLUMNS: Final = ("license", "source", "title")
 _OWN_COLUMNS: Final = frozenset(
-    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject", MIRRORS, REQUESTED}
-    | {"request_headers"}
+    {ROW_NUMBER, "server_name", "uuid", "source_id", "identifier", *_LICENSE_COLUMNS, "reject"}
+    | {MIRRORS, REQUESTED, REQUEST_HEADERS}
 )
 """Columns of a batch that every table has; the others are kept ones, and the numbers of items."""
 

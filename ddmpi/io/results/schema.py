@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.records import REQUESTED
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import PartKind
 
@@ -27,10 +28,6 @@ SAME_AS: Final = "same_as"
 in its row group, with no others between them but such as refer to it too."""
 MISMATCH: Final = "expected_mismatch"
 """What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
-REQUESTED: Final = "requested_url"
-"""What was asked for, null where that is the table's URL; there only where the config may say so. In a batch it is what
-is asked for first."""
-MIRRORS: Final = "mirrors"
 PLACEHOLDER: Final = "placeholder"
 """Whether the file was known to be a placeholder when its row was written."""
 

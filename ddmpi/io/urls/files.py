@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.partition.placement import ROW_GROUP_ROWS, Placement
+from ddmpi.core.records import REQUESTED
 from ddmpi.io.folder.durable import NewFile
 from ddmpi.io.urls.spill import POSITION, Reordered, Spill
 
 if TYPE_CHECKING:
     from ddmpi.io.input.table import InputTable  # all kinds of input, which ranks that only read urls/ do without
 
-_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier", "requested_url"})
+_PLAIN_COLUMNS: Final = frozenset({"row_number", "uuid", "source_id", "identifier", REQUESTED})
 """Columns whose values do not repeat: a dictionary of them would be built in vain."""
 _PLAIN_ENCODINGS: Final[dict[pa.DataType, str]] = {
     pa.int64(): "DELTA_BINARY_PACKED",

@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
+from ddmpi.core.records import REQUESTED
 from ddmpi.errors import Interrupted, OutputError
 from ddmpi.io.folder.disk_errors import one_line
-from ddmpi.io.input.rows import REQUESTED
 from ddmpi.io.input.table import InputTable, RawRows
 from ddmpi.io.input.uuids import HASHED_BYTES, hash_texts, mix
 from ddmpi.io.urls.index import UrlsIndex

@@ -17,12 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.records import INVALID_SERVER, BatchRef
+from ddmpi.core.records import INVALID_SERVER, MIRRORS, REQUEST_HEADERS, REQUESTED, BatchRef
 from ddmpi.core.rules.urls import Rejected, parse_url
 from ddmpi.core.rules.verdict import one_line
 from ddmpi.io.folder.layout import Layout
-from ddmpi.io.input.mirrors import MIRRORS
-from ddmpi.io.input.rows import BAD_ENCODING, REQUEST_HEADERS, REQUESTED, asked_urls
+from ddmpi.io.input.rows import BAD_ENCODING, asked_urls
 from ddmpi.io.results.outcomes import is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
 

@@ -17,13 +17,18 @@ from ddmpi.core.frontier import interface as do
 from ddmpi.core.frontier.interface import Disposition, FrontierConfig
 from ddmpi.core.frontier.memory_budget import MemoryBudget
 from ddmpi.core.frontier.rank_core import RankCore
-from ddmpi.core.ledger.rank0_core import FINISH_TIMEOUT_S
-from ddmpi.core.protocol import PartReport, PicturesRepeated, Stop, StopReason, ToCoordinator, ToDownloader
-from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
+from ddmpi.core.protocol import (
+    FINISH_TIMEOUT_S,
+    PartReport,
+    PicturesRepeated,
+    Stop,
+    StopReason,
+    ToCoordinator,
+    ToDownloader,
+)
+from ddmpi.core.records import MIRRORS, REQUEST_HEADERS, Answer, ErrorKind, Failure, error_code
 from ddmpi.errors import StorageError
 from ddmpi.io.http.transfers import GroupConnections, Transfers
-from ddmpi.io.input.mirrors import MIRRORS
-from ddmpi.io.input.rows import REQUEST_HEADERS
 from ddmpi.io.process import resident_bytes
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.rows import ErrorRow

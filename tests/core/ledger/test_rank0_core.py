@@ -24,9 +24,10 @@ from ddmpi.core.ledger.actions import (
     VerifyRest,
 )
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
-from ddmpi.core.ledger.rank0_core import FINISH_TIMEOUT_S, GRACE_S, LONG_PAUSE_S, Rank0Config, Rank0Core, Stage
+from ddmpi.core.ledger.rank0_core import GRACE_S, LONG_PAUSE_S, Rank0Config, Rank0Core, Stage
 from ddmpi.core.ledger.sampling import HEAD_START_S
 from ddmpi.core.protocol import (
+    FINISH_TIMEOUT_S,
     ControlOverride,
     Counters,
     Exit,

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.core.partition.partition import servers_of
+from ddmpi.core.records import REQUEST_HEADERS
 from ddmpi.errors import InputError
 from ddmpi.io.input.request_headers import MOST_HEADER_BYTES, header_texts
-from ddmpi.io.input.rows import BAD_HEADERS, REQUEST_HEADERS, without_credentials
+from ddmpi.io.input.rows import BAD_HEADERS, without_credentials
 from ddmpi.io.input.table import InputTable, open_input
 
 SECRET = "hunter2"  # noqa: S105
