@@ -36,7 +36,7 @@ class ProgressReports:
     def count(self, done: Finished, answer: Answer) -> None:
         """Count a request that has ended; keep the measurement if it was a sample."""
         self.bytes += len(answer.body)
-        rows = len(done.task.rows)
+        rows = 1 + len(done.task.others)
         self.successes += rows * (done.disposition is Disposition.SUCCESS)
         self.errors += rows * (done.failure is not None)
         if done.is_sample:

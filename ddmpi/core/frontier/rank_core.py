@@ -139,6 +139,8 @@ class RankCore:
 
     def _classify(self, answer: Answer) -> Verdict:
         config, server = self._config, answer.task.server
+        if answer.status == 200:  # it is no redirect, and no status to try again
+            return classify(answer, config.accept, 0, ())
         return classify(answer, config.accept, config.max_redirects(server), config.retry_statuses(server))
 
     def batch_of(self, task: Task) -> BatchRef:

@@ -73,7 +73,8 @@ class Hooks:
     hear: Callable[[bytes], str] = lambda _: ""
     """What the head of an answer says of the file's use, in canonical words."""
     objection: Callable[[bytes, str], str] | None = None
-    """Asked with the head of each answer and its server when the body begins; a text cuts the transfer off."""
+    """Asked where something was heard, with the head and the server, when the body begins; a text cuts the transfer
+    off."""
 
 
 class EasyHandle:
@@ -97,6 +98,8 @@ class EasyHandle:
         """An address was accepted: of several that a name has, one that is refused does not matter then."""
         self.refused = ""
         """Why the body must not be kept."""
+        self.usage_signals = ""
+        """What the head of an answer with a body says of the file's use."""
         self._parameters = parameters
         self._hooks = hooks
         self._common_headers = list(headers)
@@ -157,7 +160,7 @@ class EasyHandle:
         if self._has_own_headers:
             self._set_headers({})
         self.task = None
-        self.blocked = self.refused = ""
+        self.blocked = self.refused = self.usage_signals = ""
         self.opened = self.too_large = self.stands_still = False
         self.size_bytes = 0
         self._pieces.clear()
@@ -195,11 +198,6 @@ class EasyHandle:
             self.curl.pause(pycurl.PAUSE_CONT if reads_on else pycurl.PAUSE_RECV)
 
     @property
-    def usage_signals(self) -> str:
-        """What the head of the answer says of the file's use."""
-        return self._hooks.hear(self.last_head)
-
-    @property
     def body(self) -> bytes:
         """What has come in; copied at most once."""
         if self._large is not None:
@@ -234,9 +232,12 @@ class EasyHandle:
     def _is_refused(self) -> bool:
         """Return whether the body that begins must not be kept. Any other count than its length makes libcurl cut the
         transfer off."""
-        objection, task = self._hooks.objection, self.task
-        if objection is not None and task is not None and not task.robots_of:
-            self.refused = objection(self.last_head, task.server)
+        hooks, task = self._hooks, self.task
+        if task is not None and not task.robots_of:
+            head = self.last_head
+            self.usage_signals = hooks.hear(head)
+            if self.usage_signals and hooks.objection is not None:
+                self.refused = hooks.objection(head, task.server)
         return bool(self.refused)
 
     def _open_socket(self, _purpose: int, address: tuple[int, int, int, tuple[object, ...]]) -> socket.socket | int:

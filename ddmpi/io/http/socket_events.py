@@ -1,13 +1,13 @@
 """libcurl's sockets and its timer in one epoll set, with the descriptors of others: where a downloader waits.
 
 ``CurlMulti.select()`` is select(2) and fails above 1,024 descriptors (pycurl 7.49): hence epoll and ``socket_action``.
+libcurl is asked for its timer once a turn; told of each change (M_TIMERFUNCTION) it calls back twice for each request.
 """
 
 from __future__ import annotations
 
 import errno
 import select
-import time
 from collections.abc import Callable
 
 import pycurl
@@ -24,14 +24,12 @@ class SocketEvents:
 
     def __init__(self, multi: pycurl.CurlMulti) -> None:
         self._multi = multi
-        self._timer_at: float | None = None
         self._epoll = select.epoll()
         self._registered: set[int] = set()
         self._idle: set[int] = set()
         self._let_go: set[int] = set()
         self._watched: dict[int, Callable[[], None]] = {}
         multi.setopt(pycurl.M_SOCKETFUNCTION, self.on_socket)
-        multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back from ``wait`` when ``fd`` is readable."""
@@ -40,8 +38,9 @@ class SocketEvents:
 
     def wait(self, timeout_s: float) -> None:
         """Wait at most so long (s) for the network or a watched descriptor, and let libcurl act on what has come."""
-        if self._timer_at is not None:
-            timeout_s = min(timeout_s, self._timer_at - time.monotonic())
+        timer_ms = self._multi.timeout()
+        if timer_ms >= 0:
+            timeout_s = min(timeout_s, timer_ms / 1000)
         for fd, mask in self._epoll.poll(max(0.0, timeout_s)):
             watcher = self._watched.get(fd)
             if watcher is not None:
@@ -50,8 +49,7 @@ class SocketEvents:
                 self._forget_socket(fd)
             else:
                 self._multi.socket_action(fd, _action(mask))
-        if self._timer_at is not None and self._timer_at <= time.monotonic():
-            self._timer_at = None
+        if self._multi.timeout() == 0:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def look_at(self, fd: int) -> None:
@@ -101,9 +99,6 @@ class SocketEvents:
         except OSError as error:
             if error.errno not in {errno.EBADF, errno.ENOENT, errno.EPERM}:
                 raise
-
-    def _on_timer(self, timeout_ms: int) -> None:
-        self._timer_at = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000.0
 
 
 def _action(mask: int) -> int:

@@ -126,6 +126,7 @@ class Downloader:
     def step(self, now: float) -> None:
         if self._has_finished:
             return
+        self._notes.opened(self._connections.opened())
         self._take_loaded(now)
         self._take_looks(now)
         self._take_writer_events(now)
@@ -218,7 +219,6 @@ class Downloader:
     def _record(self, done: do.Finished, answer: Answer, now: float, looked: Future[Rows] | None) -> None:
         size_bytes = len(answer.body)
         self._notes.finished(done, answer, now)
-        self._notes.opened(self._connections.opened())
         if self._debug is not None:
             self._debug.finished(done, size_bytes, now)
         if done.batch is None:
