@@ -8,12 +8,11 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ import trustme
 
 from tests.fleet.images import body_of
 from tests.fleet.spec import ServerSpec
+from tests.fleet.threaded import QuietHandler, running
 
 IMAGE = body_of(ServerSpec("127.0.0.1"), "/1")
 PLAIN, ALSO_PLAIN, TLS, ALSO_TLS, PROXY = 80, 8080, 443, 8443, 3128
@@ -72,35 +72,25 @@ class Chains:
         return self.urls[row][hop].replace("{}", f"{row}/{hop}")
 
 
-def _handler(chains: Chains, scheme: str, *, is_proxy: bool = False) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+def _handler(chains: Chains, scheme: str, *, is_proxy: bool = False) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         timeout = 30
 
-        def do_GET(self) -> None:
+        def get(self) -> None:
             target = urlsplit(self.path)
             headers = dict(self.headers.items())
             chains.log.append(Shown(scheme, self.headers["Host"], target.path, headers, is_proxy))
             status, location = (404, "") if target.path == "/robots.txt" else chains.answer(target.path)
-            self.send_response(status)
-            if location:
-                self.send_header("Location", location)
-            body = IMAGE if status == 200 else b""
-            self.send_header("Content-Type", "image/jpeg")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            headers = {"Content_Type": "image/jpeg", **({"Location": location} if location else {})}
+            self.answer(status, IMAGE if status == 200 else b"", **headers)
 
-        def do_CONNECT(self) -> None:
+        def do_CONNECT(self) -> None:  # noqa: N802  # the name is http.server's
             chains.log.append(Shown("connect", self.path, "", dict(self.headers.items()), is_proxy))
             self.send_response(200)
             self.end_headers()
             with socket.create_connection(("127.0.0.1", chains.ports[TLS])) as there:
                 _relay(self.connection, there)
             self.close_connection = True
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
-            """Say nothing."""
 
     return Handler
 
@@ -119,7 +109,6 @@ def _relay(here: socket.socket, there: socket.socket) -> None:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -138,12 +127,6 @@ def serving(chains: Chains, bundle: Path) -> Iterator[None]:
         for name in (PLAIN, ALSO_PLAIN, TLS, ALSO_TLS, PROXY):
             is_tls = name in {TLS, ALSO_TLS}
             handler = _handler(chains, "https" if is_tls else "http", is_proxy=name == PROXY)
-            server = stack.enter_context(_Server(("127.0.0.1", 0), handler))
-            if is_tls:
-                server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+            server = stack.enter_context(running(_Server(("127.0.0.1", 0), handler), context if is_tls else None))
             chains.ports[name] = server.server_port
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(server.shutdown)
         yield

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import pytest
 import ddmpi
 from tests.fleet.images import body_of
 from tests.fleet.spec import ServerSpec
+from tests.fleet.threaded import QuietHandler, serving
 from tests.whole.job import Job, MakeJob, assert_every_row_once
 
 SPEC = ServerSpec("127.0.0.1")
@@ -33,36 +32,19 @@ def file_at(path: str) -> bytes:
     return body_of(SPEC, shared.get(kind, path))
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        is_redirect = self.path.startswith(f"/{MOVED}/") and self.path != f"/{MOVED}/0.jpg"
-        body = b"" if is_redirect else file_at(self.path)
-        self.send_response(302 if is_redirect else 200)
-        if is_redirect:
-            self.send_header("Location", f"/{MOVED}/0.jpg")
-        self.send_header("Content-Type", "image/jpeg")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+class _Handler(QuietHandler):
+    def get(self) -> None:
+        if self.path.startswith(f"/{MOVED}/") and self.path != f"/{MOVED}/0.jpg":
+            self.answer(302, b"", Location=f"/{MOVED}/0.jpg")
+        else:
+            self.answer(200, file_at(self.path), Content_Type="image/jpeg")
 
 
 @contextmanager
 def server() -> Iterator[str]:
     """The URL of a server."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
-        running.daemon_threads = True
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_address[1]}"
-        finally:
-            running.shutdown()
-            thread.join()
+    with serving(_Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def paths() -> list[str]:

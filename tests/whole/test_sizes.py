@@ -7,10 +7,9 @@ import io
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 import ddmpi
+from tests.fleet.threaded import QuietHandler, running
 from tests.whole.job import Job, MakeJob, assert_every_row_once
 
 ORIGINAL = 2048
@@ -70,9 +70,6 @@ def size_at(host: str, path: str) -> int | None:
 class Ladders(ThreadingHTTPServer):
     """All of these hosts, on one port; keeps what was asked."""
 
-    daemon_threads = True
-    request_queue_size = 128
-
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         for size in (224, 240, 250, 500, 1024, ORIGINAL):  # made now and not within a request
@@ -82,11 +79,10 @@ class Ladders(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: Ladders
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         host = self.headers["Host"].partition(":")[0]
         size = size_at(host, self.path)
         # Each path's own bytes, after the end of the image.
@@ -94,26 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked[host, self.path] += 1
             self.server.sent_bytes += len(body)
-        self.send_response(200 if size is not None else 501 if host == SIMPLE_MUSEUM else 404)
-        self.send_header("Content-Type", "image/jpeg" if size is not None else "text/plain")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def ladders() -> Iterator[Ladders]:
-    with Ladders() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+        if size is None:
+            self.answer(501 if host == SIMPLE_MUSEUM else 404, body, Content_Type="text/plain")
+        else:
+            self.answer(200, body, Content_Type="image/jpeg")
 
 
 def write(path: Path, urls: Sequence[str]) -> Path:
@@ -142,7 +122,7 @@ def test_no_byte_is_asked_for_that_is_not_needed_and_no_image_is_too_small(tmp_p
         *(f"http://{UPLOAD}/wikipedia/commons/a/ab/Photo_{row}.jpg" for row in range(ROWS)),
         *(f"http://{MUSEUM}/image/{row}/full/{'full' if row % 2 else 'max'}/0/default.jpg" for row in range(ROWS)),
     ]
-    with ladders() as server:
+    with running(Ladders()) as server:
         job = sized(new_job, write(tmp_path / "urls.csv", originals), server, sizes="auto")
         code, printed = job.run(2)
         sent_bytes, asked = server.sent_bytes, server.asked
@@ -168,7 +148,7 @@ def test_what_is_refused_is_asked_for_as_the_table_says(tmp_path: Path, new_job:
         "http://elsewhere.example/1.jpg",
         f"http://{INATURALIST}/photos/1/small.jpg",
     ]
-    with ladders() as server:
+    with running(Ladders()) as server:
         server.asked.clear()
         job = sized(new_job, write(tmp_path / "urls.csv", rows), server, sizes="auto")
         assert job.run(1)[0] == 0

@@ -6,12 +6,9 @@ import base64
 import json
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +24,7 @@ from ddmpi.core.rules.urls import Parsed, parse_url
 from ddmpi.io.http.answers import MOST_COOKIE_BYTES
 from ddmpi.io.http.easy_handle import PIECES_BYTES, ServerSettings, headers_of
 from ddmpi.io.http.transfers import Transfers
+from tests.fleet.threaded import QuietHandler, serving
 
 BODY_BYTES = 30_000_000
 """More than fits into the buffers of two sockets."""
@@ -37,35 +35,13 @@ def body_of(size_bytes: int) -> bytes:
     return np.arange(-(-size_bytes // 4), dtype=np.uint32).tobytes()[:size_bytes]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """/N: a body of N bytes; /close/N: the connection closes afterwards, unannounced. Type: what was asked for."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         size_bytes = int(self.path.rpartition("/")[2])
-        self.send_response(200)
-        self.send_header("Content-Length", str(size_bytes))
-        self.send_header("ETag", ' "abc" ')
-        self.send_header("Content-Type", self.path)
-        self.end_headers()
-        self.wfile.write(body_of(size_bytes))
+        self.answer(200, body_of(size_bytes), ETag=' "abc" ', Content_Type=self.path)
         self.close_connection = self.path.startswith("/close/")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
-        """Say nothing."""
-
-
-@contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serve in a thread until the end of the block, on this port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -126,12 +102,10 @@ def test_connections_that_are_open_are_kept_where_more_servers_come_than_there_i
     transfers.close()
 
 
-class CookieHandler(BaseHTTPRequestHandler):
+class CookieHandler(QuietHandler):
     """A redirect with cookies, and what came of them in the header ``Content-Type``."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self.send_response(302 if self.path.startswith("/set") else 200)
         self.send_header("Content-Type", self.headers.get("Cookie", "none"))
         self.send_header("Content-Length", "0")
@@ -143,9 +117,6 @@ class CookieHandler(BaseHTTPRequestHandler):
         self.send_header("RateLimit", '"burst";r=5;t=1')
         self.send_header("Retry-After", "3")
         self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
-        """Say nothing."""
 
 
 @pytest.fixture
@@ -197,21 +168,12 @@ def test_what_a_server_says_about_its_limits_is_read(cookies: Transfers, transfe
     assert fetch(transfers, address, "/10").rate_limits is None
 
 
-class HeaderHandler(BaseHTTPRequestHandler):
+class HeaderHandler(QuietHandler):
     """Who connected, and what was shown, in the body."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         own = {name: value for name, value in self.headers.items() if name not in {"Host", "Accept", "Accept-Encoding"}}
-        body = json.dumps([self.client_address[1], self.path, sorted(own.items())]).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is http.server's
-        """Say nothing."""
+        self.answer(200, json.dumps([self.client_address[1], self.path, sorted(own.items())]).encode())
 
 
 AGENT = ("User-Agent", "ddmpi-tests")
@@ -292,11 +254,8 @@ def test_servers_have_tls_options_and_time_outs_of_their_own(tmp_path: Path) -> 
         "careless": {"verify_tls": False},
         "strict": {},
     }
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        common = PARAMETERS.model_copy(update={"connect_to": (f"::127.0.0.1:{server.server_port}",)})
+    with serving(Handler, context) as port:
+        common = PARAMETERS.model_copy(update={"connect_to": (f"::127.0.0.1:{port}",)})
         settings = {f"{name}.example.org": ServerSettings(common.model_copy(update=it)) for name, it in changes.items()}
         engine = Transfers(common, [], 16, lambda ip: ip == "127.0.0.1", settings_of=settings.get)
         codes = []
@@ -305,8 +264,6 @@ def test_servers_have_tls_options_and_time_outs_of_their_own(tmp_path: Path) -> 
             engine.start(Task(0, 0, f"https://{host}/10", host))
             codes.append(collect(engine, 1)[0].curl_code)
         engine.close()
-        server.shutdown()
-        thread.join()
     assert codes == [0, 0, pycurl.E_PEER_FAILED_VERIFICATION, 0, pycurl.E_PEER_FAILED_VERIFICATION]
 
 
@@ -315,10 +272,10 @@ class TlsHandler(Handler):
 
     resumed: ClassVar[list[bool | None]] = []
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         assert isinstance(self.connection, ssl.SSLSocket)
         self.resumed.append(self.connection.session_reused)
-        super().do_GET()
+        super().get()
         self.close_connection = True
 
 
@@ -329,20 +286,13 @@ def test_a_new_connection_resumes_the_tls_session_of_an_earlier_one(tmp_path: Pa
     authority.issue_cert("127.0.0.1").configure_cert(context)
     TlsHandler.resumed.clear()
     engine = new_transfers(ca_bundle=str(tmp_path / "ca.pem"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), TlsHandler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            address = f"127.0.0.1:{server.server_port}"
-            for _ in range(3):
-                engine.start(Task(0, 0, f"https://{address}/10", address))
-                (answer,) = collect(engine, 1)
-                assert (answer.error, answer.status) == ("", 200)
-        finally:
-            server.shutdown()
-            thread.join()
-            engine.close()
+    with serving(TlsHandler, context) as port:
+        address = f"127.0.0.1:{port}"
+        for _ in range(3):
+            engine.start(Task(0, 0, f"https://{address}/10", address))
+            (answer,) = collect(engine, 1)
+            assert (answer.error, answer.status) == ("", 200)
+        engine.close()
     assert TlsHandler.resumed == [False, True, True]
 
 
