@@ -11,7 +11,7 @@ import pytest
 
 from ddmpi.io.folder import durable
 
-CALLS = ("os_open", "os_write", "os_writev", "os_fsync", "os_close", "os_rename", "os_mkdir", "os_unlink")
+CALLS = ("os_open", "os_write", "os_fsync", "os_close", "os_rename", "os_mkdir", "os_unlink")
 
 
 class Faults:

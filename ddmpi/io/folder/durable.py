@@ -28,7 +28,7 @@ import errno
 import io
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,6 @@ from ddmpi.io.folder.disk_errors import named_disk_errors, storage_error
 
 _BUFFER_BYTES: Final = 256 << 10
 """Parquet writers hand over page headers and small columns one by one: a hundred calls for a part of a few rows."""
-_MOST_PIECES: Final = os.sysconf("SC_IOV_MAX")
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -46,10 +45,6 @@ def os_open(path: Path, flags: int) -> int:
 
 def os_write(fd: int, data: memoryview) -> int:
     return os.write(fd, data)
-
-
-def os_writev(fd: int, pieces: Sequence[bytes]) -> int:
-    return os.writev(fd, pieces)
 
 
 def os_fsync(fd: int) -> None:
@@ -108,19 +103,6 @@ class NewFile(io.RawIOBase):
                 self._buffer += taken
             self._position += taken.nbytes
             return taken.nbytes
-
-    def write_pieces(self, pieces: Sequence[bytes]) -> None:
-        """Take these pieces one after the other, without a copy."""
-        if self._fd is None:
-            raise ValueError(f"{self.path} is closed")
-        self._write_buffer(self._fd)
-        for first in range(0, len(pieces), _MOST_PIECES):
-            some = pieces[first : first + _MOST_PIECES]
-            size_bytes = sum(map(len, some))
-            written = os_writev(self._fd, some)
-            if written < size_bytes:  # a disk that fills up, or more than the kernel takes at once
-                _write_all(self._fd, memoryview(b"".join(some))[written:])
-            self._position += size_bytes
 
     def commit(self, final: Path) -> None:
         """Write the rest, fsync, close, rename to ``final``, fsync its folder; missing folders are made, durably."""

@@ -1,9 +1,11 @@
-"""The pages of one column of files, written as they are: no byte of a body is copied on its way to the disk.
+"""The pages of one column of files: a small body is copied once on its way to the disk, a large one not at all.
 
 Arrow copies a body into its array, into the encoder, into the page, and adds up the page's CRC32 with a table; for
 files of 30 KB that was most of a writer's time. Binary views, pages of version 2 and ``write_batch`` do not change
-that (pyarrow 21 to 26): the encoder copies in each of them. Stored plainly, such a page is simple. The rules are
-those of the format (https://parquet.apache.org/docs/file-format/, ``parquet.thrift``, ``Encodings.md``):
+that (pyarrow 21 to 26): the encoder copies in each of them. Stored plainly, such a page is simple. The one copy of
+small bodies is cheaper than none: the CRC32 of each by itself would let go of the interpreter's lock, and getting it
+back from the loop takes system calls. The rules are those of the format
+(https://parquet.apache.org/docs/file-format/, ``parquet.thrift``, ``Encodings.md``):
 
 - PageHeader, then the page's bytes: definition levels (RLE with a length of 4 bytes before it, as the column is
   optional and not repeated), then of each value its length (4 bytes, little endian) and its bytes (PLAIN);
@@ -28,6 +30,8 @@ except ImportError:  # the same sums, six times slower: 10 us for 30 KB
 PAGE_BYTES: Final = 1 << 20
 """A page is full with this. The last body of one may be larger: pages end at 2 GiB."""
 PAGE_VALUES: Final = 8_192
+COPIED_BYTES: Final = 1 << 18
+"""A larger body is written from where it is."""
 
 _BYTE_ARRAY: Final = 6
 _UNCOMPRESSED: Final = 0
@@ -64,37 +68,46 @@ class Chunk:
         return {2: i64(0), 3: Field(Kind.STRUCT, meta)}
 
 
-def write_bodies(bodies: Sequence[bytes | None], write: Callable[[Sequence[bytes]], int]) -> Chunk:
+def write_bodies(bodies: Sequence[bytes | None], write: Callable[[bytes], int]) -> Chunk:
     """Write the column's part of one row group, page by page.
 
     Args:
         bodies: at least one value.
-        write: appends these pieces to the file, in order; returns where the first one begins. What it raises is raised.
+        write: appends bytes to the file; returns where they begin. What it raises is raised.
     """
     start = -1
     size_bytes = pages = first = page_bytes = 0
     for after, body in enumerate(bodies, start=1):
         page_bytes += 0 if body is None else len(body)
         if page_bytes >= PAGE_BYTES or after - first >= PAGE_VALUES or after == len(bodies):
-            pieces = _page(bodies[first:after])
-            at = write(pieces)
-            start = at if start < 0 else start
-            size_bytes += sum(map(len, pieces))
+            for part in _page(bodies[first:after]):
+                at = write(part)
+                start = at if start < 0 else start
+                size_bytes += len(part)
             pages += 1
             first, page_bytes = after, 0
     return Chunk(start, size_bytes, len(bodies), pages)
 
 
 def _page(bodies: Sequence[bytes | None]) -> list[bytes]:
-    """Return a page as pieces: its header, its levels, and of each value its length and its bytes."""
-    pieces = [_levels(bodies)]
+    """Return a page in parts: its header, its levels, and of each value its length and its bytes."""
+    parts: list[bytes] = []
+    small = [_levels(bodies)]
     for body in bodies:
-        if body is not None:
-            pieces += (_LENGTH(len(body)), body)
+        if body is None:
+            continue
+        small.append(_LENGTH(len(body)))
+        if len(body) <= COPIED_BYTES:
+            small.append(body)
+        else:
+            parts += (b"".join(small), body)
+            small = []
+    if small:
+        parts.append(b"".join(small))
     crc = 0
-    for piece in pieces:
-        crc = crc32(piece, crc)
-    return [_page_header(sum(map(len, pieces)), crc, len(bodies)), *pieces]
+    for part in parts:
+        crc = crc32(part, crc)
+    return [_page_header(sum(map(len, parts)), crc, len(bodies)), *parts]
 
 
 def _levels(bodies: Iterable[bytes | None]) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import IO, Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,7 @@ from ddmpi.io.parquet.blob_column import Chunk, write_bodies
 from ddmpi.io.parquet.compact_protocol import Struct, decode, encode, i64, of_structs
 
 MAGIC: Final = b"PAR1"
+_BUFFER_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 8
 """The length of the metadata, and the magic bytes again."""
 
@@ -46,8 +47,6 @@ class Sink(Protocol):
     def tell(self) -> int: ...
 
     def write(self, data: Any, /) -> int: ...
-
-    def write_pieces(self, pieces: Sequence[bytes]) -> None: ...
 
 
 class BlobFile:
@@ -73,12 +72,15 @@ class BlobFile:
         self._before: list[int] = []  # of each row group: bytes of bodies that stand before it
         self._body_bytes = 0
         self._arrow_sink = _ArrowSink(sink)
-        self._arrow = _open_arrow(cast("IO[bytes]", self._arrow_sink), others)
+        # Without it Arrow would take the interpreter's lock for each page and its header, and wait for the loop.
+        self._stream = pa.BufferedOutputStream(pa.PythonFile(self._arrow_sink, mode="w"), _BUFFER_BYTES)
+        self._arrow = _open_arrow(self._stream, others)
 
     def write(self, others: pa.Table, bodies: Sequence[bytes | None]) -> None:
         """Append a row group of at least one row: its other columns, and its bodies. Raises ValueError: there are more
         or fewer bodies than rows."""
         self._arrow.write_table(others, row_group_size=others.num_rows)
+        self._stream.flush()
         if self._has_bodies:
             if len(bodies) != others.num_rows:
                 raise ValueError(f"{len(bodies)} bodies in a row group of {others.num_rows} rows")
@@ -87,24 +89,25 @@ class BlobFile:
 
     def close(self) -> None:
         """Write the metadata."""
-        if not self._has_bodies:
-            self._arrow.close()
-            return
-        self._arrow_sink.holds = True
+        self._arrow_sink.holds = self._has_bodies
         self._arrow.close()
+        self._stream.flush()
+        if not self._has_bodies:
+            return
         template, place = _whole(self._schema, self._column)
         metadata = self._joined(decode(template), decode(bytes(self._arrow_sink.held[:-_TAIL_BYTES])), place)
         self._sink.write(metadata + len(metadata).to_bytes(4, "little") + MAGIC)
 
     def abandon(self) -> None:
-        """Forget the file. Arrow closes an open writer when it is collected, and would complain there about a file that
+        """Forget the file. Arrow closes what is open when it is collected, and would complain there about a file that
         is gone."""
         self._arrow.is_open = False
+        self._arrow_sink.holds = True
 
-    def _append(self, pieces: Sequence[bytes]) -> int:
+    def _append(self, data: bytes) -> int:
         start = self._sink.tell()
-        self._sink.write_pieces(pieces)
-        self._body_bytes += self._sink.tell() - start
+        self._sink.write(data)
+        self._body_bytes += len(data)
         return start
 
     def _joined(self, whole: Struct, others: Struct, place: int) -> bytes:
@@ -154,13 +157,13 @@ class _ArrowSink(io.RawIOBase):
 def _whole(schema: pa.Schema, column: str) -> tuple[bytes, int]:
     """Return the metadata of a file of all columns without rows, and where the bodies stand among Parquet's columns."""
     sink = pa.BufferOutputStream()
-    _open_arrow(cast("IO[bytes]", sink), schema).close()
+    _open_arrow(sink, schema).close()
     data = sink.getvalue().to_pybytes()
     size_bytes = int.from_bytes(data[-_TAIL_BYTES:-4], "little")
     return data[-_TAIL_BYTES - size_bytes : -_TAIL_BYTES], _leaf_paths(schema).index(column)
 
 
-def _open_arrow(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+def _open_arrow(sink: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
     """Open Arrow's writer. Pages carry a CRC32, so that a flipped byte is found in any column."""
     return pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True)
 

@@ -37,7 +37,7 @@ class PartFile:
         return self._file.tell()
 
     def write(self, table: pa.Table, images: Sequence[bytes | None] = ()) -> None:
-        """Append a row group: all columns but the images, and these. They are written page by page, without a copy."""
+        """Append a row group: all columns but the images, and these, which are written page by page."""
         self._parquet.write(table, images)
 
     def commit(self, final: Path) -> None:

@@ -9,6 +9,7 @@ the row's position in the input: it alone identifies the row, since a table may 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ def result_schema(
     optional = [SAME_AS] * refers + [MISMATCH] * marks if kind == "successes" else []
     optional += [REQUESTED] * rewrites
     schema = pa.schema([*_FIELDS[kind], *_of(pa.string(), *optional), *keep_columns])
-    doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    doubled = sorted(name for name, times in Counter(schema.names).items() if times > 1)
     if doubled:
         raise ConfigError(f"keep_columns: {', '.join(doubled)}: the results have columns of these names already")
     return schema

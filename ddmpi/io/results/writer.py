@@ -7,7 +7,7 @@ for what they make of a row when its turn comes. The loop may ``look`` first: wh
 whether the row's next mirror is asked.
 
 A small body is hashed where it is, in the loop: waking another thread for it, and getting the interpreter's lock back
-from it, costs as much as the hash. For the same reason rows are handed over in lists, one per turn of the loop.
+from it, costs as much as the hash. For the same reason rows are handed over in lists of about 1 MiB.
 
 What it promises:
 
@@ -21,6 +21,7 @@ Successes and errors of a batch are two files, which open, grow and close each o
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -47,6 +48,11 @@ from ddmpi.io.store.uploads import Uploads
 
 INLINE_BYTES: Final = 128 << 10
 """Larger bodies are hashed by another thread (sha256 of that many bytes takes 80 us)."""
+HAND_OVER_BYTES: Final = 1 << 20
+"""Of bodies that wait in the loop for the writer's thread: woken for each turn of the loop, that is for a file or two,
+it would take the interpreter's lock from the loop for each."""
+HAND_OVER_S: Final = 0.1
+"""No row waits longer in the loop."""
 GIVE_BACK_BYTES: Final = 128 << 20
 """Of bodies that were written, until freed memory is given back: 3 ms every half second at full speed."""
 
@@ -101,7 +107,7 @@ _Request = _Row | _Close | _Plain
 class ResultWriter:
     """The results of one rank; all methods are for the loop's thread and return at once, except ``stop``.
 
-    Rows wait until ``flush``, ``close_parts`` or ``stop``.
+    Rows wait in the loop until ``hand_over`` finds that it is time, ``flush``, ``close_parts`` or ``stop``.
 
     Args:
         on_event: called from other threads when there is an event or memory was freed: wakes the loop.
@@ -126,6 +132,8 @@ class ResultWriter:
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="rows")
         self._on_event = on_event
         self._pending: list[_Request] = []
+        self._flushed_bytes = 0  # of the accepted ones
+        self._flush_at = math.inf
         self._requests: SimpleQueue[list[_Request]] = SimpleQueue()
         self._events: deque[WriterEvent] = deque()
         self._publisher = options.publisher
@@ -198,8 +206,20 @@ class ResultWriter:
         self._pending.append(_Close(None if batch_ids is None else frozenset(batch_ids), ticket))
         self.flush()
 
+    def hand_over(self, now: float) -> float:
+        """Hand over the rows so far if they are many or have waited; return when (s, as ``now``) to call again."""
+        if not self._pending:
+            return math.inf
+        if self._flush_at == math.inf:
+            self._flush_at = now + HAND_OVER_S
+        if now >= self._flush_at or self._accepted_bytes - self._flushed_bytes >= HAND_OVER_BYTES:
+            self.flush()
+        return self._flush_at
+
     def flush(self) -> None:
         """Hand over the rows so far."""
+        self._flush_at = math.inf
+        self._flushed_bytes = self._accepted_bytes
         if self._pending:
             self._requests.put(self._pending)
             self._pending = []

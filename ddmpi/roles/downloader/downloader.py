@@ -140,9 +140,11 @@ class Downloader:
 
     def wait(self, timeout_s: float) -> None:
         """Wait until something happens, at most for ``timeout_s``; take in the answers."""
-        self._writer.flush()
+        now = time.monotonic()
+        wake_at = self._writer.hand_over(now)
         if not self._has_finished:
-            timeout_s = min(timeout_s, self._core.wake_at() - time.monotonic())
+            wake_at = min(wake_at, self._core.wake_at())
+        timeout_s = min(timeout_s, wake_at - now)
         answers = self._transfers.poll(max(0.0, timeout_s))
         now = time.monotonic()
         for answer in answers:

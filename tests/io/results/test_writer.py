@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
+import math
 import os
 import sys
 import threading
@@ -28,6 +29,8 @@ from ddmpi.io.results.outcomes import outcomes_of
 from ddmpi.io.results.rows import ErrorRow, SuccessRow
 from ddmpi.io.results.schema import holders_of, result_schema
 from ddmpi.io.results.writer import (
+    HAND_OVER_BYTES,
+    HAND_OVER_S,
     PartsClosed,
     ResultWriter,
     WriterFailed,
@@ -278,6 +281,23 @@ def test_buffered_bytes_is_exact_and_falls_when_memory_is_short(layout: Layout) 
     assert writer.buffered_bytes == 0
     assert sum(part.rows for part in found) == 100
     writer.stop()
+
+
+def test_rows_are_handed_over_when_they_are_many_or_have_waited(layout: Layout) -> None:
+    writer = open_writer(layout, Reader())
+    assert writer.hand_over(100.0) == math.inf
+    writer.success(make_batch(), (0,), make_answer(0, b"a"))
+    assert writer.hand_over(100.0) == 100.0 + HAND_OVER_S
+    writer.success(make_batch(), (1,), make_answer(1, b"b"))
+    assert writer.hand_over(100.05) == 100.0 + HAND_OVER_S, "the first one counts"
+    assert writer.hand_over(100.0 + HAND_OVER_S) == math.inf, "handed over"
+    for row in range(2, 2 + 16):
+        writer.success(make_batch(), (row,), make_answer(row, bytes(HAND_OVER_BYTES // 16 - 1)))
+    assert writer.hand_over(200.0) == 200.0 + HAND_OVER_S
+    writer.success(make_batch(), (18,), make_answer(18, bytes(16)))
+    assert writer.hand_over(200.0) == math.inf
+    writer.stop()
+    assert sum(part.rows for part in committed(writer.events())) == 19
 
 
 def test_a_body_that_is_in_a_file_is_in_memory_no_more(layout: Layout) -> None:
