@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +16,7 @@ from docs.sample_report import sample_report
 from tests.whole.browser import running_browser, screenshot, show_as
 
 FOLDER = Path(__file__).resolve().parent / "images"
-SHOTS = (
+SHOTS: tuple[tuple[str, Callable[[], str], int, int], ...] = (
     ("report-40-servers", lambda: render(sample_report(40)), 1280, 3100),
     ("report-10000-servers", lambda: render(sample_report(10_000)), 1280, 1900),
     ("report-10000-servers-phone", lambda: render(sample_report(10_000)), 390, 2600),
