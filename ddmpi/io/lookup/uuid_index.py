@@ -118,7 +118,7 @@ def _columns(layout: Layout, parts: Sequence[str], known: UuidIndex | None) -> t
         there = moved >= 0
         found.append((known.digests[there], moved[there], known.rows[there]))
     for part in parts if known is None else set(parts) - set(known.parts):
-        uuids = read_columns(layout, part, ["uuid"]).column("uuid").to_pylist()
+        uuids: list[Any] = read_columns(layout, part, ["uuid"]).column("uuid").to_pylist()
         rows = np.arange(len(uuids), dtype=np.uint32)
         found.append((_digests(uuids), np.full(len(uuids), numbers[part], np.int32), rows))
     digests, places, rows = (np.concatenate(each) for each in zip(*found, strict=True))
