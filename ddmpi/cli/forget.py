@@ -94,6 +94,8 @@ def _counters(before: Mapping[str, int], removed: list[Removed]) -> dict[str, in
 def _tell(removed: list[Removed], unknown: list[str], out: Console) -> None:
     images, others, parts = (sum(getattr(each, name) for each in removed) for name in ("images", "others", "parts"))
     out.print(f"Removed {counted(images, 'image')} from {counted(parts, 'part')}.", markup=False)
+    if images:
+        out.print("report.html may have shown some, and is gone; the next run writes it anew.", markup=False)
     if others:
         out.print(f"{counted(others, 'row')} without an image will not be fetched either.", markup=False)
     if unknown:

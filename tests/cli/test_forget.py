@@ -180,6 +180,7 @@ def test_pictures_leave_all_files_and_nothing_else_does(tmp_path: Path) -> None:
     printed = results.forget(*NAMES)
     assert printed == (
         "Removed 4 images from 2 parts.\n"
+        "report.html may have shown some, and is gone; the next run writes it anew.\n"
         "2 rows without an image will not be fetched either.\n"
         "1 name of no row here, kept for rows to come: uuid-x\n"
         "Copies elsewhere (exports, backups, caches) are yours to remove.\n"
