@@ -1,1 +1,1 @@
-"""The command line: its arguments, and what it does without MPI (--check, --plan, --status, --audit, --verify, --forget)."""
+"""The command line: its arguments, and what needs no MPI (--check, --plan, --status, --audit, --verify, --forget)."""
