@@ -27,7 +27,8 @@ from ddmpi.io.folder.durable import write_atomically
 
 FAILURE: Final = Failure(ErrorKind.FORGOTTEN, ERROR_CODE_LOCAL, "withdrawn: see forgotten.parquet")
 URL_COLUMNS: Final = ("identifier", REQUESTED, "final_url")
-_SCHEMA: Final = pa.schema({"name": pa.string(), "row_number": pa.int64(), "url": pa.string()})
+_FIELDS: Final[dict[str, pa.DataType]] = {"name": pa.string(), "row_number": pa.int64(), "url": pa.string()}
+_SCHEMA: Final = pa.schema(_FIELDS)
 
 Mask = npt.NDArray[np.bool_]
 
