@@ -200,7 +200,7 @@ run_job() {
         ranks=$2
         shift
         ;;
-      presets | --check | --plan | --status | --verify | --audit)
+      presets | --check | --plan | --status | --verify | --audit | --forget)
         alone=yes
         arguments+=("$1")
         ;;
