@@ -221,7 +221,9 @@ def _records(first: int, count: int, rows: int) -> pa.Table:
     numbers = np.arange(first, first + count)
     species, source = (pa.array(numbers % many).cast(pa.string()) for many in (20_000, 300))
     keys = numbers * 7_919 % rows
-    return pa.table({"gbifID": pa.array(keys), "species": _joined("Species ", species), "source": _joined("Museum ", source)})
+    return pa.table(
+        {"gbifID": pa.array(keys), "species": _joined("Species ", species), "source": _joined("Museum ", source)}
+    )
 
 
 # ---- measuring
