@@ -55,6 +55,11 @@ class Progress(msgspec.Struct, frozen=True):
     until: float = 0.0
     """When the first of these servers may be asked again, seconds since 1970; 0 = nobody knows."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether all rows that are left wait for servers, and one of these will be asked again."""
+        return 0 < self.pending <= self.waiting and self.until > 0
+
 
 class Attempts(msgspec.Struct, frozen=True):
     """What a job's requeues have brought so far; kept in the output folder."""
@@ -68,7 +73,7 @@ class Attempts(msgspec.Struct, frozen=True):
     """When it was put back first with that many rows, seconds since 1970."""
     times: int = 0
     begin: float = 0.0
-    """When it may start again, seconds since 1970; 0 = at once."""
+    """When it may start again, seconds since 1970; 0 = as soon as the scheduler likes."""
     reason: str = ""
     """Why it was not put back."""
 
@@ -86,11 +91,11 @@ def progress_of(checkpoint: Checkpoint | None) -> Progress:
 def next_attempts(before: Attempts | None, job_id: str, progress: Progress, code: int, now: float) -> Attempts:
     """Return what is remembered of a run that has ended with ``code``. It is not held against a run that all rows
     which are left wait for servers."""
-    begin = progress.until if progress.until > now else 0.0
+    begin = max(now, progress.until) if progress.waits else 0.0
     times = 1 if before is None else before.times + 1
     if before is None or progress.rows != before.rows:  # fewer: --retry-failed
         return Attempts(job_id, progress.rows, since=now, times=times, begin=begin)
-    excused = code == EXIT_PENDING and 0 < progress.pending <= progress.waiting and progress.until > 0
+    excused = code == EXIT_PENDING and progress.waits
     fruitless = 0 if excused else before.fruitless + 1
     return Attempts(job_id, progress.rows, fruitless, before.since or now, times, begin)
 
@@ -180,7 +185,7 @@ def _put_back(layout: Layout, code: int, script: Path | None, scheduler: Schedul
         _write(layout, msgspec.structs.replace(attempts, reason=reason))
     if reason:
         return reason
-    begin = f", not to start before {clock(attempts.begin, now)}" if attempts.begin else ""
+    begin = f", not to start before {clock(attempts.begin, now)}" if attempts.begin > now else ""
     complain(
         f"{counted(progress.rows, 'row')} final, {progress.pending:,} pending; {_named(scheduler)} goes back into the "
         f"queue by itself{begin} ({scheduler.name}; put back {counted(attempts.times, 'time')} so far)"

@@ -92,7 +92,12 @@ def test_a_row_more_begins_the_count_anew() -> None:
 
 def test_a_job_is_not_started_before_the_first_server_may_be_asked() -> None:
     assert next_attempts(None, "7", DEAD_HOST, 75, NOW).begin == NOW + 600
-    assert next_attempts(None, "7", DEAD_HOST, 75, NOW + 700).begin == 0
+    assert next_attempts(None, "7", DEAD_HOST, 75, NOW + 700).begin == NOW + 700
+
+
+def test_rows_that_wait_for_nobody_are_not_kept_waiting_by_others() -> None:
+    others = Progress(rows=100, pending=50, waiting=17, until=NOW + 86_400)
+    assert next_attempts(None, "7", others, 75, NOW).begin == 0
 
 
 def test_progress_is_what_the_checkpoint_says() -> None:
