@@ -20,9 +20,14 @@ SCHEDULERS: Mapping[str, Callable[[Mapping[str, str]], Scheduler]] = {
 """By the variable that gives it away. Flux first: its instances run within jobs of the others."""
 
 
+def schedulers_of(environment: Mapping[str, str]) -> list[Scheduler]:
+    """Return the schedulers of the jobs that this process is part of, the innermost first."""
+    return [made(environment) for name, made in SCHEDULERS.items() if environment.get(name)]
+
+
 def scheduler_of(environment: Mapping[str, str]) -> Scheduler | None:
     """Return the scheduler of this process's job, None outside any."""
-    return next((made(environment) for name, made in SCHEDULERS.items() if environment.get(name)), None)
+    return next(iter(schedulers_of(environment)), None)
 
 
 def job_of(environment: Mapping[str, str]) -> str:
@@ -52,12 +57,13 @@ def seconds_left(
         say: is told, once, that the scheduler does not say when the job ends.
     """
     end = configured
-    if end is None and (scheduler := scheduler_of(environment)) is not None:
-        found = scheduler.end()
-        end = found.at
-        if found.problem:
+    if end is None:
+        ends = {scheduler.name: scheduler.end() for scheduler in schedulers_of(environment)}
+        end = min((found.at for found in ends.values() if found.at is not None), default=None)
+        problems = [f"{name} does not say when this job ends ({it.problem})" for name, it in ends.items() if it.problem]
+        if end is None and problems:
             say(
-                f"Warning: {scheduler.name} does not say when this job ends ({found.problem}): the run will not stop "
-                "softly before its time limit. Set walltime.end_time, or have the job sent SIGUSR1 in time."
+                f"Warning: {problems[0]}: the run will not stop softly before its time limit. Set walltime.end_time, "
+                "or have the job sent SIGUSR1 in time."
             )
     return None if end is None else end - margin_s - time.time()

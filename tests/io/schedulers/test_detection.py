@@ -43,6 +43,16 @@ def test_the_configured_end_wins_and_the_margin_is_taken_off(no_programs: None) 
     assert not told
 
 
+def test_the_first_end_counts_where_one_scheduler_runs_in_a_job_of_another(says: Says) -> None:
+    told: list[str] = []
+    end = str(int(time.time()) + 500)
+    inside = {"FLUX_URI": "local:///run/flux/local", "SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": end}
+    for printed, code, expected_s in (("1000\n", 0, 500), ("100\n", 0, 100), ("", 1, 500)):
+        says("flux", printed, code=code)
+        assert seconds_left(None, 0.0, inside, told.append) == pytest.approx(expected_s, abs=30)
+    assert not told
+
+
 def test_an_end_that_is_not_known_is_told_once(no_programs: None) -> None:
     told: list[str] = []
     assert seconds_left(None, 60.0, {"PBS_JOBID": "7.head"}, told.append) is None
