@@ -12,19 +12,23 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 
 from ddmpi._version import __version__
 from ddmpi.errors import OutputError, SetupError, StorageError
 from ddmpi.export.options import Options, Order
-from ddmpi.export.plan import RowGroup, cut, fingerprint, row_groups, shard_name, success_parts
+from ddmpi.export.plan import RowGroup, cut, fingerprint, reading, row_groups, shard_name, success_parts
 from ddmpi.export.selection import find_duplicates, make_look
 from ddmpi.export.shard_maker import ShardCounts, ShardMaker
+from ddmpi.export.target import Target, load_target
 from ddmpi.io.folder import checkpoint
+from ddmpi.io.folder.disk_errors import named_disk_errors
 from ddmpi.io.folder.durable import make_folders, write_atomically
 from ddmpi.io.folder.layout import Layout, layout_of
 from ddmpi.io.folder.lock import OutputLock, acquire_for_job
@@ -56,13 +60,14 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
         StorageError: on this rank: reading or writing failed.
     """
     layout, places = layout_of(order.results), Places(order.target)
-    parts = _on_all(ranks, lambda: success_parts(layout))
+    target = load_target(order.options.to)(order.options.own)
+    parts = _on_all(ranks, lambda: _parts(layout, target))
     groups = _all_groups(layout, parts, ranks)
     look = make_look(order.options, _algorithm(layout))
     lock = _on_rank_0(ranks, lambda: _own(places, order.options, fingerprint(groups), environment))
     none = np.empty(0, np.int64)
     duplicates = find_duplicates(layout, parts, ranks) if order.options.unique else none
-    maker = ShardMaker(layout, places.target, places.temporary, order.options, duplicates, look)
+    maker = ShardMaker(layout, target, places.target, places.temporary, order.options, duplicates, look)
     shards = cut(groups, order.options.shard_bytes)
     # Rank 0 looks: on a network file system the others might not see yet what a run before has left.
     todo = ranks.bcast([number for number in range(len(shards)) if not places.counts(number).exists()])
@@ -77,8 +82,20 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
             say(f"rank 0: {done:,} of {len(own):,} shards")
     ranks.allgather(None)
     if lock is not None:
-        _sum_up(places, order.options, len(shards), say)
+        finish = partial(target.finish, layout, places.target)
+        _sum_up(places, order.options, len(shards), say, finish)
         lock.release()
+
+
+def _parts(layout: Layout, target: Target) -> list[str]:
+    """Return the parts to export. Raises OutputError: there are none, or they do not have what the target needs."""
+    parts = success_parts(layout)
+    with reading(layout, parts[0]) as path:
+        names = pq.read_schema(path).names
+    missing = [column for column in target.columns if column not in names]
+    if missing:
+        raise OutputError(f"{layout.images} has no column {', '.join(missing)}; it has {', '.join(names)}")
+    return parts
 
 
 def _on_all(ranks: Ranks, find: Callable[[], Any]) -> Any:
@@ -150,8 +167,8 @@ def _check_same(places: Places, wanted: dict[str, Any]) -> None:
         )
 
 
-def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
-    """Write ``export.json``, and say what is in it."""
+def _sum_up(places: Places, options: Options, shards: int, say: Say, finish: Callable[..., None]) -> None:
+    """Let the target finish, write ``export.json``, and say what is in it."""
     counts = [msgspec.json.decode(places.counts(number).read_bytes(), type=ShardCounts) for number in range(shards)]
     rows, exported = sum(each.rows for each in counts), sum(each.exported for each in counts)
     filled = sum(each.exported > 0 for each in counts)
@@ -166,6 +183,9 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
         "damaged_rows": [number for each in counts for number in each.damaged],
         "options": asdict(options),
     }
+    told = [(shard_name(number), each.told) for number, each in enumerate(counts) if each.exported]
+    with named_disk_errors("cannot write", places.target):
+        finish(summary, told)
     write_atomically(places.summary, json.dumps(summary, indent=1).encode())
     shutil.rmtree(places.temporary)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items())

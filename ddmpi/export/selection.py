@@ -12,7 +12,6 @@ counts, and what is seen in the image comes last.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ddmpi.export.options import Options
 from ddmpi.export.plan import reading
+from ddmpi.export.target import Picture
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.mpi.launcher import Ranks
 from ddmpi.io.results.digests import make_digest
@@ -103,15 +103,6 @@ def _shortest_side(rows: pa.Table) -> npt.NDArray[np.int64]:
     """Return (n,) pixels of the stored image, -1 where its header was not understood."""
     sizes = pc.coalesce(rows.column("resized_size"), rows.column("original_size")).to_pylist()
     return np.array([min(size) if size else -1 for size in sizes], np.int64)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image as it is exported; sizes and digest are None where it is the stored one."""
-
-    body: bytes
-    resized_size: tuple[int, int] | None = None
-    digest: str | None = None
 
 
 def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Picture | str]:

@@ -1,0 +1,53 @@
+"""``--to webdataset``: tar files."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+
+from ddmpi.export.samples import as_json, described, sample_name, suffix_of
+from ddmpi.export.target import Picture, Target
+from ddmpi.io.folder.durable import NewFile
+from ddmpi.io.results.schema import ROW_NUMBER
+
+
+class TarShard:
+    """What WebDataset reads: for each sample NAME.json and NAME.jpg (or another suffix), side by side."""
+
+    def __init__(self, temporary: Path, final: Path) -> None:
+        self._final = final
+        self._file = NewFile(temporary)
+        self._tar = tarfile.open(fileobj=cast("Any", self._file), mode="w")  # noqa: SIM115  # closed by commit
+
+    def add(self, rows: pa.Table, pictures: Sequence[Picture]) -> None:
+        for row, picture in zip(described(rows, pictures), pictures, strict=True):
+            name = sample_name(row[ROW_NUMBER])
+            self._append(f"{name}.json", as_json(row).encode())
+            self._append(f"{name}.{suffix_of(picture.body)}", picture.body)
+
+    def commit(self) -> None:
+        self._tar.close()
+        self._file.commit(self._final)
+
+    def discard(self) -> None:
+        self._file.discard()
+
+    def _append(self, name: str, data: bytes) -> None:
+        entry = tarfile.TarInfo(name)  # its time is 1970: the same rows give the same bytes
+        entry.size = len(data)
+        self._tar.addfile(entry, io.BytesIO(data))
+
+
+class WebDataset(Target):
+    """Shards that the library ``webdataset`` reads."""
+
+    def open(self, name: str, temporary: Path, folder: Path) -> TarShard:
+        return TarShard(temporary / f"{name}.tar", folder / f"{name}.tar")
+
+
+TARGET = WebDataset
