@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,19 +36,22 @@ class TableShard:
 
     def commit(self) -> Any:
         table = pa.concat_tables(self._tables)
-        write_table(table, self._temporary, self._final)
+        write_tables(table.schema, [table], self._temporary, self._final)
         return self._told(table)
 
     def discard(self) -> None:
         self._tables.clear()
 
 
-def write_table(table: pa.Table, temporary: Path, final: Path) -> None:
-    """Write a Parquet file that has its final name when it is whole. Raises StorageError, OSError."""
+def write_tables(schema: pa.Schema, tables: Iterable[pa.Table], temporary: Path, final: Path) -> None:
+    """Write a Parquet file that has its final name when it is whole, each table as a row group. Raises StorageError,
+    OSError."""
     make_folders(temporary.parent)
     new = NewFile(temporary)
     try:
-        pq.write_table(table, new, compression="zstd")
+        with pq.ParquetWriter(cast("Any", new), schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
     except BaseException:
         new.discard()
         raise
