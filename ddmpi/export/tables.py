@@ -20,14 +20,20 @@ SHARD_BYTES = 1 << 30
 
 
 class TableShard:
-    """A Parquet file of what ``make`` makes of the rows, whose columns are the same for all of them. ``told`` is what
-    ``commit`` returns of the whole."""
+    """A Parquet file of what ``make`` makes of the rows, in the order of the column ``order``; the columns are the same
+    for all rows. ``told`` is what ``commit`` returns of the whole."""
 
     def __init__(
-        self, temporary: Path, final: Path, make: Callable[[pa.Table], pa.Table], told: Callable[[pa.Table], Any]
+        self,
+        temporary: Path,
+        final: Path,
+        make: Callable[[pa.Table], pa.Table],
+        told: Callable[[pa.Table], Any] = lambda _: None,
+        *,
+        order: str,
     ) -> None:
         self._temporary, self._final = temporary, final
-        self._make, self._told = make, told
+        self._make, self._told, self._order = make, told, order
         self._tables: list[pa.Table] = []
 
     def add(self, rows: pa.Table, pictures: Sequence[Picture]) -> None:
@@ -35,7 +41,7 @@ class TableShard:
         self._tables.append(self._make(rows))
 
     def commit(self) -> Any:
-        table = pa.concat_tables(self._tables)
+        table = pa.concat_tables(self._tables).sort_by(self._order)
         write_tables(table.schema, [table], self._temporary, self._final)
         return self._told(table)
 

@@ -25,7 +25,7 @@ GIVEN: dict[str, list[Any]] = {
 
 
 def credit(results: Path, folder: Path, *options: str) -> list[dict[str, str]]:
-    """The lines of ATTRIBUTION.csv, by row number."""
+    """The lines of ATTRIBUTION.csv, in the order of the rows."""
     assert program.main([str(results), str(folder), "--to", "credits", "--shard-bytes", "1", *options]) == 0
     with (folder / "ATTRIBUTION.csv").open(encoding="utf-8", newline="") as file:
         return sorted(csv.DictReader(file), key=lambda line: line["file"])

@@ -60,7 +60,7 @@ class Credits(Target):
 
     def open(self, name: str, temporary: Path, folder: Path) -> TableShard:
         file = f"{name}.parquet"
-        return TableShard(temporary / file, folder / file, partial(credits_of, creator=self._creator), lambda _: None)
+        return TableShard(temporary / file, folder / file, partial(credits_of, creator=self._creator), order="file")
 
     def finish(
         self, layout: Layout, folder: Path, summary: Mapping[str, Any], shards: Sequence[tuple[str, Any]]

@@ -63,8 +63,7 @@ _MOST_CHARS: Final = 120
 
 
 _HEAD: Final = """\
-# Fetches the files of rows/ again and compares them with what is said of them there. In this folder:
-#   pip install ddmpi mpich
+# Fetches the files of rows/ again and compares them with what is said of them there. With ddmpi, in this folder:
 #   mpiexec -n 4 python -m ddmpi rebuild.yaml
 # At its end the run says how many files are the same, changed, gone and refused; rebuilt/comparison.csv says it by
 # server and license. Servers want to know who asks, so add to downloader_parameters:
@@ -80,7 +79,8 @@ class Recipe(Target):
 
     def open(self, name: str, temporary: Path, folder: Path) -> TableShard:
         file = f"{name}.parquet"
-        return TableShard(temporary / file, folder / "rows" / file, partial(recipe_of, outcome="success"), _told)
+        make = partial(recipe_of, outcome="success")
+        return TableShard(temporary / file, folder / "rows" / file, make, _told, order=ROW_NUMBER)
 
     def finish(
         self, layout: Layout, folder: Path, summary: Mapping[str, Any], shards: Sequence[tuple[str, Any]]
@@ -161,20 +161,19 @@ def _readme(
     licenses: Counter[str] = sum((Counter(each["licenses"]) for each in told), Counter())
     days = sorted(day for each in told for day in (each["first"], each["last"]) if day)
     algorithm = semantic.get("downloader_parameters.hash_algorithm", "sha256")
-    when = f", fetched from {days[0]} to {days[-1]}" if days else ""
+    when = f", fetched on {days[0]}" if len({*days}) == 1 else f", fetched from {days[0]} to {days[-1]}" if days else ""
     lines = [
         "# Recipe of a set of files",
         "",
         f"{rows:,} files of {size(size_bytes)}{when}, made with ddmpi {__version__}. The files are not here, but where "
         f"each one is, what it has to be ({algorithm} and size), and its license: `rows/`, Parquet.",
-        f"{counted(kinds.total(), 'more row')} failed when the set was made.",
+        *([f"{counted(kinds.total(), 'more row')} failed when the set was made."] if kinds else []),
         "",
         "## Fetching the files again",
         "",
-        "In this folder:",
+        f"With ddmpi {__version__} or newer, in this folder:",
         "",
         "```",
-        "pip install ddmpi mpich",
         "mpiexec -n 4 python -m ddmpi rebuild.yaml",
         "```",
         "",
