@@ -67,6 +67,7 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
     lock = _on_rank_0(ranks, lambda: _own(places, order.options, fingerprint(groups), environment))
     none = np.empty(0, np.int64)
     duplicates = find_duplicates(layout, parts, ranks) if order.options.unique else none
+    target.prepare(layout, parts, ranks)
     maker = ShardMaker(layout, target, places.target, places.temporary, order.options, duplicates, look)
     shards = cut(groups, order.options.shard_bytes)
     # Rank 0 looks: on a network file system the others might not see yet what a run before has left.

@@ -7,6 +7,7 @@ which cannot be said of uuids that a table brought itself.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -66,7 +67,19 @@ def with_new_images(rows: pa.Table, pictures: Sequence[Picture]) -> pa.Table:
 
 
 def as_json(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, default=_plain)
+    """Return one line; JSON has no word for NaN and infinities, which become null."""
+    try:
+        return json.dumps(row, ensure_ascii=False, default=_plain, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(row), ensure_ascii=False, default=_plain, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: object) -> str:

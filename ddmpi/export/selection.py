@@ -41,7 +41,13 @@ Entries = npt.NDArray[np.uint64]
 def find_duplicates(layout: Layout, parts: Sequence[str], ranks: Ranks) -> npt.NDArray[np.int64]:
     """Return the sorted row numbers of all files whose bytes an earlier row has, on all ranks. Collective. Raises
     StorageError: a part cannot be read."""
-    own = [_entries(layout, part) for part in parts[ranks.Get_rank() :: ranks.Get_size()]]
+    return find_later_rows(lambda part: _entries(layout, part), parts, ranks)
+
+
+def find_later_rows(entries_of: Callable[[str], Entries], parts: Sequence[str], ranks: Ranks) -> npt.NDArray[np.int64]:
+    """Return the sorted row numbers of all entries of the parts but the first row of each digest, on all ranks.
+    Collective; raises what ``entries_of`` does."""
+    own = [entries_of(part) for part in parts[ranks.Get_rank() :: ranks.Get_size()]]
     entries = np.concatenate([np.empty((0, 3), np.uint64), *own])
     owners = entries[:, 0] % np.uint64(ranks.Get_size())
     sent = [entries[owners == rank] for rank in range(ranks.Get_size())]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ddmpi.io.folder.layout import Layout
+    from ddmpi.io.mpi.launcher import Ranks
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,17 @@ class Target(ABC):
     def add_options(parser: argparse._ArgumentGroup) -> None:
         """Add the options that only this target has."""
         del parser  # most have none
+
+    def prepare(self, layout: Layout, parts: Sequence[str], ranks: Ranks) -> None:  # noqa: B027  # most need nothing
+        """Find out, before the first shard, what can be told only of all rows together. Called on all ranks, which may
+        exchange messages in it.
+
+        Args:
+            parts: of the results, relative to the output folder.
+
+        Raises:
+            StorageError: a part cannot be read.
+        """
 
     @abstractmethod
     def open(self, name: str, temporary: Path, folder: Path) -> ShardWriter:
