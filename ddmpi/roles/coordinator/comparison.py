@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,6 +21,31 @@ from ddmpi.io.results.promises import promises_of
 from ddmpi.io.results.schema import MISMATCH, ROW_NUMBER
 from ddmpi.roles.coordinator.run_state import RunState
 
+OTHER: Final = "other"
+MOST_TEXTS: Final = 1_000
+"""Licenses that are no known ones and have lines of their own: where each row names its author, there are as many as
+rows."""
+_MOST_CHARS: Final = 200
+_TOUCH_BATCHES: Final = 1_000
+"""Between heartbeats of the lock: some seconds, of the minutes that they may take."""
+
+
+class Licenses:
+    """Names the licenses of the lines."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def name_of(self, text: str) -> str:
+        """Return the SPDX identifier, or the text where it names none, or ``OTHER`` after ``MOST_TEXTS`` of these."""
+        named = spdx_of(text)
+        if named is not None:
+            return named
+        text = text[:_MOST_CHARS]
+        if len(self._texts) < MOST_TEXTS:
+            self._texts.add(text)
+        return text if not text or text in self._texts else OTHER
+
 
 def compare(state: RunState) -> Comparison:
     """Return what has become of all rows that have an outcome, and write it to comparison.csv.
@@ -29,16 +54,18 @@ def compare(state: RunState) -> Comparison:
         StorageError: a part cannot be read, or the file not be written.
         OutputError: the urls folder cannot be read.
     """
-    found = Comparison()
+    found, licenses = Comparison(), Licenses()
     for batch_id in range(len(state.table)):
-        found.add(_classes(state, state.table.ref(batch_id)))
+        if batch_id % _TOUCH_BATCHES == 0:
+            state.lock.touch()
+        found.add(_classes(state, state.table.ref(batch_id), licenses))
     names = ("server_name", "license", "rows", *CLASSES)
     lines = ((line.server_name, line.license, line.rows, *line.counts) for line in found.lines())
     write_atomically(state.layout.comparison, csv_bytes(names, lines), state.layout.temporary)
     return found
 
 
-def _classes(state: RunState, batch: BatchRef) -> Iterator[tuple[str, str, str]]:
+def _classes(state: RunState, batch: BatchRef, names: Licenses) -> Iterator[tuple[str, str, str]]:
     """Yield server, license and class of the rows of a batch."""
     parts = parts_of(state.layout, batch)
     outcomes = outcomes_of(state.layout, parts)
@@ -59,8 +86,7 @@ def _classes(state: RunState, batch: BatchRef) -> Iterator[tuple[str, str, str]]
             class_ = class_of_error(kind, code)
         else:
             class_ = class_of_success(marks.get(number), is_promised=is_promised[place])
-        license_ = licenses[place] or ""
-        yield servers[place] or "", spdx_of(license_) or license_, class_
+        yield servers[place] or "", names.name_of(licenses[place] or ""), class_
 
 
 def _marks(layout: Layout, parts: tuple[str, ...]) -> dict[int, str]:

@@ -23,7 +23,8 @@ from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.io.urls.writer import partition_input
 from ddmpi.report.console import Console
-from ddmpi.roles.coordinator.comparison import compare
+from ddmpi.roles.coordinator import comparison
+from ddmpi.roles.coordinator.comparison import OTHER, Licenses, compare
 from ddmpi.roles.coordinator.initialization import whole_input
 from ddmpi.roles.coordinator.reporter import ConsoleReporter
 from ddmpi.roles.coordinator.run_state import RunState
@@ -91,6 +92,13 @@ def test_rows_are_compared_by_server_and_license(state: RunState) -> None:
         ["a.org", "", "1", "0", "0", "0", "1", "0", "0"],
         ["b.org", "", "1", "0", "0", "0", "0", "0", "1"],
     ]
+
+
+def test_licenses_that_are_no_known_ones_have_so_many_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "MOST_TEXTS", 2)
+    licenses = Licenses()
+    texts = ["", "© A", "© B", "© C", "CC0", "© A", ""]
+    assert [licenses.name_of(text) for text in texts] == ["", "© A", OTHER, OTHER, "CC0-1.0", "© A", ""]
 
 
 def test_only_a_run_whose_rows_are_all_final_leaves_a_comparison(state: RunState) -> None:
