@@ -137,7 +137,7 @@ class Rank0:
         ending = Loop(self.mailbox, self.signals, self.make_downloader, coordinator, on_turn).run()
         self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
         if reporter.compared:
-            self.console.say(reporter.compared)
+            self.console.say(f"Compared with the table: {reporter.compared}")
         if whole:
             self.console.say(whole)
         if reporter.unreported is not None:

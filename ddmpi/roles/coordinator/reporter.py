@@ -193,8 +193,7 @@ class ConsoleReporter:
                 from ddmpi.roles.coordinator.comparison import compare  # noqa: PLC0415  # few jobs need it
 
                 place = state.layout.relative(state.layout.comparison)
-                self.compared = f"Compared with the table: {total_text(compare(state).total())}; by server and "
-                self.compared += f"license: {place}"
+                self.compared = f"{total_text(compare(state).total())}; by server and license: {place}"
             else:
                 with named_disk_errors("cannot remove", state.layout.comparison):
                     state.layout.comparison.unlink(missing_ok=True)

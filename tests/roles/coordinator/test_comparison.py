@@ -105,7 +105,7 @@ def test_only_a_run_whose_rows_are_all_final_leaves_a_comparison(state: RunState
     commit(state, 1, {0: BODY}, {})
     reporter = ConsoleReporter(Console(None), ranks=1, started_at=0.0)
     reporter.compare(state, Exit(EXIT_DONE))
-    assert reporter.compared.startswith("Compared with the table: 1 the same, 0 changed, 0 gone, 0 refused; ")
+    assert reporter.compared.startswith("1 the same, 0 changed, 0 gone, 0 refused; ")
     assert state.layout.comparison.exists()
     reporter.compare(state, Exit(EXIT_PENDING))
     assert not state.layout.comparison.exists()
