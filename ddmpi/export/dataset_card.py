@@ -56,8 +56,9 @@ class Contents:
         )
 
 
-def dataset_card(contents: Contents, schema: pa.Schema, summary: Mapping[str, Any]) -> str:
-    """Return the card, as it is before its owner edits it. ``summary`` is what ``export.json`` says."""
+def dataset_card(contents: Contents, schema: pa.Schema, summary: Mapping[str, Any], algorithm: str) -> str:
+    """Return the card, as it is before its owner edits it. ``summary`` is what ``export.json`` says,
+    ``algorithm`` the hash of ``hashsum_original``."""
     front = {
         "pretty_name": contents.name,
         "license": "other",
@@ -102,7 +103,7 @@ def dataset_card(contents: Contents, schema: pa.Schema, summary: Mapping[str, An
             *_counts("server", contents.counts["server"]),
             "## How it was made",
             "",
-            *_history(summary),
+            *_history(summary, algorithm),
             "## Columns",
             "",
             *_table(("column", "type"), ((field.name, str(field.type)) for field in schema)),
@@ -110,7 +111,7 @@ def dataset_card(contents: Contents, schema: pa.Schema, summary: Mapping[str, An
     )
 
 
-def _history(summary: Mapping[str, Any]) -> list[str]:
+def _history(summary: Mapping[str, Any], algorithm: str) -> list[str]:
     options = {**summary["options"], **summary["options"]["own"]}
     given = " ".join(
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
@@ -121,7 +122,7 @@ def _history(summary: Mapping[str, Any]) -> list[str]:
         f"Downloaded with ddmpi {__version__} from a table of URLs (column `identifier`), then written by its export "
         f"(`{given}`). Of {counted(summary['rows'], 'download')} {summary['exported']:,} are here.",
         "",
-        "`hashsum_original` is the digest of the file as it was served, `row_number` the row's place in the table.",
+        f"`hashsum_original` is the {algorithm} of the file as it was served, `row_number` its place in the table.",
         "",
     ]
     left_out = [(reason, f"{rows:,}") for reason, rows in summary["left_out"].items()]

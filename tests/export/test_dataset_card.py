@@ -15,7 +15,7 @@ SUMMARY = {"rows": 3, "exported": 2, "left_out": {"too_small": 1}, "options": {"
 def card(**counts: Counter[str]) -> str:
     whole = {"license": Counter[str](), "source": Counter[str](), "server": Counter[str](), **counts}
     contents = Contents("a|b: c", [Split("train", 2, 5)], whole, ("2026-01-02T03", "2026-02-03T04"))
-    return dataset_card(contents, pa.schema([("uuid", pa.string())]), SUMMARY)
+    return dataset_card(contents, pa.schema([("uuid", pa.string())]), SUMMARY, "blake3")
 
 
 def test_the_front_is_yaml_whatever_the_name() -> None:
@@ -30,6 +30,7 @@ def test_values_of_the_table_are_text() -> None:
     assert r"| a \| b \# c &lt;script&gt;\[x\]\(y\) | 2 |" in text
     assert r"| \(none given\) | 1 |" in text
     assert "between 2026-01-02 and 2026-02-03" in text
+    assert "`hashsum_original` is the blake3 of" in text
     assert "| too\\_small | 1 |" in text
 
 

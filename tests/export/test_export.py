@@ -472,13 +472,14 @@ def test_a_target_is_one_module(results: Path, tmp_path: Path, monkeypatch: pyte
     assert (exported, sum(rows for _, rows in shards)) == (58, 58)
 
 
+@pytest.mark.parametrize("column", ["specis", "image"])
 def test_columns_that_a_target_needs_have_to_be_there(
-    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    column: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ddmpi.export.targets.files.TARGET", RowNumbers)
-    order = [str(results), str(tmp_path / "x"), "--to", "files", "--column", "specis"]
+    order = [str(results), str(tmp_path / "x"), "--to", "files", "--column", column]
     assert program.main(order) == 2
-    assert "no column specis" in capsys.readouterr().err
+    assert f"no column {column}; it has uuid, " in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
     with pytest.raises(SystemExit):
         program.main([*order, "--check"])

@@ -26,6 +26,7 @@ from ddmpi.core.rules.urls import Parsed, parse_url
 from ddmpi.errors import StorageError
 from ddmpi.export.croissant import croissant
 from ddmpi.export.dataset_card import COUNTED, Contents, Split, dataset_card
+from ddmpi.export.plan import hash_algorithm
 from ddmpi.export.samples import sample_name, suffix_of, with_new_images
 from ddmpi.export.splits import SplitOf, by_column, by_hash, read_shares, whole
 from ddmpi.export.target import Picture, Target
@@ -209,14 +210,13 @@ class HubFolder(Target):
     ) -> None:
         """Give the files their final names; then write the card and ``croissant.json`` where there are none yet: the
         card is there to be edited."""
-        del layout
         contents = _contents(folder, shards)
         files = _rename_all(folder / DATA, shards)
         schema = pq.read_schema(files[0]) if files else pa.schema([])
         for name, text in (
             (".gitignore", ".export/\nexport.json\n"),
             ("croissant.json", json.dumps(croissant(contents, schema), indent=1, ensure_ascii=False) + "\n"),
-            ("README.md", dataset_card(contents, schema, summary)),
+            ("README.md", dataset_card(contents, schema, summary, hash_algorithm(layout))),
         ):
             if not (folder / name).exists():
                 write_atomically(folder / name, text.encode())
