@@ -90,13 +90,14 @@ _ELEMENTS: Final[Mapping[str, str]] = {
     "ND": "nd, NoDerivatives, NoDerivs, No derivative works, SinDerivadas, SinObraDerivada, Sin derivar, "
     "SemDerivações, Sem Derivados, Non opere derivate, Pas de modification, Pas de modifications, Keine Bearbeitung, "
     "Keine Bearbeitungen, GeenAfgeleideWerken, IngaBearbetningar, Bez utworów zależnych, 改変禁止, 禁止演绎, 禁止改作",
-    "CC0": "cc0, CCZero, CC-0, Creative Commons Zero, Public Domain Dedication",
+    "CC0": "cc0, CCZero, Creative Commons Zero",
     "CC-PDM": "Public Domain Mark, pdm",
-    "PD": "Public domain, pd, Gemeinfrei, Domaine public, Dominio público, Domínio público, Pubblico dominio, "
-    "Dominio pubblico, Publiek domein",
+    "PD": "Public domain, Public Domain Dedication, pd, Gemeinfrei, Domaine public, Dominio público, "
+    "Domínio público, Pubblico dominio, Dominio pubblico, Publiek domein",
     "CC": "cc, Creative Commons",
-    "": "License, Licence, Licencia, Licencia de, Licença, Licenza, Lizenz, Licentie, Licens, Version, v, migrated, "
-    "This work is licensed under a, This work is licensed under the, This work is licensed under, Licensed under, "
+    "": "License, Public License, Licence, Licencia, Licencia de, Licença, Licenza, Lizenz, Licentie, Licens, "
+    "Version, v, migrated, This work is licensed under a, This work is licensed under the, "
+    "This work is licensed under, Licensed under, "
     "Released under, Some rights reserved, International, Internacional, Internazionale, Internationaal, Unported, "
     "Non transposé, Nicht portiert, Generic, Genérica, Genérico, Generico, Générique, Universal, 国际, 国際",
 }
@@ -116,7 +117,9 @@ _WHOLE: Final[Mapping[str, str]] = {
     "LicenseRef-GFDL-1.2": "gfdl 1.2",
     "LicenseRef-GFDL-1.3": "gfdl 1.3",
     "CC-BY": "Attribution License",  # Flickr's name; "Attribution" alone is another license on Wikimedia
-    "ODbL-1.0": "Open Database License 1.0",
+    "ODbL-1.0": "ODbL, Open Database License, Open Database License 1.0",
+    "PDDL-1.0": "PDDL",
+    "OGL-UK-3.0": "Open Government Licence v3.0",
     "CC-PDDC": "Creative Commons Public Domain Dedication and Certification",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import pytest
@@ -79,6 +80,7 @@ NAMED = {
     "Attribution License": "LicenseRef-CC-BY",
     "Attribution-NonCommercial-NoDerivs License": "LicenseRef-CC-BY-NC-ND",
     "Public Domain Dedication (CC0)": "CC0-1.0",
+    "Public Domain Dedication": PUBLIC_DOMAIN,
     "Public Domain Mark": "CC-PDM-1.0",
     "United States Government Work": US_GOVERNMENT,
     # Europeana
@@ -95,6 +97,10 @@ NAMED = {
     "Alle Rechte vorbehalten": ALL_RIGHTS_RESERVED,
     "Tous droits réservés": ALL_RIGHTS_RESERVED,
     "Domaine public": PUBLIC_DOMAIN,
+    # titles of the licenses themselves
+    "Creative Commons Attribution 4.0 International Public License": "CC-BY-4.0",
+    "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication": "CC0-1.0",
+    "Open Database License": "ODbL-1.0",
     # spelled by SPDX
     "CC-BY-SA-4.0": "CC-BY-SA-4.0",
     "cc-pdm-1.0": "CC-PDM-1.0",
@@ -104,6 +110,7 @@ NAMED = {
 NOT_NAMED = [
     *("", " ", "unknown", "not applicable", "UNSPECIFIED", "see website", "1", "4", "Copyright", "© A. Name", "free"),
     *("by", "by-line", "Attribution", "Creative Commons", "CC", "nc", "CC NC", "CC BY-SA-ND", "sa-by"),
+    *("CC0 / CC BY 4.0", "CC BY 4.0 CC0", "CC0 1.0 de"),
     *("not CC-BY 4.0", "CC BY 4.0 or all rights reserved", "CC BY / CC BY-NC", "CC BY 4.0, CC BY 3.0"),
     *("CC-BY 9.0", "CC BY 2.1", "CC BY 4.0 de", "CC0 2.0", "public domain 1.0", "cc by 4.0.1", "CC-BY-SA-3.0,2.5,2.0"),
     "CC BY 4.0 (https://creativecommons.org/licenses/by/3.0/)",
@@ -135,3 +142,38 @@ def test_what_comes_out_goes_in_again() -> None:
     for expression in filter(None, NAMED.values()):
         assert spdx_of(expression) == expression
         assert re.fullmatch(r"[A-Za-z0-9.-]+", expression)
+
+
+PIECES = [
+    *(
+        "CC",
+        "BY",
+        "nc",
+        "SA",
+        "ND",
+        "0",
+        "4.0",
+        "3.0",
+        "2.1",
+        "de",
+        "igo",
+        "-",
+        " ",
+        "/",
+        "(",
+        "license",
+        "zero",
+        "mark",
+    ),
+    *("public domain", "http://creativecommons.org/licenses/", "by/3.0/", "\u0130", "\u0301"),
+]
+
+
+def test_any_text_names_a_license_or_none() -> None:
+    rng = random.Random(1)
+    named = 0
+    for _ in range(3_000):
+        expression = spdx_of("".join(rng.choices(PIECES, k=rng.randrange(9))))
+        named += expression is not None
+        assert expression is None or (spdx_of(expression) == expression and re.fullmatch(r"[A-Za-z0-9.-]+", expression))
+    assert named > 30
