@@ -84,6 +84,7 @@ filter: >
 | `lower(name)` | the text in lower case |
 | `text(name)` | a number or truth value as text |
 | `number(name)` | the text as a number, null where it is none; columns of CSV files are texts |
+| `spdx(name)` | the [license](export.md#licenses) that the text names, as SPDX writes it, or null |
 | `optional(name)` | null in all rows if the input has no such column, which is refused otherwise |
 | `and`, `or`, `not`, `( )` | |
 

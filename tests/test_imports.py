@@ -35,6 +35,7 @@ GLOBAL_RANDOM = frozenset({"Random", "SystemRandom"})
 DATA = ("errors", "_version", "core/arrays", "core/near_names", "core/records", "core/protocol")
 """What every room may import."""
 ARROWS = {
+    "core/licenses": (),
     "core/pace": (),
     "core/stats": (),
     "core/rules": ("core/pace",),

@@ -71,6 +71,8 @@ class Layout:
         self.damaged = root / "damaged"
         """Parts that could not be read, below their own paths; no reader of results looks here."""
         self.report = root / "report.html"
+        self.comparison = root / "comparison.csv"
+        """What has become of the files that the table promises, by server and license."""
         self.control = root / "control.yaml"
         """What the person who watches a run asks for."""
         self.publication = root / "publication.json"
