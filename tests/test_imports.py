@@ -68,6 +68,7 @@ ARROWS = {
     "roles/program": ("core", "config", "report", "io", "roles"),
     "cli": ("core", "config", "report", "io", "roles"),
     "export": ("core", "config", "report", "io"),
+    "export/targets": ("core", "config", "report", "io", "export"),
     "api": ("core", "config", "report", "io", "roles"),
     "__main__": ("core", "config", "report", "io", "roles", "cli"),
     "__init__": ("api",),
