@@ -54,9 +54,11 @@ ARROWS = {
     "io/sources": ("core", "config", "report", "io/process", "io/slurm", "io/store", "io/folder"),
     "io/input": ("core", "config", "report", "io/process", "io/slurm", "io/sources", "io/store", "io/folder"),
     "io/results": ("core", "config", "report", "io/process", "io/slurm", "io/store", "io/folder", "io/parquet"),
+    "io/lookup": ("core", "config", "io/store", "io/folder", "io/parquet", "io/results"),
+    "io/forget": ("core", "config", "io/store", "io/folder", "io/parquet", "io/results", "io/sources"),
     "io/urls": (
         "core", "config", "report", "io/process", "io/slurm", "io/sources", "io/input", "io/results", "io/http",
-        "io/folder",
+        "io/folder", "io/forget",
     ),
     "roles/signals": ("core",),
     "roles/coordinator": ("core", "config", "report", "io"),
