@@ -200,7 +200,7 @@ run_job() {
         ranks=$2
         shift
         ;;
-      presets | --check | --plan | --status | --verify | --audit)
+      presets | --check | --plan | --status | --verify | --audit | --forget)
         alone=yes
         arguments+=("$1")
         ;;
@@ -230,8 +230,8 @@ run_job() {
 
 run_tests() {
   local ranks types all=${1:-} run_module=(-m)
-  # SeaweedFS is 150 MB, and only slow tests need it.
-  if [[ $all == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
+  # SeaweedFS is 150 MB, and only slow tests need it and the site.
+  if [[ $all == all ]]; then set_up images,test,stores,audit,docs; else set_up images,test; fi
   find_launcher
   cd "$root"
   # Hundreds of processes start: each compiles every module again where this is set.

@@ -35,6 +35,7 @@ GLOBAL_RANDOM = frozenset({"Random", "SystemRandom"})
 DATA = ("errors", "_version", "core/arrays", "core/near_names", "core/records", "core/protocol")
 """What every room may import."""
 ARROWS = {
+    "core/licenses": (),
     "core/pace": (),
     "core/stats": (),
     "core/rules": ("core/pace",),
@@ -54,9 +55,11 @@ ARROWS = {
     "io/sources": ("core", "config", "report", "io/process", "io/schedulers", "io/store", "io/folder"),
     "io/input": ("core", "config", "report", "io/process", "io/schedulers", "io/sources", "io/store", "io/folder"),
     "io/results": ("core", "config", "report", "io/process", "io/schedulers", "io/store", "io/folder", "io/parquet"),
+    "io/lookup": ("core", "config", "io/store", "io/folder", "io/parquet", "io/results"),
+    "io/forget": ("core", "config", "io/store", "io/folder", "io/parquet", "io/results", "io/sources"),
     "io/urls": (
         "core", "config", "report", "io/process", "io/schedulers", "io/sources", "io/input", "io/results", "io/http",
-        "io/folder",
+        "io/folder", "io/forget",
     ),
     "roles/signals": ("core",),
     "roles/coordinator": ("core", "config", "report", "io"),
@@ -66,6 +69,7 @@ ARROWS = {
     "roles/program": ("core", "config", "report", "io", "roles"),
     "cli": ("core", "config", "report", "io", "roles"),
     "export": ("core", "config", "report", "io"),
+    "export/targets": ("core", "config", "report", "io", "export"),
     "api": ("core", "config", "report", "io", "roles"),
     "__main__": ("core", "config", "report", "io", "roles", "cli"),
     "__init__": ("api",),

@@ -1,5 +1,5 @@
 """What one process can say about a job without MPI and without network: ``--status`` and ``--verify``; ``--check``,
-``--plan`` and ``--audit`` have files of their own."""
+``--plan``, ``--audit`` and ``--forget`` have files of their own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from ddmpi.cli.arguments import Arguments
 from ddmpi.cli.audit import show_audit
 from ddmpi.cli.check import show_check
+from ddmpi.cli.forget import forget
 from ddmpi.cli.plan import plan_beside_run, show_plan
 from ddmpi.cli.requeue import queue_text, read_attempts
 from ddmpi.config import config as config_module
@@ -55,6 +56,8 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
         return show_audit(config, layout, arguments.audit, out)
     if not layout.batches_table.exists():
         raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
+    if arguments.forget is not None:
+        return forget(config, layout, arguments.forget, environment, out)
     if arguments.status:
         return _status(located(config, layout), layout, out)
     return _verify(config, layout, rehash=arguments.rehash, out=out)

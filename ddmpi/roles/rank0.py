@@ -113,6 +113,7 @@ class Rank0:
 
         def on_end(ending: Exit) -> None:
             nonlocal whole
+            reporter.compare(state, ending)
             reporter.write_report(coordinator, ending, time.monotonic())
             if config.trial and ending.code == EXIT_DONE:
                 whole = forecast_of_trial(
@@ -135,6 +136,8 @@ class Rank0:
 
         ending = Loop(self.mailbox, self.signals, self.make_downloader, coordinator, on_turn).run()
         self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
+        if reporter.compared:
+            self.console.say(f"Compared with the table: {reporter.compared}")
         if whole:
             self.console.say(whole)
         if reporter.unreported is not None:
