@@ -67,7 +67,7 @@ ARROWS = {
     "cli": ("core", "config", "report", "io", "roles"),
     "export": ("core", "config", "report", "io"),
     "api": ("core", "config", "report", "io", "roles"),
-    "__main__": ("core", "config", "report", "io", "roles", "cli"),
+    "__main__": ("core", "config", "report", "io", "roles", "cli", "export"),
     "__init__": ("api",),
 }  # fmt: skip
 """Room -> the rooms that it may import, beside itself and ``DATA``. A room is a package or a module beside them."""
