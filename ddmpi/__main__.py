@@ -8,11 +8,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ddmpi.cli.commands import EXPORT, PRESETS, read_command
-from ddmpi.errors import EXIT_DONE, DdmpiError, SetupError
+from ddmpi.errors import EXIT_BUG, EXIT_DONE, DdmpiError, SetupError
 from ddmpi.io.process import die_with_launcher, leave_out_pandas, leave_out_plugins, use_one_allocator
 
 if TYPE_CHECKING:
@@ -118,13 +119,17 @@ def without_ranks(argv: Sequence[str]) -> list[str]:
 
 def _run_local(arguments: Arguments) -> int:
     from ddmpi.cli import inspection  # noqa: PLC0415
-    from ddmpi.io.mpi.launcher import complain  # noqa: PLC0415
+    from ddmpi.io.mpi.launcher import BUG, complain  # noqa: PLC0415
 
     try:
         return inspection.run(arguments, os.environ)
     except DdmpiError as error:
         complain(str(error))
         return error.exit_code
+    except Exception:  # noqa: BLE001  # not swallowed: told as on a rank, with the code of a bug
+        traceback.print_exc()
+        complain(BUG)
+        return EXIT_BUG
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ verification; check, plan, audit, errors, report and init have files of their ow
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -67,7 +68,7 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
 
 def _of_run(arguments: Arguments, config: Config, layout: Layout, out: RichConsole) -> int:
     if not layout.batches_table.exists():
-        raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
+        raise OutputError(f"{layout.root} holds no run yet. Write: ddmpi run {shlex.quote(str(arguments.config))}")
     if arguments.errors_by is not None:
         return show_errors(layout, arguments.errors_by, as_csv=arguments.csv, out=out)
     if arguments.report:

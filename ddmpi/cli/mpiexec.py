@@ -92,8 +92,10 @@ def find(environment: dict[str, str]) -> list[str]:
 
 def _own_folders() -> list[Path]:
     """Return where packages of this Python have their programs."""
-    schemes = (sysconfig.get_path("scripts"), sysconfig.get_path("scripts", "posix_user"))
-    return list(dict.fromkeys([Path(sys.executable).parent, *map(Path, schemes)]))
+    found = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
+    if sys.prefix == sys.base_prefix:  # a virtual environment does not see the packages of its user
+        found.append(Path(sysconfig.get_path("scripts", "posix_user")))
+    return list(dict.fromkeys(found))
 
 
 def _on_path(path: str, own: Sequence[Path]) -> Iterator[Path]:

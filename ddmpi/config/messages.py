@@ -48,6 +48,7 @@ _YAML_ADVICE: Final = {
     "found unexpected end of stream": "Write the quote that ends the text",
     "expected ',' or '": "Write the bracket that ends the list or section, or the comma between two entries",
     "could not find expected ':'": "Write key: value, with a space after the colon",
+    "while scanning an alias": "Write a text that begins with * in quotes",
     "found undefined alias": "Write a text that begins with * in quotes",
     "cannot start any token": "Write a text that begins so in quotes",
 }
