@@ -5,6 +5,7 @@ Nothing heavy is imported before the command line is read.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import sys
@@ -42,9 +43,7 @@ def main(argv: Sequence[str] | None = None, tasks: int | None = None) -> int:
 
         return presets.run(argv[1:], os.environ)
     if argv[:1] == [EXPORT]:
-        from ddmpi.export.__main__ import main as export  # noqa: PLC0415
-
-        return export(argv[1:])
+        return _export(argv)
     arguments = read_command(argv)
     if arguments.is_local:
         return _run_local(arguments)
@@ -87,22 +86,48 @@ def _config_of(arguments: Arguments) -> Config:
     return found.with_debug() if arguments.debug else found
 
 
+def _export(argv: Sequence[str]) -> int:
+    ranks = ranks_in(argv)
+    if ranks is not None:
+        return _start([EXPORT, *without_ranks(argv)[1:]], ranks)
+    from ddmpi.export.__main__ import main as export  # noqa: PLC0415
+
+    return export(argv[1:])
+
+
 def _start_ranks(arguments: Arguments, argv: Sequence[str], ranks: int) -> int:
-    from ddmpi.cli import mpiexec, requeue  # noqa: PLC0415
-    from ddmpi.io.mpi.launcher import complain, refuse_start  # noqa: PLC0415
+    from ddmpi.cli import mpiexec  # noqa: PLC0415
+    from ddmpi.io.mpi.launcher import complain  # noqa: PLC0415
 
     submitted = os.environ.get(mpiexec.SUBMITTED)
     words = without_ranks(argv)
     if submitted and os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and arguments.has_orders:
         complain("requeued: what was ordered beside the download was done in the job's first run and is left out")
         words = ["run", str(arguments.config_path), *(f"--set={setting}" for setting in arguments.settings)]
-    try:
-        code = mpiexec.start(ranks, [sys.executable, "-m", "ddmpi", *words], os.environ)
-    except SetupError as error:
-        return refuse_start(error, os.environ)
+    code = _start(words, ranks)
     if submitted and code != EXIT_DONE:
+        from ddmpi.cli import requeue  # noqa: PLC0415
+
         requeue.main([str(arguments.config_path), str(code)])
     return code
+
+
+def _start(words: Sequence[str], ranks: int) -> int:
+    from ddmpi.cli import mpiexec  # noqa: PLC0415
+    from ddmpi.io.mpi.launcher import refuse_start  # noqa: PLC0415
+
+    try:
+        return mpiexec.start(ranks, [sys.executable, "-m", "ddmpi", *words], os.environ)
+    except SetupError as error:
+        return refuse_start(error, os.environ)
+
+
+def ranks_in(argv: Sequence[str]) -> int | None:
+    """Return the number behind -n in a command line whose other options are not known here, None without it."""
+    parser = argparse.ArgumentParser(prog="ddmpi", add_help=False, allow_abbrev=False)
+    parser.add_argument("-n", type=int)
+    number: int | None = parser.parse_known_args(argv)[0].n
+    return number
 
 
 def without_ranks(argv: Sequence[str]) -> list[str]:
