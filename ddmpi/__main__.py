@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ddmpi.cli.commands import EXPORT, PRESETS, read_command
-from ddmpi.errors import EXIT_BUG, EXIT_DONE, DdmpiError, SetupError
+from ddmpi.errors import EXIT_BUG, DdmpiError, SetupError
 from ddmpi.io.process import die_with_launcher, leave_out_pandas, leave_out_plugins, use_one_allocator
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _start_ranks(arguments: Arguments, argv: Sequence[str], ranks: int) -> int:
         complain("requeued: what was ordered beside the download was done in the job's first run and is left out")
         words = ["run", str(arguments.config_path), *(f"--set={setting}" for setting in arguments.settings)]
     code = _start(words, ranks)
-    if submitted and code != EXIT_DONE:
+    if submitted:
         from ddmpi.cli import requeue  # noqa: PLC0415
 
         requeue.main([str(arguments.config_path), str(code)])

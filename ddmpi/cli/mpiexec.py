@@ -28,7 +28,7 @@ _LIBRARIES: Final = ("libmpi.so.12", "libmpich.so.12")
 """Of MPICH and Intel MPI; the second name is Debian's."""
 _OPEN_MPI_LIBRARIES: Final = ("libmpi.so.40",)
 _LOAD: Final = "import mpi4py; mpi4py.rc.initialize = False; import mpi4py.MPI"
-_STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def tasks_of_job(environment: Mapping[str, str]) -> int | None:
@@ -178,7 +178,8 @@ def _take_place(command: list[str], environment: Mapping[str, str]) -> NoReturn:
 
 
 def _run_translating(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a launcher, hand TERM, INT and USR1 on to it as USR1, and return its exit code, a shell's for a signal."""
+    """Run a launcher, hand TERM, INT, USR1 and HUP on to it as USR1, and return its exit code, a shell's for a signal.
+    What is ignored (nohup) stays so."""
     stops: list[int] = []
     child: subprocess.Popen[bytes] | None = None
 
@@ -188,7 +189,8 @@ def _run_translating(command: Sequence[str], environment: Mapping[str, str]) -> 
             child.send_signal(signal.SIGUSR1)
 
     for number in _STOPS:
-        signal.signal(number, stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         # A session of its own: the terminal sends INT to the others of ours as well.
         child = subprocess.Popen(command, env=dict(environment), start_new_session=True)

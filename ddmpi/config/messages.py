@@ -40,7 +40,6 @@ _SHORT.maxstring = _SHORT.maxother = 80
 _SETTING_EXAMPLE: Final = "--set downloader_parameters.default_rate_limit=5"
 _SECRET: Final = re.compile(r"(?i)headers?\b|proxy|authoriz|token|cookie|passw|secret|api-?_?key|credential")
 """Words after which what is secret may follow."""
-_NEAR_LINES: Final = 8
 _MOST_QUOTED: Final = 100
 _YAML_ADVICE: Final = {
     "mapping values are not allowed here": "Write each key on a line of its own, and a text with a colon in quotes",
@@ -130,14 +129,33 @@ def _places_of(error: yaml.MarkedYAMLError) -> Iterator[tuple[str | None, yaml.M
 
 
 def _quotable_line(text: str, number: int) -> str:
-    """Return a line for a message, "" where there is none, or where a secret may stand in it or began before it."""
+    """Return a line for a message, "" where there is none, or where a secret may stand in it that began before it."""
     lines = text.splitlines()[: number + 1]
-    if number >= len(lines) or any(map(_SECRET.search, lines[max(0, number - _NEAR_LINES) : number])):
+    if number >= len(lines) or _may_be_secret(lines):
         return ""
     line = lines[number].strip()
     if found := _SECRET.search(line):
         line = f"{line[: found.end()]} ..."
     return re.sub(r"//.*@", "//...@", line)[:_MOST_QUOTED]
+
+
+def _may_be_secret(lines: Sequence[str]) -> bool:
+    """Return whether the last one of these lines is below a key that may hold secrets, or in brackets after one."""
+    before = "\n".join(lines[:-1])
+    if sum(map(before.count, "{[")) > sum(map(before.count, "}]")) and _SECRET.search(before):
+        return True
+    last = len(lines) - 1
+    for place in (place for place, line in enumerate(lines[:-1]) if _SECRET.search(line)):
+        inside = (line for line in lines[place + 1 : last + 1] if line.strip())
+        if all(_indentation(line) > _indentation(lines[place]) for line in inside):
+            return True
+    return False
+
+
+def _indentation(line: str) -> float:
+    """Return how far in a line is; an entry of a list may be as far in as its key."""
+    spaces = len(line) - len(line.lstrip())
+    return spaces + 0.5 if line.lstrip().startswith("-") else spaces
 
 
 def with_settings(data: object, settings: Iterable[str]) -> object:

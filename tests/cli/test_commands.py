@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from ddmpi.__main__ import main, without_ranks
 from ddmpi.cli.arguments import Arguments, parse_arguments
 from ddmpi.cli.commands import completion, read_command
+from ddmpi.errors import TransitionError
 
 HEAVY = ("numpy", "pyarrow", "pydantic", "yaml", "mpi4py", "pycurl", "rich", "logging", "subprocess", "ctypes")
 
@@ -82,6 +83,71 @@ def test_a_command_that_makes_no_sense(command: list[str], told: str, capsys: py
 )
 def test_a_rank_gets_the_command_without_the_number_of_ranks(given: Sequence[str], kept: Sequence[str]) -> None:
     assert without_ranks(given) == kept
+
+
+class Started:
+    """What mpiexec would have been told."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.ranks = 0
+        self.words: Sequence[str] = ()
+
+    def __call__(self, ranks: int, program: Sequence[str], environment: Mapping[str, str]) -> int:  # noqa: ARG002
+        assert list(program[:3]) == [sys.executable, "-m", "ddmpi"]
+        self.ranks, self.words = ranks, program[3:]
+        return self.code
+
+
+@pytest.mark.parametrize(
+    ("command", "ranks", "words"),
+    [
+        ("run c.yaml -n 3 --debug", 3, "run c.yaml --debug"),
+        ("birds.csv -o out", 8, "birds.csv -o out"),
+        ("export out shards --to files -n 2", 2, "export out shards --to files"),
+    ],
+)
+def test_ranks_are_started_by_option_or_as_the_tasks_of_a_job(
+    command: str, ranks: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = Started()
+    monkeypatch.setattr("ddmpi.cli.mpiexec.start", started)
+    assert main(command.split(), tasks=8) == 0
+    assert (started.ranks, " ".join(started.words)) == (ranks, words)
+
+
+@pytest.mark.parametrize(
+    ("command", "restarts", "words", "config"),
+    [
+        ("c.yaml --retry-failed", "0", "c.yaml --retry-failed", "c.yaml"),
+        ("c.yaml --retry-failed --set limit=5", "1", "run c.yaml --set=limit=5", "c.yaml"),
+        ("birds.csv -o out", "1", "birds.csv -o out", "out/config.yaml"),
+    ],
+)
+def test_a_submitted_job_goes_back_and_orders_count_for_its_first_run(
+    command: str, restarts: str, words: str, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, requeued = Started(75), list[list[str]]()
+    monkeypatch.setattr("ddmpi.cli.mpiexec.start", started)
+    monkeypatch.setattr("ddmpi.cli.requeue.main", requeued.append)
+    monkeypatch.setenv("DDMPI_SUBMITTED", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    assert main(command.split(), tasks=4) == 75
+    assert " ".join(started.words) == words
+    assert requeued == [[config, "75"]]
+
+
+def test_a_bug_is_told_with_its_traceback_and_what_to_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> int:
+        raise TransitionError("no such thing")
+
+    monkeypatch.setattr("ddmpi.cli.inspection.run", fail)
+    assert main(["check", "c.yaml"]) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "TransitionError: no such thing\nddmpi: this is a bug in ddmpi: please report it" in told
 
 
 def test_the_shells_learn_every_command() -> None:

@@ -276,6 +276,44 @@ def test_load_refuses_what_is_no_yaml_mapping(tmp_path: Path, text: str | bytes,
     assert words in load_refusal(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "servers:\n- match: a\n  headers:\n    X-Mine: s3cret: x\n",
+        "servers: [{match: a, headers: {\nX-Mine: s3cret: x}}]\n",
+        "downloader_parameters: {proxy: http://me:s3cret@host: x}\n",
+        "downloader_parameters:\n  header:\n  - 'X-Mine: 1'\n  - \"X-Mine: s3cret\n",
+        "path_to_input: https://me:s3cret@host: x\n",
+    ],
+)
+def test_the_line_of_a_yaml_error_is_not_shown_where_a_secret_may_stand(tmp_path: Path, text: str) -> None:
+    message = load_refusal(tmp_path, text)
+    assert "is not valid YAML" in message
+    assert "s3cret" not in message
+
+
+def test_a_line_after_what_may_be_secret_is_shown(tmp_path: Path) -> None:
+    text = "downloader_parameters:\n  header: 'User-Agent: me'\n  batch_size: 5: 6\n"
+    assert "\n  line 3: batch_size: 5: 6\n" in load_refusal(tmp_path, text)
+
+
+def test_keys_are_changed_by_settings(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("path_to_input: a\npath_to_output_folder: b\nbreaker: {failures: 3}\n")
+    settings = ["breaker.probes=7", "keep_columns=[x, y]", "walltime.margin_s=5", 'filter=a == "b"']
+    config = load(tmp_path / "c.yaml", settings)
+    assert (config.breaker.failures, config.breaker.probes, config.walltime.margin_s) == (3, 7, 5.0)
+    assert (config.keep_columns, config.filter) == (("x", "y"), 'a == "b"')
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = make(path_to_input="~/in.csv", path_to_output_folder="~/out", excluded_servers_path="~/no.csv")
+    assert config.path_to_input == "/home/me/in.csv"
+    assert config.path_to_output_folder == "/home/me/out"
+    assert config.excluded_servers_path == "/home/me/no.csv"
+    assert make(path_to_input="./~/in.csv").path_to_input == "./~/in.csv"
+
+
 def test_load_refuses_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: no such file in"):
         load(tmp_path / "absent.yaml")

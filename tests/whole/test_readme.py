@@ -202,7 +202,8 @@ def test_a_new_user_follows_the_readme(tmp_path: Path, fleet: RunningFleet) -> N
     demo = run(["./run.sh"], tree, **environment)
     assert "Done: every row is final." in demo
     write_birds(tree, fleet)
-    commands = [shlex.split(line, comments=True) for line in README.splitlines() if line.startswith("ddmpi ")]
+    lines = "".join(blocks(README, "")).splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("ddmpi ")]
     assert len(commands) >= 7
     environment["PATH"] = f"{tree / '.venv/bin'}{os.pathsep}{environment['PATH']}"
     here = ["proxy=", "default_rate_limit=0", "allow_private_addresses=[127.0.0.0/8]"]
