@@ -111,8 +111,8 @@ run_demo() {
 
 run_tests() {
   local ranks types all=${1:-} run_module=(-m)
-  # SeaweedFS is 150 MB, and only slow tests need it.
-  if [[ $all == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
+  # SeaweedFS is 150 MB, and only slow tests need it and the site.
+  if [[ $all == all ]]; then set_up images,test,stores,audit,docs; else set_up images,test; fi
   cd "$root"
   # Hundreds of processes start: each compiles every module again where this is set.
   unset PYTHONDONTWRITEBYTECODE

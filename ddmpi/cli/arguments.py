@@ -35,6 +35,11 @@ AUDIT_HELP = (
     "which rate, from where, by whom, which of its signals were obeyed"
 )
 
+FORGET_HELP = (
+    "remove withdrawn images for good, and never fetch them again: those whose uuids or URLs the file has, one a line or "
+    "in a column uuid, identifier or url"
+)
+
 
 class Arguments(argparse.Namespace):
     """What was asked for, by whichever command: what it does not have keeps the value here."""
@@ -49,6 +54,7 @@ class Arguments(argparse.Namespace):
     verify: bool = False
     audit: str | None = None
     """A server's name or a glob, "" for all; None: not asked for."""
+    forget: Path | None = None
     errors_by: str | None = None
     csv: bool = False
     report: bool = False
@@ -76,7 +82,9 @@ class Arguments(argparse.Namespace):
     def is_local(self) -> bool:
         """Whether one process does it alone, without MPI."""
         asked = (self.check, self.plan, self.status, self.verify, self.report, self.init)
-        return any(asked) or any(word is not None for word in (self.audit, self.errors_by, self.completion))
+        return any(asked) or any(
+            word is not None for word in (self.audit, self.forget, self.errors_by, self.completion)
+        )
 
     @property
     def has_orders(self) -> bool:
@@ -158,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--status", action="store_true", help="what the output folder holds, also while a run is on")
     action.add_argument("--audit", nargs="?", const="", metavar="SERVER", help=AUDIT_HELP)
     action.add_argument("--verify", action="store_true", help="check every row from the files alone")
+    action.add_argument("--forget", type=Path, metavar="FILE", help=FORGET_HELP)
     action.add_argument("--retry-failed", nargs="*", metavar=RETRY_WORD, help=f"fetch error rows again: {RETRY_HELP}")
     add_resets(action)
     parser.add_argument("--ranks", type=int, metavar="N", help="with --plan: predict for N ranks")

@@ -15,6 +15,7 @@ from ddmpi._version import __version__
 from ddmpi.cli.arguments import (
     AUDIT_HELP,
     EPILOG,
+    FORGET_HELP,
     RETRY_HELP,
     RETRY_WORD,
     Arguments,
@@ -139,7 +140,9 @@ def _add_questions(commands: _Commands[Parser]) -> None:
     report = _with_config(commands, "report", "write report.html anew, from what the output folder holds", report=True)
     audit = _with_config(commands, "audit", "what the last run has asked of a server, for its operator")
     audit.add_argument("audit", nargs="?", default="", metavar="SERVER", help=AUDIT_HELP)
-    for parser in (check, plan, status, verify, errors, report, audit):
+    forget = _with_config(commands, "forget", "remove withdrawn images for good")
+    forget.add_argument("forget", type=Path, metavar="FILE", help=FORGET_HELP)
+    for parser in (check, plan, status, verify, errors, report, audit, forget):
         add_settings(parser)
 
 

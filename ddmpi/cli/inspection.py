@@ -1,5 +1,5 @@
 """What one process can say about a job without MPI and without network: the status and the
-verification; check, plan, audit, errors, report and init have files of their own."""
+verification; check, plan, audit, errors, forget, report and init have files of their own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ddmpi.cli.audit import show_audit
 from ddmpi.cli.check import show_check
 from ddmpi.cli.commands import completion
 from ddmpi.cli.errors import show_errors
+from ddmpi.cli.forget import forget
 from ddmpi.cli.plan import plan_beside_run, show_plan
 from ddmpi.cli.report import write_report
 from ddmpi.cli.table_config import write_draft
@@ -63,12 +64,14 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
         return show_plan(config, layout, environment, arguments.ranks, out)
     if arguments.audit is not None:
         return show_audit(config, layout, arguments.audit, out)
+    if not layout.batches_table.exists():
+        raise OutputError(f"{layout.root} holds no run yet. Write: ddmpi run {shlex.quote(str(arguments.config))}")
+    if arguments.forget is not None:
+        return forget(config, layout, arguments.forget, environment, out)
     return _of_run(arguments, config, layout, out)
 
 
 def _of_run(arguments: Arguments, config: Config, layout: Layout, out: RichConsole) -> int:
-    if not layout.batches_table.exists():
-        raise OutputError(f"{layout.root} holds no run yet. Write: ddmpi run {shlex.quote(str(arguments.config))}")
     if arguments.errors_by is not None:
         return show_errors(layout, arguments.errors_by, as_csv=arguments.csv, out=out)
     if arguments.report:
