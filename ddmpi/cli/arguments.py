@@ -36,8 +36,8 @@ AUDIT_HELP = (
 )
 
 FORGET_HELP = (
-    "remove withdrawn images for good, and never fetch them again: those whose uuids or URLs the file has, one a line or "
-    "in a column uuid, identifier or url"
+    "remove withdrawn images for good, and never fetch them again: those whose uuids or URLs the file has, one a line "
+    "or in a column uuid, identifier or url"
 )
 
 

@@ -24,6 +24,7 @@ from ddmpi.cli.errors import show_errors
 from ddmpi.cli.forget import forget
 from ddmpi.cli.plan import plan_beside_run, show_plan
 from ddmpi.cli.report import write_report
+from ddmpi.cli.requeue import queue_text, read_attempts
 from ddmpi.cli.table_config import write_draft
 from ddmpi.config import config as config_module
 from ddmpi.config.config import Config
@@ -51,10 +52,8 @@ WATCH_INTERVAL_S = 5.0
 def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
     """Do what was asked for; returns the exit code. Raises DdmpiError: config, input or output folder cannot be
     read."""
-    if arguments.completion is not None:
-        return _print_completion(arguments.completion)
-    if arguments.init:
-        return write_draft(arguments)
+    if arguments.completion is not None or arguments.init:
+        return write_draft(arguments) if arguments.init else _print_completion(str(arguments.completion))
     config = config_module.load(arguments.config, arguments.settings)
     layout = configured_layout(config)
     out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
@@ -66,9 +65,9 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
         return show_audit(config, layout, arguments.audit, out)
     if not layout.batches_table.exists():
         raise OutputError(f"{layout.root} holds no run yet. Write: ddmpi run {shlex.quote(str(arguments.config))}")
-    if arguments.forget is not None:
-        return forget(config, layout, arguments.forget, environment, out)
-    return _of_run(arguments, config, layout, out)
+    if arguments.forget is None:
+        return _of_run(arguments, config, layout, out)
+    return forget(config, layout, arguments.forget, environment, out)
 
 
 def _of_run(arguments: Arguments, config: Config, layout: Layout, out: RichConsole) -> int:
@@ -153,6 +152,8 @@ def _status(config: Config, layout: Layout, out: RichConsole) -> int:
         left = np.where(counts.is_complete, 0, table.rows - counts.ignored - counts.done)
         if plan := plan_beside_run(config, layout, table, left, checkpoint):
             grid.add_row("plan", plan)
+    if not counts.is_complete.all() and (attempts := read_attempts(layout)) is not None:
+        grid.add_row("queue", queue_text(attempts, time.time()))
     out.print(grid)
     if checkpoint is not None and (counters := checkpoint.counters):
         pending = counters["rows"] - counters["successes"] - counters["errors"] - counters["ignored"]
