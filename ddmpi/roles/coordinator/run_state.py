@@ -47,7 +47,8 @@ class RunState:
     layout: Layout
     table: BatchTable
     reader: RowReader
-    lock: OutputLock
+    lock: OutputLock | None
+    """None: the folder is only looked at, and nothing of it changes."""
     epoch: int
     input_fingerprint: str
     input_stamp: str
@@ -86,7 +87,7 @@ class RunState:
             if marker is not None:
                 ref = self.table.ref(found.batch_id)
                 parts = parts_of(self.layout, ref)
-                remove_completed(self.layout, ref)
+                self.remove_marker(found.batch_id)
             if parts:
                 self._count_parts(found.batch_id, parts)
         if self.publisher is not None:
@@ -94,7 +95,8 @@ class RunState:
             self.publisher.settle(part for parts in self.counts.parts.values() for part in parts)
         for batch_id in self.counts.due():
             self.counts.complete(batch_id)
-            self.write_marker(batch_id)
+            if self.lock is not None:
+                self.write_marker(batch_id)
 
     def _counts_all(self, batch_id: int, marker: Marker) -> bool:
         return marker.rows == self.table.rows[batch_id] and marker.errors == sum(marker.kinds.values())
@@ -154,7 +156,8 @@ class RunState:
         except DamagedPartError as damage:
             log.warning("batch %d is damaged: %s", batch_id, damage)
             self.remove_marker(batch_id)
-            set_aside(self.layout, damage.part, self.publisher)
+            if self.lock is not None:
+                set_aside(self.layout, damage.part, self.publisher)
             return self._read_outcomes(batch_id, tuple(part for part in parts if part != damage.part))
 
     def _are_ignored(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
@@ -203,7 +206,8 @@ class RunState:
     def remove_marker(self, batch_id: int) -> None:
         """Take the marker of a batch back, before its missing rows are fetched again. Raises StorageError: the marker
         cannot be removed."""
-        remove_completed(self.layout, self.table.ref(batch_id))
+        if self.lock is not None:
+            remove_completed(self.layout, self.table.ref(batch_id))
 
     @property
     def ignored_rows(self) -> int:
@@ -288,7 +292,8 @@ class RunState:
             waiting=self.waiting(self.known_paces()),
         )
         save(self.layout, checkpoint)
-        self.lock.touch()
+        if self.lock is not None:
+            self.lock.touch()
 
 
 def _moved(spent: Spent, by_s: float) -> Spent:
