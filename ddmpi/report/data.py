@@ -119,7 +119,7 @@ class ServerLine:
 
     @property
     def paused_s(self) -> float:
-        """For how long it has asked to be left alone."""
+        """For how long it was not asked: it wanted a pause, or did not answer."""
         return self.usage.paused_s if self.usage else self.audited.paused_s if self.audited else 0.0
 
 

@@ -46,7 +46,7 @@ from ddmpi.report.data import (
 from ddmpi.report.formats import counted, duration, share, size
 from ddmpi.report.pending import clock
 
-MOST_WAITS = 10
+MOST_WAITS = 6
 """Servers that are waited for and named at the top; the table has all."""
 STATIC_LINES = 50
 """Lines of the table of servers that are there without the script."""
@@ -286,7 +286,7 @@ COLUMNS: Final = (
     Column("p50", "pace", "ms", _milliseconds("p50_s")),
     Column("p95", "pace", "ms", _milliseconds("p95_s")),
     Column("429s", "pace", "figure", _audited("throttled")),
-    Column("paused", "pace", "duration", lambda line: round(line.paused_s, 1)),
+    Column("paused or parked", "pace", "duration", lambda line: round(line.paused_s, 1)),
     Column("limits shared with", "pace", "text", lambda line: line.shared_with),
     Column("requests", "politeness", "figure", _audited("requests")),
     Column("busiest second", "politeness", "figure", _audited("highest_1s")),

@@ -180,7 +180,7 @@ def test_the_page_is_well_formed_and_says_what_happened() -> None:
     assert list(table) == ["slow.example.org", "a.archive.org", "small.example.org"]
     assert table["slow.example.org"].items() >= {
         "rows": 600, "pending": 40, "limit /s": 0.5, "reached /s": 0.48, "p50": 250, "p95": 1500, "429s": 3,
-        "paused": 90.0, "median file": 30_000, "requests": 600,
+        "paused or parked": 90.0, "median file": 30_000, "requests": 600,
     }.items()  # fmt: skip
     assert table["a.archive.org"]["limits shared with"] == "archive.org (122 servers)"
     assert (table["small.example.org"]["errors"], table["small.example.org"]["p50"]) == (None, 0)

@@ -24,7 +24,8 @@ MOST_GROUPS = 20_000
 MOST_WAITS = 40
 """Of one group; earlier ones are forgotten."""
 HEARD_S = 10.0
-"""Answers are counted on their rank, which tells of them this often: they are spread over the time since."""
+"""Answers are counted on their rank, which tells of them this often: where no request started in that time, they are
+spread over it."""
 
 
 class Wait(NamedTuple):
@@ -73,11 +74,13 @@ class Timelines:
             return
         starts = np.frombuffer(asked.starts, "<u4") * TICK_S + asked.first_at
         self._cover(max(now, float(starts.max(initial=now))))
-        counts = self._counts[row]
-        counts[0] += np.bincount(self._bins(starts), minlength=BINS).astype(np.uint32)
-        first, last = self._bins(np.array([now - HEARD_S, now])).tolist()
-        shares = np.round(np.linspace(0, asked.urls, last - first + 2)).astype(np.uint32)
-        counts[1, first : last + 1] += np.diff(shares)
+        requests = np.bincount(self._bins(starts), minlength=BINS)
+        weights = requests
+        if not len(starts):
+            first, last = self._bins(np.array([now - HEARD_S, now])).tolist()
+            weights = np.bincount(np.arange(first, last + 1), minlength=BINS)
+        answers = np.diff(np.round(np.cumsum(weights) * (asked.urls / weights.sum())), prepend=0.0)
+        self._counts[row] += np.stack([requests, answers]).astype(np.uint32)
 
     def wait(self, group: str, at: float, wait_s: float, *, is_parked: bool) -> None:
         """The group is not asked for ``wait_s`` from now (``at``) on; 0 = it is asked again."""
@@ -96,7 +99,7 @@ class Timelines:
 
     def slowest(self, most: int, ended_at: float, unfinished: Collection[str]) -> list[Timeline]:
         """Return the groups that took longest from the first request to the last answer, longest first; those in
-        ``unfinished`` took until the end of the run."""
+        ``unfinished`` took until the end of the run. What took no longer than one span is not slow."""
         names = list(self._index)
         if not names:
             return []
@@ -107,7 +110,7 @@ class Timelines:
         last[np.array([name in unfinished for name in names])] = end
         spans = np.where(is_busy.any(axis=1), last - is_busy.argmax(axis=1), 0)
         chosen = np.lexsort((-self._counts[: len(names), 0].sum(axis=1, dtype=np.int64), -spans))[:most]
-        return [self._timeline(names[at], at, ended_at) for at in chosen.tolist() if spans[at]]
+        return [self._timeline(names[at], at, ended_at) for at in chosen.tolist() if spans[at] > 1]
 
     def _timeline(self, group: str, row: int, ended_at: float) -> Timeline:
         waits = (wait._replace(end=min(wait.end, ended_at)) for wait in self._waits.get(group, ()))

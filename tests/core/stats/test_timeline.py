@@ -32,7 +32,7 @@ def test_nothing_is_lost_however_long_the_run_is(notes: list[tuple[float, list[f
         now = 1_000.0 + at
         end = max(end, now)
         timelines.add(asked("a", [max(1_000.0, now - age_s) for age_s in ages_s], urls), now)
-    (line,) = timelines.slowest(5, end, {"a"}) or (None,)
+    (line,) = timelines.slowest(5, end + BINS, {"a"}) or (None,)
     requests, urls = sum(len(ages_s) for _, ages_s, _ in notes), sum(urls for *_, urls in notes)
     if line is None:
         assert requests + urls == 0
@@ -43,10 +43,12 @@ def test_nothing_is_lost_however_long_the_run_is(notes: list[tuple[float, list[f
 def test_requests_are_counted_when_they_started_and_answers_when_they_were_told() -> None:
     timelines = Timelines(0.0)
     timelines.add(asked("a", [0.5, 3.2, 3.9], urls=3), 10.0)
-    timelines.add(asked("a", [], urls=10), 20.0)
+    timelines.add(asked("a", [], urls=11), 20.0)
     (line,) = timelines.slowest(1, 30.0, ())
     assert [(at, count) for at, count in enumerate(line.asked) if count] == [(0, 1), (3, 2)]
-    assert (sum(line.answered[:10]), sum(line.answered[11:21])) == (3, 9), "one of the later ones was at 10 s"
+    assert line.answered[:4] == (1, 0, 0, 2), "with the requests"
+    assert line.answered[10:21] == (1,) * 11, "or some time since the rank last told of some"
+    assert sum(line.answered) == 14
     timelines.add(asked("a", [70.0]), 70.0)
     (line,) = timelines.slowest(1, 80.0, ())
     assert timelines.bin_s == 2.0
@@ -55,9 +57,10 @@ def test_requests_are_counted_when_they_started_and_answers_when_they_were_told(
 
 def test_the_slowest_are_those_that_took_longest_or_are_not_done() -> None:
     timelines = Timelines(0.0)
-    for group, starts in (("long", [0.0, 40.0]), ("late", [38.0, 41.0]), ("waits", [5.0]), ("short", [0.0, 1.0])):
+    for group, starts in (("long", [0.0, 40.0]), ("late", [38.0, 41.0]), ("waits", [5.0]), ("short", [0.0, 0.9])):
         timelines.add(asked(group, starts), 41.0)
-    assert [it.group for it in timelines.slowest(3, 59.0, {"waits", "never asked"})] == ["waits", "long", "late"]
+    assert [it.group for it in timelines.slowest(2, 59.0, {"waits", "never asked"})] == ["waits", "long"]
+    assert [it.group for it in timelines.slowest(9, 59.0, {"waits"})] == ["waits", "long", "late"]
     assert Timelines(0.0).slowest(3, 59.0, ()) == []
 
 
@@ -80,7 +83,7 @@ def test_waits(told: list[tuple[float, float, bool]], expected: list[Wait]) -> N
     timelines.add(asked("a", [1.0]), 1.0)
     for at, wait_s, is_parked in told:
         timelines.wait("a", at, wait_s, is_parked=is_parked)
-    (line,) = timelines.slowest(1, 30.0, ())
+    (line,) = timelines.slowest(1, 30.0, {"a"})
     assert list(line.waits) == expected
 
 
@@ -89,5 +92,5 @@ def test_the_latest_waits_are_kept() -> None:
     timelines.add(asked("a", [1.0]), 1.0)
     for number in range(2 * MOST_WAITS):
         timelines.wait("a", 10.0 * number, 1.0, is_parked=False)
-    (line,) = timelines.slowest(1, 1e6, ())
+    (line,) = timelines.slowest(1, 1e6, {"a"})
     assert [it.begin for it in line.waits] == [10.0 * number for number in range(MOST_WAITS, 2 * MOST_WAITS)]
