@@ -151,6 +151,16 @@ class PlaceholderLine:
 
 
 @dataclass(frozen=True)
+class FileTable:
+    """A table as it was found in a file."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left_out: int = 0
+    """Rows that are only in the file."""
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows."""
 
@@ -195,6 +205,9 @@ class Report:
     """What was changed while the run was on."""
     pictures: Sequence[Picture] = ()
     placeholders: Sequence[PlaceholderLine] = ()
+    compared: str = ""
+    """What has become of the files that the table promises; empty where it promises none, or rows are pending."""
+    comparison: FileTable | None = None
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from ddmpi.core.stats.timeline import Wait as Pause
 from ddmpi.core.stats.usage import GroupUsage, UsageCounter
 from ddmpi.io.folder.layout import Layout
 from ddmpi.report import data
-from ddmpi.report.data import Failures, Point, Report, Rest, RunLine, ServerLine, Summary
+from ddmpi.report.data import Failures, FileTable, Point, Report, Rest, RunLine, ServerLine, Summary
 from ddmpi.report.page import render
 from ddmpi.roles.coordinator import report_data
 from ddmpi.roles.coordinator.initialization import InitCallbacks, initialize, own_output
-from ddmpi.roles.coordinator.report_data import server_table
+from ddmpi.roles.coordinator.report_data import file_table, server_table
 from ddmpi.roles.coordinator.run_state import RunState
 
 MakeState = Callable[..., RunState]
@@ -232,6 +232,10 @@ def test_the_verdict_comes_first(change: dict[str, object], title: str, look: st
         ({"summary": replace(SUMMARY, ignored=7)}, "ignored 7 0.70 %"),
         ({"changes": ["a.org: paused"]}, "Changed while this run was on a.org: paused"),
         (
+            {"compared": "7 the same, 1 gone", "comparison": FileTable(("server_name", "gone"), [("a.org", "1")], 8)},
+            "Compared with the table 7 the same, 1 gone The first 1 lines; 8 more are in the file. server_name gone a.org",
+        ),
+        (
             {"runs": [RunLine(2, "2030-01-01 00:00", 60.0, 4, 900, 950, 10**9, "now")] * 2},
             "2030-01-01 00:00 1 min 00 s 4 900",
         ),
@@ -403,3 +407,17 @@ def test_a_page_of_very_many_servers_is_small() -> None:
     page = render(replace(REPORT, servers=servers, points=points))
     assert len(page.encode()) * data.MOST_SERVERS / 5_000 < 15_000_000
     assert len(Page(page).rows) < 80, "the script shows the others"
+
+
+def test_a_table_in_a_file_is_shown_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    assert file_table(path) is None
+    path.write_text("server,limit\n" + "a.org,10\n" * 600)
+    found = file_table(path)
+    assert found is not None
+    assert (found.columns, found.rows[0], len(found.rows), found.left_out) == (
+        ["server", "limit"],
+        ["a.org", "10"],
+        500,
+        100,
+    )

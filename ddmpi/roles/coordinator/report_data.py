@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from ddmpi.report.data import (
     MOST_SLOW,
     FailureKey,
     Failures,
+    FileTable,
     PlaceholderLine,
     Rest,
     ServerLine,
@@ -43,6 +45,7 @@ from ddmpi.roles.coordinator.server_outcomes import server_outcomes
 
 MOST_PICTURES = 24
 PICTURES_BUDGET_S = 3.0
+MOST_FILE_ROWS = 500
 OUTCOMES_BUDGET_S = 4.0
 """A job that has been told to stop may be killed soon."""
 NOTABLE = MOST_SERVERS // 10
@@ -54,6 +57,7 @@ def places(state: RunState) -> dict[str, str]:
     layout = state.layout
     found = {"the files": layout.images} if state.counts.successes.any() else {}
     found |= {"rows that failed for good": layout.errors} if state.counts.errors.any() else {}
+    found |= {"which files are as the table says": layout.comparison} if layout.comparison.exists() else {}
     found |= {"what was measured of each server": layout.profiles} if state.profiles else {}
     found |= {"one per rank, and metrics": layout.logs}
     found |= {"parts that could not be read": layout.damaged} if layout.damaged.exists() else {}
@@ -210,3 +214,16 @@ def placeholder_lines(found: Sequence[Placeholder]) -> list[PlaceholderLine]:
         PlaceholderLine(it.server_name, it.urls, it.size_bytes, it.url, uri)
         for it, uri in zip(shown, uris, strict=True)
     ]
+
+
+def file_table(path: Path) -> FileTable | None:
+    """Return the first lines of a table of text, None where there is none."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            columns = next(reader, [])
+            rows = list(islice(reader, MOST_FILE_ROWS))
+            left_out = sum(1 for _ in reader)
+    except (OSError, UnicodeError, csv.Error):
+        return None
+    return FileTable(columns, rows, left_out) if columns else None
