@@ -20,7 +20,7 @@ from ddmpi.config.config import Config, digests
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.sampling import Target
-from ddmpi.core.ledger.waiting import Waiting, waiting
+from ddmpi.core.ledger.waiting import MOST_LISTED, Waiting, waiting
 from ddmpi.core.pace.byte_limits import Spent
 from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
 from ddmpi.core.partition.server_patterns import matching_servers
@@ -135,11 +135,11 @@ class RunState:
         are set aside. Raises StorageError: a part is missing, or the disk fails."""
         ref = self.table.ref(batch_id)
         parts, outcomes = self._read_outcomes(batch_id, parts_of(self.layout, ref))
-        again = self._to_retry(batch_id, outcomes)
+        again = self.to_retry(batch_id, outcomes)
         kinds = Counter(kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if kind and not chosen)
         return BatchContent(batch_id, outcomes.successes, kinds.total(), kinds, parts)
 
-    def _to_retry(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    def to_retry(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
         """(n,) which of the outcomes are errors that are fetched again."""
         words = self._retry.get(batch_id)
         if words is None:
@@ -234,7 +234,7 @@ class RunState:
             for name, server in self.servers.items()
         }
 
-    def waiting(self, paces: Mapping[str, PaceState]) -> Waiting:
+    def waiting(self, paces: Mapping[str, PaceState], most: int = MOST_LISTED) -> Waiting:
         """Which rows wait for whom; times are seconds since 1970. ``paces``: of all servers, as of now."""
         table, config = self.table, self.config
         left = np.bincount(table.groups, self.counts.rows_left(), len(table.group_names)).astype(np.int64)
@@ -249,6 +249,7 @@ class RunState:
             limits=limits_by_group(config, self.profiles),
             held=[index for index in may_be_held if self.overrides.limits(names[index], Limits()) is None],
             now=time.time(),
+            most=most,
         )
 
     def save(self, paces: dict[str, PaceState]) -> None:
