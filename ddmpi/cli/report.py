@@ -9,20 +9,27 @@ from rich.console import Console as RichConsole
 
 from ddmpi.config.config import Config
 from ddmpi.core.records import shown_group
-from ddmpi.core.stats.audit import Audited, RunAudit
-from ddmpi.core.stats.metrics import Measurement
+from ddmpi.core.stats.audit import Audit, Audited, RunAudit
+from ddmpi.core.stats.metrics import Measurement, Tally
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.placeholders import read_placeholders
 from ddmpi.io.folder.profiles import read_profiles
-from ddmpi.io.folder.stats_files import MetricsFile, read_run_audit, read_usage
+from ddmpi.io.folder.stats_files import MetricsFile, read_audit, read_run_audit, read_usage
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.report.data import Report, Summary, joined, points_of, runs_of
 from ddmpi.report.pending import pending_text
-from ddmpi.roles.coordinator.report_data import audit, pictures, placeholder_lines, places, server_lines
+from ddmpi.roles.coordinator.report_data import (
+    OUTCOMES_BUDGET_S,
+    file_table,
+    pictures,
+    placeholder_lines,
+    places,
+    server_table,
+)
 from ddmpi.roles.coordinator.run_state import RunState
 
 
@@ -62,7 +69,9 @@ def _report(config: Config, layout: Layout, checkpoint: Checkpoint, lines: Seque
     )
     last = lines[-1]
     points, breaks_s = points_of(lines)
-    servers, rest = server_lines(state, read_usage(layout.usage), time.monotonic())
+    tally = Tally(usage=read_usage(layout.usage), audit=Audit(read_audit(layout.audit)))
+    now = time.monotonic()
+    servers = server_table(state, tally, {}, checkpoint.waiting, now, budget_s=OUTCOMES_BUDGET_S)
     found = read_placeholders(layout.placeholders)
     began = checkpoint.stages.get("downloading")
     planned = began if isinstance(began, dict) else {}
@@ -70,19 +79,24 @@ def _report(config: Config, layout: Layout, checkpoint: Checkpoint, lines: Seque
     return Report(
         summary=_summary(state, checkpoint, lines, (len(found), sum(it.urls for it in found))),
         exit_code=last.exit_code if last.exit_code is not None else EXIT_PENDING if pending else EXIT_DONE,
+        ended_at=last.unix_s,
         origin=f"Run {last.run} over {config.input_name}; ranks: {last.ranks}; last measured {last.time}",
         places=places(state),
         points=points,
         bound_s=planned.get("bound_s"),
         bound_by=shown_group(planned.get("bound_by") or "-"),
         download_s=max(0.0, last.unix_s - float(planned.get("began_at", last.unix_s))),
-        servers=servers,
-        rest=rest,
+        servers=servers.lines,
+        rest=servers.rest,
+        server_count=servers.count,
+        waiting=checkpoint.waiting,
+        failures=servers.failures,
+        unread_errors=servers.unread_errors,
         runs=runs_of(lines, 0),
         breaks_s=breaks_s,
         pictures=pictures(state),
         placeholders=placeholder_lines(found),
-        audit=audit(layout.audit),
+        comparison=file_table(layout.comparison),
     )
 
 
