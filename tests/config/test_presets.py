@@ -282,9 +282,10 @@ def gbif_joined(rows: Iterable[Row]) -> list[Row]:
     occurrences = separated("\t", quoted=False)(TABLES / "gbif-joined/occurrence.txt")
     by_id = {occurrence["gbifID"]: occurrence for occurrence in occurrences}
     names = ["basisOfRecord", "scientificName", "species", "countryCode", "decimalLatitude", "decimalLongitude"]
-    absent = dict.fromkeys([*names, "eventDate"])
+    absent = dict.fromkeys(["datasetKey", *names, "eventDate"])
     joined = [theirs | kept(by_id.get(theirs["gbifID"], absent), *absent) for theirs in rows]
-    return [made | kept(joined[made["row_number"]], *absent) for made in gbif(joined)]
+    ours = ["creator", "rightsHolder", *absent]
+    return [made | kept(joined[made["row_number"]], *ours) for made in gbif(joined)]
 
 
 def inaturalist(rows: Iterable[Row]) -> list[Row]:

@@ -77,17 +77,17 @@ def test_ten_minutes_on_a_laptop(fleet: RunningFleet, tmp_path: Path) -> None:
     assert f"{ROWS} rows: {ROWS} successes" in printed
     assert re.search(r"Parus major\s+30", printed)
     assert (tmp_path / "first.png").stat().st_size > 0
-    assert len([path for path in (tmp_path / "birds-files").rglob("*") if path.suffix in {".jpg", ".png"}]) == ROWS
+    assert len(list((tmp_path / "birds-files").glob("shard-*/[0-9]*"))) == ROWS
 
 
 def test_a_dataset_from_gbif(fleet: RunningFleet, tmp_path: Path) -> None:
     multimedia = "gbifID\ttype\tformat\tidentifier\treferences\ttitle\tcreator\tlicense\trightsHolder\tsource\n"
-    occurrence = (
-        "gbifID\tbasisOfRecord\tscientificName\tspecies\tdecimalLatitude\tdecimalLongitude\teventDate\tdatasetKey\n"
-    )
+    occurrence = "gbifID\tbasisOfRecord\tscientificName\tspecies\tcountryCode\tdecimalLatitude\tdecimalLongitude\teventDate\tdatasetKey\n"
     for row, url in enumerate(fleet.urls()):
         multimedia += f'{row}\tStillImage\timage/jpeg\t{url}\t\tA "bird"\tA. Nother\tCC_BY_4_0\t\t\n'
-        occurrence += f"{row}\tHUMAN_OBSERVATION\tParus major L.\tParus major\t1.5\t2.5\t2024-05-01\tkey-{row % 2}\n"
+        occurrence += (
+            f"{row}\tHUMAN_OBSERVATION\tParus major L.\tParus major\tSE\t1.5\t2.5\t2024-05-01\tkey-{row % 2}\n"
+        )
     (tmp_path / "multimedia.txt").write_text(multimedia)
     (tmp_path / "occurrence.txt").write_text(occurrence)
     printed = follow("tutorial-gbif.md", tmp_path, "gbif.yaml")
