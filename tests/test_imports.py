@@ -50,10 +50,13 @@ ARROWS = {
     "io/http": ("core", "config", "report", "io/process", "io/slurm"),
     "io/store": ("core", "config", "report", "io/process", "io/slurm"),
     "io/folder": ("core", "config", "report", "io/process", "io/slurm"),
+    "io/images": ("core",),
     "io/parquet": (),
     "io/sources": ("core", "config", "report", "io/process", "io/slurm", "io/store", "io/folder"),
     "io/input": ("core", "config", "report", "io/process", "io/slurm", "io/sources", "io/store", "io/folder"),
-    "io/results": ("core", "config", "report", "io/process", "io/slurm", "io/store", "io/folder", "io/parquet"),
+    "io/results": (
+        "core", "config", "report", "io/process", "io/slurm", "io/store", "io/folder", "io/images", "io/parquet",
+    ),
     "io/urls": (
         "core", "config", "report", "io/process", "io/slurm", "io/sources", "io/input", "io/results", "io/http",
         "io/folder",
