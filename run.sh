@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts ddmpi: sets up .venv on the first start, then runs the demo, a job or the tests. See usage() below.
 # Under Slurm: sbatch [--ntasks=N] run.sh CONFIG.yaml; it stops softly before the time limit and goes back into the
-# queue until all is done. See docs/slurm.md.
+# queue until all is done. See docs/clusters.md.
 #SBATCH --job-name=ddmpi
 #SBATCH --output=ddmpi-%j.log
 #SBATCH --ntasks=4
@@ -200,7 +200,7 @@ run_job() {
         ranks=$2
         shift
         ;;
-      presets | --check | --plan | --status | --verify | --audit)
+      presets | --check | --plan | --status | --verify | --audit | --forget)
         alone=yes
         arguments+=("$1")
         ;;
@@ -220,14 +220,18 @@ run_job() {
     arguments=("${arguments[0]}")
   fi
   run_forwarding "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}" || code=$?
-  [[ -z $submitted ]] || "$python" -m ddmpi.cli.requeue "${arguments[0]}" "$code" || true
+  if [[ -n $submitted ]]; then
+    # Slurm ends the job's processes while it is put back.
+    trap '' TERM
+    "$python" -m ddmpi.cli.requeue "${arguments[0]}" "$code" || true
+  fi
   return "$code"
 }
 
 run_tests() {
   local ranks types all=${1:-} run_module=(-m)
-  # SeaweedFS is 150 MB, and only slow tests need it.
-  if [[ $all == all ]]; then set_up images,test,stores,audit; else set_up images,test; fi
+  # SeaweedFS is 150 MB, and only slow tests need it and the site.
+  if [[ $all == all ]]; then set_up images,test,stores,audit,docs; else set_up images,test; fi
   find_launcher
   cd "$root"
   # Hundreds of processes start: each compiles every module again where this is set.
@@ -237,7 +241,7 @@ run_tests() {
   # Beside the tests, which leave a core idle now and then.
   mypy ddmpi tests benchmarks docs &
   types=$!
-  shellcheck run.sh .ci/run
+  shellcheck run.sh .ci/run configs/cluster/slurm.sbatch configs/cluster/pbs.sh configs/cluster/lsf.sh configs/cluster/flux.sh
   if [[ $all == all ]]; then
     "$python" -m tests.whole.dependency_audit
     "$python" -m coverage erase

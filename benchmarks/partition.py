@@ -214,14 +214,16 @@ def _images(first: int, count: int, _rows_in_all: int) -> pa.Table:
     names, texts = pa.array(numbers % ZIPF_SERVERS).cast(pa.string()), pa.array(numbers).cast(pa.string())
     urls = _joined("https://img", names, ".example.org/photos/", texts, "/original.jpeg")
     title = _joined("Specimen ", pa.array(numbers % 1000).cast(pa.string()))
-    return pa.table({"gbifID": numbers, "identifier": urls, "title": title})
+    return pa.table({"gbifID": pa.array(numbers), "identifier": urls, "title": title})
 
 
 def _records(first: int, count: int, rows: int) -> pa.Table:
     numbers = np.arange(first, first + count)
     species, source = (pa.array(numbers % many).cast(pa.string()) for many in (20_000, 300))
     keys = numbers * 7_919 % rows
-    return pa.table({"gbifID": keys, "species": _joined("Species ", species), "source": _joined("Museum ", source)})
+    return pa.table(
+        {"gbifID": pa.array(keys), "species": _joined("Species ", species), "source": _joined("Museum ", source)}
+    )
 
 
 # ---- measuring

@@ -1,6 +1,7 @@
 """ddmpi: turn a table of URLs into a Parquet dataset of the files behind them, as one MPI program.
 
-``download`` and ``open_results`` load what they need when they are first asked for: importing ddmpi costs nothing.
+``download``, ``open_results`` and ``load`` load what they need when they are first asked for: to import ddmpi costs
+nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 from ddmpi._version import __version__
 
 if TYPE_CHECKING:
-    from ddmpi.api import download, is_placeholder, open_results
+    from ddmpi.api import download, is_placeholder, load, open_results
 
-__all__ = ["__version__", "download", "is_placeholder", "open_results"]
+__all__ = ["__version__", "download", "is_placeholder", "load", "open_results"]
 
 
 def __getattr__(name: str) -> object:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from ddmpi.config.config import ConfigLike, reader_of
 from ddmpi.errors import SetupError
 from ddmpi.io.folder.layout import layout_of
 from ddmpi.io.folder.placeholders import read_placeholders
+from ddmpi.io.lookup.rows import load_rows
 from ddmpi.io.mpi.launcher import complain, refuse_wrong_launcher, run_together, speaks
 from ddmpi.io.results.dataset import current_outcomes
 
@@ -83,6 +84,35 @@ def open_results(results: ConfigLike) -> ds.Dataset:
         StorageError: a part cannot be read.
     """
     return current_outcomes(layout_of(results))
+
+
+@overload
+def load(results: ConfigLike, uuid: str) -> dict[str, Any]: ...  # type: ignore[overload-overlap]  # a str is a Sequence
+@overload
+def load(results: ConfigLike, uuid: Sequence[str]) -> list[dict[str, Any]]: ...
+def load(results: ConfigLike, uuid: str | Sequence[str]) -> dict[str, Any] | list[dict[str, Any]]:
+    """Return the row of a uuid, its image included, by an index that is kept in the output folder.
+
+    The row is a dictionary of the columns that docs/output.md lists for its outcome, with ``outcome`` (success or
+    error), ``server_name``, ``partition_id`` and ``epoch``; ``image`` is there also where the row refers to another
+    one's. The first call makes the index ``uuids.arrow`` (16 bytes a row), later ones add the parts that came since.
+
+    Args:
+        results: as for ``open_results``.
+        uuid: one, or several: then a list of rows in their order is returned. Of several rows with a uuid the first
+            one of the input counts.
+
+    Raises:
+        KeyError: no row with an outcome has this uuid, or one of these.
+        SetupError: there is no such folder, or the config is wrong.
+        StorageError: a part cannot be read.
+    """
+    uuids = [uuid] if isinstance(uuid, str) else list(uuid)
+    rows = load_rows(layout_of(results), uuids)
+    missing = [each for each in uuids if each not in rows]
+    if missing:
+        raise KeyError(missing[0] if isinstance(uuid, str) else missing)
+    return rows[uuid] if isinstance(uuid, str) else [rows[each] for each in uuids]
 
 
 def is_placeholder(results: ConfigLike) -> pc.Expression:

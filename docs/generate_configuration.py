@@ -34,13 +34,13 @@ INTRODUCTION = """\
 <!-- {generated}: edit ddmpi/config/sections.py or ddmpi/config/config.py instead. -->
 
 A config is one YAML file. Two keys are required, `path_to_input` (or a query in `input.sql`) and
-`path_to_output_folder`; every other has a default. [configs/minimal.yaml](../configs/minimal.yaml) is the shortest one,
-[configs/all-keys.yaml](../configs/all-keys.yaml) holds every key with its default.
+`path_to_output_folder`; every other has a default. `configs/minimal.yaml` is the shortest one,
+`configs/all-keys.yaml` holds every key with its default.
 
 - What to write for which table is in [input.md](input.md), by examples.
 - Editors that know YAML schemas (VS Code's YAML extension, and whatever else uses yaml-language-server) complete and
   check keys while you type if the first line is `{modeline}`, with the path of
-  [configs/ddmpi.schema.json](../configs/ddmpi.schema.json).
+  `configs/ddmpi.schema.json`.
 - Relative paths are relative to the folder in which the program is started.
 - Units are part of the names: `_s` seconds, `_bytes` bytes.
 - Everything is checked before anything starts. All problems are reported at once, each with its dotted path and what
@@ -84,11 +84,12 @@ filter: >
 | `lower(name)` | the text in lower case |
 | `text(name)` | a number or truth value as text |
 | `number(name)` | the text as a number, null where it is none; columns of CSV files are texts |
+| `spdx(name)` | the [license](export.md#licenses) that the text names, as SPDX writes it, or null |
 | `optional(name)` | null in all rows if the input has no such column, which is refused otherwise |
 | `and`, `or`, `not`, `( )` | |
 
 A comparison with null is neither true nor false, as in SQL: where rows without a value are wanted, say so
-(`kind is null or kind != "x"`). Some [presets](../ddmpi/config/presets) have filters:
+(`kind is null or kind != "x"`). Some presets (`ddmpi/config/presets`) have filters:
 those for the tables of GBIF, the Encyclopedia of Life, LILA and FathomNet.
 """
 
@@ -129,7 +130,7 @@ without scheme, and has a port unless it is the default one. A server whose own 
 that group.
 
 After these rules those of the files in `servers_from` count. Such a file is YAML with the one key `servers`. The one
-that comes with ddmpi, [known-hosts](../ddmpi/config/known-hosts.yaml), has the limits that well-known hosts state. To
+that comes with ddmpi, `known-hosts`, has the limits that well-known hosts state. To
 change some of them, put a rule of your own into `servers`, or name a changed copy of the file. A group that `servers`
 names has the limits that it has there, whatever the files say, and so have addresses.
 

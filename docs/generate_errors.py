@@ -149,6 +149,11 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         _NO,
         "Ask the operator. `--retry-failed robots` asks the server again, and obeys what `respect` says then.",
     ),
+    ErrorKind.FORGOTTEN: Explanation(
+        "The image was withdrawn by `--forget`: it was removed, or was never fetched.",
+        f"{_NO}; `--retry-failed` does not ask for it either",
+        "See [output.md](output.md#withdrawn-images).",
+    ),
 }
 
 INTRODUCTION: Final = """\

@@ -1,35 +1,41 @@
-"""Takes the pictures of docs/images with Chromium: ``python -m docs.screenshots`` (see ``tests/browser.py``)."""
+"""Takes the pictures of docs/images with Chromium: ``python -m docs.screenshots [NAME ...]`` (see
+``tests/whole/browser.py``)."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from ddmpi.report.page import render
+from docs.sample_gallery import sample_gallery
 from docs.sample_report import sample_report
 from tests.whole.browser import running_browser, screenshot, show_as
 
 FOLDER = Path(__file__).resolve().parent / "images"
-SHOTS = (
-    ("report-40-servers", 40, 1280, 3100),
-    ("report-10000-servers", 10_000, 1280, 1900),
-    ("report-10000-servers-phone", 10_000, 390, 2600),
+SHOTS: tuple[tuple[str, Callable[[], str], int, int], ...] = (
+    ("report-40-servers", lambda: render(sample_report(40)), 1280, 3100),
+    ("report-10000-servers", lambda: render(sample_report(10_000)), 1280, 1900),
+    ("report-10000-servers-phone", lambda: render(sample_report(10_000)), 390, 2600),
+    ("export-hf", sample_gallery, 1280, 900),
 )
-"""(name, servers, width and height in pixels)."""
+"""(name, what makes the page, width and height in pixels)."""
 COLORS = 256
 SHRUNK = 0.75
 
 
-def main() -> int:
-    """Write all pictures; returns the exit code."""
+def main(names: Sequence[str]) -> int:
+    """Write these pictures, all if none is named; returns the exit code."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, running_browser() as browser:
-        for name, servers, width, height in SHOTS:
+        for name, make, width, height in SHOTS:
+            if names and name not in names:
+                continue
             page, picture = Path(folder) / f"{name}.html", Path(folder) / f"{name}.png"
-            page.write_text(render(sample_report(servers)), encoding="utf-8")
+            page.write_text(make(), encoding="utf-8")
             show_as(browser, width, 900)
             browser.get(page.as_uri())
             screenshot(browser, picture, height=height)
@@ -42,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

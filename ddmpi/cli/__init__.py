@@ -1,1 +1,1 @@
-"""The command line: its arguments, and what it answers without MPI (--check, --plan, --status, --audit, --verify)."""
+"""The command line: its arguments, and what needs no MPI (--check, --plan, --status, --audit, --verify, --forget)."""

@@ -37,6 +37,7 @@ class Arguments(argparse.Namespace):
     verify: bool
     audit: str | None
     """A server's name or a glob, "" for all; None: not asked for."""
+    forget: Path | None
     rehash: bool
     debug: bool
     orders: Orders
@@ -45,7 +46,8 @@ class Arguments(argparse.Namespace):
     @property
     def is_local(self) -> bool:
         """Whether one process does it alone, without MPI."""
-        return self.check or self.plan or self.status or self.verify or self.audit is not None
+        named = self.audit is not None or self.forget is not None
+        return self.check or self.plan or self.status or self.verify or named
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -108,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         "much, at which rate, from where, by whom, which of its signals were obeyed",
     )  # fmt: skip
     action.add_argument("--verify", action="store_true", help="check every row from the files alone")
+    action.add_argument(
+        "--forget", type=Path, metavar="FILE",
+        help="remove withdrawn images for good, and never fetch them again: those whose uuids or URLs the file has, "
+        "one a line or in a column uuid, identifier or url",
+    )  # fmt: skip
     action.add_argument(
         "--retry-failed", nargs="*", metavar="KIND|CODE|SERVER",
         help="fetch error rows again: all, or those of a kind (timeout), a code (404) or a server ('*.example.org'); "

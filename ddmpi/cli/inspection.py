@@ -1,5 +1,5 @@
 """What one process can say about a job without MPI and without network: ``--status`` and ``--verify``; ``--check``,
-``--plan`` and ``--audit`` have files of their own."""
+``--plan``, ``--audit`` and ``--forget`` have files of their own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from rich.table import Table
 from ddmpi.cli.arguments import Arguments
 from ddmpi.cli.audit import show_audit
 from ddmpi.cli.check import show_check
+from ddmpi.cli.forget import forget
 from ddmpi.cli.plan import plan_beside_run, show_plan
+from ddmpi.cli.requeue import queue_text, read_attempts
 from ddmpi.config import config as config_module
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
@@ -54,6 +56,8 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
         return show_audit(config, layout, arguments.audit, out)
     if not layout.batches_table.exists():
         raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
+    if arguments.forget is not None:
+        return forget(config, layout, arguments.forget, environment, out)
     if arguments.status:
         return _status(located(config, layout), layout, out)
     return _verify(config, layout, rehash=arguments.rehash, out=out)
@@ -73,6 +77,8 @@ def _status(config: Config, layout: Layout, out: RichConsole) -> int:
         left = np.where(counts.is_complete, 0, table.rows - counts.ignored - counts.done)
         if plan := plan_beside_run(config, layout, table, left, checkpoint):
             grid.add_row("plan", plan)
+    if not counts.is_complete.all() and (attempts := read_attempts(layout)) is not None:
+        grid.add_row("queue", queue_text(attempts, time.time()))
     out.print(grid)
     if checkpoint is not None and (counters := checkpoint.counters):
         pending = counters["rows"] - counters["successes"] - counters["errors"] - counters["ignored"]

@@ -10,6 +10,7 @@ Must not know: files, configs, where columns come from.
     COLUMN in ["a", "b"], COLUMN not in [...]
     contains(COLUMN, "text"), starts_with(COLUMN, "text"), ends_with(COLUMN, "text")
     lower(COLUMN), text(COLUMN), number(COLUMN)         number: null where a text is none
+    spdx(COLUMN)                               the license that a text names, null where that cannot be told
     optional(COLUMN)                           null in all rows where the input has no such column
     and, or, not, ( )
 
@@ -200,9 +201,20 @@ def _as_number(values: Array) -> Array:
     return pc.utf8_trim_whitespace(pc.if_else(is_number, values, pa.scalar(None, pa.string()))).cast(pa.float64())
 
 
+def _as_license(values: Array) -> Array:
+    from ddmpi.core.licenses import spdx_of  # noqa: PLC0415  # its tables take a while to build, and few filters ask
+
+    if isinstance(values, pa.Scalar):
+        return pa.scalar(spdx_of(str(values)), pa.string())
+    texts = values.cast(pa.string()).dictionary_encode()  # a table has few licenses, in many rows
+    names = [None if text is None else spdx_of(text) for text in texts.dictionary.to_pylist()]
+    return pa.array(names, pa.string()).take(texts.indices)
+
+
 _CONVERSIONS: Final[dict[str, Callable[[Array], Array]]] = {
     "lower": pc.utf8_lower,
     "text": lambda values: values.cast(pa.string()),
+    "spdx": _as_license,
     "number": _as_number,
 }
 

@@ -47,6 +47,7 @@ class ErrorKind(str, Enum):
     PLACEHOLDER = "placeholder"
     SERVER_REFUSED = "server_refused"
     UNREACHABLE = "unreachable"
+    FORGOTTEN = "forgotten"
 
 
 ERROR_CODE_NETWORK = -1

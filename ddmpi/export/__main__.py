@@ -1,4 +1,4 @@
-"""``python -m ddmpi.export OUT TARGET --to webdataset|files|parquet``, alone or under mpiexec."""
+"""``python -m ddmpi.export OUT TARGET --to FORMAT``, alone or under mpiexec."""
 
 from __future__ import annotations
 

@@ -13,15 +13,18 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import OutputError, StorageError
+from ddmpi.io.folder import checkpoint
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.markers import published_parts
 from ddmpi.io.results.publishing import with_images
+
+_FALLBACK_ALGORITHM: Final = "sha256"
 
 
 class RowGroup(NamedTuple):
@@ -89,6 +92,13 @@ def fingerprint(groups: Iterable[RowGroup]) -> str:
     for group in groups:
         digest.update(json.dumps(group).encode())
     return digest.hexdigest()
+
+
+def hash_algorithm(layout: Layout) -> str:
+    """Return the results' hash, as their checkpoint tells."""
+    saved, _ = checkpoint.load(layout)
+    known = saved.config_semantic if saved is not None else {}
+    return str(known.get("downloader_parameters.hash_algorithm", _FALLBACK_ALGORITHM))
 
 
 @contextmanager

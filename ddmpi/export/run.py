@@ -12,28 +12,31 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 
 from ddmpi._version import __version__
 from ddmpi.errors import OutputError, SetupError, StorageError
 from ddmpi.export.options import Options, Order
-from ddmpi.export.plan import RowGroup, cut, fingerprint, row_groups, shard_name, success_parts
+from ddmpi.export.plan import RowGroup, cut, fingerprint, hash_algorithm, reading, row_groups, shard_name, success_parts
 from ddmpi.export.selection import find_duplicates, make_look
 from ddmpi.export.shard_maker import ShardCounts, ShardMaker
-from ddmpi.io.folder import checkpoint
+from ddmpi.export.target import Target, load_target
+from ddmpi.io.folder.disk_errors import named_disk_errors
 from ddmpi.io.folder.durable import make_folders, write_atomically
 from ddmpi.io.folder.layout import Layout, layout_of
 from ddmpi.io.folder.lock import OutputLock, acquire_for_job
 from ddmpi.io.mpi.launcher import Ranks
+from ddmpi.io.results.schema import IMAGE, SAME_AS
 from ddmpi.report.formats import counted
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
-_FALLBACK_ALGORITHM: Final = "sha256"
 
 
 class Places:
@@ -56,13 +59,15 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
         StorageError: on this rank: reading or writing failed.
     """
     layout, places = layout_of(order.results), Places(order.target)
-    parts = _on_all(ranks, lambda: success_parts(layout))
+    target = load_target(order.options.to)(order.options.own)
+    parts = _on_all(ranks, lambda: _parts(layout, target))
     groups = _all_groups(layout, parts, ranks)
-    look = make_look(order.options, _algorithm(layout))
+    look = make_look(order.options, hash_algorithm(layout))
     lock = _on_rank_0(ranks, lambda: _own(places, order.options, fingerprint(groups), environment))
     none = np.empty(0, np.int64)
     duplicates = find_duplicates(layout, parts, ranks) if order.options.unique else none
-    maker = ShardMaker(layout, places.target, places.temporary, order.options, duplicates, look)
+    target.prepare(layout, parts, ranks)
+    maker = ShardMaker(layout, target, places.target, places.temporary, order.options, duplicates, look)
     shards = cut(groups, order.options.shard_bytes)
     # Rank 0 looks: on a network file system the others might not see yet what a run before has left.
     todo = ranks.bcast([number for number in range(len(shards)) if not places.counts(number).exists()])
@@ -77,8 +82,22 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
             say(f"rank 0: {done:,} of {len(own):,} shards")
     ranks.allgather(None)
     if lock is not None:
-        _sum_up(places, order.options, len(shards), say)
+        finish = partial(target.finish, layout, places.target)
+        _sum_up(places, order.options, len(shards), say, finish)
         lock.release()
+
+
+def _parts(layout: Layout, target: Target) -> list[str]:
+    """Return the parts to export. Raises OutputError: there are none, or they do not have what the target needs."""
+    parts = success_parts(layout)
+    with reading(layout, parts[0]) as path:
+        names = [
+            name for name in pq.read_schema(path).names if name not in {IMAGE, SAME_AS}
+        ]  # no target is given these
+    missing = [column for column in target.columns if column not in names]
+    if missing:
+        raise OutputError(f"{layout.images} has no column {', '.join(missing)}; it has {', '.join(names)}")
+    return parts
 
 
 def _on_all(ranks: Ranks, find: Callable[[], Any]) -> Any:
@@ -108,13 +127,6 @@ def _all_groups(layout: Layout, parts: list[str], ranks: Ranks) -> list[RowGroup
     found = ranks.allgather(own)
     turns = (found[index % ranks.Get_size()][index // ranks.Get_size()] for index in range(len(parts)))
     return [group for groups in turns for group in groups]
-
-
-def _algorithm(layout: Layout) -> str:
-    """Return the results' hash, as their checkpoint tells."""
-    saved, _ = checkpoint.load(layout)
-    known = saved.config_semantic if saved is not None else {}
-    return str(known.get("downloader_parameters.hash_algorithm", _FALLBACK_ALGORITHM))
 
 
 def _own(places: Places, options: Options, source: str, environment: Mapping[str, str]) -> OutputLock:
@@ -150,8 +162,8 @@ def _check_same(places: Places, wanted: dict[str, Any]) -> None:
         )
 
 
-def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
-    """Write ``export.json``, and say what is in it."""
+def _sum_up(places: Places, options: Options, shards: int, say: Say, finish: Callable[..., None]) -> None:
+    """Let the target finish, write ``export.json``, and say what is in it."""
     counts = [msgspec.json.decode(places.counts(number).read_bytes(), type=ShardCounts) for number in range(shards)]
     rows, exported = sum(each.rows for each in counts), sum(each.exported for each in counts)
     filled = sum(each.exported > 0 for each in counts)
@@ -166,6 +178,9 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say) -> None:
         "damaged_rows": [number for each in counts for number in each.damaged],
         "options": asdict(options),
     }
+    told = [(shard_name(number), each.told) for number, each in enumerate(counts) if each.exported]
+    with named_disk_errors("cannot write", places.target):
+        finish(summary, told)
     write_atomically(places.summary, json.dumps(summary, indent=1).encode())
     shutil.rmtree(places.temporary)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items())

@@ -12,7 +12,6 @@ counts, and what is seen in the image comes last.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ddmpi.export.options import Options
 from ddmpi.export.plan import reading
+from ddmpi.export.target import Picture
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.mpi.launcher import Ranks
 from ddmpi.io.results.digests import make_digest
@@ -41,7 +41,13 @@ Entries = npt.NDArray[np.uint64]
 def find_duplicates(layout: Layout, parts: Sequence[str], ranks: Ranks) -> npt.NDArray[np.int64]:
     """Return the sorted row numbers of all files whose bytes an earlier row has, on all ranks. Collective. Raises
     StorageError: a part cannot be read."""
-    own = [_entries(layout, part) for part in parts[ranks.Get_rank() :: ranks.Get_size()]]
+    return find_later_rows(lambda part: _entries(layout, part), parts, ranks)
+
+
+def find_later_rows(entries_of: Callable[[str], Entries], parts: Sequence[str], ranks: Ranks) -> npt.NDArray[np.int64]:
+    """Return the sorted row numbers of all entries of the parts but the first row of each digest, on all ranks.
+    Collective; raises what ``entries_of`` does."""
+    own = [entries_of(part) for part in parts[ranks.Get_rank() :: ranks.Get_size()]]
     entries = np.concatenate([np.empty((0, 3), np.uint64), *own])
     owners = entries[:, 0] % np.uint64(ranks.Get_size())
     sent = [entries[owners == rank] for rank in range(ranks.Get_size())]
@@ -103,15 +109,6 @@ def _shortest_side(rows: pa.Table) -> npt.NDArray[np.int64]:
     """Return (n,) pixels of the stored image, -1 where its header was not understood."""
     sizes = pc.coalesce(rows.column("resized_size"), rows.column("original_size")).to_pylist()
     return np.array([min(size) if size else -1 for size in sizes], np.int64)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image as it is exported; sizes and digest are None where it is the stored one."""
-
-    body: bytes
-    resized_size: tuple[int, int] | None = None
-    digest: str | None = None
 
 
 def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Picture | str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -17,8 +17,8 @@ from ddmpi.core.arrays import IntArray
 from ddmpi.errors import StorageError
 from ddmpi.export.options import Options
 from ddmpi.export.plan import RowGroup, Shard, reading
-from ddmpi.export.selection import Picture, choose
-from ddmpi.export.shard_formats import ShardWriter, open_shard
+from ddmpi.export.selection import choose
+from ddmpi.export.target import Picture, ShardWriter, Target
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.results.schema import ROW_NUMBER, SAME_AS, holders_of, with_all_columns
 
@@ -35,6 +35,8 @@ class ShardCounts(msgspec.Struct):
     """Rows by reason."""
     damaged: list[int] = []
     """Row numbers of images that their digest or the decoder found damaged."""
+    told: Any = None
+    """What the target's ``finish`` has to know of it."""
 
     def leave_out(self, reason: str, rows: int = 1) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + rows
@@ -42,10 +44,11 @@ class ShardCounts(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ShardMaker:
-    """The shards of one rank; ``look`` is that of ``selection.make_look``."""
+    """The shards of one rank, below ``folder``; ``look`` is that of ``selection.make_look``."""
 
     layout: Layout
-    target: Path
+    target: Target
+    folder: Path
     temporary: Path
     options: Options
     duplicates: npt.NDArray[np.int64]
@@ -56,29 +59,34 @@ class ShardMaker:
         target cannot be written."""
         counts = ShardCounts()
         try:
-            writer = open_shard(self.options.to, self.temporary, self.target, name)
+            writer = self.target.open(name, self.temporary, self.folder)
             try:
                 self._fill(writer, shard, counts)
             except BaseException:  # whatever it was, nothing half-written stays
                 writer.discard()
                 raise
         except OSError as error:
-            raise StorageError(f"cannot write {name} in {self.target}: {error.strerror or error}") from error
+            raise StorageError(f"cannot write {name} in {self.folder}: {error.strerror or error}") from error
         return counts
 
     def _fill(self, writer: ShardWriter, shard: Shard, counts: ShardCounts) -> None:
         for group in shard:
             rows, pictures = self._choose(group, counts)
+            if not self.target.reads_images:
+                writer.add(rows, pictures)
             for part in _portions(pictures):
                 writer.add(rows.slice(part.start, part.stop - part.start), pictures[part])
         if counts.exported:
-            writer.commit()
+            counts.told = writer.commit()
         else:
             writer.discard()
 
     def _choose(self, group: RowGroup, counts: ShardCounts) -> tuple[pa.Table, list[Picture]]:
         """Return the rows of a group to export, without their image, and their images; count the others."""
         rows, images, holders = self._read(group, counts)
+        if images is None:
+            counts.exported += rows.num_rows
+            return rows, []
         original, resized = (rows.column(f"hashsum_{name}").to_pylist() for name in ("original", "resized"))
         is_good = np.ones(rows.num_rows, np.bool_)
         pictures: list[Picture] = []
@@ -99,9 +107,9 @@ class ShardMaker:
 
     def _read(
         self, group: RowGroup, counts: ShardCounts
-    ) -> tuple[pa.Table, pa.ChunkedArray[pa.LargeBinaryScalar], IntArray]:
+    ) -> tuple[pa.Table, pa.ChunkedArray[pa.LargeBinaryScalar] | None, IntArray]:
         """Return the rows that their columns let pass, the images of the group, which are read only where there are
-        such rows, and where among these that of each row is."""
+        such rows and the target wants them, and where among these that of each row is."""
         with reading(self.layout, group.part) as path, pq.ParquetFile(path) as file:
             rows = file.read_row_group(group.group, columns=[n for n in file.schema_arrow.names if n != "image"])
             holders = holders_of(rows)
@@ -112,9 +120,9 @@ class ShardMaker:
             kept, left_out = choose(rows, self.options, self.duplicates)
             for reason, number in left_out.items():
                 counts.leave_out(reason, number)
-            if not kept.any():
-                return rows.slice(0, 0), pa.chunked_array([], pa.large_binary()), holders[:0]
-            images = file.read_row_group(group.group, columns=["image"]).column("image")
+            images = None
+            if self.target.reads_images and kept.any():
+                images = file.read_row_group(group.group, columns=["image"]).column("image")
         return rows.filter(pa.array(kept)), images, holders[kept]
 
 

@@ -118,6 +118,9 @@ class Report:
     pictures: Sequence[Picture] = ()
     placeholders: Sequence[PlaceholderLine] = ()
     audit: Audit | None = None
+    compared: str = ""
+    """What has become of the files that the table promises; empty where it promises none, or rows are pending."""
+    comparison: Audit | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from ddmpi.config.secrets import Variables, read_variables
 from ddmpi.core.protocol import Begin, Exit
 from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, DdmpiError, Interrupted, StorageError
-from ddmpi.io import slurm
 from ddmpi.io.folder.disk_errors import machine_faults
 from ddmpi.io.folder.layout import Layout, configured_layout
 from ddmpi.io.folder.lock import OutputLock
@@ -26,6 +25,7 @@ from ddmpi.io.folder.rank_log import log_to_file
 from ddmpi.io.mpi.launcher import complain
 from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
+from ddmpi.io.schedulers.detection import job_of, seconds_left
 from ddmpi.io.urls.batch_table import excluded_patterns
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
@@ -104,15 +104,16 @@ class Rank0:
         reporter.on_ready(state)
         log.info(
             "ddmpi run %d on host %s, pid %d, job %s, %d ranks",
-            state.epoch, os.uname().nodename, os.getpid(), self.environment.get("SLURM_JOB_ID", "-"), self.mailbox.size,
+            state.epoch, os.uname().nodename, os.getpid(), job_of(self.environment) or "-", self.mailbox.size,
         )  # fmt: skip
-        left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
+        left_s = seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment, self.console.say)
         deadline = math.inf if left_s is None else time.monotonic() + left_s
         controller = Controller(layout, self.console.say)
         whole = ""
 
         def on_end(ending: Exit) -> None:
             nonlocal whole
+            reporter.compare(state, ending)
             reporter.write_report(coordinator, ending, time.monotonic())
             if config.trial and ending.code == EXIT_DONE:
                 whole = forecast_of_trial(
@@ -135,6 +136,8 @@ class Rank0:
 
         ending = Loop(self.mailbox, self.signals, self.make_downloader, coordinator, on_turn).run()
         self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
+        if reporter.compared:
+            self.console.say(f"Compared with the table: {reporter.compared}")
         if whole:
             self.console.say(whole)
         if reporter.unreported is not None:

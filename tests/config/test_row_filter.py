@@ -16,6 +16,7 @@ COLUMNS: dict[str, Any] = {
     "size": pa.array([1, 5, None, -7]),
     "share": pa.array(["0.5", " 2e1 ", "x", None]),
     "a b": pa.array(["x", None, "y", "x"]),
+    "license": pa.array(["cc-by 4.0", "http://creativecommons.org/publicdomain/zero/1.0/", None, "see website"]),
     "good": pa.array([True, False, None, True]),
 }
 
@@ -49,6 +50,9 @@ def kept(text: str) -> list[int]:
         ('starts_with(lower(type), "still")', [0, 3]),
         ('ends_with(type, "d")', [1]),
         ('column("a b") == "x"', [0, 3]),
+        ('spdx(license) in ["CC0-1.0", "CC-BY-4.0"]', [0, 1]),
+        ("spdx(license) is null", [2, 3]),
+        ('spdx("CC0") == "CC0-1.0" and spdx(size) is null and spdx(optional(absent)) is null', [0, 1, 2, 3]),
         ("good", [0, 3]),
         ("not good", [1]),
         ("good == false", [1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import io
 import json
@@ -12,11 +13,12 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import webdataset as wds  # type: ignore[import-untyped]  # it has no types
@@ -25,11 +27,14 @@ from PIL import Image
 from ddmpi.errors import StorageError
 from ddmpi.export import __main__ as program
 from ddmpi.export import shard_maker as maker
+from ddmpi.export import targets
 from ddmpi.export.plan import RowGroup, cut, fingerprint
+from ddmpi.export.samples import suffix_of
 from ddmpi.export.selection import find_duplicates, later_rows
-from ddmpi.export.shard_formats import suffix_of
+from ddmpi.export.target import Picture, ShardWriter, Target
 from ddmpi.io.folder.checkpoint import Checkpoint, save
 from ddmpi.io.folder.layout import Layout
+from ddmpi.io.results.schema import ROW_NUMBER
 from tests.io.result_data import make_answer, make_batch, make_image, open_writer
 from tests.whole.job import ROOT
 
@@ -409,3 +414,73 @@ def test_all_ranks_find_the_same_duplicates(results: Path) -> None:
             thread.join(30)
         found += [answers[rank] for rank in range(size)]
     assert found == [[row_number(index) for index in range(60) if index % 5 == 4]] * 4
+
+
+# ---- targets
+
+
+class RowNumbers(Target):
+    """A target that needs no image: a text file of row numbers per shard."""
+
+    reads_images = False
+
+    @staticmethod
+    def add_options(parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument("--column", default=ROW_NUMBER)
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self.columns = [options["column"]]
+
+    def open(self, name: str, temporary: Path, folder: Path) -> ShardWriter:
+        return NumbersShard(self.columns[0], temporary / name, folder / f"{name}.txt")
+
+    def finish(
+        self, layout: Layout, folder: Path, summary: Mapping[str, Any], shards: Sequence[tuple[str, Any]]
+    ) -> None:
+        del layout
+        (folder / "index.json").write_text(json.dumps([summary["exported"], shards]))
+
+
+class NumbersShard:
+    def __init__(self, column: str, temporary: Path, final: Path) -> None:
+        self._column, self._temporary, self._final = column, temporary, final
+        self._numbers: list[int] = []
+
+    def add(self, rows: pa.Table, pictures: Sequence[Picture]) -> None:
+        assert not pictures
+        self._numbers += rows.column(self._column).to_numpy().tolist()
+
+    def commit(self) -> int:
+        self._temporary.write_text("\n".join(map(str, self._numbers)))
+        self._temporary.rename(self._final)
+        return len(self._numbers)
+
+    def discard(self) -> None:
+        pass
+
+
+def test_a_target_is_one_module(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numbers.py").write_text("from tests.export.test_export import RowNumbers as TARGET\n")
+    monkeypatch.setattr(targets, "__path__", [*targets.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "ddmpi.export.targets.numbers", raising=False)
+    summary = export(results, tmp_path / "numbers", "--to", "numbers", "--min-bytes", "45")
+    assert (summary["exported"], summary["left_out"]) == (58, {"too_few_bytes": 2})
+    written = "\n".join(path.read_text() for path in sorted((tmp_path / "numbers").glob("*.txt")))
+    assert written.split("\n") == [str(row_number(index)) for index in range(60) if index not in {7, 31}]
+    exported, shards = json.loads((tmp_path / "numbers/index.json").read_text())
+    assert (exported, sum(rows for _, rows in shards)) == (58, 58)
+
+
+@pytest.mark.parametrize("column", ["specis", "image"])
+def test_columns_that_a_target_needs_have_to_be_there(
+    column: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ddmpi.export.targets.files.TARGET", RowNumbers)
+    order = [str(results), str(tmp_path / "x"), "--to", "files", "--column", column]
+    assert program.main(order) == 2
+    assert f"no column {column}; it has uuid, " in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(SystemExit):
+        program.main([*order, "--check"])
+    assert "no images that --check" in capsys.readouterr().err

@@ -2,7 +2,8 @@
 
 A small pool of images is made once per format and size. A body is one of them, chosen by hash, followed by the
 server's address and the path: decoders stop at the image's end, and no two bodies of a fleet are equal.
-Invariant: ``body_of`` depends on the spec's address and size and on the path alone, and is the same in every process.
+Invariant: ``body_of`` depends on the path and on the spec's address, size and changed_share alone, and is the same in
+every process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from zlib import crc32
 from PIL import Image
 
 from tests.fleet.spec import ServerSpec, Size
+from tests.fleet.verdict import is_changed
 
 POOL_IMAGES = 16
 """Images per format and size; their byte sizes are the quantiles of a log-normal distribution."""
@@ -50,7 +52,7 @@ def format_of(path: str) -> ImageFormat:
 
 def body_of(spec: ServerSpec, path: str) -> bytes:
     """The bytes under ``path`` on the server ``spec``, where it answers with an image at all."""
-    trailer = f"\n{spec.address}{path}\n".encode()
+    trailer = f"\n{spec.address}{path}\n{'changed' if is_changed(spec, path) else ''}".encode()
     return _pool(format_of(path), spec.size)[crc32(trailer) % POOL_IMAGES] + trailer
 
 

@@ -84,6 +84,8 @@ class ServerSpec:
     """Retry-After of such an answer: a number of seconds, or "date", which means a date that lies 2 to 3 s ahead."""
     not_found_share: float = 0.0
     """Share of paths that answer 404, at every try."""
+    changed_share: float = 0.0
+    """Share of paths under which there is another image than without it."""
     body_bytes_per_s: float = 0.0
     """Pace of each connection's body."""
     refused_prefix: str = ""
@@ -119,7 +121,7 @@ class ServerSpec:
         for name in _AMOUNTS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{self.address}: {name} must be a finite number >= 0")
-        for name in ("error_rate", "not_found_share", "mode_share"):
+        for name in ("error_rate", "not_found_share", "changed_share", "mode_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{self.address}: {name} must be in 0..1")
         times = [0.0, *(at_s for at_s, _ in self.later_limits)]

@@ -83,6 +83,11 @@ def is_missing(spec: ServerSpec, path: str) -> bool:
     return _chance("missing", spec.address, path) < spec.not_found_share
 
 
+def is_changed(spec: ServerSpec, path: str) -> bool:
+    """Whether another image is under ``path`` than without ``changed_share``."""
+    return _chance("changed", spec.address, path) < spec.changed_share
+
+
 def verdict_of(spec: ServerSpec, path: str, try_number: int) -> Verdict:
     """The verdict on the ``try_number``-th (from 1) request for ``path`` that passed the limiter."""
     if spec.not_found_share and is_missing(spec, path):

@@ -52,7 +52,7 @@ def test_the_page_of_errors_is_current() -> None:
 def test_every_kind_is_explained_and_most_have_a_case() -> None:
     assert set(EXPLANATIONS) == set(ErrorKind)
     shown = {case.expected.kind for case in ANSWERS}
-    # Shown by refused URLs, by images that are resized, by a setting that is off here, by rows that are not asked, and
-    # within the message of those whose server is given up.
+    # Shown by refused URLs, by images that are resized, by a setting that is off here, by rows that are not asked or
+    # withdrawn, and within the message of those whose server is given up.
     elsewhere = {ErrorKind.BAD_URL, ErrorKind.DECODE, ErrorKind.HASH_MISMATCH, ErrorKind.ROBOTS, ErrorKind.PLACEHOLDER}
-    assert set(ErrorKind) - shown <= elsewhere | {ErrorKind.SERVER_REFUSED, ErrorKind.CONNECT}
+    assert set(ErrorKind) - shown <= elsewhere | {ErrorKind.SERVER_REFUSED, ErrorKind.CONNECT, ErrorKind.FORGOTTEN}

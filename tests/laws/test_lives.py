@@ -6,7 +6,7 @@ import pytest
 
 from tests.laws.lives import play
 
-SEEDS = 40
+SEEDS = 20
 """The same ones each time: what breaks one is found at once. ``python -m tests.simulation`` runs others."""
 
 

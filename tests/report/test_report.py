@@ -149,6 +149,10 @@ def test_the_page_is_well_formed_and_says_what_happened() -> None:
         ({"changes": ["a.org: paused"]}, "Changed while this run was on a.org: paused"),
         ({"audit": Audit(("server", "429s"), [("a.org", "5")], 8)}, "The first 1 lines; 8 more are in the file."),
         (
+            {"compared": "7 the same, 1 gone", "comparison": Audit(("server_name", "gone"), [("a.org", "1")])},
+            "Compared with the table 7 the same, 1 gone server_name gone a.org 1",
+        ),
+        (
             {"runs": [RunLine(2, "2030-01-01 00:00", 60.0, 4, 900, 950, 10**9, "now")] * 2},
             "2030-01-01 00:00 1 min 00 s 4 900",
         ),

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from tests.fleet.log import EventKind
 from tests.fleet.process import running_fleet
@@ -19,6 +20,7 @@ def errors(job: Job) -> pa.Table:
     return rows_of(job.output / "errors", ["error_kind", "error_code", "error_msg", "retry_count", "fetched_at"])
 
 
+@pytest.mark.slow
 def test_it_costs_only_its_own_rows_and_says_which_were_not_asked(tmp_path: Path, new_job: MakeJob) -> None:
     good = plain_fleet(2)
     bad = ServerSpec(good[1].address, error_rate=1.0, error_statuses=(403,))

@@ -114,6 +114,7 @@ def test_a_run_ends_complete_without_them_and_a_later_one_fetches_them(
     assert repeated_fetches(log) == 0
 
 
+@pytest.mark.slow
 def test_a_table_that_the_config_names_counts_beside_the_ignored_one(tmp_path: Path, new_job: MakeJob) -> None:
     excluded = tmp_path / "excluded.csv"
     with running_fleet(tmp_path / "fleet", plain_fleet(4), 40) as fleet:
@@ -136,6 +137,7 @@ def test_a_table_that_the_config_names_counts_beside_the_ignored_one(tmp_path: P
     assert sum(outcomes(job).values()) == 30
 
 
+@pytest.mark.slow
 def test_errors_of_an_ignored_server_are_not_retried(tmp_path: Path, new_job: MakeJob) -> None:
     first, second = plain_fleet(2)
     with running_fleet(tmp_path / "fleet", [first, ServerSpec(second.address, not_found_share=1.0)], 40) as fleet:

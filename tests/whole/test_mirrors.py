@@ -99,6 +99,7 @@ def test_what_a_dead_host_has_comes_from_the_mirror_at_the_mirrors_pace(
     assert job.inspect("--verify", "--rehash")[0] == 0
 
 
+@pytest.mark.slow
 def test_each_way_to_fail_leads_to_the_mirror_and_the_error_names_all(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", FLEET, 0) as fleet:
         places = Places(fleet)
@@ -220,6 +221,7 @@ def test_ignored_servers_are_asked_for_no_mirror(tmp_path: Path, new_job: MakeJo
     )
 
 
+@pytest.mark.slow
 def test_a_folder_does_not_change_its_mind_about_mirrors(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", FLEET, 0) as fleet:
         write(tmp_path / "urls.csv", [(Places(fleet).url(GOOD, 0), "")])

@@ -67,6 +67,7 @@ def test_every_row_is_fetched_once_and_no_limit_is_exceeded(tmp_path: Path, new_
     assert_polite(log, {spec.name(fleet.port): rate for spec in fleet.specs}, connections=8)
 
 
+@pytest.mark.slow
 def test_a_rate_that_was_lowered_by_hand_counts_for_a_small_server_too(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(3, latency_s=0.002), 45) as fleet:
         job = new_job(fleet.table_path)
@@ -81,6 +82,7 @@ def test_a_rate_that_was_lowered_by_hand_counts_for_a_small_server_too(tmp_path:
     assert_polite(log, {slow: 5.0}, connections=8)
 
 
+@pytest.mark.slow
 def test_limits_change_and_servers_pause_while_a_run_is_on(tmp_path: Path, new_job: MakeJob) -> None:
     rows = 400
     with running_fleet(tmp_path / "fleet", plain_fleet(2, latency_s=0.002), rows) as fleet:

@@ -60,6 +60,7 @@ def test_a_join_is_downloaded_and_the_query_is_run_once(tmp_path: Path, new_job:
     assert len(asked) <= ROWS + 2 * 2 * 3, "the rows of before are not asked for again, but by profiling"
 
 
+@pytest.mark.slow
 def test_files_that_changed_before_their_end_are_told(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(1), ROWS) as fleet:
         write_archive(tmp_path, fleet.urls())
@@ -72,6 +73,7 @@ def test_files_that_changed_before_their_end_are_told(tmp_path: Path, new_job: M
     assert "a query without ORDER BY may give its rows in another order" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_is_stopped_while_the_query_runs_begins_anew(
     tmp_path: Path, new_job: MakeJob, number: signal.Signals

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import plain_fleet
 from tests.whole.job import MakeJob, assert_every_row_once
@@ -36,6 +38,7 @@ def test_a_table_that_is_mostly_refused_has_to_be_allowed(tmp_path: Path, new_jo
     assert_every_row_once(job, ROWS + 41)
 
 
+@pytest.mark.slow
 def test_a_few_bad_rows_may_be_added_to_a_good_table(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(1), ROWS) as fleet:
         table = tmp_path / "urls.txt"

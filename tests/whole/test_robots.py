@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from ddmpi.core.rules.robots_txt import (
     DISALLOWED,
 )
@@ -24,6 +26,7 @@ TO_CLOSED = ServerSpec("127.61.0.7", robots="", robots_status=404, redirect_to=C
 ALL = (FREE, CLOSED, replace(OTHERS, row_weight=0.3), NONE, MOVED, BROKEN, TO_CLOSED)
 
 
+@pytest.mark.slow
 def test_a_run_that_obeys(tmp_path: Path) -> None:
     ranks, rows_of_table = 3, 150
     with running_fleet(tmp_path / "fleet", ALL, rows_of_table) as fleet:

@@ -192,6 +192,7 @@ def shown_of(request: Shown) -> str:
     ]
 
 
+@pytest.mark.slow
 def test_no_server_is_shown_what_is_for_another(new_job: MakeJob, tmp_path: Path, environment: None) -> None:
     del environment
     chains = Chains([urls for _, urls, _ in SHAPES], stumbling=frozenset(range(0, len(SHAPES), 3)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fleet.process import running_fleet
 from tests.fleet.spec import Mode, ServerSpec, Size
 from tests.whole.job import assert_bodies_as_served, assert_every_row_once, make_job
@@ -11,6 +13,7 @@ from tests.whole.job import assert_bodies_as_served, assert_every_row_once, make
 LARGEST_BYTES = 150_000
 
 
+@pytest.mark.slow
 def test_a_budget_of_a_few_bodies_is_enough(tmp_path: Path) -> None:
     rows = 240
     servers = [ServerSpec(f"127.29.0.{number}", size=Size.NORMAL) for number in range(1, 6)]

@@ -48,6 +48,7 @@ def waits_s(log: list[Event], server: str, status: int) -> list[float]:
     return [later.time_s - event.time_s for event, later in pairwise(events) if event.status == status]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_servers_are_taken_at_their_word(tmp_path: Path) -> None:
     specs = make_specs()

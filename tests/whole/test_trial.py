@@ -54,6 +54,7 @@ def test_a_trial_has_a_folder_of_its_own_and_tells_of_the_whole(
         assert numbers(job.output) == list(range(ROWS))
 
 
+@pytest.mark.slow
 def test_a_trial_over_an_input_that_has_changed_is_not_mixed_with_the_old_one(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", plain_fleet(1), 60) as fleet:
         table = tmp_path / "own.parquet"

@@ -24,6 +24,7 @@ def lone_server(retry_after_s: int) -> list[ServerSpec]:
     return [ServerSpec("127.62.0.1", latency_s=0.01, rate_limit_per_s=RATE_PER_S, retry_after_s=retry_after_s)]
 
 
+@pytest.mark.slow
 def test_a_lone_server_that_asks_for_a_pause_is_waited_for(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", lone_server(PAUSE_S), ROWS) as fleet:
         job = new_job(fleet.table_path, parked_wait_s=0, profiling={"mode": "uniform"})

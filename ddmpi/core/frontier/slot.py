@@ -26,9 +26,12 @@ import msgspec
 from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import Failure, Limits, Task
 
-MOST_WAITING_FOR_OTHERS = 32
-"""So many rows at most wait for all others. Where a server refuses more of its URLs, a run that is stopped would leave
-all of them to the next one, which would ask for them first and take the server's refusals for its word."""
+LETS_OTHERS_FIRST_S = 60.0
+"""So long a row that is due and was refused for its URL lets all others of its server go first."""
+OTHERS_FIRST = 15
+"""After that it lets so many others go first: such rows take a sixteenth of a server's requests while there are others.
+Were it none, a run that is stopped would leave all of them to the next one, which would ask for them first and take the
+server's refusals for its word."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +71,7 @@ class Slot:
     _last: list[tuple[float, int, Task]] = field(default_factory=list)
     _held_back: dict[str, list[Task]] = field(default_factory=dict)
     _sequence: int = 0
+    _others_gone: int = 0  # since the last one of _last
 
     @property
     def waiting(self) -> int:
@@ -154,8 +158,8 @@ class Slot:
         return bool(tasks)
 
     def retry_at(self, task: Task, at: float, *, is_last: bool = False) -> None:
-        """Keep the task until ``at`` (s, monotonic), and after that, if it ``is_last``, until no other one is due, or
-        more than ``MOST_WAITING_FOR_OTHERS`` wait like that."""
+        """Keep the task until ``at`` (s, monotonic), and after that, if it ``is_last``, until no other one is due; see
+        ``LETS_OTHERS_FIRST_S``."""
         self._sequence += 1
         heapq.heappush(self._last if is_last else self._retries, (at, self._sequence, task))
 
@@ -172,8 +176,10 @@ class Slot:
         to wait until another one was answered well."""
         if self.queue and self.limiter.is_doubted:
             return self.queue.popleft()
-        if len(self._last) > MOST_WAITING_FOR_OTHERS and self._last[0][0] <= now:
+        if self._others_gone >= OTHERS_FIRST and self._last and self._last[0][0] + LETS_OTHERS_FIRST_S <= now:
+            self._others_gone = 0
             return heapq.heappop(self._last)[2]
+        self._others_gone += 1
         due = self._retries[0] if self._retries and self._retries[0][0] <= now else None
         if due is not None and (not self.queue or due[2].refused_at <= self.limiter.good_at):
             return heapq.heappop(self._retries)[2]

@@ -30,8 +30,10 @@ class RetryChoice:
     """Names and globs, in lower case."""
 
     def means(self, kind: str, code: int) -> bool:
-        """Whether it means an error of this kind and code, if the server is right."""
-        return not self.errors or kind in self.errors or str(code) in self.errors
+        """Whether it means an error of this kind and code, if the server is right. Nothing means what was withdrawn."""
+        return kind != ErrorKind.FORGOTTEN.value and (
+            not self.errors or kind in self.errors or str(code) in self.errors
+        )
 
 
 def choice_of(words: Iterable[str]) -> RetryChoice:

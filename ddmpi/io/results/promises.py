@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from ddmpi.config.sections import Expected
 from ddmpi.core.rules.verdict import one_line
+from ddmpi.core.stats.comparison import NOT_COMPARED
 from ddmpi.errors import InputError
 from ddmpi.io.results.digests import make_digest
 
@@ -256,7 +257,7 @@ def _fields(structs: Any, *names: str) -> tuple[Array, ...]:
 def _unread(texts: Array, read: Array, what: str) -> Array:
     """Return what to tell of the texts of which nothing could be read, null for the others."""
     told = [
-        f'not compared: the table says "{str(text)[:_MOST_SHOWN_CHARS]}", which is not {what}'
+        f'{NOT_COMPARED}the table says "{str(text)[:_MOST_SHOWN_CHARS]}", which is not {what}'
         for text in texts.filter(pc.is_null(read)).drop_null().to_pylist()
     ]
     is_unread: Any = pc.and_(pc.is_valid(texts), pc.is_null(read))

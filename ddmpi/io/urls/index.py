@@ -153,7 +153,7 @@ def index_of(
     place = earlier.next_addition.relative_to(earlier.folder)
     file_names = pa.array([str(place / file_name(file)) for file in range(len(layout.files))], pa.string())
     first_batch = earlier.batches.num_rows
-    batches = {
+    batches: dict[str, Any] = {
         "batch_id": np.arange(len(cut)) + first_batch,
         "server_name": cut.server_names,
         "group": cut.groups,
@@ -165,7 +165,7 @@ def index_of(
         "first_row": layout.first_row,
     }
     schema = BATCHES_SCHEMA.with_metadata({INPUT_ROWS: str(input_rows).encode()})
-    by_server = {
+    by_server: dict[str, Any] = {
         "server_name": servers.names,
         "group": pc.coalesce(servers.groups, servers.names),
         "rows": servers.rows,

@@ -17,10 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.records import INVALID_SERVER, MIRRORS, REQUEST_HEADERS, REQUESTED, BatchRef
+from ddmpi.core.records import (
+    INVALID_SERVER,
+    MIRRORS,
+    REQUEST_HEADERS,
+    REQUESTED,
+    BatchRef,
+    ErrorKind,
+    Failure,
+    error_code,
+)
 from ddmpi.core.rules.urls import Rejected, parse_url
 from ddmpi.core.rules.verdict import one_line
 from ddmpi.io.folder.layout import Layout
+from ddmpi.io.forget.names import FAILURE, read_forgotten
 from ddmpi.io.input.rows import BAD_ENCODING, asked_urls
 from ddmpi.io.results.outcomes import is_on, outcomes_of
 from ddmpi.io.results.parts import RowReader
@@ -138,14 +148,19 @@ def _objection(url: str) -> str:
     return parsed.reason if isinstance(parsed, Rejected) else BAD_ENCODING
 
 
+def _bad_url(reason: str) -> Failure:
+    return Failure(ErrorKind.BAD_URL, error_code(ErrorKind.BAD_URL, 0), reason)
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """A batch that was read. ``refused`` are rows without an acceptable URL: (index in the batch, reason)."""
+    """A batch that was read. ``refused`` are rows that are not asked for: those without an acceptable URL, and those
+    that were withdrawn: (index in the batch, why)."""
 
     lane_id: int
     batch: BatchRef
     rows: BatchRows
-    refused: Sequence[tuple[int, str]]
+    refused: Sequence[tuple[int, Failure]]
 
 
 class Loader:
@@ -166,8 +181,12 @@ class Loader:
             alike_by: rows with the same URL are fetched once if they are the same in these columns, too: their
                 headers, their mirrors, and what else decides whether a mirror is asked.
             rewrites: whether another URL may be asked for than the table's.
+
+        Raises:
+            StorageError: what was withdrawn cannot be read.
         """
         self._layout = layout
+        self._forgotten = read_forgotten(layout.forgotten)
         self._rewrites = rewrites
         self._alike_by = alike_by
         self._epoch = epoch
@@ -193,14 +212,20 @@ class Loader:
     def _load(self, lane_id: int, batch: BatchRef) -> Loaded:
         is_refused = batch.server_name == INVALID_SERVER
         columns = ["row_number", "identifier", "server_name", *(["reject"] if is_refused else []), *self._alike_by]
-        table = self._reader.read(batch, columns + [REQUESTED] * self._rewrites)
+        table = self._reader.read(batch, columns + [REQUESTED] * self._rewrites + ["uuid"] * bool(self._forgotten))
+        is_forgotten = self._forgotten.may_not_be_fetched(table) if self._forgotten else None
         if self._rewrites:
             table = table.set_column(columns.index("identifier"), "identifier", asked_urls(table))
         open_rows = self._open_rows(batch, table)
-        refused: list[tuple[int, str]] = []
+        refused: list[tuple[int, Failure]] = []
+        if is_forgotten is not None:
+            # A sample leaves them out: whoever reads all of the batch stores what they are.
+            gone = open_rows[is_forgotten[open_rows]] if not batch.sample_rows else open_rows[:0]
+            refused = [(row, FAILURE) for row in gone.tolist()]
+            open_rows = open_rows[~is_forgotten[open_rows]]
         if is_refused:
             reasons = _reasons(table.take(open_rows))
-            refused = [(int(row), reason) for row, reason in zip(open_rows, reasons, strict=True)]
+            refused += [(row, _bad_url(reason)) for row, reason in zip(open_rows.tolist(), reasons, strict=True)]
             open_rows = open_rows[:0]
         if len(open_rows) != len(table):
             table = table.take(open_rows)

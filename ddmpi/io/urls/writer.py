@@ -344,7 +344,7 @@ def _summary(job: _Job, batches: int, seconds: float) -> PartitionSummary:
 
 def largest_servers(names: pa.Array[Any], rows: IntArray) -> list[tuple[str, int]]:
     """Return the ten with the most rows, largest first; of equal ones the first by name."""
-    table = pa.table({"name": names, "rows": rows})
+    table = pa.table({"name": names, "rows": pa.array(rows)})
     keys = [("rows", "descending"), ("name", "ascending")]
     chosen = pc.select_k_unstable(table, k=10, sort_keys=keys)  # type: ignore[call-overload]  # the stubs forget tables
     return [(row["name"], row["rows"]) for row in table.take(chosen).to_pylist()]

@@ -18,7 +18,9 @@ from ddmpi.core.ledger.rank0_core import Stage
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.protocol import Exit
 from ddmpi.core.records import INVALID_SERVER, shown_group
-from ddmpi.errors import EXIT_DONE, StorageError
+from ddmpi.core.stats.comparison import total_text
+from ddmpi.errors import EXIT_DONE, OutputError, StorageError
+from ddmpi.io.folder.disk_errors import named_disk_errors
 from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.address_grouping import AddressSummary
@@ -69,8 +71,10 @@ class ConsoleReporter:
         self._input: Sequence[str] = ()
         """How the input is read, for the log, which begins when the output folder is prepared."""
         self._note, self._note_until = "", -math.inf
-        self.unreported: StorageError | None = None
-        """Why report.html could not be written."""
+        self.unreported: StorageError | OutputError | None = None
+        """Why report.html, or what it would show, could not be written."""
+        self.compared = ""
+        """What has become of the files that the table promises."""
 
     def on_input(self, table: InputTable) -> None:
         """The input is open: say how it is read."""
@@ -179,6 +183,24 @@ class ConsoleReporter:
             self._note = f"waiting for {counted(waiting.servers, 'server')}: {waiting_text(waiting, time.time())}"
         return self._note
 
+    def compare(self, state: RunState, ending: Exit) -> None:
+        """Say what has become of the files that the table promises, once all rows are final. What stood in
+        comparison.csv before is no longer true otherwise."""
+        if not state.config.expected.marks:
+            return
+        try:
+            if ending.code == EXIT_DONE:
+                from ddmpi.roles.coordinator.comparison import compare  # noqa: PLC0415  # few jobs need it
+
+                place = state.layout.relative(state.layout.comparison)
+                self.compared = f"{total_text(compare(state).total())}; by server and license: {place}"
+            else:
+                with named_disk_errors("cannot remove", state.layout.comparison):
+                    state.layout.comparison.unlink(missing_ok=True)
+        except (StorageError, OutputError) as error:
+            log.exception("rank 0 cannot compare the files with the table")
+            self.unreported = error
+
     def write_report(self, coordinator: Coordinator, ending: Exit, now: float) -> None:
         """A disk that does not take the report changes nothing about how the run ends: rows count, not pages."""
         state = coordinator.state
@@ -217,6 +239,8 @@ class ConsoleReporter:
             pictures=pictures(state),
             placeholders=placeholder_lines(coordinator.placeholders.found),
             audit=audit(state.layout.audit),
+            compared=self.compared,
+            comparison=audit(state.layout.comparison) if self.compared else None,
         )
 
     def summary(self, coordinator: Coordinator, ending: Exit, now: float) -> Summary:

@@ -26,7 +26,7 @@ from ddmpi.core.protocol import (
     ToCoordinator,
     ToDownloader,
 )
-from ddmpi.core.records import MIRRORS, REQUEST_HEADERS, Answer, ErrorKind, Failure, error_code
+from ddmpi.core.records import MIRRORS, REQUEST_HEADERS, Answer
 from ddmpi.errors import StorageError
 from ddmpi.io.http.transfers import GroupConnections, Transfers
 from ddmpi.io.process import resident_bytes
@@ -254,11 +254,10 @@ class Downloader:
             self._perform(self._core.loaded(loaded.lane_id, loaded.batch, loaded.rows, refused, now), now)
 
     def _record_refused(self, loaded: Loaded) -> None:
-        kind = ErrorKind.BAD_URL
-        for row, reason in loaded.refused:
-            self._writer.error(loaded.batch, (row,), Failure(kind, error_code(kind, 0), reason), None, 0)
+        for row, failure in loaded.refused:
+            self._writer.error(loaded.batch, (row,), failure, None, 0)
         if loaded.refused:
-            log.debug("batch %d: %d URLs are refused", loaded.batch.batch_id, len(loaded.refused))
+            log.debug("batch %d: %d rows are not asked for", loaded.batch.batch_id, len(loaded.refused))
 
     def _take_writer_events(self, now: float) -> None:
         for event in self._writer.events():

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from ddmpi.core.frontier.slot import MOST_WAITING_FOR_OTHERS, SharedLimits, Slot, WakeQueue
+from ddmpi.core.frontier.slot import LETS_OTHERS_FIRST_S, OTHERS_FIRST, SharedLimits, Slot, WakeQueue
 from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.pace.rate_limiter import RateLimiter, Signal
 from ddmpi.core.records import ErrorKind, Failure, Limits, Task
@@ -246,13 +246,12 @@ def test_rows_that_were_put_last_go_when_no_other_one_is_due() -> None:
     assert [found.row for found in it.clear()] == [3]
 
 
-def test_no_more_than_some_rows_are_put_last() -> None:
+def test_rows_that_were_put_last_get_a_small_share_after_a_while() -> None:
     it = slot()
-    it.queue.append(task(0))
-    for row in range(1, MOST_WAITING_FOR_OTHERS + 2):
-        it.retry_at(task(row), float(row), is_last=True)
-    taken = [it.pop(now) for now in (0.5, 1.5, 1.5)]
-    assert [found and found.row for found in taken] == [0, 1, None]
-    it.queue.append(task(200))
-    assert (it.pop(1e9) or task(0)).row == 200, "so few wait for the others"
-    assert it.put_last == MOST_WAITING_FOR_OTHERS
+    for row in range(3):
+        it.retry_at(task(row), 1.0, is_last=True)
+    it.queue.extend(task(number) for number in range(10, 100))
+    early = [it.pop(1.0 + LETS_OTHERS_FIRST_S - 0.1) for _ in range(2 * OTHERS_FIRST)]
+    assert it.put_last == 3 and None not in early, "others are there, and it is early"
+    found = [it.pop(1.0 + LETS_OTHERS_FIRST_S) for _ in range(2 * (OTHERS_FIRST + 1))]
+    assert [place for place, one in enumerate(found) if one is not None and one.row < 3] == [0, OTHERS_FIRST + 1]

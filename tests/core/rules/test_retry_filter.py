@@ -36,3 +36,9 @@ def test_an_unknown_word_is_refused_before_mpi_starts(capsys: pytest.CaptureFixt
     assert "'timeouts'" in printed
     assert "did you mean timeout?" in printed
     assert "kinds are dns, connect" in printed
+
+
+def test_nothing_means_what_was_withdrawn() -> None:
+    for words in (["*"], ["forgotten"], ["-2"], ["a.example"]):
+        assert not choice_of(words).means("forgotten", -2)
+    assert choice_of(["-2"]).means("decode", -2)

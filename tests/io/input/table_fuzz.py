@@ -117,7 +117,7 @@ def written(style: str, separator: str, end: str, rows: list[Any]) -> list[str]:
     for row in rows:
         out = io.StringIO(newline="")
         if style == "pandas":
-            import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to load, and only some need it
+            import pandas as pd  # noqa: PLC0415  # slow to load, and only some need it
 
             pd.DataFrame([row]).to_csv(out, sep=separator, header=False, index=False, lineterminator=end)
         else:

@@ -118,3 +118,20 @@ def test_the_config_tells_where_the_folders_are(tmp_path: Path) -> None:
     assert ddmpi.open_results(tmp_path / "config.yaml").count_rows() == 2
     with pytest.raises(ConfigError, match="path_to_input: missing"):
         ddmpi.open_results({"path_to_output_folder": "out"})
+
+
+def test_a_filter_reads_only_the_row_groups_that_it_needs(tmp_path: Path) -> None:
+    """Of the columns that Arrow writes, though not of the images that it does not, there are statistics."""
+    layout = Layout(tmp_path)
+    write_outcomes(layout, make_batch(), successes=[0, 1])
+    write_outcomes(layout, make_batch(), successes=[2, 3], epoch=2)
+    dataset = ddmpi.open_results(tmp_path)
+    for chosen in (
+        pc.field("uuid") == "uuid-3",
+        pc.field("row_number") > 1,
+        pc.field("identifier") > "http://img.example.org:8080/1",
+    ):
+        fragments = dataset.get_fragments(filter=chosen)
+        groups = [len(each.subset(filter=chosen, schema=dataset.schema).row_groups) for each in fragments]
+        assert groups == [0, 1]
+        assert dataset.to_table(columns=["row_number"], filter=chosen).column(0).to_pylist()[-1] == 3

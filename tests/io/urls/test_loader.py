@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.layout import Layout
+from ddmpi.io.forget.names import FAILURE, Forgotten, write_forgotten
 from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.loader import BatchRows, Loader
@@ -136,3 +137,22 @@ def test_rows_with_an_outcome_are_left_out(tmp_path: Path, sample_urls: int) -> 
     taken = loaded.rows.take(10)
     assert len(taken) == (sample_urls or 2)
     assert set(taken) <= {(1, "http://a/1", "a", (5,), (), ""), (2, "http://a/0", "a", (), (), "")}
+
+
+@pytest.mark.parametrize("sample_urls", [0, 9])
+def test_what_was_withdrawn_is_not_asked_for(tmp_path: Path, sample_urls: int) -> None:
+    """By its uuid, its URL, or the URL of another row that was withdrawn; samples leave it to the whole batch."""
+    layout = Layout(tmp_path / "out")
+    batch = make_batch(rows=6, server_name="a")
+    parts = tuple(part.path for part in write_outcomes(layout, batch, successes=[3]))
+    forgotten = Forgotten(frozenset({"uuid-0", "http://a/1"}), {77: frozenset({"http://a/5", "http://a/3"})})
+    write_forgotten(layout.forgotten, forgotten, layout.temporary)
+    batch = msgspec.structs.replace(batch, parts=parts, sample_rows=sample_urls)
+    done = threading.Event()
+    loader = Loader(layout, Reader(), 2, done.set)
+    loader.load(1, batch)
+    assert done.wait(30)
+    (loaded,) = loader.take_loaded()
+    loader.close()
+    assert sorted(row for row, *_ in loaded.rows.take(10)) == [2, 4]
+    assert loaded.refused == ([] if sample_urls else [(row, FAILURE) for row in (0, 1, 5)])

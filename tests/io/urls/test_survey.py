@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +30,10 @@ def test_every_row_is_counted_once_under_its_file_and_reason(tmp_path: Path, see
     files = [[(rng.choice(URLS), rng.randrange(10)) for _ in range(rng.randrange(60))] for _ in range(4)]
     for number, rows in enumerate(files):
         urls, years = [url for url, _ in rows], [year for _, year in rows]
-        columns = {"identifier": pa.array(urls, pa.string()), "year": pa.array(years, pa.int64())}
+        columns: dict[str, pa.Array[Any]] = {
+            "identifier": pa.array(urls, pa.string()),
+            "year": pa.array(years, pa.int64()),
+        }
         pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet", row_group_size=7)
     table = open_input(str(tmp_path), {}, (), parse_filter("year > 2"))
     found = survey(table, MEMORY_BYTES)

@@ -99,6 +99,7 @@ whether it had published. The children are forked before any thread of arrow is 
 instead of a second for each."""
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_nothing_half_visible(tmp_path: Path) -> None:
     table = pa.table({"identifier": [f"http://s{row % 7}.org/{row}" for row in range(1500)]})
     pq.write_table(table, tmp_path / "in.parquet")

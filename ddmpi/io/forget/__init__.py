@@ -1,0 +1,1 @@
+"""Withdrawn images: which they are, and how they leave the results for good."""

@@ -1,0 +1,1 @@
+"""Single rows of the results by their uuid."""
