@@ -31,7 +31,7 @@ import ddmpi
 from tests.fleet.threaded import QuietHandler, serving
 from tests.whole.job import make_job
 
-MOST_BYTES: Final = 450 << 20
+MOST_BYTES: Final = 450_000_000
 IMAGE_SIZE: Final = 64
 FORMATS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "JPEG": ("RGB", {}),

@@ -9,7 +9,7 @@ from typing import Final
 
 MAX_PIXELS: Final = 250_000_000
 """Larger images are refused whatever they would take: seconds of a core each. The largest cameras make 150 million."""
-WORKING_BYTES: Final = 256 << 20
+WORKING_BYTES: Final = 224 << 20
 """Of all images that a rank decodes at one time: with all else that a rank holds it stays below 450 MB."""
 
 
