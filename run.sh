@@ -13,11 +13,10 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-./run.sh                            the demo: 5,000 files from servers that it starts on this machine
-./run.sh CONFIG.yaml [options] [-n N]
-                                    a job with N ranks (default: Slurm's tasks, else the number of CPUs)
-./run.sh test [all]                 linters and tests; all adds the slow ones
-Environment: DDMPI_MPIEXEC          the launcher to use instead of mpiexec, e.g. "srun --mpi=pmi2"
+./run.sh                    the demo: 5,000 files from servers that it starts on this machine
+./run.sh test [all]         linters and tests; all adds the slow ones
+./run.sh WORDS ...          .venv/bin/ddmpi WORDS ..., as ./run.sh CONFIG.yaml -n 8, ./run.sh birds.csv -o birds
+Environment: DDMPI_MPIEXEC  the launcher to use instead of mpiexec, e.g. "srun --mpi=pmi2"
 TEXT
 }
 
@@ -58,8 +57,7 @@ set_up() {
   stamp=$venv/.installed-${extras//,/-}
   wanted=$({ cat "$root/setup.cfg" "$root/pyproject.toml" && "$python" -V && echo "$root"; } | sha256sum)
   # A site's own MPI comes first, for it knows the network. Without one, MPICH is a package like the others.
-  find_site_launcher
-  if [[ -z ${DDMPI_MPIEXEC:-} && -z $site && ! -x $venv/bin/mpiexec ]]; then
+  if [[ -z ${DDMPI_MPIEXEC:-} && ! -x $venv/bin/mpiexec ]] && ! has_site_launcher; then
     extras=$extras,mpich
     missing=yes
   fi
@@ -67,102 +65,23 @@ set_up() {
     echo "run.sh: installing into $venv" >&2
     # setuptools warns of folders beside an editable package; these are meant to be there.
     PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --editable "${root}[$extras]" "pillow>=12.1.1"
+    # The site's MPI may be one that mpi4py cannot load.
+    if [[ ! -x $venv/bin/mpiexec ]] && ! "$python" -m ddmpi.cli.mpiexec -n 1 true; then
+      "$python" -m pip install --quiet --disable-pip-version-check mpich
+    fi
     echo "$wanted" >"$stamp"
   fi
   export PATH=$venv/bin:$PATH
 }
 
-# Sets site to the first mpiexec on the PATH that is not ours.
-find_site_launcher() {
+# Whether an mpiexec is on the PATH that is not ours.
+has_site_launcher() {
   local folder folders
-  site=''
   IFS=: read -ra folders <<<"$PATH"
   for folder in "${folders[@]}"; do
-    if [[ -x $folder/mpiexec && ! $folder -ef $venv/bin ]]; then
-      site=$folder/mpiexec
-      return
-    fi
+    [[ ! -x $folder/mpiexec || $folder -ef $venv/bin ]] || return 0
   done
-}
-
-is_open_mpi() {
-  "$1" --version 2>&1 | grep -qE 'Open MPI|OpenRTE|PRRTE'
-}
-
-# Prints the library of a launcher: beside it, else where the loader finds one of its kind. Debian's MPICH has a name of
-# its own.
-library_of() {
-  local name names=(libmpi.so.12 libmpich.so.12) folder folders prefix
-  prefix=$(dirname "$(dirname "$(readlink -f "$1")")")
-  ! is_open_mpi "$1" || names=(libmpi.so.40)
-  IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
-  for name in "${names[@]}"; do
-    for folder in "$prefix/lib" "$prefix/lib64" "$prefix/lib/release" "${folders[@]}"; do
-      if [[ -e $folder/$name ]]; then
-        echo "$folder/$name"
-        return
-      fi
-    done
-    folder=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2>/dev/null | awk -v name="$name" '$1 == name { print $NF; exit }') || true
-    if [[ -n $folder ]]; then
-      echo "$folder"
-      return
-    fi
-  done
-}
-
-# Has mpi4py load the library of the site's launcher; false if it cannot.
-use_site_library() {
-  local library
-  library=$(library_of "$site")
-  if [[ $library == */libmpich.so.12 ]]; then
-    mkdir -p "$venv/site-mpi"
-    ln -sfn "$library" "$venv/site-mpi/libmpi.so.12"
-    library=$venv/site-mpi/libmpi.so.12
-    export LD_LIBRARY_PATH=$venv/site-mpi${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-  fi
-  if [[ -n $library && -z ${MPI4PY_LIBMPI:-} ]]; then
-    export MPI4PY_LIBMPI=$library
-  fi
-  "$python" -c 'import mpi4py; mpi4py.rc.initialize = False; import mpi4py.MPI' 2>/dev/null
-}
-
-# Sets the array launcher to what starts as many ranks as its next argument says.
-find_launcher() {
-  if [[ -n ${DDMPI_MPIEXEC:-} ]]; then
-    read -ra launcher <<<"$DDMPI_MPIEXEC"
-  else
-    launcher=("$venv/bin/mpiexec")
-    if [[ -n $site ]] && use_site_library; then
-      launcher=("$site")
-    elif [[ -n $site ]]; then
-      echo "run.sh: mpi4py cannot load the MPI of $site; taking MPICH from $venv" >&2
-      unset MPI4PY_LIBMPI
-      [[ -x ${launcher[0]} ]] || "$python" -m pip install --quiet --disable-pip-version-check mpich
-    fi
-    if is_open_mpi "${launcher[0]}"; then
-      [[ -n ${SLURM_JOB_ID:-} ]] || launcher+=(--oversubscribe)
-      [[ $(id -u) != 0 ]] || launcher+=(--allow-run-as-root)
-    fi
-  fi
-  launcher+=(-n)
-}
-
-# Runs a launcher, hands TERM and INT on to it as USR1, and returns its code. USR1 reaches the ranks under every MPI; on
-# TERM or INT Open MPI's launcher kills them within a second.
-run_forwarding() {
-  local child code interrupted=yes
-  # A session of its own: the terminal sends INT to the others of ours as well.
-  setsid "$@" &
-  child=$!
-  # A signal also ends wait.
-  trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT
-  while [[ -n $interrupted ]]; do
-    interrupted='' code=0
-    wait "$child" || code=$?
-  done
-  trap - TERM INT
-  return "$code"
+  return 1
 }
 
 wait_for_fleet() {
@@ -178,7 +97,6 @@ wait_for_fleet() {
 run_demo() {
   local fleet
   set_up images,hashes,sql
-  find_launcher
   cd "$root"
   rm -rf demo-out
   mkdir -p demo-out/fleet
@@ -188,51 +106,13 @@ run_demo() {
   # shellcheck disable=SC2064
   trap "kill -TERM $fleet 2>/dev/null || true" EXIT
   wait_for_fleet "$fleet" demo-out/fleet/ready.json
-  run_forwarding "${launcher[@]}" 4 "$python" -m ddmpi configs/demo.yaml
-}
-
-run_job() {
-  local ranks=${SLURM_NTASKS:-} alone='' arguments=() code=0
-  while (($#)); do
-    case $1 in
-      -n)
-        [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || fail "-n needs the number of ranks"
-        ranks=$2
-        shift
-        ;;
-      presets | --check | --plan | --status | --verify | --audit | --forget)
-        alone=yes
-        arguments+=("$1")
-        ;;
-      *) arguments+=("$1") ;;
-    esac
-    shift
-  done
-  set_up images,hashes,sql
-  # These read and print; they take one process.
-  [[ -z $alone ]] || exec "$python" -m ddmpi "${arguments[@]}"
-  find_launcher
-  if [[ -z $submitted ]] && ! is_open_mpi "${launcher[0]}"; then
-    exec "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}"
-  fi
-  if ((${SLURM_RESTART_COUNT:-0} > 0 && ${#arguments[@]} > 1)); then
-    echo "run.sh: requeued: ${arguments[*]:1} was done in the job's first run and is left out" >&2
-    arguments=("${arguments[0]}")
-  fi
-  run_forwarding "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}" || code=$?
-  if [[ -n $submitted ]]; then
-    # Slurm ends the job's processes while it is put back.
-    trap '' TERM
-    "$python" -m ddmpi.cli.requeue "${arguments[0]}" "$code" || true
-  fi
-  return "$code"
+  "$venv/bin/ddmpi" configs/demo.yaml -n 4
 }
 
 run_tests() {
   local ranks types all=${1:-} run_module=(-m)
   # SeaweedFS is 150 MB, and only slow tests need it and the site.
   if [[ $all == all ]]; then set_up images,test,stores,audit,docs; else set_up images,test; fi
-  find_launcher
   cd "$root"
   # Hundreds of processes start: each compiles every module again where this is set.
   unset PYTHONDONTWRITEBYTECODE
@@ -253,7 +133,7 @@ run_tests() {
   for ranks in 1 2 4; do
     # Two hard stops: MPICH's own names the cause, the other one works with any MPI.
     MPIEXEC_TIMEOUT=280 timeout --kill-after=10 300 \
-      "${launcher[@]}" "$ranks" "$python" "${run_module[@]}" pytest --with-mpi -m mpi tests/mpi
+      "$python" -m ddmpi.cli.mpiexec -n "$ranks" "$python" "${run_module[@]}" pytest --with-mpi -m mpi tests/mpi
   done
   if [[ $all == all ]]; then
     report_coverage
@@ -274,11 +154,17 @@ report_coverage() {
 
 case ${1:-} in
   '') run_demo ;;
-  -h | --help) usage ;;
   test)
     [[ $# -le 2 && ${2:-all} == all ]] || fail "test takes nothing or all"
     run_tests "${2:-}"
     ;;
-  -*) fail "the config comes first: ./run.sh CONFIG.yaml [options] [-n N]" ;;
-  *) run_job "$@" ;;
+  -h | --help)
+    usage
+    [[ ! -x $venv/bin/ddmpi ]] || exec "$venv/bin/ddmpi" --help
+    ;;
+  *)
+    set_up images,hashes,sql
+    if [[ -n $submitted ]]; then export DDMPI_SUBMITTED=$submitted; fi
+    exec "$venv/bin/ddmpi" "$@"
+    ;;
 esac

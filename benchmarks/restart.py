@@ -94,7 +94,8 @@ def complete(config_path: Path) -> None:
         verified.append(VerificationRow(ref.server_name, ref.partition_id, "completed", 10, 10, 0, 0))
     for number, first in enumerate(range(0, len(verified), BIG_BATCH), 1):
         write_verification(layout, number, verified[first : first + BIG_BATCH])
-    state.lock.release()
+    if state.lock is not None:
+        state.lock.release()
 
 
 def opened(config_path: Path) -> RunState:
@@ -118,7 +119,8 @@ def profile(config_path: Path) -> None:
     profiler.enable()
     state = opened(config_path)
     profiler.disable()
-    state.lock.release()
+    if state.lock is not None:
+        state.lock.release()
     pstats.Stats(profiler).sort_stats("cumulative").print_stats(30)
 
 

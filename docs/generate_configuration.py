@@ -51,8 +51,8 @@ A config is one YAML file. Two keys are required, `path_to_input` (or a query in
   program refuses to start if they do (`servers.groups` means who is in which group by the rules of `servers` and
   `servers_from`); all other keys may change:
 {semantic}
-- `preset` takes the keys for a table that many people have, such as `preset: gbif`; `python -m ddmpi presets` lists
-  them, `python -m ddmpi presets gbif` shows one. Your keys count beside them: of a section (such as `columns`) each key
+- `preset` takes the keys for a table that many people have, such as `preset: gbif`; `ddmpi presets` lists
+  them, `ddmpi presets gbif` shows one. Your keys count beside them: of a section (such as `columns`) each key
   that you write, of everything else, lists included, the whole value; `null` takes a preset's value away, so
   `filter: null` takes all rows.
 - Config files of distributed-downloader load. Its `initializer_type` is a preset here:

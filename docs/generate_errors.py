@@ -1,10 +1,12 @@
-"""Writes docs/errors.md: the closed list of error kinds, and what becomes of every answer and table that is tested.
+"""Writes docs/errors.md: the closed list of error kinds, what is said of mistakes, and what becomes of every answer and
+table that is tested.
 
 ``python -m docs.generate_errors`` writes it; with ``--check`` it writes nothing and ends with 1 if the page is stale.
 """
 
 from __future__ import annotations
 
+import html
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Final, NamedTuple
 
 from ddmpi.core.records import ErrorKind, error_code
 from ddmpi.core.rules.verdict import RETRY_STATUSES
+from tests.cli import wrong_inputs
+from tests.cli.wrong_inputs import message_of
 from tests.hostile.answers import ANSWERS
 from tests.hostile.cases import AnswerCase, Transport
-from tests.hostile.catalog import ELSEWHERE, TITLES
+from tests.hostile.catalog import TITLES
 from tests.hostile.tables import FILES, URLS, FileCase, UrlCase
 
 TARGET: Final = Path(__file__).resolve().parent / "errors.md"
@@ -176,6 +180,12 @@ fetches error rows again, all or by kind, code or server: see [troubleshooting.m
 ## Kinds
 """
 
+WRONG_INPUTS: Final = """
+## It does not start (exit code 2)
+
+What is said of common mistakes, with `/home/me` for the working directory. `job.yaml` is a config for `birds.csv`.
+Nothing was asked of any server, and nothing was written.
+"""
 CASES: Final = """
 ## Cases
 
@@ -188,9 +198,22 @@ again before it became an error.
 
 def errors_md() -> str:
     """The page."""
-    parts = [INTRODUCTION, *_kinds(), CASES, *_tables(), "\n### Answers\n", *_answers(), "\n### Elsewhere\n"]
-    parts += ["What takes more than one table or one answer to show:\n", *_elsewhere()]
+    parts = [INTRODUCTION, *_kinds(), WRONG_INPUTS, *_wrong_inputs()]
+    parts += [CASES, *_tables(), "\n### Answers\n", *_answers()]
     return "\n".join(parts) + "\n"
+
+
+def _wrong_inputs() -> Iterator[str]:
+    yield "| what is wrong | the command | what it says |"
+    yield "|---|---|---|"
+    for case in wrong_inputs.CASES:
+        said = "<br>".join(html.escape(line.strip(), quote=False) for line in message_of(case).splitlines())
+        yield f"| {case.name} | `ddmpi {case.command}` | {_in_cell(said)} |"
+
+
+def _in_cell(text: str) -> str:
+    """Return a text of a cell: nothing in it is Markdown."""
+    return "".join(f"\\{character}" if character in "|*_`[]" else character for character in text)
 
 
 def _kinds() -> Iterator[str]:
@@ -231,14 +254,6 @@ def _answer_outcome(case: AnswerCase) -> str:
     if kind is None:
         return "success"
     return f"`{kind.value}`{f' {code}' if kind is ErrorKind.HTTP_STATUS else ''}{', again' if retried else ''}"
-
-
-def _elsewhere() -> Iterator[str]:
-    yield "| | tests |"
-    yield "|---|---|"
-    for number, places in ELSEWHERE.items():
-        names = ", ".join(f"`{place}`" for place in places)
-        yield f"| {TITLES[number]} | {names} |"
 
 
 def main(arguments: list[str]) -> int:

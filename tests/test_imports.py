@@ -74,7 +74,7 @@ ARROWS = {
     "export": ("core", "config", "report", "io"),
     "export/targets": ("core", "config", "report", "io", "export"),
     "api": ("core", "config", "report", "io", "roles"),
-    "__main__": ("core", "config", "report", "io", "roles", "cli"),
+    "__main__": ("core", "config", "report", "io", "roles", "cli", "export"),
     "__init__": ("api",),
 }  # fmt: skip
 """Room -> the rooms that it may import, beside itself and ``DATA``. A room is a package or a module beside them."""

@@ -1,11 +1,13 @@
-"""What one process can say about a job without MPI and without network: ``--status`` and ``--verify``; ``--check``,
-``--plan``, ``--audit`` and ``--forget`` have files of their own."""
+"""What one process can say about a job without MPI and without network: the status and the
+verification; check, plan, audit, errors, forget, report and init have files of their own."""
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -17,14 +19,18 @@ from rich.table import Table
 from ddmpi.cli.arguments import Arguments
 from ddmpi.cli.audit import show_audit
 from ddmpi.cli.check import show_check
+from ddmpi.cli.commands import completion
+from ddmpi.cli.errors import show_errors
 from ddmpi.cli.forget import forget
 from ddmpi.cli.plan import plan_beside_run, show_plan
+from ddmpi.cli.report import write_report
 from ddmpi.cli.requeue import queue_text, read_attempts
+from ddmpi.cli.table_config import write_draft
 from ddmpi.config import config as config_module
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import UNDECODABLE, shown_group
-from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
+from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError, SetupError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import PART_KINDS, Layout, configured_layout
 from ddmpi.io.folder.lock import Holder
@@ -40,12 +46,15 @@ from ddmpi.report.pending import pending_text
 from ddmpi.roles.coordinator.verifier import describe
 
 MOST_PROBLEMS = 20
+WATCH_INTERVAL_S = 5.0
 
 
 def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
     """Do what was asked for; returns the exit code. Raises DdmpiError: config, input or output folder cannot be
     read."""
-    config = config_module.load(arguments.config)
+    if arguments.completion is not None or arguments.init:
+        return write_draft(arguments) if arguments.init else _print_completion(str(arguments.completion))
+    config = config_module.load(arguments.config, arguments.settings)
     layout = configured_layout(config)
     out = RichConsole(file=sys.stdout, soft_wrap=True, highlight=False)
     if arguments.check:
@@ -55,15 +64,81 @@ def run(arguments: Arguments, environment: Mapping[str, str]) -> int:
     if arguments.audit is not None:
         return show_audit(config, layout, arguments.audit, out)
     if not layout.batches_table.exists():
-        raise OutputError(f"{layout.root} holds no run yet: start one with the same config")
-    if arguments.forget is not None:
-        return forget(config, layout, arguments.forget, environment, out)
+        raise OutputError(f"{layout.root} holds no run yet. Write: ddmpi run {shlex.quote(str(arguments.config))}")
+    if arguments.forget is None:
+        return _of_run(arguments, config, layout, out)
+    return forget(config, layout, arguments.forget, environment, out)
+
+
+def _of_run(arguments: Arguments, config: Config, layout: Layout, out: RichConsole) -> int:
+    if arguments.errors_by is not None:
+        return show_errors(layout, arguments.errors_by, as_csv=arguments.csv, out=out)
+    if arguments.report:
+        return write_report(located(config, layout), layout, out)
+    if arguments.json:
+        return _print_json(layout)
+    if arguments.watch:
+        return _watch(located(config, layout), layout, out)
     if arguments.status:
         return _status(located(config, layout), layout, out)
     return _verify(config, layout, rehash=arguments.rehash, out=out)
 
 
+def _print_completion(shell: str) -> int:
+    try:
+        sys.stdout.write(completion(shell) + "\n")
+    except ImportError:
+        raise SetupError(
+            f"shtab, which writes completion scripts, is not installed. Write: {sys.executable} -m pip install shtab"
+        ) from None
+    return EXIT_DONE
+
+
 # ---- status
+
+
+def _watch(config: Config, layout: Layout, out: RichConsole, pause: Callable[[float], object] = time.sleep) -> int:
+    """Print the status again and again, until no run is on; returns the exit code."""
+    try:
+        while True:
+            out.clear()
+            code = _status(config, layout, out)
+            if code == EXIT_DONE or not layout.lock.exists():
+                return code
+            pause(WATCH_INTERVAL_S)
+    except KeyboardInterrupt:
+        return EXIT_PENDING
+
+
+def _print_json(layout: Layout) -> int:
+    """Print the status for programs; returns the exit code."""
+    table = BatchTable(layout)
+    checkpoint, _ = load(layout)
+    counts = _count(layout, table)
+    rows, ignored = int(table.rows.sum()), int(counts.ignored.sum())
+    counters = checkpoint.counters if checkpoint is not None else {}
+    successes, errors = counters.get("successes", 0), counters.get("errors", 0)
+    found = {
+        "output": str(layout.root.absolute()),
+        "running": layout.lock.exists(),
+        "rows": {
+            "all": rows,
+            "successes": successes,
+            "errors": errors,
+            "ignored": ignored,
+            "pending": max(0, rows - successes - errors - ignored),
+        },
+        "batches": {
+            "all": len(table),
+            "complete": int(np.count_nonzero(counts.is_complete)),
+            "begun": counts.begun,
+        },
+        "servers": table.server_count,
+        "errors_by_kind": {name[7:]: count for name, count in counters.items() if name.startswith("errors.") and count},
+        "waiting": [] if checkpoint is None else msgspec.to_builtins(checkpoint.waiting.listed),
+    }
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
 
 
 def _status(config: Config, layout: Layout, out: RichConsole) -> int:

@@ -1,16 +1,13 @@
-"""``python -m ddmpi presets [NAME]``: which presets there are, or the YAML of one. Needs no MPI, and no config."""
+"""``ddmpi presets [NAME]``: which presets there are, or the YAML of one. Needs no MPI, and no config."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from ddmpi.errors import EXIT_DONE, EXIT_SETUP
 from ddmpi.io.mpi.launcher import complain, speaks
-
-COMMAND: Final = "presets"
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -18,7 +15,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     from ddmpi.config import presets  # noqa: PLC0415  # the YAML parser, which no other command needs so early
 
     parser = argparse.ArgumentParser(
-        prog=f"python -m ddmpi {COMMAND}",
+        prog="ddmpi presets",
         description="Keys for tables that many people have. Take them by 'preset: NAME' in your config.",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="print this one, as YAML; without: list all")

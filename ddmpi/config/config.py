@@ -19,6 +19,7 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -30,7 +31,7 @@ from ddmpi._version import __version__
 from ddmpi.config import distributed_downloader, older_keys, presets
 from ddmpi.config.columns import Columns, KeptColumns, kept_sources, plain_kept
 from ddmpi.config.input_section import InputSection
-from ddmpi.config.messages import describe_problem, section_of, shown
+from ddmpi.config.messages import describe_problem, kind_of_other_file, nearest, section_of, shown, with_settings
 from ddmpi.config.rewriting import Steps, automatic_steps, steps_of
 from ddmpi.config.row_filter import RowFilter, parse_filter
 from ddmpi.config.rule_files import KNOWN_HOSTS, read_yaml_file, rules_from
@@ -51,7 +52,7 @@ from ddmpi.config.sections import (
     ServerRules,
     Walltime,
 )
-from ddmpi.config.value_types import BaseUrl, InputPlace, OutputFolder, PresetName, RowFilterText, Text, Texts
+from ddmpi.config.value_types import BaseUrl, InputPlace, LocalPath, OutputFolder, PresetName, RowFilterText, Texts
 from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import Limits
 from ddmpi.core.rules.usage_signals import Respect, described, respect_of
@@ -68,6 +69,14 @@ LATER_SEMANTIC_KEYS: Final[Mapping[str, object]] = {
 }
 """Keys of ``Config.semantic`` that came after 0.2.0, and their defaults: a folder that does not know them has these."""
 _DIGITS: Final = 16
+FILE_NAME: Final = "config.yaml"
+"""What the config of a table's download is called in its output folder."""
+_ENDINGS: Final = frozenset({".yaml", ".yml"})
+_MOST_NAMED: Final = 5
+_MOST_BYTES: Final = 4 << 20
+"""Of a config: YAML is read at some 300 KB/s. Rules for many servers have files of their own (``servers_from``)."""
+_HEAD_BYTES: Final = 4096
+"""Of a file that may be no config so much is looked at."""
 
 
 class Keys(Section):
@@ -89,7 +98,7 @@ class Keys(Section):
     )
     preset: PresetName | None = Field(
         None,
-        description="Keys for a table that many people have; yours win. `python -m ddmpi presets` lists them.",
+        description="Keys for a table that many people have; yours win. `ddmpi presets` lists them.",
     )
     columns: Columns = Field(
         Columns(), description="Our column names: the names that the input uses, or what to make of its columns."
@@ -175,7 +184,7 @@ class Keys(Section):
     backoff: Backoff = Field(Backoff(), description="Pauses after 429 or 503 without Retry-After.")
     breaker: BreakerSection = Field(BreakerSection(), description="Servers that cannot be reached.")
     initialization: Initialization = Field(Initialization(), description="Clustering the input by server.")
-    excluded_servers_path: Text | None = Field(
+    excluded_servers_path: LocalPath | None = Field(
         None,
         description="CSV file with servers to leave out beside those of `output_structure.ignored_table`: names or "
         "globs in its column server_name, or in the first one.",
@@ -486,11 +495,53 @@ ConfigLike = Config | Mapping[str, Any] | str | os.PathLike[str]
 """A config, its keys as plain data, or the path of its YAML file."""
 
 
-def load(path: Path) -> Config:
-    """Return the config in a YAML file. Raises ConfigError: the file cannot be read, is no YAML, has a key twice, or
-    holds what ``parse`` refuses."""
+def load(path: Path, settings: Sequence[str] = ()) -> Config:
+    """Return the config in a YAML file, or in the one of an output folder.
+
+    Args:
+        settings: changes of single keys, ``KEY=VALUE`` each (see ``with_settings``).
+
+    Raises:
+        ConfigError: the file cannot be read, is no config, is no YAML, has a key twice, or holds what ``parse``
+            refuses.
+    """
+    path = _config_file(path)
     data, doubled = read_yaml_file(path)
-    return parse(data, str(path), doubled)
+    return parse(with_settings(data, settings), str(path), doubled)
+
+
+def _config_file(path: Path) -> Path:
+    """Return the config's file. Raises ConfigError: it is plain that there is none; the text says what to write."""
+    if path.is_dir():
+        if (path / FILE_NAME).is_file():
+            return path / FILE_NAME
+        found = sorted(entry.name for entry in path.iterdir() if entry.suffix in _ENDINGS)[:_MOST_NAMED]
+        hint = f". Write one of those in it: {', '.join(found)}" if found else ""
+        raise ConfigError(f"{path}: is a folder, without a {FILE_NAME}; a config is a YAML file{hint}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        folder = path.absolute().parent
+        known = {entry.stem: entry for entry in folder.iterdir() if entry.suffix in _ENDINGS} if folder.is_dir() else {}
+        near = nearest(path.stem, known)
+        hint = (
+            f"; did you mean {path.with_name(known[near].name)}?"
+            if near
+            else ". 'ddmpi init TABLE' writes a config for a table"
+        )
+        where = f"in {folder}" if folder.is_dir() else f"and no folder {folder}"
+        raise ConfigError(f"{path}: no such file {where}{hint}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    kind = kind_of_other_file(path.name, head)
+    if not kind and path.stat().st_size <= _MOST_BYTES:
+        return path
+    kind = kind or f"too long for a config ({path.stat().st_size:,} bytes)"
+    name = path.name.partition(".")[0]
+    table = f"ddmpi {shlex.quote(str(path))} -o {shlex.quote(name)}"
+    advice = {"a table": f"Write: {table}", "a compressed file": f"If it is a table, write: {table}"}
+    raise ConfigError(f"{path}: this is {kind}, and no config. {advice.get(kind, 'A config is YAML text')}")
 
 
 def parse(data: object, source: str, problems: Sequence[str] = ()) -> Config:

@@ -105,7 +105,7 @@ def _take_initializer(kept: dict[object, object], notices: list[str]) -> list[st
         kept["preset"] = preset
         if str(kept.get("path_to_input")).endswith(".csv"):
             kept.setdefault("input", COMMAS)
-        notices.append(f"initializer_type: {given} is preset: {preset}; 'python -m ddmpi presets {preset}' shows it")
+        notices.append(f"initializer_type: {given} is preset: {preset}; 'ddmpi presets {preset}' shows it")
     return []
 
 

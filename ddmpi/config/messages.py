@@ -12,7 +12,7 @@ import re
 import reprlib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import annotated_types
 import yaml
@@ -37,6 +37,40 @@ _KINDS: Mapping[object, str] = {
 }
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
+_SETTING_EXAMPLE: Final = "--set downloader_parameters.default_rate_limit=5"
+_SECRET: Final = re.compile(r"(?i)headers?\b|proxy|authoriz|token|cookie|passw|secret|api-?_?key|credential")
+"""Words after which what is secret may follow."""
+_MOST_QUOTED: Final = 100
+_YAML_ADVICE: Final = {
+    "mapping values are not allowed here": "Write each key on a line of its own, and a text with a colon in quotes",
+    "\\t": "Write spaces where this line has a tab",
+    "found unexpected end of stream": "Write the quote that ends the text",
+    "expected ',' or '": "Write the bracket that ends the list or section, or the comma between two entries",
+    "could not find expected ':'": "Write key: value, with a space after the colon",
+    "while scanning an alias": "Write a text that begins with * in quotes",
+    "found undefined alias": "Write a text that begins with * in quotes",
+    "cannot start any token": "Write a text that begins so in quotes",
+}
+"""What PyYAML says -> what to write."""
+_TABLE_ENDINGS: Final = tuple(
+    f"{kind}{packed}"
+    for kind in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq", ".parq", ".arrow", ".feather", ".ipc")
+    for packed in ("", ".gz", ".zst", ".bz2", ".xz")
+)
+_MAGIC: Final = {
+    b"PAR1": "a table",
+    b"ARROW1": "a table",
+    b"PK\x03\x04": "an archive",
+    b"\x1f\x8b": "a compressed file",
+    b"\x28\xb5\x2f\xfd": "a compressed file",
+    b"BZh": "a compressed file",
+    b"\xfd7zXZ": "a compressed file",
+    b"7z\xbc\xaf": "an archive",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"%PDF": "a PDF file",
+}
+_CONFIG_LINE: Final = re.compile(r"(---|%YAML|\{|<<)|[\"']?[\w.-]+[\"']?\s*:(\s|$)")
 
 
 class _Loader(yaml.SafeLoader):
@@ -68,16 +102,105 @@ def read_yaml(text: str, source: str) -> tuple[object, list[str]]:
         loader = _Loader(text)  # which reads the first characters at once
         return loader.get_single_data(), loader.doubled
     except yaml.MarkedYAMLError as error:
-        # Its own text quotes the line, in which a password may stand.
-        places = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+        # Its own text quotes the line as it is, and a password may stand there.
+        places = [(what, mark) for what, mark in _places_of(error) if what]
         told = ", ".join(
             what if mark is None else f"{what} (line {mark.line + 1}, column {mark.column + 1})"
             for what, mark in places
-            if what
         )
-        raise ConfigError(f"{source}: is not valid YAML: {told}") from None
+        numbers = dict.fromkeys(mark.line for _, mark in places if mark is not None)
+        quoted = [f"\n  line {number + 1}: {line}" for number in numbers if (line := _quotable_line(text, number))]
+        advice = next((f"\n  {advice}" for problem, advice in _YAML_ADVICE.items() if problem in told), "")
+        raise ConfigError(f"{source}: is not valid YAML: {told}{''.join(quoted)}{advice}") from None
+    except yaml.reader.ReaderError as error:
+        # Its own text calls the file "<unicode string>".
+        place = error.position
+        found = f"line {text[:place].count(chr(10)) + 1} has the character U+{ord(text[place]):04X}"
+        raise ConfigError(
+            f"{source}: is not valid YAML: {found}; in quotes write it as \\u{ord(text[place]):04x}"
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2030-02-31 is a ValueError
         raise ConfigError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _places_of(error: yaml.MarkedYAMLError) -> Iterator[tuple[str | None, yaml.Mark | None]]:
+    yield error.context, error.context_mark
+    yield error.problem, error.problem_mark
+
+
+def _quotable_line(text: str, number: int) -> str:
+    """Return a line for a message, "" where there is none, or where a secret may stand in it that began before it."""
+    lines = text.splitlines()[: number + 1]
+    if number >= len(lines) or _may_be_secret(lines):
+        return ""
+    line = lines[number].strip()
+    if found := _SECRET.search(line):
+        line = f"{line[: found.end()]} ..."
+    return re.sub(r"//.*@", "//...@", line)[:_MOST_QUOTED]
+
+
+def _may_be_secret(lines: Sequence[str]) -> bool:
+    """Return whether the last one of these lines is below a key that may hold secrets, or in brackets after one."""
+    before = "\n".join(lines[:-1])
+    if sum(map(before.count, "{[")) > sum(map(before.count, "}]")) and _SECRET.search(before):
+        return True
+    last = len(lines) - 1
+    for place in (place for place, line in enumerate(lines[:-1]) if _SECRET.search(line)):
+        inside = (line for line in lines[place + 1 : last + 1] if line.strip())
+        if all(_indentation(line) > _indentation(lines[place]) for line in inside):
+            return True
+    return False
+
+
+def _indentation(line: str) -> float:
+    """Return how far in a line is; an entry of a list may be as far in as its key."""
+    spaces = len(line) - len(line.lstrip())
+    return spaces + 0.5 if line.lstrip().startswith("-") else spaces
+
+
+def with_settings(data: object, settings: Iterable[str]) -> object:
+    """Return a config's data with keys changed by ``KEY=VALUE`` texts: keys nested by dots, values in YAML. Raises
+    ConfigError: one is no such text."""
+    if not isinstance(data, Mapping):
+        return data
+    changed = dict(data)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(f"--set {key}: expected KEY=VALUE, as {_SETTING_EXAMPLE}")
+        value, _ = read_yaml(text, f"--set {key}")
+        *parents, last = key.strip().split(".")
+        section: dict[Any, Any] = changed
+        for parent in parents:
+            inner = section.get(parent)
+            section[parent] = section = dict(inner) if isinstance(inner, Mapping) else {}
+        section[last] = value
+    return changed
+
+
+def kind_of_other_file(name: str, head: bytes) -> str:
+    """Return what a file is that was given as a config and is none, "" where it may be one. Said are ``a table``,
+    ``an archive`` and the like; only the beginning is looked at.
+
+    Args:
+        head: its first bytes, a few thousand.
+    """
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    if head[257:262] == b"ustar":
+        return "an archive"
+    if any(name.lower().endswith(ending) for ending in _TABLE_ENDINGS):
+        return "a table"
+    lines = [line.strip() for line in head.decode("utf-8-sig", errors="replace").splitlines()]
+    shown = [line for line in lines if line and not line.startswith("#")]
+    if not shown or _CONFIG_LINE.match(shown[0]):
+        is_json_lines = len(shown) > 1 and shown[0].startswith("{") and shown[0].endswith("}") and shown[1][:1] == "{"
+        return "a table" if is_json_lines else ""
+    if shown[0].startswith(("<!", "<?", "<html")):
+        return "a web page"
+    is_table = re.match(r'https?://|\[\s*[{"]|\[$', shown[0]) or re.search(r"[,\t;|]", shown[0])
+    return "a table" if is_table and not re.match(r"[-*&]|\[\s*\w", shown[0]) else ""
 
 
 def describe_problem(error: ErrorDetails, model: type[BaseModel]) -> str:

@@ -30,7 +30,7 @@ def text_of(name: str) -> str:
     """Return the YAML text of a preset. Raises ValueError: there is none of that name; the text is for users."""
     if name not in names():
         near = nearest(name, names())
-        hint = f"did you mean {near}?" if near else "'python -m ddmpi presets' lists them"
+        hint = f"did you mean {near}?" if near else "'ddmpi presets' lists them"
         raise ValueError(f"the name of a preset; {hint}")
     return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 

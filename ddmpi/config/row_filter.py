@@ -20,6 +20,7 @@ Invariants: null compares as in SQL, with neither true nor false as the result; 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -87,8 +88,9 @@ def parse_filter(text: str) -> RowFilter:
         evaluate = parser.condition(tree.body)
         return RowFilter(text, frozenset(parser.columns), frozenset(parser.columns - parser.required), evaluate)
     except SyntaxError as error:
+        equals = "; to compare, write ==" if re.search(r"(?<![=!<>])=(?!=)", text) else ""
         raise ValueError(
-            f"a filter such as 'type == \"StillImage\"': {error.msg} at character {error.offset}"
+            f"a filter such as 'type == \"StillImage\"': {error.msg} at character {error.offset}{equals}"
         ) from None
     except (RecursionError, MemoryError):
         raise ValueError("a filter that is not nested so deeply") from None

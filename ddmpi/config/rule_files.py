@@ -32,7 +32,7 @@ def rules_from(names: Iterable[str]) -> ServerRules:
     first one that cannot be used."""
     rules = ServerRules(())
     for name in names:
-        rules = rules.followed_by(_known_hosts() if name == KNOWN_HOSTS else _rules_in(Path(name)))
+        rules = rules.followed_by(_known_hosts() if name == KNOWN_HOSTS else _rules_in(Path(name).expanduser()))
     return rules
 
 

@@ -24,6 +24,7 @@ from ddmpi.config.value_types import (
     HashName,
     HeaderLines,
     Headers,
+    LocalPath,
     Name,
     Networks,
     Proxy,
@@ -41,7 +42,14 @@ MAX_FILE_BYTES = 2**31 - 1
 """One Arrow ``binary`` value is addressed by 32-bit offsets."""
 MATCH_CACHE_ENTRIES = 65_536
 """Servers whose rule is remembered; a million of them would cost more memory than finding the rule again costs time."""
-TAKEN_NAMES = ("report.html", "control.yaml", "publication.json", "query.parquet", "placeholders.parquet")
+TAKEN_NAMES = (
+    "report.html",
+    "control.yaml",
+    "publication.json",
+    "query.parquet",
+    "placeholders.parquet",
+    "config.yaml",
+)
 """Files of the output folder whose names cannot be changed."""
 PER_ADDRESS = "__per_address__"
 """What the servers of ``per_address`` rules share, among the names of groups: none of these begins so."""
@@ -136,7 +144,7 @@ class DownloaderParameters(Section):
         description="HTTP statuses with which a row is tried again; 202 and 403 with Retry-After always are.",
     )
     verify_tls: bool = Field(default=True, description="Check certificates.")
-    ca_bundle: Text | None = Field(None, description="File with CA certificates; null = the built-in ones.")
+    ca_bundle: LocalPath | None = Field(None, description="File with CA certificates; null = the built-in ones.")
     proxy: Proxy | None = Field(
         None,
         description="URL of a proxy, whose parts may be ${NAME} of the environment; null = the environment's "
@@ -245,7 +253,7 @@ class ServerRule(Section):
         "downloader_parameters has it.",
     )
     verify_tls: bool | None = Field(None, description="Check certificates; null = as downloader_parameters has it.")
-    ca_bundle: Text | None = Field(
+    ca_bundle: LocalPath | None = Field(
         None, description="File with CA certificates; null = as downloader_parameters has it."
     )
     proxy: Proxy | None = Field(
@@ -542,7 +550,7 @@ class Metrics(Section):
     """Numbers for machines, while the run goes on; logs/metrics.jsonl holds them all."""
 
     interval_s: float = Field(10.0, ge=1, le=86_400, description="Seconds between two measurements.")
-    prometheus_file: Text | None = Field(
+    prometheus_file: LocalPath | None = Field(
         None, description="Path of the newest measurement in the Prometheus text format; null = ddmpi.prom in the logs."
     )
 

@@ -1,13 +1,15 @@
 """Types of config values that need more than bounds: headers, networks, proxies, names, dates.
 
 Decides what such a text must look like; the message of each ``ValueError`` says what was expected, and ``config`` puts
-the key and the value in front of it. Must not know in which section a type is used. Reads no file or clock.
+the key and the value in front of it. Must not know in which section a type is used. Reads no file or clock;
+of the environment the home folder alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -38,7 +40,14 @@ def _header_lines(value: object) -> object:
     """Take one header given as text for a list of one; an empty text is no header."""
     if isinstance(value, str):
         return [value] if value else []
+    if not isinstance(value, (list, tuple)):
+        raise ValueError('text such as "User-Agent: my-project/1.0 (+https://my.contact)", or a list of such')
     return value
+
+
+def _at_home(value: object) -> object:
+    """Replace a leading ``~`` by the home folder, as a shell does: in a YAML file nobody has."""
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value  # noqa: PTH111
 
 
 def _checked_signal(text: str) -> str:
@@ -186,9 +195,10 @@ def _checked_group(group: str) -> str:
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_each_once)]
 """A YAML list of texts, kept as a tuple."""
-InputPlace = Annotated[str, Field(min_length=1), AfterValidator(_checked_input)]
+LocalPath = Annotated[str, Field(min_length=1), BeforeValidator(_at_home, json_schema_input_type=str)]
+InputPlace = Annotated[LocalPath, AfterValidator(_checked_input)]
 """A path, or a URI without secrets."""
-OutputFolder = Annotated[str, Field(min_length=1), AfterValidator(_checked_output_folder)]
+OutputFolder = Annotated[LocalPath, AfterValidator(_checked_output_folder)]
 BaseUrl = Annotated[str, Field(min_length=1), AfterValidator(_checked_base)]
 """An absolute URL that relative ones are resolved against."""
 StoreUri = Annotated[str, Field(min_length=1), AfterValidator(_checked_store)]

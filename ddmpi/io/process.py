@@ -5,7 +5,6 @@ It must not know what the process does. Where /proc or glibc is not there, each 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -35,6 +34,8 @@ def die_with_launcher(environment: Mapping[str, str]) -> None:
     """
     if not any(name in environment for name in LAUNCHED_BY):
         return
+    import ctypes  # noqa: PLC0415  # a third of the time that --help takes
+
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
@@ -111,6 +112,8 @@ def use_one_allocator(environment: MutableMapping[str, str]) -> None:
 
 def give_back_freed() -> None:
     """Give freed memory that malloc keeps back to the system, in some ms; do nothing where malloc is not glibc's."""
+    import ctypes  # noqa: PLC0415
+
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

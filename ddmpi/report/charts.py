@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 360, 190
 _TOP, _BOTTOM = 18, 168
 RATE_BINS = 120
 """Bars of a chart of rates."""
+RATE_WINDOW_S = 10.0
+"""Each of them is a mean over at least so long, or over the whole time if that is shorter."""
 LEAST_SPAN_S = 0.001
 """A shorter time has no rate: clocks are not that exact."""
 LEAST_RATE_STEP = 0.001
@@ -60,12 +62,12 @@ def charts(points: Sequence[Point], breaks_s: Sequence[float]) -> list[Chart]:
     """Return charts of rows and bytes over time, throughput, and errors by kind over time."""
     seconds = [point.seconds for point in points]
     rows, received = [float(point.rows) for point in points], [float(point.bytes) for point in points]
-    rate_seconds, rates = rates_of(seconds, rows)
+    rate_seconds, rates = rates_of(seconds, [float(point.fetched) for point in points])
     return [
-        _line_chart("Rows fetched", seconds, rows, _count, breaks_s),
+        _line_chart("Rows with an outcome", seconds, rows, _count, breaks_s),
         _line_chart("Bytes received", seconds, received, size, breaks_s),
         _line_chart("Rows per second", rate_seconds, rates, _rate, breaks_s, least_step=LEAST_RATE_STEP),
-        _stack_chart("Errors by kind", points, breaks_s),
+        _stack_chart("Errors over time", points, breaks_s),
     ]
 
 
@@ -82,7 +84,7 @@ def rates_of(seconds: Sequence[float], totals: Sequence[float]) -> tuple[list[fl
     span_s = seconds[-1] - seconds[0]
     if span_s < LEAST_SPAN_S:
         return [0.0, 0.0], [0.0, 0.0]
-    bins = min(RATE_BINS, max(1, len(seconds) - 1))
+    bins = max(1, min(RATE_BINS, len(seconds) - 1, int(span_s / RATE_WINDOW_S)))
     edges = seconds[0] + span_s * np.arange(bins + 1) / bins
     rates = np.maximum(0.0, np.diff(np.interp(edges, seconds, totals))) * bins / span_s
     return np.repeat(edges, 2)[1:-1].tolist(), np.repeat(rates, 2).tolist()

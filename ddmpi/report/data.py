@@ -11,27 +11,41 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 
+from ddmpi.core.ledger.waiting import Waiting
 from ddmpi.core.records import Picture
 from ddmpi.core.stats.audit import Audited
 from ddmpi.core.stats.metrics import MOST_POINTS, Measurement, thinned
+from ddmpi.core.stats.timeline import Timeline
 from ddmpi.core.stats.usage import GroupUsage
 from ddmpi.errors import EXIT_DONE
 
 MOST_RUNS = 20
 """Lines of the table of runs: the newest ones."""
-MOST_SERVERS = 1_000
-"""Lines of the table of servers; the rest is one sentence."""
+MOST_SERVERS = 100_000
+"""Lines of the table of servers, about 100 bytes each; the rest is one sentence."""
+MOST_SLOW = 20
+"""Servers with a timeline."""
+MOST_EXAMPLES = 3
+"""URLs of one kind of error."""
+MOST_FAILURES = 200
+"""Lines of the table of errors by server."""
+
+FailureKey = tuple[str, str, int]
+"""Server, kind and code of an error."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A moment of the job: ``seconds`` of running time since the first run began, and what was fetched until then."""
+    """A moment of the job: ``seconds`` of running time since the first run began, and what was there at that time."""
 
     seconds: float
     rows: int
+    """With an outcome: never more than the table has."""
     bytes: int
     kinds: Mapping[str, int] = field(default_factory=dict)
     """Durable errors by kind."""
+    fetched: int = 0
+    """Rows fetched by all runs: more than ``rows`` where a kill has cost some."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +61,81 @@ class RunLine:
 
 
 @dataclass(frozen=True)
+class Failures:
+    """Errors of one server, kind and code."""
+
+    rows: int
+    urls: tuple[str, ...]
+    """Some of them."""
+
+    def joined(self, other: Failures) -> Failures:
+        return Failures(self.rows + other.rows, (self.urls + other.urls)[:MOST_EXAMPLES])
+
+
+@dataclass(frozen=True)
+class FailureLine:
+    """A line of a table of errors: of one code, or of one code on one server."""
+
+    kind: str
+    code: int
+    rows: int
+    server: str
+    """The one with the most of them."""
+    servers: int
+    urls: Sequence[str]
+
+
+@dataclass(frozen=True)
 class ServerLine:
-    """A line of the table: what one limit applies to, which may be several servers."""
+    """A line of the table of servers."""
 
     name: str
+    rows: int
+    successes: int
+    errors: int
+    ignored: int = 0
+    is_known: bool = True
+    """Whether it was found out how its rows ended."""
+    failure: str = ""
+    """Kind and code of most of its errors."""
+    waits: str = ""
+    """Until when its pending rows wait, and why."""
+    shared_with: str = ""
+    """The group of servers with which it shares its limits, and what was measured."""
+    limit_per_s: float = 0.0
+    """Requests per second, 0 = no limit."""
+    size_bytes: int = 0
+    """Median of the profiling requests; 0 = not measured."""
+    reached_per_s: float = 0.0
+    """Requests per second over all of the time in which it was asked; 0 = too short to tell."""
+    usage: GroupUsage | None = None
+    """None: not measured, as for small servers that share a batch."""
+    audited: Audited | None = None
+
+    @property
+    def pending(self) -> int:
+        """Rows that are to become final and are not."""
+        return self.rows - self.successes - self.errors - self.ignored if self.is_known else 0
+
+    @property
+    def paused_s(self) -> float:
+        """For how long it was not asked: it wanted a pause, or did not answer."""
+        return self.usage.paused_s if self.usage else self.audited.paused_s if self.audited else 0.0
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The servers that are not listed, together."""
+
     servers: int
     rows: int
     successes: int
     errors: int
-    limit_per_s: float | None = None
-    """Requests per second, 0 = no limit; None where no single limit applies."""
-    size_bytes: int = 0
-    """Median of the profiling requests; 0 = not measured."""
-    usage: GroupUsage | None = None
+    ignored: int
 
     @property
     def pending(self) -> int:
-        return self.rows - self.successes - self.errors
+        return self.rows - self.successes - self.errors - self.ignored
 
 
 @dataclass(frozen=True)
@@ -79,8 +151,8 @@ class PlaceholderLine:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """The politeness audit: a table as it was found."""
+class FileTable:
+    """A table as it was found in a file."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -94,6 +166,8 @@ class Report:
 
     summary: Summary
     exit_code: int
+    ended_at: float
+    """Seconds since 1970."""
     origin: str
     """Which run this was: its number, ranks, input, end."""
     places: Mapping[str, str]
@@ -107,8 +181,22 @@ class Report:
     download_s: float
     servers: Sequence[ServerLine]
     """The lines that are listed, largest first."""
-    rest: ServerLine | None
-    """All others together."""
+    rest: Rest | None
+    """All other servers."""
+    server_count: int
+    waiting: Waiting = field(default_factory=Waiting)
+    """Who is waited for."""
+    is_failed: bool = False
+    """A failure has ended the run; ``summary.ending`` says which."""
+    damage: str = ""
+    """What the verification has found and nothing can mend."""
+    failures: Mapping[FailureKey, Failures] = field(default_factory=dict)
+    unread_errors: int = 0
+    """Errors that are not among ``failures``: looking at all of them would have taken too long."""
+    timelines: Sequence[Timeline] = ()
+    """Of the slowest servers."""
+    timeline_span: tuple[float, float] = (0.0, 1.0)
+    """When the first span of the timelines begins, and how long (s) one is."""
     runs: Sequence[RunLine] = ()
     """The newest ones, newest first."""
     breaks_s: Sequence[float] = ()
@@ -117,10 +205,9 @@ class Report:
     """What was changed while the run was on."""
     pictures: Sequence[Picture] = ()
     placeholders: Sequence[PlaceholderLine] = ()
-    audit: Audit | None = None
     compared: str = ""
     """What has become of the files that the table promises; empty where it promises none, or rows are pending."""
-    comparison: Audit | None = None
+    comparison: FileTable | None = None
 
 
 @dataclass(frozen=True)
@@ -194,19 +281,58 @@ def joined(earlier: Sequence[Measurement], current: Sequence[Measurement], run: 
 
 
 def points_of(lines: Sequence[Measurement]) -> tuple[list[Point], list[float]]:
-    """Return the points, and where in their time another run begins."""
+    """Return the points, and where in their time another run begins.
+
+    Rows that a run has fetched count at once; what a kill has cost is gone when the next run begins.
+    """
     points = [Point(0.0, 0, 0)]
     breaks_s = []
     seconds = 0.0
     before: Measurement | None = None
+    final = fetched = 0
     for line in lines:
         if before is not None and before.run == line.run:
             seconds += max(0.0, line.unix_s - before.unix_s)
         elif before is not None:
             breaks_s.append(seconds)
-        points.append(Point(seconds, line.fetched_rows, line.bytes, line.error_kinds))
+        if before is None or before.run != line.run:
+            final, fetched = line.successes + line.errors, line.fetched_rows
+        rows = min(line.rows - line.ignored, final + line.fetched_rows - fetched)
+        points.append(Point(seconds, rows, line.bytes, line.error_kinds, line.fetched_rows))
         before = line
     return points, breaks_s
+
+
+def failures_by_code(failures: Mapping[FailureKey, Failures]) -> list[FailureLine]:
+    """Return a line for each kind and code, most rows first, with a URL of each of the servers with the most."""
+    ordered = sorted(failures.items(), key=lambda item: (-item[1].rows, item[0]))
+    by_code: dict[tuple[str, int], list[tuple[str, Failures]]] = {}
+    for (server, kind, code), found in ordered:
+        by_code.setdefault((kind, code), []).append((server, found))
+    lines = []
+    for (kind, code), of_code in by_code.items():
+        urls = _in_turn([found.urls for _, found in of_code[:MOST_EXAMPLES]])
+        lines.append(
+            FailureLine(kind, code, sum(found.rows for _, found in of_code), of_code[0][0], len(of_code), urls)
+        )
+    return sorted(lines, key=lambda line: (-line.rows, line.kind, line.code))
+
+
+def _in_turn(urls: Sequence[Sequence[str]]) -> list[str]:
+    """Return some of the URLs: the first one of each, then the second ones."""
+    found = [of_one[turn] for turn in range(MOST_EXAMPLES) for of_one in urls if turn < len(of_one)]
+    return found[:MOST_EXAMPLES]
+
+
+def failures_by_server(failures: Mapping[FailureKey, Failures]) -> list[FailureLine]:
+    """Return a line for each server, kind and code, most rows first: ``MOST_FAILURES`` of them."""
+    ordered = sorted(failures.items(), key=lambda item: (-item[1].rows, item[0]))[:MOST_FAILURES]
+    return [FailureLine(kind, code, it.rows, server, 1, it.urls) for (server, kind, code), it in ordered]
+
+
+def failure_text(kind: str, code: int) -> str:
+    """Return a text such as ``http_status 404``; negative codes are in the kind already."""
+    return f"{kind} {code}" if code > 0 else kind
 
 
 def runs_of(lines: Sequence[Measurement], run: int) -> list[RunLine]:
@@ -216,7 +342,8 @@ def runs_of(lines: Sequence[Measurement], run: int) -> list[RunLine]:
     for number, group in groupby(lines, key=attrgetter("run")):
         of_run = list(group)
         first, last = of_run[0], of_run[-1]
-        ending = "now" if number == run else _ending(last.exit_code)
+        codes = [line.exit_code for line in of_run if line.exit_code is not None]
+        ending = "now" if number == run else _ending(codes[-1] if codes else None)
         found.append(
             RunLine(
                 number, first.time[:16].replace("T", " "), max(0.0, last.unix_s - first.unix_s), last.ranks,

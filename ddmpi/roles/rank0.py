@@ -31,7 +31,7 @@ from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.forecast import forecast_of_trial
 from ddmpi.roles.coordinator.initialization import InitCallbacks, check_contact, initialize, own_output
-from ddmpi.roles.coordinator.live_control import Controller
+from ddmpi.roles.coordinator.live_control import Controller, doubt_about
 from ddmpi.roles.coordinator.reporter import ConsoleReporter
 from ddmpi.roles.downloader.build import check_authorities
 from ddmpi.roles.downloader.downloader import Downloader
@@ -108,7 +108,7 @@ class Rank0:
         )  # fmt: skip
         left_s = seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment, self.console.say)
         deadline = math.inf if left_s is None else time.monotonic() + left_s
-        controller = Controller(layout, self.console.say)
+        controller = Controller(layout, self.console.say, lambda match: doubt_about(match, state.table, state.config))
         whole = ""
 
         def on_end(ending: Exit) -> None:

@@ -251,9 +251,16 @@ def test_a_part_in_a_store_is_replaced_there(tmp_path: Path, monkeypatch: pytest
     assert_forgotten(results, before)
 
 
-@pytest.mark.parametrize("is_published", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("is_published", "which"),
+    [
+        pytest.param(False, slice(4, 5), id="the image is gone and its error is not there yet"),
+        pytest.param(False, slice(None), id="all", marks=pytest.mark.slow),
+        pytest.param(True, slice(None), id="all, with a store", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stop_at_any_step_is_made_good_by_the_same_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_published: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_published: bool, which: slice
 ) -> None:
     """From some call on the disk takes nothing more, as after a kill. What is on it changes by renames and deletions
     alone, so it is each of these that does not come; with a store also what follows it."""
@@ -265,7 +272,7 @@ def test_a_stop_at_any_step_is_made_good_by_the_same_command(
     results = make_results(job, publisher, publish={"to": URI if is_published else None})
     before = results.rows()
     job.rename(made)
-    for at in steps(made, results, monkeypatch, after=is_published):
+    for at in steps(made, results, monkeypatch, after=is_published)[which]:
         shutil.copytree(made, job)
         with monkeypatch.context() as patched, pytest.raises(DdmpiError):
             Faults(patched, fail_at=at, code=errno.EIO, lasting=True)

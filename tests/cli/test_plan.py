@@ -8,7 +8,10 @@ import pytest
 
 from ddmpi.cli.arguments import parse_arguments
 from ddmpi.cli.inspection import run
-from ddmpi.errors import InputError
+from ddmpi.config.config import load
+from ddmpi.errors import InputError, OutputError
+from ddmpi.io.folder.checkpoint import Checkpoint, save
+from ddmpi.io.folder.layout import Layout
 
 CONFIG = """
 path_to_input: {folder}/urls.csv
@@ -169,3 +172,12 @@ def test_a_plan_over_a_query_runs_it_once(
         table.write("https://z.example.org/1.jpg\n")
     page = printed(config, capsys, "--plan")
     assert "not in this plan" in page.replace("\n", " ")
+
+
+def test_the_plan_refuses_what_the_run_refuses(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed(config, capsys, "--plan")
+    folder = config.parent / "out"
+    checkpoint = Checkpoint(1, config_semantic=load(config).semantic())
+    save(Layout(folder), checkpoint)
+    with pytest.raises(OutputError, match=r"keep_columns: was \[\], is .*'again': 'identifier'"):
+        run(parse_arguments([str(config), "--plan", "--set", "keep_columns={again: identifier}"]), {})

@@ -1,4 +1,4 @@
-"""``python -m ddmpi presets``: a list, or the YAML of one, without MPI, and once on each node."""
+"""``ddmpi presets``: a list, or the YAML of one, without MPI, and once on each node."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_no_preset_that_sources_are_chosen_of_has_a_filter() -> None:
 
 def test_an_unknown_preset_is_refused_with_the_nearest_one() -> None:
     assert "preset: 'gbiff': expected the name of a preset; did you mean gbif?" in refusal(preset="gbiff")
-    assert "'python -m ddmpi presets' lists them" in refusal(preset="qqqqqq")
+    assert "'ddmpi presets' lists them" in refusal(preset="qqqqqq")
     assert "preset: 3: expected text or null" in refusal(preset=3)
     assert "preset: '../x': expected the name of a preset" in refusal(preset="../x")
 

@@ -41,7 +41,7 @@ def test_everything_is_drawn_within_the_chart(steps: list[tuple[float, int, dict
     points, seconds, rows = [Point(0.0, 0, 0)], 0.0, 0
     for gap_s, more, kinds in steps:
         seconds, rows = seconds + gap_s, rows + more
-        points.append(Point(seconds, rows, 3 * rows, kinds))
+        points.append(Point(seconds, rows, 3 * rows, kinds, rows))
     for chart in charts(points, [seconds / 2]):
         drawn = [chart.line, *(layer.outline for layer in chart.layers)]
         pairs = [tuple(map(float, pair.split(","))) for path in drawn for pair in path.split()]
@@ -64,8 +64,16 @@ def test_ticks_are_round(most: float, step: float) -> None:
 
 
 def test_less_than_a_row_per_second_has_a_scale_of_its_own() -> None:
-    rates = charts([Point(0.0, 0, 0), Point(100.0, 15, 10)], [])[2]
+    rates = charts([Point(0.0, 0, 0), Point(100.0, 15, 10, fetched=15)], [])[2]
     assert [text for _, text in rates.levels] == ["", "0.05/s", "0.1/s", "0.15/s"]
     assert rates.summary == "Rows per second: 0.15/s after 1 min 40 s, at most 0.15/s"
     idle = charts([Point(0.0, 0, 0), Point(100.0, 0, 0)], [])[2]
     assert [text for _, text in idle.levels] == ["", "0.001/s"]
+
+
+def test_a_burst_is_no_rate() -> None:
+    """A hundred rows in a tenth of a second, and then one a second: bars are means over ten seconds."""
+    seconds = [0.0, 0.1, *(0.1 + number for number in range(1, 41))]
+    rates = rates_of(seconds, [0.0, 100.0, *(100.0 + number for number in range(1, 41))])[1]
+    assert len(rates) == 2 * 4
+    assert max(rates) == pytest.approx(11.0, rel=0.05)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,11 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 
+from ddmpi.__main__ import without_ranks
 from ddmpi.cli.arguments import parse_arguments
+from ddmpi.cli.commands import read_command
 from ddmpi.config.config import load
+from ddmpi.export.options import parse_order
 from ddmpi.io.folder.layout import PART_KINDS, PartKind
 from ddmpi.io.input.rows import ITEM_NUMBER
 from ddmpi.io.results.schema import result_schema
@@ -30,6 +34,7 @@ from tests.fleet.spec import ServerSpec, plain_address, plain_fleet
 from tests.whole.job import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
 OUTPUT = (ROOT / "docs/output.md").read_text(encoding="utf-8")
 READERS = ["pandas", "polars", "duckdb", "datasets", "pillow"]
 ROWS = 240
@@ -87,7 +92,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, fleet: RunningFleet) -> Pa
     folder = tmp_path_factory.mktemp("results")
     write_birds(folder, fleet)
     for options in ([], ["--retry-failed"]):
-        run([sys.executable, "-m", "ddmpi", "birds.yaml", *options], folder, PYTHONPATH=str(ROOT))
+        command = [sys.executable, "-m", "ddmpi", "birds.yaml", "--set", "path_to_output_folder=birds", *options]
+        run(command, folder, PYTHONPATH=str(ROOT))
     (folder / "out").symlink_to(folder / "birds")
     return folder
 
@@ -95,13 +101,29 @@ def results(tmp_path_factory: pytest.TempPathFactory, fleet: RunningFleet) -> Pa
 # ---- what is written
 
 
-def test_the_commands_of_the_readme_exist() -> None:
-    commands = re.findall(r"python -m ddmpi CONFIG.yaml(.*?)(?:  |$)", README, re.MULTILINE)
+def test_the_options_that_are_documented_exist() -> None:
+    commands = re.findall(r"python -m ddmpi CONFIG.yaml(.*?)(?:  |$)", COMMANDS, re.MULTILINE)
     assert len(commands) >= 6
     for command in commands:
         for choice in command.split("|") if "--reset" in command else [command]:
             options = re.sub(r"\[?\[KIND.*", "404 dns", choice).replace("[", "").replace("]", "").replace("N", "8")
             assert parse_arguments(["config.yaml", *options.split()])
+
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DELEGATED = ("presets", "export")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_is_one_that_exists(page: Path) -> None:
+    """In blocks of code, as they are printed."""
+    for block in blocks(page.read_text(encoding="utf-8"), ""):
+        for command in re.findall(r"^(?:\./run\.sh|ddmpi) (\w.*?)(?:  |$)", block, re.MULTILINE):
+            words = shlex.split(command, comments=True)
+            if words[0] not in {*DELEGATED, "test"}:
+                assert read_command(words), command
+            if words[0] == "export":
+                assert parse_order(without_ranks(words)[1:]), command
 
 
 def test_links_lead_somewhere() -> None:
@@ -131,6 +153,7 @@ def test_every_column_is_described_with_its_type(kind: PartKind) -> None:
 def test_the_tree_of_the_output_is_the_one_that_is_there(results: Path) -> None:
     tree = blocks(OUTPUT, "")[0]
     named = set(re.findall(r"^  ([\w.]+)", tree, re.MULTILINE)) - {
+        "config.yaml",
         "ignored.csv",
         "control.yaml",
         "publication.json",
@@ -181,12 +204,14 @@ def test_a_new_user_follows_the_readme(tmp_path: Path, fleet: RunningFleet) -> N
     demo = run(["./run.sh"], tree, **environment)
     assert "Done: every row is final." in demo
     write_birds(tree, fleet)
-    commands = [
-        line.partition("#")[0].split() for line in README.splitlines() if line.startswith("./run.sh birds.yaml")
-    ]
-    assert len(commands) == 4
+    lines = "".join(blocks(README, "")).splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("ddmpi ")]
+    assert len(commands) >= 7
+    environment["PATH"] = f"{tree / '.venv/bin'}{os.pathsep}{environment['PATH']}"
+    here = ["proxy=", "default_rate_limit=0", "allow_private_addresses=[127.0.0.0/8]"]
     for command in commands:
-        run(command, tree, **environment)
+        own = [f"--set=downloader_parameters.{setting}" for setting in here] if command[1] == "birds.csv" else []
+        run([*command, *own], tree, **environment)
     assert ds.dataset(tree / "birds/images", format="parquet").count_rows() == ROWS * 3 // 4
     assert (tree / "birds/report.html").is_file()
 
@@ -198,17 +223,16 @@ def test_the_readers_read_as_written(results: Path, tmp_path: Path) -> None:
     python = str(tmp_path / "readers/bin/python")
     run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *READERS], tmp_path)
     licenses = ds.dataset(results / "birds/images", format="parquet").to_table(columns=["license"])
-    free = licenses.column("license").to_pylist().count("CC0")
-    assert 0 < free < licenses.num_rows == ROWS * 3 // 4
-    for text, rows_of_polars in ((README, free), (OUTPUT, licenses.num_rows)):
-        checks = {
-            "pandas": f"assert len(table) == {licenses.num_rows}",
-            "polars": f"assert len(images.lazy().collect()) == {rows_of_polars}",
-            "duckdb": "",
-            "datasets": "",
-        }
-        for reader, check in checks.items():
-            code = f"import warnings; warnings.simplefilter('ignore')\n{code_with(text, reader)}\n{check}"
+    assert licenses.num_rows == ROWS * 3 // 4
+    checks = {
+        "pandas": f"assert len(table) == {licenses.num_rows}",
+        "polars": f"assert len(images.lazy().collect()) == {licenses.num_rows}",
+        "duckdb": "",
+        "datasets": "",
+    }
+    for text, readers in ((README, ["pandas"]), (OUTPUT, [*checks])):
+        for reader in readers:
+            code = f"import warnings; warnings.simplefilter('ignore')\n{code_with(text, reader)}\n{checks[reader]}"
             run([python, "-c", code], results, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hf"))
     counted = run([python, "-c", code_with(OUTPUT, "duckdb")], results)
     assert re.search(r"http_status\W+404\W+60\b", counted), "the errors that were fetched again count once"

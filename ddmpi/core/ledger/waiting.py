@@ -51,6 +51,7 @@ def waiting(
     limits: Callable[[str], Limits],
     held: Iterable[int],
     now: float,
+    most: int = MOST_LISTED,
 ) -> Waiting:
     """Return who is waited for.
 
@@ -61,6 +62,7 @@ def waiting(
         group_of: the index of a server's group, None if no row is on it.
         limits: of a server or group.
         held: indexes of the groups that the operator holds.
+        most: how many waits are listed.
     """
     found = {index: Wait(names[index], int(rows_left[index]), 0.0, "held by control.yaml") for index in held}
     for name, pace in paces.items():
@@ -80,7 +82,7 @@ def waiting(
         found[index] = msgspec.structs.replace(first, servers=1 if other is None else other.servers + 1)
     waits = sorted(found.values(), key=lambda wait: (-wait.rows, wait.server))
     return Waiting(
-        tuple(waits[:MOST_LISTED]),
+        tuple(waits[:most]),
         sum(wait.servers for wait in waits),
         sum(wait.rows for wait in waits),
         min((wait.until for wait in waits if wait.until), default=0.0),

@@ -318,6 +318,10 @@ class Audit:
             rows[name] = (rows.get(name) or Audited(name)).joined(group.figures())
         return sorted(rows.values(), key=lambda row: (-row.requests, row.group))
 
+    def spans_s(self) -> dict[str, tuple[int, float]]:
+        """Return of each group its requests in this run, and how long after the first one the last one started."""
+        return {name: (it.audited.requests, it.last_at - it.first_at) for name, it in self._groups.items()}
+
     def hosts(self) -> tuple[AskedHost, ...]:
         """The groups that were asked in this run, those with the most requests first: ``MOST_HOSTS`` of them."""
         chosen = sorted(self._groups.items(), key=lambda item: (-item[1].audited.requests, item[0]))[:MOST_HOSTS]

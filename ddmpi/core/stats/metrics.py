@@ -18,6 +18,7 @@ import msgspec
 from ddmpi.core.protocol import Counters
 from ddmpi.core.records import UNDECODABLE
 from ddmpi.core.stats.audit import Audit
+from ddmpi.core.stats.timeline import Timelines
 from ddmpi.core.stats.usage import UsageTable
 
 MOST_POINTS = 600
@@ -207,6 +208,7 @@ class Tally:
     """What each rank has done since it began."""
     usage: UsageTable = field(default_factory=UsageTable)
     audit: Audit = field(default_factory=Audit)
+    timelines: Timelines = field(default_factory=Timelines)
 
     def total(self) -> Counters:
         each = self.counters.values()

@@ -18,8 +18,8 @@ from ddmpi.core.protocol import Usage
 
 BUCKETS = 36
 """From 1 ms to three minutes; what is faster or slower counts as the first or the last."""
-WINDOW_S = 10.0
-LEAST_SPAN_S = 1.0
+LEAST_SPAN_S = 10.0
+"""Over a shorter time a rate says nothing: the first request waits for none, and makes it more than the limit."""
 
 
 def buckets_of(latencies_s: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -61,6 +61,11 @@ class UsageCounter:
         return tuple(Usage(*row) for row in zip(names, *figures, latencies, strict=True))
 
 
+def reached_per_s(requests: int, span_s: float) -> float:
+    """Return the mean rate of requests whose first and last one are so far apart; 0 below ``LEAST_SPAN_S``."""
+    return max(0, requests - 1) / span_s if span_s >= LEAST_SPAN_S else 0.0
+
+
 @dataclass(frozen=True)
 class GroupUsage:
     """What is known of one server group, over all ranks and runs."""
@@ -76,11 +81,8 @@ class GroupUsage:
 
     @property
     def rate_per_s(self) -> float:
-        """Requests per second in that time. Below ``WINDOW_S`` the first request, which waits for none, would make it
-        more than the limit; of less than ``LEAST_SPAN_S`` nothing can be said: 0."""
-        if self.span_s < LEAST_SPAN_S:
-            return 0.0
-        return (self.requests - (self.span_s < WINDOW_S)) / self.span_s
+        """Requests per second in that time, as in ``reached_per_s``."""
+        return reached_per_s(self.requests, self.span_s)
 
 
 COLUMNS = ("requests", "throttled", "bytes", "span_s", "paused_s")

@@ -70,7 +70,10 @@ def shape_of(wanted: Wanted, sources: Sequence[SourceFile]) -> Shaping:
     for key, missing in (("", resolver.missing), ("filter: ", _missing_in_filter(wanted, names))):
         if missing:
             told = ", ".join(f"{name}{did_you_mean(name, found)}" for name in dict.fromkeys(missing))
-            raise InputError(f"{sources[0].path}: {key}no column {told}; found: {listed(found)}")
+            hint = (
+                ". Write columns: {identifier: ...}, with the one that has the URLs" if "identifier" in missing else ""
+            )
+            raise InputError(f"{sources[0].path}: {key}no column {told}; found: {listed(found)}{hint}")
     used = columns_of(list(made.values())) | (wanted.row_filter.columns if wanted.row_filter else frozenset())
     used |= {resolver.items.column} if resolver.items else frozenset()
     types = agreed_types(sources, used)

@@ -29,6 +29,12 @@ LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRA
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 """Variables in which they number the ranks of a node (Open MPI; Hydra and Intel; Slurm)."""
 
+BUG = (
+    "this is a bug in ddmpi: please report it where you have ddmpi from, with the lines above, the version (ddmpi "
+    "--version) and the logs folder"
+)
+"""What is said below a traceback."""
+
 
 class Ranks(Protocol):
     """What is used of an MPI communicator."""
@@ -80,7 +86,10 @@ def start_mpi(environment: Mapping[str, str]) -> MPI.Intracomm:
             warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
             from mpi4py import MPI  # noqa: PLC0415
     except (ImportError, RuntimeError) as error:
-        raise SetupError(f"mpi4py finds no MPI library that it can load (see docs/mpi.md): {error}") from error
+        raise SetupError(
+            f"mpi4py finds no MPI library that it can load. Write: {sys.executable} -m pip install mpich, or load your "
+            f"site's MPI module. It says: {str(error).partition(chr(10))[0]}"
+        ) from error
     vendor, version = MPI.get_vendor()
     name = f"{vendor} {'.'.join(map(str, version))}"
     refuse_other_mpi(environment, name)
@@ -193,7 +202,8 @@ def _report_crash(comm: Ranks, error: BaseException) -> None:
     """Write one readable message at once: Abort flushes nothing."""
     place = f"rank {comm.Get_rank()} of {comm.Get_size()} on {os.uname().nodename}"
     text = "".join(traceback.format_exception(error))
-    sys.stderr.write(f"ddmpi: {place} failed; all ranks are ended\n{text}")
+    bug = f"ddmpi: {BUG}\n" if isinstance(error, Exception) else ""
+    sys.stderr.write(f"ddmpi: {place} failed; all ranks are ended\n{text}{bug}")
     sys.stderr.flush()
     if logging.getLogger().handlers:  # without any, Python would print it a second time
         log.critical("%s failed; all ranks are ended", place, exc_info=error)

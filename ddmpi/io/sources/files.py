@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import pyarrow.fs
 
+from ddmpi.core.near_names import near_names
 from ddmpi.errors import InputError, SetupError
 from ddmpi.io.store.object_store import STORE_ERRORS, is_uri, open_store, place_of, store_reason
 from ddmpi.report.formats import counted
@@ -110,8 +111,19 @@ def list_files(path: str, is_known_kind: Callable[[PurePath], bool]) -> Listing:
     listing = Listing(files, sorted(others))
     if not files:
         beside = f" ({listing.told()})" if others else ""
-        raise InputError(f"{place_of(path) if is_uri(path) else path}: no such file, and no input file matches{beside}")
+        if is_uri(path):
+            raise InputError(f"{place_of(path)}: no such file, and no input file matches{beside}")
+        raise InputError(f"{path}: no such file, and no input file matches{beside}{_where(Path(path))}")
     return listing
+
+
+def _where(path: Path) -> str:
+    """Return where a missing file was looked for, and which one there is called much alike."""
+    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
+    if path.is_dir():
+        return ""
+    near = near_names(path.name, [entry.name for entry in folder.iterdir()]) if folder == path.absolute().parent else []
+    return f"; looked in {folder}" + (f": did you mean {path.with_name(near[0])}?" if near else "")
 
 
 def _local_files(path: str, is_known_kind: Callable[[PurePath], bool]) -> tuple[list[InputFile], list[str]]:

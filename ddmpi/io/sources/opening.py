@@ -45,6 +45,14 @@ _ENDINGS: Final = {
     ".feather": "arrow",
     ".ipc": "arrow",
 }
+_CONFIG: Final = "not a known kind of file: this is a config, and no table. Write: ddmpi run {path}"
+_ARCHIVE: Final = "not a known kind of file: this is an archive. Unpack it, and name the table that was in it"
+_BOOK: Final = "not a known kind of file: this is a spreadsheet. Save its sheet as CSV, and name that"
+_OTHER_KINDS: Final = {
+    ".yaml": _CONFIG, ".yml": _CONFIG, ".zip": _ARCHIVE, ".tar": _ARCHIVE, ".tgz": _ARCHIVE, ".7z": _ARCHIVE,
+    ".xlsx": _BOOK, ".xls": _BOOK, ".ods": _BOOK,
+}  # fmt: skip
+"""Endings of what is often taken for a table -> what is said of it."""
 _UNCOMPRESSED: Final = frozenset({"parquet", "arrow"})
 """Formats that compress their columns themselves."""
 _THREADS: Final = 16
@@ -64,6 +72,8 @@ def open_source(file: InputFile, reading: Reading) -> SourceFile:
     ending, compression = _ending_of(file.path)
     format_ = format_of(file.path, reading.keys)
     if format_ is None:
+        if other := _OTHER_KINDS.get(ending):
+            raise InputError(f"{file.path}: {other.format(path=file.path)}")
         endings = ", ".join(_ENDINGS)
         raise InputError(
             f"{file.path}: not a known kind of file (known: {endings}; text ones also with "

@@ -83,6 +83,16 @@ class BatchTable:
         return np.divide(urls, rows, out=np.ones(len(rows)), where=rows > 0)
 
     @property
+    def batch_servers(self) -> tuple[IntArray, NameColumn]:
+        """(B,) the ``server_name`` of each batch, as an index into the names that follow."""
+        return self._servers, self._server_names
+
+    @property
+    def is_ignored(self) -> npt.NDArray[np.bool_]:
+        """Which of ``server_names`` the ignored table leaves out."""
+        return self._is_ignored
+
+    @property
     def is_refused(self) -> npt.NDArray[np.bool_]:
         """(B,) which batches have the rows whose URLs are refused."""
         place = self._server_names.find(INVALID_SERVER)

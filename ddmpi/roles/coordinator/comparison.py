@@ -56,7 +56,7 @@ def compare(state: RunState) -> Comparison:
     """
     found, licenses = Comparison(), Licenses()
     for batch_id in range(len(state.table)):
-        if batch_id % _TOUCH_BATCHES == 0:
+        if batch_id % _TOUCH_BATCHES == 0 and state.lock is not None:
             state.lock.touch()
         found.add(_classes(state, state.table.ref(batch_id), licenses))
     names = ("server_name", "license", "rows", *CLASSES)

@@ -18,7 +18,9 @@ from ddmpi.core.ledger import actions as act
 from ddmpi.core.ledger.batch_counts import BatchContent
 from ddmpi.core.ledger.rank0_core import Rank0Config, Rank0Core, Stage
 from ddmpi.core.pace.overrides import Overrides
+from ddmpi.core.records import group_of_shared
 from ddmpi.core.stats.metrics import Tally
+from ddmpi.core.stats.timeline import Timelines
 from ddmpi.io.folder.profiles import write_profiles
 from ddmpi.io.folder.schedules import write_schedule
 from ddmpi.io.urls.batch_table import limits_by_group, make_plan
@@ -59,8 +61,10 @@ class Coordinator:
         variables: Variables = Variables(),  # noqa: B008  # frozen
     ) -> None:
         self.state = state
-        self.tally = Tally()
+        self.tally = Tally(timelines=Timelines(time.time()))
         self.placeholders = Placeholders(state.layout)
+        self.damage = ""
+        """What the verification has found that fetching rows again does not mend."""
         self._workers = workers
         self._send = send
         self._scatter = scatter
@@ -117,12 +121,22 @@ class Coordinator:
                 for part in message.parts:
                     for server, size_bytes in part.kept_bytes.items():
                         self.tally.audit.keep(self.state.config.group_of(server), size_bytes)
+                self._note_waits(message.lanes)
             case msg.ServersUsed(usages, asked, node):
                 self.tally.usage.add(usages, now)
                 self.tally.audit.add(asked, node)
+                for one in asked:
+                    self.tally.timelines.add(one, time.time())
             case msg.PicturesRepeated(pictures):
                 self.placeholders.add(pictures)
         self._perform(self.core.handle(rank, message, now), now)
+
+    def _note_waits(self, lanes: Iterable[msg.LaneReport]) -> None:
+        paces = [(server, pace) for lane in lanes for server, pace in lane.paces.items()]
+        at = time.time() if paces else 0.0
+        for server, pace in paces:
+            group = group_of_shared(server) or self.state.config.group_of(server)
+            self.tally.timelines.wait(group, at, pace.wait_s, is_parked=pace.open_count > 0)
 
     def step(self, now: float) -> None:
         if self._may_verify:
@@ -130,6 +144,7 @@ class Coordinator:
                 case BatchContent() as found:
                     self._perform(self.core.reopen(found, now), now)
                 case str(text):
+                    self.damage = self.damage or text
                     self.core.damaged(text)
         verifying = not (self._verifier.is_idle or self.core.soft_stop.is_readonly)
         self._perform(self.core.turn(now, verifying=verifying), now)

@@ -7,16 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
+from ddmpi.config.config import Config
 from ddmpi.config.control_file import ControlFile, parse_control
+from ddmpi.core.near_names import near_names
 from ddmpi.core.pace.overrides import describe_changes
-from ddmpi.core.partition.server_patterns import patterns_in
+from ddmpi.core.partition.server_patterns import matching_servers, patterns_in
 from ddmpi.core.protocol import ControlOverride, StopReason
 from ddmpi.errors import ConfigError
 from ddmpi.io.folder.layout import Layout
+from ddmpi.io.urls.batch_table import BatchTable
 
 log = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 2.0
+MOST_COMPARED = 2_000
+"""Of more servers none is looked for that is called much alike: rank 0 has other work."""
 
 
 class Controlled(Protocol):
@@ -31,14 +38,18 @@ class Controller:
 
     Args:
         say: tells that person what has become of it.
+        doubt: what is wrong with the servers that a rule is for (see ``doubt_about``).
     """
 
-    def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, layout: Layout, say: Callable[[str], None], doubt: Callable[[str], str] = lambda _match: ""
+    ) -> None:
         self.changes: list[str] = []
         """All that was changed in this run, in order."""
         self._control = _Watched(layout.control)
         self._ignored = _Watched(layout.ignored)
         self._say = say
+        self._doubt = doubt
         self._look_at = 0.0
         self._file = ControlFile()
         self._rules: tuple[ControlOverride, ...] = ()
@@ -87,6 +98,10 @@ class Controller:
             return False
         for line in describe_changes(self._rules, rules):
             self._tell(line)
+        known = {rule.match for rule in self._rules}
+        for rule in self._file.rules():
+            if rule.match not in known and (doubt := self._doubt(rule.match)):
+                self._say(f"Warning: {self._control.path.name}: {rule.match}: {doubt}")
         self._rules = rules
         return True
 
@@ -94,6 +109,20 @@ class Controller:
         log.info("control: %s", change)
         self.changes.append(change)
         self._say(f"Control: {change}")
+
+
+def doubt_about(match: str, table: BatchTable, config: Config) -> str:
+    """Return why a rule of control.yaml for these servers would change nothing, "" if it would."""
+    servers, groups = table.server_names.values, table.group_names.values
+    if matching_servers(groups, [match]).any():
+        return ""
+    found = np.flatnonzero(matching_servers(servers, [match]))
+    if not len(found):
+        near = near_names(match, map(str, servers)) if len(servers) <= MOST_COMPARED else []
+        return "no server of this job is called so" + (f"; did you mean {near[0]}?" if near else "")
+    server = table.server_names[int(found[0])]
+    group = config.group_of(server)
+    return "" if group == server else f"it shares the limits of {group}: write that name"
 
 
 class _Watched:

@@ -48,6 +48,7 @@ class Recorder:
         self._epoch = state.epoch
         self._before = self.file.last()
         self._last: Measurement | None = None
+        self._has_ended = False
         self._write_at = now
         self._began_at = time.time()
         self._usage_path = layout.usage
@@ -56,7 +57,10 @@ class Recorder:
         self.audit = Audit(read_audit(layout.audit))
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
-        """Called in each turn of the loop; measures only what is due."""
+        """Called in each turn of the loop; measures only what is due. After the end nothing is: the last line of a run
+        is the one with its exit code."""
+        if self._has_ended:
+            return
         if now >= self._usage_at:
             self._usage_at = now + USAGE_INTERVAL_S
             write_usage(self._usage_path, self.usage, now)
@@ -74,6 +78,7 @@ class Recorder:
 
     def on_end(self, coordinator: Coordinator, exit_code: int, now: float) -> None:
         """The last line of the run."""
+        self._has_ended = True
         line = msgspec.structs.replace(self._measure(coordinator), exit_code=exit_code)
         self.history.add(now, line)
         self._write(line)

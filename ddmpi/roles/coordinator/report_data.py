@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, PACKED_PREFIX, Picture
-from ddmpi.core.stats.usage import UsageTable
+from ddmpi.core.ledger.waiting import Wait, Waiting
+from ddmpi.core.partition.server_patterns import matching_servers
+from ddmpi.core.records import INVALID_SERVER, PaceState, Picture, group_of_shared
+from ddmpi.core.stats.metrics import Tally
+from ddmpi.core.stats.timeline import Timeline
+from ddmpi.core.stats.usage import reached_per_s
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.folder.placeholders import Placeholder
 from ddmpi.io.results.publishing import has_images
 from ddmpi.io.urls.batch_table import limits_by_group
-from ddmpi.report.data import MOST_SERVERS, Audit, PlaceholderLine, ServerLine
+from ddmpi.report.data import (
+    MOST_SERVERS,
+    MOST_SLOW,
+    FailureKey,
+    Failures,
+    FileTable,
+    PlaceholderLine,
+    Rest,
+    ServerLine,
+    failure_text,
+)
+from ddmpi.report.formats import counted
+from ddmpi.report.pending import clock
 from ddmpi.roles.coordinator.pictures import data_uris, sample_pictures
 from ddmpi.roles.coordinator.run_state import RunState
+from ddmpi.roles.coordinator.server_outcomes import server_outcomes
 
 MOST_PICTURES = 24
 PICTURES_BUDGET_S = 3.0
-MOST_AUDIT_ROWS = 500
+MOST_FILE_ROWS = 500
+OUTCOMES_BUDGET_S = 4.0
+"""A job that has been told to stop may be killed soon."""
 NOTABLE = MOST_SERVERS // 10
 """Lines of the table kept for those with the most errors, and as many for those with the most pending rows."""
 
@@ -38,43 +60,112 @@ def places(state: RunState) -> dict[str, str]:
     found |= {"which files are as the table says": layout.comparison} if layout.comparison.exists() else {}
     found |= {"what was measured of each server": layout.profiles} if state.profiles else {}
     found |= {"one per rank, and metrics": layout.logs}
+    found |= {"parts that could not be read": layout.damaged} if layout.damaged.exists() else {}
     return {what: layout.relative(path) for what, path in found.items()}
 
 
-def server_lines(state: RunState, usage: UsageTable, now: float) -> tuple[list[ServerLine], ServerLine | None]:
-    """The server groups that are listed, largest first, and all others together. Packed batches are one line: their
-    servers have limits of their own, and a batch says nothing about any of them."""
-    table, names = state.table, state.table.group_names
-    packed = np.asarray(pc.starts_with(names.values, pattern=PACKED_PREFIX))
-    line_of_group = np.where(packed, len(names), np.arange(len(names)))
-    line_of_batch = line_of_group[table.groups]
-    servers = np.bincount(line_of_batch[table.server_first_batch[table.is_server]], minlength=len(names) + 1)
-    rows, successes, errors = (
-        np.bincount(line_of_batch, values, minlength=len(names) + 1).astype(np.int64)
-        for values in (table.rows, state.counts.successes, state.counts.errors)
-    )
-    counts = np.stack([servers, rows, successes, errors])
-    listed = _listed(rows, errors, rows - successes - errors)
-    limits = limits_by_group(state.config, state.profiles)
+@dataclass(frozen=True)
+class ServerTable:
+    """The servers of the job, and what is told of them."""
+
+    lines: list[ServerLine]
+    """Those that are listed, largest first."""
+    rest: Rest | None
+    """All others together."""
+    count: int
+    failures: dict[FailureKey, Failures]
+    unread_errors: int
+
+
+def server_table(
+    state: RunState, tally: Tally, paces: Mapping[str, PaceState], waiting: Waiting, now: float, *, budget_s: float
+) -> ServerTable:
+    """Return all servers with their outcomes.
+
+    Args:
+        paces: of all servers, as of now.
+        waiting: all that is waited for.
+        now: seconds, monotonic.
+        budget_s: how long parts may be read for what the counts of batches do not say.
+    """
+    found = server_outcomes(state, budget_s)
+    listed = _listed(found.counts)
+    names = [found.names[at] for at in listed.tolist()]
+    groups = [found.groups[at] for at in listed.tolist()]
+    sizes = Counter(found.groups)
+    main_failures = _main_failures(found.failures)
+    waits = _waits_by_server(paces, waiting)
+    audited = {row.group: row for row in tally.audit.rows()}
+    spans_s = tally.audit.spans_s()
+    limit_of = _limits(state, groups)
+    at_unix_s = time.time()
     lines = []
-    for index in listed.tolist():
-        name = names[index] if index < len(names) else MANY_SERVERS
-        line = replace(ServerLine(name, *counts[:, index].tolist()), usage=usage.get(name, now))
-        if name not in {MANY_SERVERS, INVALID_SERVER}:
-            line = replace(line, limit_per_s=limits(name).rate_per_s)
-        if (profile := state.profiles.get(name)) is not None:
-            line = replace(line, size_bytes=profile.bytes)
-        lines.append(line)
-    others = np.setdiff1d(np.flatnonzero(rows), listed)
-    return lines, ServerLine("", *counts[:, others].sum(axis=1).tolist()) if len(others) else None
+    for name, group, (rows, successes, errors, ignored), is_known in zip(
+        names, groups, found.counts[:, listed].T.tolist(), found.is_known[listed].tolist(), strict=True
+    ):
+        line = ServerLine(name, rows, successes, errors, ignored, is_known, main_failures.get(name, ""))
+        usage = tally.usage.get(group, now)
+        wait = (waits.get(name) or waits.get(group)) if line.pending else None
+        profile = state.profiles.get(group)
+        lines.append(
+            replace(
+                line,
+                waits="" if wait is None else _wait_text(wait, at_unix_s),
+                shared_with=f"{group} ({counted(sizes[group], 'server')})" if sizes[group] > 1 else "",
+                limit_per_s=limit_of(group) if name != INVALID_SERVER else 0.0,
+                size_bytes=0 if profile is None else profile.bytes,
+                reached_per_s=usage.rate_per_s if usage else reached_per_s(*spans_s.get(group, (0, 0.0))),
+                usage=usage,
+                audited=audited.get(group),
+            )
+        )
+    others = np.delete(found.counts, listed, axis=1)
+    rest = Rest(others.shape[1], *others.sum(axis=1).tolist()) if others.size else None
+    return ServerTable(lines, rest, len(found.names), found.failures, found.unread)
 
 
-def _listed(rows: IntArray, errors: IntArray, pending: IntArray) -> IntArray:
-    """The largest lines, and among the others those with the most errors and the most pending rows."""
+def _main_failures(failures: Mapping[FailureKey, Failures]) -> dict[str, str]:
+    """Return by server kind and code of most of its errors."""
+    ordered = sorted(failures.items(), key=lambda item: item[1].rows)
+    return {server: failure_text(kind, code) for (server, kind, code), _ in ordered}
+
+
+def _wait_text(wait: Wait, now: float) -> str:
+    return f"{clock(wait.until, now)} ({wait.why})" if wait.until else wait.why
+
+
+def _waits_by_server(paces: Mapping[str, PaceState], waiting: Waiting) -> dict[str, Wait]:
+    """Return what each server or group waits for; ``waiting`` has one server of each group, and knows more of it."""
+    now = time.time()
+    found = {
+        group_of_shared(name) or name: Wait(
+            name, 0, now + pace.wait_s, pace.why or "a pause", now - pace.since_s if pace.open_count else 0.0
+        )
+        for name, pace in paces.items()
+        if pace.wait_s > 0 or pace.open_count
+    }
+    return found | {wait.server: wait for wait in waiting.listed}
+
+
+def _limits(state: RunState, groups: Sequence[str]) -> Callable[[str], float]:
+    """Return a function that says how many requests per second a group allows; of most groups it is the default."""
+    config = state.config
+    values = pa.array(groups, pa.string())
+    known = pa.array([*state.profiles, *config.address_groups.names.values.to_pylist()], pa.string())
+    special = matching_servers(values, config.rules.patterns) | np.asarray(pc.is_in(values, value_set=known))
+    named = frozenset(values.filter(pa.array(special)).to_pylist())
+    default_per_s = config.downloader_parameters.default_rate_limit
+    limits = limits_by_group(config, state.profiles)
+    return lambda group: limits(group).rate_per_s if group in named else default_per_s
+
+
+def _listed(counts: IntArray) -> IntArray:
+    """Return the largest servers, and among the others those with the most errors and the most pending rows."""
+    rows, successes, errors, ignored = counts
     by_rows = np.argsort(-rows, kind="stable")
-    by_rows = by_rows[rows[by_rows] > 0]
     if len(by_rows) <= MOST_SERVERS:
         return by_rows
+    pending = rows - successes - errors - ignored
     notable = [order[values[order] > 0][:NOTABLE] for values in (errors, pending) for order in [np.argsort(-values)]]
     chosen = np.zeros(len(rows), np.bool_)
     chosen[np.concatenate(notable)] = True
@@ -82,6 +173,15 @@ def _listed(rows: IntArray, errors: IntArray, pending: IntArray) -> IntArray:
     missing = MOST_SERVERS - int(chosen.sum())
     chosen[by_rows[~chosen[by_rows]][:missing]] = True
     return by_rows[chosen[by_rows]]
+
+
+def timelines(
+    state: RunState, tally: Tally, lines: Sequence[ServerLine], ended_at: float
+) -> tuple[list[Timeline], tuple[float, float]]:
+    """Return what the slowest servers have done in this run, and begin and length (s) of a span of it."""
+    groups = {line.name: state.config.group_of(line.name) for line in lines if line.pending}
+    found = tally.timelines.slowest(MOST_SLOW, ended_at, frozenset(groups.values()))
+    return found, (tally.timelines.began_at, tally.timelines.bin_s)
 
 
 def pictures(state: RunState) -> list[Picture]:
@@ -116,14 +216,14 @@ def placeholder_lines(found: Sequence[Placeholder]) -> list[PlaceholderLine]:
     ]
 
 
-def audit(path: Path) -> Audit | None:
-    """The politeness audit, None where there is none."""
+def file_table(path: Path) -> FileTable | None:
+    """Return the first lines of a table of text, None where there is none."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             columns = next(reader, [])
-            rows = list(islice(reader, MOST_AUDIT_ROWS))
+            rows = list(islice(reader, MOST_FILE_ROWS))
             left_out = sum(1 for _ in reader)
     except (OSError, UnicodeError, csv.Error):
         return None
-    return Audit(columns, rows, left_out) if columns else None
+    return FileTable(columns, rows, left_out) if columns else None

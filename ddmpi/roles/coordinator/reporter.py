@@ -26,12 +26,20 @@ from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
-from ddmpi.report.data import Report, Snapshot, Summary, joined, points_of, runs_of
+from ddmpi.report.data import MOST_SERVERS, Report, Snapshot, Summary, joined, points_of, runs_of
 from ddmpi.report.formats import counted, duration
 from ddmpi.report.pending import AGAIN, pending_text, waiting_text
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
-from ddmpi.roles.coordinator.report_data import audit, pictures, placeholder_lines, places, server_lines
+from ddmpi.roles.coordinator.report_data import (
+    OUTCOMES_BUDGET_S,
+    file_table,
+    pictures,
+    placeholder_lines,
+    places,
+    server_table,
+    timelines,
+)
 from ddmpi.roles.coordinator.run_state import RunState
 
 log = logging.getLogger(__name__)
@@ -220,10 +228,14 @@ class ConsoleReporter:
         state, bound, recorder = coordinator.state, coordinator.core.bound, self._recorder
         lines = [] if recorder is None else joined(recorder.file.read(), recorder.history.lines, state.epoch)
         points, breaks_s = points_of(lines)
-        servers, rest = server_lines(state, coordinator.tally.usage, now)
+        paces, ended_at = coordinator.core.paces(now), time.time()
+        waiting = state.waiting(paces, most=MOST_SERVERS)
+        servers = server_table(state, coordinator.tally, paces, waiting, now, budget_s=OUTCOMES_BUDGET_S)
+        slowest, span = timelines(state, coordinator.tally, servers.lines, ended_at)
         return Report(
             summary=self.summary(coordinator, ending, now),
             exit_code=ending.code,
+            ended_at=ended_at,
             origin=f"Run {state.epoch} over {state.config.input_name}; ranks: {self._ranks}; "
             f"ended {datetime.now().astimezone().isoformat(' ', 'seconds')}; ddmpi {__version__}",
             places=places(state),
@@ -231,16 +243,23 @@ class ConsoleReporter:
             bound_s=None if bound is None else bound.seconds,
             bound_by="" if bound is None else shown_group(bound.group),
             download_s=0.0 if bound is None else now - bound.began_at,
-            servers=servers,
-            rest=rest,
+            servers=servers.lines,
+            rest=servers.rest,
+            server_count=servers.count,
+            waiting=waiting,
+            is_failed=bool(ending.message),
+            damage=coordinator.damage,
+            failures=servers.failures,
+            unread_errors=servers.unread_errors,
+            timelines=slowest,
+            timeline_span=span,
             runs=runs_of(lines, state.epoch),
             breaks_s=breaks_s,
             changes=self.changes,
             pictures=pictures(state),
             placeholders=placeholder_lines(coordinator.placeholders.found),
-            audit=audit(state.layout.audit),
             compared=self.compared,
-            comparison=audit(state.layout.comparison) if self.compared else None,
+            comparison=file_table(state.layout.comparison) if self.compared else None,
         )
 
     def summary(self, coordinator: Coordinator, ending: Exit, now: float) -> Summary:

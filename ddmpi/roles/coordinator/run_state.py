@@ -20,7 +20,7 @@ from ddmpi.config.config import Config, digests
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.sampling import Target
-from ddmpi.core.ledger.waiting import Waiting, waiting
+from ddmpi.core.ledger.waiting import MOST_LISTED, Waiting, waiting
 from ddmpi.core.pace.byte_limits import Spent
 from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
 from ddmpi.core.partition.server_patterns import matching_servers
@@ -47,7 +47,8 @@ class RunState:
     layout: Layout
     table: BatchTable
     reader: RowReader
-    lock: OutputLock
+    lock: OutputLock | None
+    """None: the folder is only looked at, and nothing of it changes."""
     epoch: int
     input_fingerprint: str
     input_stamp: str
@@ -86,7 +87,7 @@ class RunState:
             if marker is not None:
                 ref = self.table.ref(found.batch_id)
                 parts = parts_of(self.layout, ref)
-                remove_completed(self.layout, ref)
+                self.remove_marker(found.batch_id)
             if parts:
                 self._count_parts(found.batch_id, parts)
         if self.publisher is not None:
@@ -94,7 +95,8 @@ class RunState:
             self.publisher.settle(part for parts in self.counts.parts.values() for part in parts)
         for batch_id in self.counts.due():
             self.counts.complete(batch_id)
-            self.write_marker(batch_id)
+            if self.lock is not None:
+                self.write_marker(batch_id)
 
     def _counts_all(self, batch_id: int, marker: Marker) -> bool:
         return marker.rows == self.table.rows[batch_id] and marker.errors == sum(marker.kinds.values())
@@ -133,11 +135,11 @@ class RunState:
         are set aside. Raises StorageError: a part is missing, or the disk fails."""
         ref = self.table.ref(batch_id)
         parts, outcomes = self._read_outcomes(batch_id, parts_of(self.layout, ref))
-        again = self._to_retry(batch_id, outcomes)
+        again = self.to_retry(batch_id, outcomes)
         kinds = Counter(kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if kind and not chosen)
         return BatchContent(batch_id, outcomes.successes, kinds.total(), kinds, parts)
 
-    def _to_retry(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    def to_retry(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
         """(n,) which of the outcomes are errors that are fetched again."""
         words = self._retry.get(batch_id)
         if words is None:
@@ -154,7 +156,8 @@ class RunState:
         except DamagedPartError as damage:
             log.warning("batch %d is damaged: %s", batch_id, damage)
             self.remove_marker(batch_id)
-            set_aside(self.layout, damage.part, self.publisher)
+            if self.lock is not None:
+                set_aside(self.layout, damage.part, self.publisher)
             return self._read_outcomes(batch_id, tuple(part for part in parts if part != damage.part))
 
     def _are_ignored(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
@@ -203,7 +206,8 @@ class RunState:
     def remove_marker(self, batch_id: int) -> None:
         """Take the marker of a batch back, before its missing rows are fetched again. Raises StorageError: the marker
         cannot be removed."""
-        remove_completed(self.layout, self.table.ref(batch_id))
+        if self.lock is not None:
+            remove_completed(self.layout, self.table.ref(batch_id))
 
     @property
     def ignored_rows(self) -> int:
@@ -230,7 +234,7 @@ class RunState:
             for name, server in self.servers.items()
         }
 
-    def waiting(self, paces: Mapping[str, PaceState]) -> Waiting:
+    def waiting(self, paces: Mapping[str, PaceState], most: int = MOST_LISTED) -> Waiting:
         """Which rows wait for whom; times are seconds since 1970. ``paces``: of all servers, as of now."""
         table, config = self.table, self.config
         left = np.bincount(table.groups, self.counts.rows_left(), len(table.group_names)).astype(np.int64)
@@ -245,6 +249,7 @@ class RunState:
             limits=limits_by_group(config, self.profiles),
             held=[index for index in may_be_held if self.overrides.limits(names[index], Limits()) is None],
             now=time.time(),
+            most=most,
         )
 
     def save(self, paces: dict[str, PaceState]) -> None:
@@ -288,7 +293,8 @@ class RunState:
             waiting=self.waiting(self.known_paces()),
         )
         save(self.layout, checkpoint)
-        self.lock.touch()
+        if self.lock is not None:
+            self.lock.touch()
 
 
 def _moved(spent: Spent, by_s: float) -> Spent:

@@ -166,6 +166,15 @@ def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
     assert controller.changes[-3:] == ["*.new.org: held", "a.org: limits as configured again", "stop"]
 
 
+def test_a_rule_that_changes_nothing_is_told(tmp_path: Path) -> None:
+    layout, told = Layout(tmp_path), list[str]()
+    layout.control.write_text("servers: [{match: a.org, pause: true}, {match: b.org, rate_limit: 1}]\n")
+    controller = Controller(layout, told.append, {"a.org": "", "b.org": "no server"}.__getitem__)
+    controller.first_rules()
+    assert told[-1] == "Warning: control.yaml: b.org: no server"
+    assert sum("Warning" in line for line in told) == 1
+
+
 # ---- whole runs
 
 

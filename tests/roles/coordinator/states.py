@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ddmpi.config.config import parse
@@ -19,7 +19,13 @@ from tests.io.result_data import make_answer, make_failure, open_writer
 
 
 def make_state(
-    tmp_path: Path, sizes: Mapping[str, int], *, batch_size: int = 20, min_rows: int = 10, epoch: int = 1
+    tmp_path: Path,
+    sizes: Mapping[str, int],
+    *,
+    batch_size: int = 20,
+    min_rows: int = 10,
+    epoch: int = 1,
+    group_of: Callable[[str], str] = str,
 ) -> RunState:
     """A run over a table of these servers; over the folder that is there, if it is."""
     layout = Layout(tmp_path / "out")
@@ -35,7 +41,7 @@ def make_state(
     layout.root.mkdir(exist_ok=True)
     if not layout.urls.exists():
         table = open_input(config.input_name, config.columns.as_lists(), ())
-        partition_input(table, layout.urls, batch_size=batch_size, small_rows=min_rows, group_of=config.group_of)
+        partition_input(table, layout.urls, batch_size=batch_size, small_rows=min_rows, group_of=group_of)
     servers: dict[str, ServerState] = {}
     layout.lock.unlink(missing_ok=True)  # an earlier run of this test has ended
     lock = acquire(layout.lock, job_id="", job_is_gone=lambda _: None)
