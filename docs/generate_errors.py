@@ -94,7 +94,7 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "Raise `max_file_bytes`, then `--retry-failed too_large`.",
     ),
     ErrorKind.WRONG_TYPE: Explanation(
-        "A 200 that is no image, by its content type or its first bytes: often a page that says sorry. Not stored.",
+        "A 200 that is no image, by its first bytes: often a page that says sorry. Not stored.",
         _NO,
         "Where anything will do, set `accept: any`.",
     ),
@@ -122,9 +122,9 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "Correct the table. User names and passwords in URLs are cut out of the output.",
     ),
     ErrorKind.DECODE: Explanation(
-        "The image cannot be decoded (only where `image_size` asks for it).",
+        "The image cannot be decoded, or not within the memory that there is for it (only with `image_size`).",
         _NO,
-        "`image_size: 0` stores the bytes as they came.",
+        "`image_size: 0` stores the bytes as they came. See [output.md](output.md#image_size).",
     ),
     ErrorKind.HASH_MISMATCH: Explanation(
         "The file is not the one that the table promised: another hash, or another size; or the table's value cannot "
@@ -167,8 +167,9 @@ INTRODUCTION: Final = """\
 
 Every row of the input ends as a success, as an error or as pending. A row is a success only if the transfer ended
 without an error, the status is 200, and the body passes: not empty, not shorter than announced, and, with
-`accept: image`, an image by its content type and its first bytes. An image whose end nobody announced has to be whole,
-since a connection that broke looks like its end. For other files of unknown length that cannot be told.
+`accept: image`, an image [by its first bytes](output.md#what-counts-as-an-image). An image whose end nobody announced
+has to be whole, since a connection that broke looks like its end. For other files of unknown length that cannot be
+told.
 
 An error has a kind from the closed list below, a code (`error_code`: the HTTP status, -1 for the network, -2 for
 content or local reasons) and a message of one printable line, without passwords and without the queries of URLs.

@@ -51,10 +51,13 @@ ARROWS = {
     "io/http": ("core", "config", "report", "io/process", "io/schedulers"),
     "io/store": ("core", "config", "report", "io/process", "io/schedulers"),
     "io/folder": ("core", "config", "report", "io/process", "io/schedulers"),
+    "io/images": ("core",),
     "io/parquet": (),
     "io/sources": ("core", "config", "report", "io/process", "io/schedulers", "io/store", "io/folder"),
     "io/input": ("core", "config", "report", "io/process", "io/schedulers", "io/sources", "io/store", "io/folder"),
-    "io/results": ("core", "config", "report", "io/process", "io/schedulers", "io/store", "io/folder", "io/parquet"),
+    "io/results": (
+        "core", "config", "report", "io/process", "io/schedulers", "io/store", "io/folder", "io/images", "io/parquet",
+    ),
     "io/lookup": ("core", "config", "io/store", "io/folder", "io/parquet", "io/results"),
     "io/forget": ("core", "config", "io/store", "io/folder", "io/parquet", "io/results", "io/sources"),
     "io/urls": (

@@ -2,7 +2,7 @@
 
 Decides which config is acceptable, and what follows from it alone: a server's limits and group, how many ranks may work
 on it at once, which keys must not change between two runs. It reads the config file and, through ``rule_files``, those
-that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or OpenCV exist is the
+that this one names, and nothing else: no environment, no clock; whether the input, a CA bundle or Pillow exist is the
 caller's question.
 
 No config can say which servers share an IP address: that is found when the table is partitioned (``with_addresses``).

@@ -123,7 +123,8 @@ class DownloaderParameters(Section):
         0,
         ge=0,
         le=65_535,
-        description="0 = the bytes as served; else the longest side in pixels, re-encoded (needs ddmpi[images]).",
+        description="0 = the bytes as served; else the longest side in pixels: what is larger is made smaller and "
+        "encoded again (needs ddmpi[images]). See docs/output.md.",
     )
     hash_algorithm: HashName = Field(
         "sha256",
@@ -157,7 +158,9 @@ class DownloaderParameters(Section):
         description="Networks (CIDR) that may be contacted although loopback, private or link-local.",
     )
     accept: Literal["image", "any"] = Field(
-        "image", description="What a 200 must be to count as success: content type and magic bytes, or any body."
+        "image",
+        description="What a 200 must be to count as success: an image by its first bytes, or any body. "
+        "docs/output.md lists the formats.",
     )
     respect: Respected = Field(
         (X_ROBOTS_TAG,),

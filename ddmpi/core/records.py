@@ -78,7 +78,17 @@ RESULT_COLUMNS = frozenset(
     | {"hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes"}
     | {"etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "retry_count", "error_code"}
     | {"error_kind", "error_msg", "row_number", "reject", "server_name", "partition_id", "same_as", "item_number"}
-    | {"outcome", "epoch", "expected_mismatch", "placeholder", "usage_signals", MIRRORS, REQUESTED, REQUEST_HEADERS}
+    | {
+        "outcome",
+        "epoch",
+        "expected_mismatch",
+        "placeholder",
+        "usage_signals",
+        "warnings",
+        MIRRORS,
+        REQUESTED,
+        REQUEST_HEADERS,
+    }
 )
 """Columns that ddmpi itself writes, needs in ``urls``, or adds when results are read: a kept column of the same name
 would be lost."""
@@ -337,6 +347,8 @@ class Answer:
     too_large: bool = False
     usage_signals: str = ""
     """What the server says of how the file may be used, in canonical words; empty for nothing."""
+    warnings: str = ""
+    """What is odd about the file that is kept all the same, on one line for people; empty for nothing."""
     refused: str = ""
     """Why the body must not be kept: the transfer was cut off after the head."""
     objection: Failure | None = None

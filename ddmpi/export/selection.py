@@ -113,7 +113,7 @@ def _shortest_side(rows: pa.Table) -> npt.NDArray[np.int64]:
 
 def make_look(options: Options, algorithm: str) -> Callable[[bytes, str], Picture | str]:
     """Return a function of a body and the digest that it must have: the image to export, or the reason to leave it out.
-    Raises SetupError: images are to be decoded, and OpenCV is not installed, or the algorithm's library is not."""
+    Raises SetupError: images are to be decoded, or hashed, and a library for that is not installed."""
     shrink = make_shrink(options.resize or _LARGEST_SIDE) if options.resize or options.check else None
     digest = make_digest(algorithm)
 

@@ -84,8 +84,7 @@ def main() -> int:
         if module.name not in _WITH_MPI and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     # Half of what such a short run computes itself: what is loaded on demand, and the report's template.
-    for name in ("pyarrow.dataset", "cv2"):
-        importlib.import_module(name)
+    importlib.import_module("pyarrow.dataset")
     page._template()
     for line in sys.stdin:
         order = json.loads(line)

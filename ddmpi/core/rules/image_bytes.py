@@ -16,7 +16,7 @@ _PNG_END: Final = b"IEND\xaeB`\x82"
 _GIFS: Final = (b"GIF87a", b"GIF89a")
 _BMP_HEADER_BYTES: Final = frozenset({12, 40, 52, 56, 64, 108, 124})
 _FTYP_BRANDS: Final = frozenset(
-    {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+    {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2", b"miaf"}
 )
 _BOXES: Final = frozenset(
     {b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid", b"idat", b"jumb", b"styp", b"sidx"}
@@ -31,7 +31,19 @@ _MAGIC: Final = (
     b"MM\x00+",
     b"\x00\x00\x00\x0cjP  \r\n\x87\n",  # JPEG 2000: file, code stream
     b"\xff\x4f\xff\x51",
+    b"\x00\x00\x00\x0cJXL \r\n\x87\n",  # JPEG XL: file, code stream
+    b"\xff\x0a",
+    b"8BPS\x00\x01",  # Photoshop, and the same for large images
+    b"8BPS\x00\x02",
 )
+_ICO: Final = b"\x00\x00\x01\x00"
+_ICO_BYTES: Final = 22
+"""A header of 6 bytes, and at least one entry of 16."""
+_SVG_BEGIN_BYTES: Final = 4096
+_BEFORE_SVG: Final = re.compile(rb"\s+|<\?[^>]*>|<!--.*?-->|<!DOCTYPE\s+svg\b[^>\[]*(?:\[[^\]]*\]\s*)?>", re.DOTALL)
+"""What may stand before the root element: a declaration, comments, a document type."""
+_BEFORE_TAGS: Final = frozenset({b"<", b"\xef", b" ", b"\t", b"\r", b"\n"})
+_SVG: Final = re.compile(rb"<(?:[A-Za-z]\w*:)?svg[\s>/]")
 
 _NO_FILL_BYTE: Final = re.compile(rb"[^\xff]")
 _FREE_STEPS: Final = 10_000
@@ -47,8 +59,21 @@ def begins_like_image(body: bytes) -> bool:
         return body[8:12] == b"WEBP"
     if body[4:8] == b"ftyp":
         return body[8:12] in _FTYP_BRANDS
+    if body.startswith(_ICO):  # a number of entries, and a zero in the first one
+        return len(body) >= _ICO_BYTES and body[4] > 0 and body[5] == 0 and body[9] == 0
+    if body[:1] in _BEFORE_TAGS:
+        return _begins_like_svg(body)
     # Two letters are not enough: the next header has one of a few sizes.
     return body.startswith(b"BM") and int.from_bytes(body[14:18], "little") in _BMP_HEADER_BYTES
+
+
+def _begins_like_svg(body: bytes) -> bool:
+    """Whether the root element is svg. A page may have one within itself; here nothing but the root counts."""
+    head = body[:_SVG_BEGIN_BYTES].removeprefix(b"\xef\xbb\xbf")
+    at = 0
+    while following := _BEFORE_SVG.match(head, at):
+        at = following.end()
+    return _SVG.match(head, at) is not None
 
 
 def image_is_cut_off(body: bytes) -> bool:

@@ -62,7 +62,7 @@ def classify(
     """Judge an answer.
 
     Args:
-        accept: what a body has to be: "image" (content type and first bytes) or "any" (not empty).
+        accept: what a body has to be: "image" (by its first bytes) or "any" (not empty).
         max_redirects: a row that was redirected so often already is not redirected again.
         retry_statuses: with these a row is tried again.
 
@@ -311,22 +311,20 @@ def _judge_body(answer: Answer, check_body: Callable[[Answer], str]) -> Verdict:
     return SUCCESS
 
 
-_OPAQUE_TYPES: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
-"""What servers say that do not know; the last one is the default of S3."""
-
-
 def _image_objection(answer: Answer) -> str:
-    """Why the body is no image; empty if it is one."""
-    content_type = answer.content_type
-    if not content_type.startswith("image/"):
-        essence = content_type.partition(";")[0].strip().lower()
-        if not essence.startswith("image/") and essence not in _OPAQUE_TYPES:
-            return f"content type {essence}"
+    """Why the body is no image; empty if it is one. Its bytes say so, not its content type: PHP calls all that it sends
+    text/html, buckets call it whatever the uploader did."""
     if begins_like_image(answer.body):
         return ""
+    content_type = answer.content_type
+    essence = content_type.partition(";")[0].strip().lower()
+    if essence and not essence.startswith("image/") and essence not in _OPAQUE_TYPES:
+        return f"content type {essence}"
     return f"content type {content_type or 'missing'}, but the first bytes are {answer.body[:12].hex(' ')}"
 
 
+_OPAQUE_TYPES: Final = frozenset({"application/octet-stream", "binary/octet-stream"})
+"""What servers say that do not know; the last one is the default of S3."""
 _BODY_CHECKS: Final[dict[str, Callable[[Answer], str]]] = {"image": _image_objection, "any": lambda _: ""}
 
 

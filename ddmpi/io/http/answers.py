@@ -3,7 +3,6 @@
 libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``RETRY_AFTER`` is capped and turns garbage into 0: the header's text is handed on as it came.
 - ``getinfo`` fails where a server's bytes are not UTF-8: texts are read raw.
-- gzip that is cut off counts as whole.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import pycurl
 
 from ddmpi.core.records import Answer
 from ddmpi.core.rules.usage_signals import joined
+from ddmpi.core.rules.verdict import one_line
+from ddmpi.io.http.content_encoding import EncodingError, TooLargeError, decoded
 from ddmpi.io.http.easy_handle import EasyHandle
 
 _HEADERS = frozenset({b"etag", b"last-modified", b"retry-after", b"transfer-encoding", b"content-encoding"})
@@ -25,6 +26,7 @@ _BEGINNINGS = frozenset(
     name[:5] for name in (b"etag:", b"etag ", b"etag\t", *(_HEADERS - {b"etag"}), _LIMITS, _STATUS_LINE)
 )
 """How lines begin that may have them, and the first line of a response, in lower case."""
+_OK = 200
 _KEPT_CHARS = 512
 MOST_COOKIE_BYTES = 16_384
 """Of one row: more than three cookies of the size that every client has to take (RFC 6265, 6.1). Where a row has more,
@@ -57,7 +59,9 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     answer.too_large = handle.too_large or code == pycurl.E_FILESIZE_EXCEEDED
     answer.refused = handle.refused
     answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
-    _read_headers(answer, handle.head)
+    encodings = _read_headers(answer, handle.head)
+    if encodings and not code:
+        _decode(answer, encodings, handle.settings.parameters.max_file_bytes)
     if task.usage_signals or handle.usage_signals:
         answer.usage_signals = joined(task.usage_signals, handle.usage_signals)
     if 300 <= answer.status < 400:
@@ -68,9 +72,9 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     return answer
 
 
-def _read_headers(answer: Answer, head: Sequence[bytes]) -> None:
-    """Read the headers of the last response that become columns."""
-    is_encoded = False
+def _read_headers(answer: Answer, head: Sequence[bytes]) -> list[str]:
+    """Read the headers of the last response that become columns; return the values of Content-Encoding."""
+    encodings = []
     for name, value in _last_fields(head):
         kept = _text(value)
         match name:
@@ -83,11 +87,28 @@ def _read_headers(answer: Answer, head: Sequence[bytes]) -> None:
             case b"transfer-encoding":
                 answer.end_announced = True
             case b"content-encoding":
-                is_encoded = is_encoded or kept.lower() != "identity"
+                encodings.append(kept)
             case _:
                 _note_limits(answer, name.decode("latin-1"), kept)
-    if is_encoded:
-        # What was announced is the end of what was sent: libcurl takes gzip that is cut off for whole.
+    return encodings
+
+
+def _decode(answer: Answer, encodings: Sequence[str], most_bytes: int) -> None:
+    """Put what is in an encoded body into its place."""
+    try:
+        found = decoded(answer.body, encodings, most_bytes)
+    except TooLargeError:
+        answer.too_large = True
+        return
+    except EncodingError as error:
+        if answer.status == _OK:  # of another answer the status says enough
+            answer.curl_code, answer.error = pycurl.E_BAD_CONTENT_ENCODING, str(error)
+        return
+    if found.ignored:
+        answer.warnings = one_line(f"content-encoding ignored: {', '.join(found.ignored)}")
+    if found.is_changed:
+        answer.body = found.body
+        # What was announced is the end of what was sent: that may lack an end of its own.
         answer.content_length = -1
         answer.end_announced = False
 

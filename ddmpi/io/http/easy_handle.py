@@ -12,7 +12,7 @@ robots.txt is asked with either. libcurl follows no redirects, so its own rules 
 
 libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``reset()`` would clear the callbacks and limits: handles are never reset, and one function sets each option.
-- MAXFILESIZE counts what arrives, decoded bytes only from 8.20 on: so they are counted here, too.
+- MAXFILESIZE stops a body without an announced length from 8.4 on: so bytes are counted here, too.
 - a handle that has no connection yet cannot be paused, and pauses are forgotten between requests.
 - a handle whose proxy or password changes may show the one to the other (CVE-2026-7168): a handle has one
   ``ServerSettings`` for its life. Connections are not shared between such handles either: libcurl compares host, port,
@@ -279,8 +279,9 @@ def _set_transport(curl: pycurl.Curl, parameters: DownloaderParameters) -> None:
     curl.setopt(pycurl.COOKIEFILE, "")  # keeps cookies, in memory alone; whose they are is the task's business
     curl.setopt(pycurl.PATH_AS_IS, 1)
     curl.setopt(pycurl.HEADEROPT, pycurl.HEADER_SEPARATE)  # what servers are told is not for a proxy's CONNECT
-    # Files are asked for as they are; what comes encoded nevertheless is decoded: it would be no file otherwise.
+    # Files are asked for as they are; what comes encoded nevertheless is decoded at the end (see content_encoding).
     curl.setopt(pycurl.ACCEPT_ENCODING, "identity")
+    curl.setopt(pycurl.HTTP_CONTENT_DECODING, 0)
     curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
     curl.setopt(pycurl.TCP_NODELAY, 1)
     curl.setopt(pycurl.TCP_KEEPALIVE, 1)

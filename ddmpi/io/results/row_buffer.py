@@ -115,7 +115,7 @@ def _of_success(row: SuccessRow) -> tuple[Any, ...]:
         row.hashsum_original, row.hashsum_resized, row.original_size, row.resized_size, answer.status,
         answer.final_url, answer.content_type, row.original_bytes, answer.etag, answer.last_modified,
         answer.task.attempts, answer.fetched_at, answer.total_s * 1e3, answer.ttfb_s * 1e3, answer.ip, row.mismatch,
-        answer.usage_signals,
+        answer.usage_signals, answer.warnings,
     )  # fmt: skip
 
 
@@ -204,6 +204,7 @@ _SUCCESS_COLUMNS: Final[Sequence[tuple[str, Callable[[Values], Column]]]] = (
     ("ip", _texts),
     (MISMATCH, _texts),
     ("usage_signals", _texts),
+    ("warnings", _texts),
 )
 """In the order of ``_of_success``."""
 _ERROR_COLUMNS: Final[Sequence[tuple[str, Callable[[Values], Column]]]] = (

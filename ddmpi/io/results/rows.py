@@ -59,7 +59,7 @@ class RowMaker:
     """Make rows from answers, in any thread: hashing and decoding let go of the interpreter's lock.
 
     Raises:
-        SetupError: image_size > 0 without OpenCV, or a hash algorithm without its library.
+        SetupError: image_size > 0 without Pillow or simplejpeg, or a hash algorithm without its library.
         ValueError: an unknown hash algorithm.
     """
 
@@ -78,9 +78,14 @@ class RowMaker:
             shrunk = self._shrink(body)
         except DecodeError as error:
             return refused(rows, answer, ErrorKind.DECODE, str(error))
+        if shrunk.warnings:
+            answer = replace(answer, warnings="; ".join(filter(None, (answer.warnings, shrunk.warnings))))
+        if not shrunk.content_type:
+            return SuccessRow(rows, answer, body, self._digest(body), None, len(body), shrunk.original_size, None)
         return SuccessRow(
             rows,
-            replace(answer, body=b""),  # the served bytes would stay in memory, uncounted
+            # Without the served bytes, which would stay in memory, uncounted.
+            replace(answer, body=b"", content_type=shrunk.content_type),
             shrunk.image,
             self._digest(body),
             self._digest(shrunk.image),

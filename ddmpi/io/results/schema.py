@@ -54,7 +54,7 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(pa.int32(), "attempts"),
         *_of(TIMESTAMP, "fetched_at"),
         *_of(pa.float32(), "total_ms", "ttfb_ms"),
-        *_of(pa.string(), "ip", "usage_signals"),
+        *_of(pa.string(), "ip", "usage_signals", "warnings"),
         *_of(pa.bool_(), PLACEHOLDER),
         *_of(pa.int64(), ROW_NUMBER),
     ],

@@ -113,7 +113,7 @@ class ResultWriter:
         on_event: called from other threads when there is an event or memory was freed: wakes the loop.
 
     Raises:
-        SetupError: image_size > 0 without OpenCV.
+        SetupError: image_size > 0 without Pillow or simplejpeg.
         ValueError: an unknown hash algorithm.
     """
 

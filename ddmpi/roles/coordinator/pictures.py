@@ -65,7 +65,7 @@ def _rows(part: Path, most: int) -> Iterator[tuple[bytes, str]]:
 
 
 def _shrinker() -> Callable[[bytes], bytes]:
-    """Return a function that makes a body small where OpenCV is installed, else returns it as it is."""
+    """Return a function that makes a body small where Pillow and simplejpeg are installed, else returns it as it is."""
     try:
         shrink = make_shrink(SIDE_PIXELS)
     except SetupError:

@@ -31,6 +31,45 @@ def test_whole_images_are_images_and_whole(image_format: str) -> None:
     assert not image_is_cut_off(body)
 
 
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg' width='3' height='4'/>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"\xff\x0a\x10\xb0\x13", id="JPEG XL"),
+        pytest.param(b"\x00\x00\x00\x0cJXL \r\n\x87\n\x00\x00\x00\x14ftypjxl ", id="JPEG XL in a container"),
+        pytest.param(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", id="HEIC"),
+        pytest.param(b"\x00\x00\x01\x00\x01\x00\x10\x10\x00\x00" + bytes(12), id="ICO"),
+        pytest.param(b"8BPS\x00\x01" + bytes(20), id="PSD"),
+        pytest.param(b"8BPS\x00\x02" + bytes(20), id="PSB"),
+        pytest.param(SVG, id="SVG"),
+        pytest.param(b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- <html> -->\n" + SVG, id="SVG after a declaration"),
+        pytest.param(b'<!DOCTYPE svg PUBLIC "-//W3C//DTD" "x" [<!ENTITY a "b">]>\n<svg:svg>', id="SVG with a type"),
+    ],
+)
+def test_further_formats_are_images(body: bytes) -> None:
+    assert begins_like_image(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<!doctype html><svg/>",
+        b"<html><body><svg></svg>",
+        b"<svgs>",
+        b"<?xml version='1.0'?><rss/>",
+        b"<!-- <svg> -->" * 400,
+        b"<?" * 4_000,
+        b" " * 5_000 + SVG,
+        b"\x00\x00\x01\x00\x00\x00" + bytes(16),
+        b"\x00\x00\x01\xba" + bytes(20),
+    ],
+)
+def test_what_only_resembles_an_image_is_none(body: bytes) -> None:
+    assert not begins_like_image(body)
+
+
 @pytest.mark.parametrize("image_format", TELLING)
 def test_what_follows_the_end_does_not_matter(image_format: str) -> None:
     assert not image_is_cut_off(noise(image_format) + b"\n<!-- served by a cache -->")

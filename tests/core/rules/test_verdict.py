@@ -87,6 +87,11 @@ def test_an_image_is_known_by_its_first_bytes(body: bytes) -> None:
         "Application/Octet-Stream; x=y",
         "binary/octet-stream",
         "",
+        "text/plain",
+        "text/html; charset=UTF-8",
+        "application/force-download",
+        "image",
+        "*/*",
     ],
 )
 def test_content_types_that_an_image_may_have(content_type: str) -> None:
@@ -132,11 +137,6 @@ HTML = b"<!doctype html><title>Not found</title>"
             replace(GOOD, body=HTML, content_length=len(HTML)),
             (ErrorKind.WRONG_TYPE, ERROR_CODE_LOCAL, False, Signal.OK),
             id="a page that claims to be an image",
-        ),
-        pytest.param(
-            replace(GOOD, content_type="text/html"),
-            (ErrorKind.WRONG_TYPE, ERROR_CODE_LOCAL, False, Signal.OK),
-            id="an image that claims to be a page",
         ),
         pytest.param(
             replace(GOOD, body=b"\x00\x00\x00\x20ftypisom" + bytes(9), content_length=-1),
@@ -501,7 +501,7 @@ def test_a_long_message_is_cut_and_says_so() -> None:
 
 
 def test_the_text_of_a_server_gets_into_a_message_only_as_one_line() -> None:
-    failure = classify(replace(GOOD, content_type="text/\r\nx" + "y" * 5000), "image", 5).failure
+    failure = classify(replace(GOOD, body=b"x" * len(JPEG), content_type="text/\r\nx" + "y" * 5000), "image", 5).failure
     assert isinstance(failure, Failure)
     assert failure.message.startswith("content type text/ xyyy")
     assert len(failure.message) == MESSAGE_CHARS

@@ -55,7 +55,8 @@ from tests.whole.faults import Faults
 SUCCESS_COLUMNS = [
     "uuid", "source_id", "identifier", "is_license_full", "license", "source", "title", "hashsum_original",
     "hashsum_resized", "original_size", "resized_size", "image", "status", "final_url", "content_type", "bytes",
-    "etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "usage_signals", "placeholder",
+    "etag", "last_modified", "attempts", "fetched_at", "total_ms", "ttfb_ms", "ip", "usage_signals", "warnings",
+    "placeholder",
 ]
 ERROR_COLUMNS = [
     "uuid", "source_id", "identifier", "retry_count", "error_code", "error_kind", "error_msg", "final_url",
@@ -114,6 +115,7 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
     body = make_image(30, 20)
     writer = open_writer(layout, Reader(extra={"taxon": pa.int16()}), keep_columns=["taxon"], epoch=3, rank=12)
     answer = replace(make_answer(6, body, attempt=2), usage_signals="x-robots-tag: noindex")
+    answer.warnings = "content-encoding ignored: binary"
     writer.success(batch, (6,), answer)
     writer.stop()
     (part,) = committed(writer.events())
@@ -150,6 +152,7 @@ def test_a_success_is_stored_as_it_was_served(layout: Layout) -> None:
         "ttfb_ms": pytest.approx(2.0),
         "ip": "127.0.0.1",
         "usage_signals": "x-robots-tag: noindex",
+        "warnings": "content-encoding ignored: binary",
         "placeholder": False,
         "row_number": 6,
         "taxon": 6,

@@ -68,8 +68,9 @@ def test_parts_that_cannot_be_read_cost_nothing_else(tmp_path: Path) -> None:
     assert len(sample_pictures([tmp_path / "missing.parquet", damaged, good], 1, 60.0)) == 1
 
 
-def test_without_opencv_small_files_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
+def test_without_pillow_small_files_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ddmpi.io.images.encoding", None)
+    monkeypatch.delattr("ddmpi.io.images.encoding")
     small, large = picture(40, 30), picture(900, 900)
     assert len(small) < MOST_SHOWN_BYTES < len(large)
     found = sample_pictures([part(tmp_path / "1.parquet", [small, large])], 2, 60.0)
