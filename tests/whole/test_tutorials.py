@@ -82,7 +82,10 @@ def test_ten_minutes_on_a_laptop(fleet: RunningFleet, tmp_path: Path) -> None:
 
 def test_a_dataset_from_gbif(fleet: RunningFleet, tmp_path: Path) -> None:
     multimedia = "gbifID\ttype\tformat\tidentifier\treferences\ttitle\tcreator\tlicense\trightsHolder\tsource\n"
-    occurrence = "gbifID\tbasisOfRecord\tscientificName\tspecies\tcountryCode\tdecimalLatitude\tdecimalLongitude\teventDate\tdatasetKey\n"
+    occurrence = (
+        "gbifID\tbasisOfRecord\tscientificName\tspecies\tcountryCode\tdecimalLatitude\tdecimalLongitude\teventDate"
+        "\tdatasetKey\n"
+    )
     for row, url in enumerate(fleet.urls()):
         multimedia += f'{row}\tStillImage\timage/jpeg\t{url}\t\tA "bird"\tA. Nother\tCC_BY_4_0\t\t\n'
         occurrence += (

@@ -20,16 +20,17 @@ from PIL import Image
 
 from tests.export.targets.pictures import digest, export, make_results, picture, pixels
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:unclosed file:ResourceWarning"
-)
-"""Of the libraries' own; webdataset leaves its files to the garbage collector."""
+pytestmark = [
+    # They take seconds to load.
+    pytest.mark.slow,
+    # Of the libraries' own; webdataset leaves its files to the garbage collector.
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:unclosed file:ResourceWarning"
+    ),
+]
 
 Read = dict[int, tuple[str, str]]
 """(digest of the file, digest that the row says) by row number."""
-
-pytestmark = pytest.mark.slow
-"""The libraries take seconds to load."""
 
 
 @pytest.fixture
