@@ -179,5 +179,5 @@ def test_the_plan_refuses_what_the_run_refuses(config: Path, capsys: pytest.Capt
     folder = config.parent / "out"
     checkpoint = Checkpoint(1, config_semantic=load(config).semantic())
     save(Layout(folder), checkpoint)
-    with pytest.raises(OutputError, match=r"keep_columns: was \[\], is .*'again': 'identifier'"):
-        run(parse_arguments([str(config), "--plan", "--set", "keep_columns={again: identifier}"]), {})
+    with pytest.raises(OutputError, match=r"keep_columns: was \[\], is .*mine"):
+        run(parse_arguments([str(config), "--plan", "--set", "keep_columns={mine: identifier}"]), {})
