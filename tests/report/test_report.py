@@ -233,7 +233,7 @@ def test_the_verdict_comes_first(change: dict[str, object], title: str, look: st
         ({"changes": ["a.org: paused"]}, "Changed while this run was on a.org: paused"),
         (
             {"compared": "7 the same, 1 gone", "comparison": FileTable(("server_name", "gone"), [("a.org", "1")], 8)},
-            "Compared with the table 7 the same, 1 gone The first 1 lines; 8 more are in the file. server_name gone a.org",
+            "Compared with the table 7 the same, 1 gone The first 1 lines; 8 more are in the file. server_name gone",
         ),
         (
             {"runs": [RunLine(2, "2030-01-01 00:00", 60.0, 4, 900, 950, 10**9, "now")] * 2},
