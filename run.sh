@@ -148,20 +148,20 @@ find_launcher() {
   launcher+=(-n)
 }
 
-# Runs a launcher, hands TERM and INT on to it as USR1, and returns its code. USR1 reaches the ranks under every MPI; on
-# TERM or INT Open MPI's launcher kills them within a second.
+# Runs a launcher, hands TERM, INT and HUP on to it as USR1, and returns its code. USR1 reaches the ranks under every MPI;
+# on TERM or INT Open MPI's launcher kills them within a second, and on HUP MPICH's does.
 run_forwarding() {
   local child code interrupted=yes
   # A session of its own: the terminal sends INT to the others of ours as well.
   setsid "$@" &
   child=$!
   # A signal also ends wait.
-  trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT
+  trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT HUP
   while [[ -n $interrupted ]]; do
     interrupted='' code=0
     wait "$child" || code=$?
   done
-  trap - TERM INT
+  trap - TERM INT HUP
   return "$code"
 }
 
