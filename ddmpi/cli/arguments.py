@@ -74,7 +74,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             parser.error(f"--retry-failed: {error}")
     from ddmpi.core.records import Orders  # noqa: PLC0415
 
-    given.orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry)
+    give_up = None if given.give_up is None else tuple(given.give_up)
+    given.orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry, give_up)
     return given
 
 
@@ -119,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         "--retry-failed", nargs="*", metavar="KIND|CODE|SERVER",
         help="fetch error rows again: all, or those of a kind (timeout), a code (404) or a server ('*.example.org'); "
         "of several kinds and codes any counts, of several servers too; with both an error has to have both",
+    )  # fmt: skip
+    action.add_argument(
+        "--give-up", nargs="*", metavar="SERVER",
+        help="do not wait any longer: pending rows become errors (given_up), those of these servers, or of all that "
+        "the last run has waited for; --retry-failed given_up fetches them again",
     )  # fmt: skip
     action.add_argument("--reset-profiled", action="store_true", help="profile again")
     action.add_argument("--reset-batched", action="store_true", help="partition the input again")
