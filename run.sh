@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts ddmpi: sets up .venv on the first start, then runs the demo, a job or the tests. See usage() below.
 # Under Slurm: sbatch [--ntasks=N] run.sh CONFIG.yaml; it stops softly before the time limit and goes back into the
-# queue until all is done. See docs/slurm.md.
+# queue until all is done. See docs/clusters.md.
 #SBATCH --job-name=ddmpi
 #SBATCH --output=ddmpi-%j.log
 #SBATCH --ntasks=4
@@ -220,7 +220,11 @@ run_job() {
     arguments=("${arguments[0]}")
   fi
   run_forwarding "${launcher[@]}" "${ranks:-$(nproc)}" "$python" -m ddmpi "${arguments[@]}" || code=$?
-  [[ -z $submitted ]] || "$python" -m ddmpi.cli.requeue "${arguments[0]}" "$code" || true
+  if [[ -n $submitted ]]; then
+    # Slurm ends the job's processes while it is put back.
+    trap '' TERM
+    "$python" -m ddmpi.cli.requeue "${arguments[0]}" "$code" || true
+  fi
   return "$code"
 }
 
@@ -237,7 +241,7 @@ run_tests() {
   # Beside the tests, which leave a core idle now and then.
   mypy ddmpi tests benchmarks docs &
   types=$!
-  shellcheck run.sh .ci/run
+  shellcheck run.sh .ci/run configs/cluster/slurm.sbatch configs/cluster/pbs.sh configs/cluster/lsf.sh configs/cluster/flux.sh
   if [[ $all == all ]]; then
     "$python" -m tests.whole.dependency_audit
     "$python" -m coverage erase

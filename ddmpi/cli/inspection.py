@@ -20,6 +20,7 @@ from ddmpi.cli.audit import show_audit
 from ddmpi.cli.check import show_check
 from ddmpi.cli.forget import forget
 from ddmpi.cli.plan import plan_beside_run, show_plan
+from ddmpi.cli.requeue import queue_text, read_attempts
 from ddmpi.config import config as config_module
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
@@ -77,6 +78,8 @@ def _status(config: Config, layout: Layout, out: RichConsole) -> int:
         left = np.where(counts.is_complete, 0, table.rows - counts.ignored - counts.done)
         if plan := plan_beside_run(config, layout, table, left, checkpoint):
             grid.add_row("plan", plan)
+    if not counts.is_complete.all() and (attempts := read_attempts(layout)) is not None:
+        grid.add_row("queue", queue_text(attempts, time.time()))
     out.print(grid)
     if checkpoint is not None and (counters := checkpoint.counters):
         pending = counters["rows"] - counters["successes"] - counters["errors"] - counters["ignored"]

@@ -563,7 +563,8 @@ class Walltime(Section):
 
     end_time: EndTime = Field(
         None,
-        description="Date with time zone, or seconds since 1970 UTC; null = Slurm's, and none outside Slurm.",
+        description="Date with time zone, or seconds since 1970 UTC; null = as the scheduler says (Slurm, PBS, LSF, "
+        "Flux), and none outside its jobs.",
     )
     margin_s: float = Field(120.0, ge=0, le=86_400, description="Seconds before the end at which the run stops softly.")
 

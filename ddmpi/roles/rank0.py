@@ -18,7 +18,6 @@ from ddmpi.config.secrets import Variables, read_variables
 from ddmpi.core.protocol import Begin, Exit
 from ddmpi.core.records import Orders
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, DdmpiError, Interrupted, StorageError
-from ddmpi.io import slurm
 from ddmpi.io.folder.disk_errors import machine_faults
 from ddmpi.io.folder.layout import Layout, configured_layout
 from ddmpi.io.folder.lock import OutputLock
@@ -26,6 +25,7 @@ from ddmpi.io.folder.rank_log import log_to_file, run_log
 from ddmpi.io.mpi.launcher import complain
 from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
+from ddmpi.io.schedulers.detection import job_of, seconds_left
 from ddmpi.io.urls.batch_table import excluded_patterns
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator.coordinator import Coordinator
@@ -107,9 +107,9 @@ class Rank0:
         reporter.on_ready(state)
         log.info(
             "ddmpi run %d on host %s, pid %d, job %s, %d ranks",
-            state.epoch, os.uname().nodename, os.getpid(), self.environment.get("SLURM_JOB_ID", "-"), self.mailbox.size,
+            state.epoch, os.uname().nodename, os.getpid(), job_of(self.environment) or "-", self.mailbox.size,
         )  # fmt: skip
-        left_s = slurm.seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment)
+        left_s = seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment, self.console.say)
         deadline = math.inf if left_s is None else time.monotonic() + left_s
         given_up = [] if self.orders.give_up is None else state.give_up(self.orders.give_up)
         if self.orders.give_up is not None:

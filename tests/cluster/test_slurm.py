@@ -14,8 +14,9 @@ from tests.chaos.evidence import examine, repeated_requests
 from tests.cluster.processes import ranks_of_job
 from tests.cluster.slurm import NODES, Cluster, ClusterError, running_cluster, wait_for
 from tests.cluster.walltime import NO_WARNING, await_last_end, run_through, submit
+from tests.fleet.log import NOTE_LIMITED, requests_during_pause
 from tests.fleet.process import RunningFleet, running_fleet
-from tests.fleet.spec import plain_fleet
+from tests.fleet.spec import Mode, ServerSpec, plain_fleet
 from tests.whole.job import ROOT, Job, assert_every_row_once, make_job, outcomes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,6 +24,7 @@ LOGGER = logging.getLogger(__name__)
 
 ROWS = 800
 SERVERS = 8
+WAITING_ROWS = 120
 WALLTIMES = 2
 NEWS_TIMEOUT_S = 90.0
 
@@ -72,6 +74,29 @@ def test_a_job_goes_back_into_the_queue_until_it_is_done(cluster: Cluster, tmp_p
     assert result.walltimes >= WALLTIMES
     assert result.is_clean
     assert printed.count("run the same command again") == result.walltimes
+
+
+def test_a_job_that_waits_for_servers_goes_back_until_it_is_done(cluster: Cluster, tmp_path: Path) -> None:
+    """A dead host, one that answers 403 to everything, one that asks for pauses of 30 s, and nobody at the keyboard."""
+    pausing = ServerSpec("127.30.1.3", rate_limit_per_s=0.2, burst=1, retry_after_s=30, row_weight=0.05)
+    specs = [
+        *plain_fleet(2),
+        ServerSpec("127.30.1.1", mode=Mode.REFUSED, row_weight=0.4),
+        ServerSpec("127.30.1.2", refused_prefix="/", refused_status=403, row_weight=0.4),
+        pausing,
+    ]
+    with running_fleet(tmp_path / "fleet", specs, WAITING_ROWS) as fleet:
+        # No run waits: each ends as soon as only servers are left that are waited for.
+        job = make_job(tmp_path / "job", fleet.table_path, final_wait_s=0, parked_wait_s=0)
+        job_id = submit(cluster, job, "--time=5", NO_WARNING)
+        end = cluster.wait(job_id, timeout_s=400)
+        log = fleet.finished_log()
+    printed = cluster.printed(job_id)
+    assert (end.state, end.exit_code) == ("COMPLETED", 0), printed
+    assert_every_row_once(job, WAITING_ROWS)
+    assert 1 <= cluster.restarts(job_id) == printed.count("goes back into the queue by itself")
+    assert any(event.note == NOTE_LIMITED for event in log), "it has asked for a pause"
+    assert requests_during_pause(log, pausing.name(fleet.port), grace_s=0.5) == 0
 
 
 def test_a_canceled_job_stops_softly_and_stays_canceled(cluster: Cluster, job: Job, fleet: RunningFleet) -> None:

@@ -7,8 +7,8 @@ over only where its owner is certainly gone:
 
 - its process ran on this kernel (same boot, same process namespace) and is not there any more,
 - it was an earlier start of the same Slurm job, which Slurm ends before it starts the job again, on whatever nodes, or
-- its heartbeat is old, by the file server's own clock, and either Slurm says that its job is gone or this machine has
-  been booted since.
+- its heartbeat is old, by the file server's own clock, and either its scheduler says that its job is gone or this
+  machine has been booted since.
 
 In all other cases the user decides: the error names the holder and the file to delete. A pause of the owner beyond
 the heartbeat's limit cannot corrupt anything: it finds at its next ``touch`` that the lock is not its own, and its
@@ -31,7 +31,7 @@ import msgspec
 
 from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import OutputError, StorageError
-from ddmpi.io import slurm
+from ddmpi.io.schedulers.detection import job_is_gone, job_of
 
 STALE_AFTER_S: Final = 600.0
 """Ten minutes without a heartbeat: longer than any checkpoint interval and any hiccup of a file server seen."""
@@ -40,7 +40,7 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 """What link(2) answers on file systems that have no hard links."""
 
 JobIsGone = Callable[[str], bool | None]
-"""Asks Slurm whether a job has ended; None where that cannot be told."""
+"""Asks a scheduler whether a job has ended; None where that cannot be told."""
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -96,17 +96,16 @@ class OutputLock:
 
 
 def acquire_for_job(path: Path, environment: Mapping[str, str]) -> OutputLock:
-    """Take the lock for this process's Slurm job, if it is in one; see ``acquire``."""
-    job_id = environment.get("SLURM_JOB_ID", "")
+    """Take the lock for this process's batch job, if it is in one; see ``acquire``."""
     restart = int(environment.get("SLURM_RESTART_COUNT") or 0)
-    return acquire(path, job_id=job_id, job_is_gone=slurm.job_is_gone, restart=restart)
+    return acquire(path, job_id=job_of(environment), job_is_gone=job_is_gone, restart=restart)
 
 
 def acquire(path: Path, *, job_id: str, job_is_gone: JobIsGone, restart: int = 0) -> OutputLock:
     """Take the lock at ``path``, whose folder exists.
 
     Args:
-        job_id: this run's Slurm job, or "".
+        job_id: this run's batch job, or "".
         job_is_gone: asked only about the holder of a lock with an old heartbeat.
         restart: how often Slurm has requeued this job.
 
@@ -230,7 +229,7 @@ def _why_held(found: Holder | None, own: Holder, age_s: float, job_is_gone: JobI
         return ""  # the same machine, booted since
     if found.job_id and job_is_gone(found.job_id):
         return ""
-    return f"Slurm does not say that job {found.job_id} has ended" if found.job_id else "it cannot be asked from here"
+    return f"no scheduler says that job {found.job_id} has ended" if found.job_id else "it cannot be asked from here"
 
 
 def _server_now(path: Path, token: str) -> float:

@@ -1,0 +1,1 @@
+"""What each scheduler is asked, and what is made of its answers."""
