@@ -29,15 +29,10 @@ def log_to_file(layout: Layout, rank: int, options: Logging) -> None:
 
 def run_log(layout: Layout, options: Logging) -> Callable[[str], None]:
     """Return what adds a line, with the time, to the log of what people are told, over all runs."""
-    told = logging.getLogger("ddmpi-told")
-    told.propagate = False
-    told.setLevel(logging.INFO)
-    if not told.handlers:
-        logging.raiseExceptions = False
-        handler = logging.handlers.RotatingFileHandler(
-            layout.logs / "run.log", maxBytes=options.file_bytes, backupCount=options.kept_files, encoding="utf-8",
-            delay=True,
-        )  # fmt: skip
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        told.addHandler(handler)
-    return lambda line: told.info("%s", line)
+    logging.raiseExceptions = False
+    handler = logging.handlers.RotatingFileHandler(
+        layout.logs / "run.log", maxBytes=options.file_bytes, backupCount=options.kept_files, encoding="utf-8",
+        delay=True,
+    )  # fmt: skip
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return lambda line: handler.emit(logging.makeLogRecord({"msg": line}))
