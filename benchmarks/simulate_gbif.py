@@ -323,6 +323,7 @@ def _again_at_s(simulation: Simulation, report: RunReport) -> float:
         group_of=lambda server: index_of.get(world.group_of(server)),
         limits=lambda server: world.limits_for(world.group_of(server)),
         held=(),
+        probing_left_s=lambda _: 0.0,
         now=ended_at_s,
     )
     return max(told.until, ended_at_s + AGAIN_S)

@@ -52,6 +52,11 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         _NO,
         "Try again another day with `--retry-failed unreachable`. `breaker` says how long a server is probed.",
     ),
+    ErrorKind.GIVEN_UP: Explanation(
+        "You did not want to wait for its server any longer: `--give-up`, or `give_up` in `control.yaml`.",
+        _NO,
+        "Try again another day with `--retry-failed given_up`.",
+    ),
     ErrorKind.TLS: Explanation(
         "No secure connection: certificate expired, self-signed, for another host, of an unknown authority; or the "
         "handshake broke off.",

@@ -39,6 +39,10 @@ FORGET_HELP = (
     "remove withdrawn images for good, and never fetch them again: those whose uuids or URLs the file has, one a line "
     "or in a column uuid, identifier or url"
 )
+GIVE_UP_HELP = (
+    "do not wait any longer: pending rows become errors (given_up), those of these servers, or of all that the last "
+    "run has waited for; --retry-failed given_up fetches them again"
+)
 
 
 class Arguments(argparse.Namespace):
@@ -70,6 +74,8 @@ class Arguments(argparse.Namespace):
     reset_profiled: bool = False
     reset_batched: bool = False
     yes_delete_results: bool = False
+    give_up: Sequence[str] | None = None
+    """Servers; none of them means all that are waited for."""
     retry_words: Sequence[str] = ()
     settings: list[str]
     """``KEY=VALUE`` each: what is changed in the config."""
@@ -89,7 +95,8 @@ class Arguments(argparse.Namespace):
     @property
     def has_orders(self) -> bool:
         """Whether more than a download was asked for."""
-        return self.retry_failed is not None or self.reset_profiled or self.reset_batched
+        named = self.retry_failed is not None or self.give_up is not None
+        return named or self.reset_profiled or self.reset_batched
 
     @property
     def config_path(self) -> Path:
@@ -129,7 +136,8 @@ def checked(parser: argparse.ArgumentParser, given: Arguments) -> Arguments:
             parser.error(f"--retry-failed: {error}")
     from ddmpi.core.records import Orders  # noqa: PLC0415
 
-    given.orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry)
+    give_up = None if given.give_up is None else tuple(given.give_up)
+    given.orders = Orders(given.reset_profiled, given.reset_batched, given.yes_delete_results, retry, give_up)
     return given
 
 
@@ -168,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--verify", action="store_true", help="check every row from the files alone")
     action.add_argument("--forget", type=Path, metavar="FILE", help=FORGET_HELP)
     action.add_argument("--retry-failed", nargs="*", metavar=RETRY_WORD, help=f"fetch error rows again: {RETRY_HELP}")
+    action.add_argument("--give-up", nargs="*", metavar="SERVER", help=GIVE_UP_HELP)
     add_resets(action)
     parser.add_argument("--ranks", type=int, metavar="N", help="with --plan: predict for N ranks")
     parser.add_argument("--rehash", action="store_true", help="with --verify: recompute all digests")

@@ -16,6 +16,7 @@ from ddmpi.cli.arguments import (
     AUDIT_HELP,
     EPILOG,
     FORGET_HELP,
+    GIVE_UP_HELP,
     RETRY_HELP,
     RETRY_WORD,
     Arguments,
@@ -122,6 +123,9 @@ def _add_downloads(commands: _Commands[Parser]) -> None:
     retry = _with_config(commands, "retry-failed", "fetch error rows again", retry_failed=[])
     retry.add_argument("retry_words", nargs="*", metavar=RETRY_WORD, help=RETRY_HELP)
     add_run_options(retry)
+    give_up = _with_config(commands, "give-up", "make rows that wait for servers errors now")
+    give_up.add_argument("give_up", nargs="*", metavar="SERVER", help=GIVE_UP_HELP)
+    add_run_options(give_up)
 
 
 def _add_questions(commands: _Commands[Parser]) -> None:

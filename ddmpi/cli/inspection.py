@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.table import Table
 
 from ddmpi.cli.arguments import Arguments
@@ -41,8 +42,8 @@ from ddmpi.io.results.verification import BatchCheck, check_batch
 from ddmpi.io.urls.address_table import located
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable
-from ddmpi.report.formats import counted
-from ddmpi.report.pending import pending_text
+from ddmpi.report.formats import counted, share
+from ddmpi.report.pending import COLUMNS, MOST_TOLD, pending_text, waiting_rows
 from ddmpi.roles.coordinator.verifier import describe
 
 MOST_PROBLEMS = 20
@@ -157,7 +158,13 @@ def _status(config: Config, layout: Layout, out: RichConsole) -> int:
     out.print(grid)
     if checkpoint is not None and (counters := checkpoint.counters):
         pending = counters["rows"] - counters["successes"] - counters["errors"] - counters["ignored"]
-        out.print(pending_text(max(0, pending), checkpoint.waiting, time.time()), markup=False)
+        waiting, now = checkpoint.waiting, time.time()
+        out.print(pending_text(max(0, pending), waiting, now, is_running=layout.lock.exists()), markup=False)
+        if pending > 0 and len(waiting.listed) > MOST_TOLD:
+            waits = Table(*COLUMNS, box=None, pad_edge=False)
+            for cells in waiting_rows(waiting, now):
+                waits.add_row(*map(escape, cells))
+            out.print(waits)
     _print_servers(table, counts.done, counts.errors, out)
     return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
 
@@ -206,9 +213,9 @@ def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | No
     counters = checkpoint.counters if checkpoint is not None else {}
     if counters:
         final = counters["successes"] + counters["errors"]
-        grid.add_row(
-            "rows", f"{final:,} final ({100 * final / max(1, rows):.1f} %), {max(0, rows - final - left_out):,} pending"
-        )
+        durable = f"{final:,} durable ({share(final, rows)}), {max(0, rows - final - left_out):,} pending"
+        fetched = max(final, counters.get("fetched", 0))
+        grid.add_row("rows", f"{fetched:,} fetched ({share(fetched, rows)}), {durable}")
         kinds = {name[7:]: count for name, count in counters.items() if name.startswith("errors.") and count}
         listed = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
         grid.add_row("errors", f"{counters['errors']:,}" + (f": {listed}" if listed else ""))

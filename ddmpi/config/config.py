@@ -52,7 +52,16 @@ from ddmpi.config.sections import (
     ServerRules,
     Walltime,
 )
-from ddmpi.config.value_types import BaseUrl, InputPlace, LocalPath, OutputFolder, PresetName, RowFilterText, Texts
+from ddmpi.config.value_types import (
+    BaseUrl,
+    InputPlace,
+    LocalPath,
+    OutputFolder,
+    PresetName,
+    RowFilterText,
+    Texts,
+)
+from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.partition.address_groups import AddressGroups
 from ddmpi.core.records import Limits
 from ddmpi.core.rules.usage_signals import Respect, described, respect_of
@@ -324,6 +333,19 @@ class Config(Keys):
         rule = self._limiting_rule(server)
         is_stated = rule is not None and rule.rate_limit is not None
         return self.limits_for(server).rate_per_s * (1.0 if is_stated else self.downloader_parameters.rate_multiplier)
+
+    def pace_policy(self, job_began_at: float) -> PacePolicy:
+        """Return how to back off in a job that began at that time (s, monotonic)."""
+        return PacePolicy(
+            backoff_brief_s=self.backoff.brief_s,
+            backoff_base_s=self.backoff.base_s,
+            backoff_cap_s=self.backoff.cap_s,
+            breaker_failures=self.breaker.failures,
+            breaker_probes=self.breaker.probes,
+            probing_most_s=self.breaker.longest_s,
+            job_began_at=job_began_at,
+            forbidden_in_a_row=self.breaker.forbidden_in_a_row,
+        )
 
     def group_of(self, server: str) -> str:
         """Return the group of a canonical server name: its rule's group, that of its address, or the server itself."""

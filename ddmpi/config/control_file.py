@@ -21,6 +21,9 @@ class FileRule(Section):
 
     match: ServerPattern = Field(description="Name of a server or group, or a glob.")
     pause: bool = Field(default=False, description="Send nothing until the rule is gone.")
+    give_up: bool = Field(
+        default=False, description="Do not wait for these servers: their rows become errors of kind given_up."
+    )
     rate_limit: float | None = Field(None, ge=0, le=1_000_000, description="Requests per second; 0 = no limit.")
     max_connections: int | None = Field(None, ge=1, le=10_000, description="Connections at the same time.")
     bytes_per_second: float | None = Field(None, ge=0, description="Bytes per second; 0 = no limit.")
@@ -31,7 +34,7 @@ class FileRule(Section):
         """Return the rule as the core has it."""
         return ControlOverride(
             self.match, self.pause, self.rate_limit, self.max_connections, self.bytes_per_second, self.bytes_per_day,
-            self.bytes_per_hour,
+            self.bytes_per_hour, self.give_up,
         )  # fmt: skip
 
 

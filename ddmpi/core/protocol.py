@@ -115,6 +115,8 @@ class ControlOverride(msgspec.Struct, frozen=True):
     bytes_per_s: float | None = None
     bytes_per_day: float | None = None
     bytes_per_hour: float | None = None
+    give_up: bool = False
+    """Rows of these servers that are not in flight become errors."""
 
 
 # ---- coordinator -> downloader
@@ -242,6 +244,15 @@ class Counters(msgspec.Struct, frozen=True):
     """Resident memory now."""
 
 
+class NextRequest(msgspec.Struct, frozen=True, array_like=True):
+    """What a rank that has nothing in flight does next: for people, who would think that it hangs."""
+
+    server: str
+    rows: int
+    """Rows of the server that are loaded."""
+    wait_s: float
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """A downloader's report: small, at most a few per second, independent of the number of rows."""
 
@@ -250,6 +261,8 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     remaining_s: float
     unstarted: int
     counters: Counters
+    next_requests: tuple[NextRequest, ...] = ()
+    """The servers that are asked first, soonest first; none while requests are in flight."""
 
 
 class WorkRequest(msgspec.Struct, frozen=True, tag=True):

@@ -47,6 +47,7 @@ class ErrorKind(str, Enum):
     PLACEHOLDER = "placeholder"
     SERVER_REFUSED = "server_refused"
     UNREACHABLE = "unreachable"
+    GIVEN_UP = "given_up"
     FORGOTTEN = "forgotten"
 
 
@@ -241,6 +242,10 @@ class Failure:
     message: str
 
 
+GIVEN_UP_BY_USER = Failure(ErrorKind.GIVEN_UP, ERROR_CODE_LOCAL, "given up by the user")
+"""What rows of a server fail with that the operator does not want to wait for."""
+
+
 class Mirrors(msgspec.Struct, frozen=True, array_like=True):
     """Where else a row's file may be, after the URL that is asked now."""
 
@@ -363,6 +368,8 @@ class Orders:
     reset_batched: bool = False
     delete_results: bool = False
     retry_failed: tuple[str, ...] = ()
+    give_up: tuple[str, ...] | None = None
+    """Servers, by name or glob, whose rows are not waited for; empty: all that the last run has waited for."""
 
 
 @dataclass(frozen=True)

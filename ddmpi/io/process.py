@@ -16,6 +16,7 @@ LAUNCHERS = frozenset({"mpiexec", "mpiexec.hydra", "mpirun", "prterun", "orterun
 LAUNCHED_BY = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_STEP_ID")
 """Variables of which a launcher sets one (Hydra and Intel, Open MPI, PMIx, Slurm)."""
 PR_SET_PDEATHSIG = 1  # prctl(2)
+_DUMB = frozenset({"dumb", "unknown"})
 _TERMINALS = ("/dev/pts/", "/dev/tty")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -69,17 +70,20 @@ def leave_out_plugins(environment: MutableMapping[str, str]) -> None:
 
 
 def terminal_columns() -> int | None:
-    """Return the width of the terminal that gets our standard output, None if a file or a pipe gets it. A launcher puts
-    a pipe between rank 0 and the terminal that it writes to itself: then that terminal counts."""
-    if sys.stdout.isatty():
-        return os.get_terminal_size(sys.stdout.fileno()).columns
+    """Return the width of the terminal that gets our standard output, None if a file or a pipe gets it, or a terminal
+    that cannot move its cursor. A launcher puts a pipe between rank 0 and the terminal that it writes to itself, or a
+    terminal of 0 x 0 (Open MPI), whatever it writes to: then that terminal counts."""
+    if os.environ.get("TERM", "").lower() in _DUMB:
+        return None
     try:
+        if sys.stdout.isatty() and (columns := os.get_terminal_size(sys.stdout.fileno()).columns):
+            return columns
         target = _launcher_output(os.getppid())
         if not target.startswith(_TERMINALS):
             return None
         fd = os.open(target, os.O_RDONLY | os.O_NOCTTY)
         try:
-            return os.get_terminal_size(fd).columns
+            return os.get_terminal_size(fd).columns or None
         finally:
             os.close(fd)
     except OSError:

@@ -1,12 +1,15 @@
 """What a person sees on rank 0: a progress bar on a terminal, else a line every ten seconds; at the end a summary.
 
-Output is a courtesy: when the output takes no more (closed pipe, full disk) the run goes on without it.
+The same lines and the summary go to a log, on a terminal too. Output is a courtesy: when it takes no more (closed
+terminal, full disk) the run goes on without it.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections import deque
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -16,16 +19,25 @@ from ddmpi.report.formats import counted, duration, share, size
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.progress import Progress
+    from rich.console import RenderableType
+    from rich.live import Live
     from rich.table import Table
 
 LINE_INTERVAL_S = 10.0
+REPEAT_INTERVAL_S = 60.0
+"""A line that says what the one before it said comes that often: a run may wait for hours."""
 BAR_INTERVAL_S = 0.25
 RATE_WINDOW_S = 10.0
 LEAST_WINDOW_S = 1.0
 """Less time has no rate worth telling, and a line without one no use."""
+WIDE_COLUMNS = 120
+"""A terminal from this width on has room for more than what matters most."""
+BAR_COLUMNS = (10, 30)
+"""Least and most characters of the bar."""
 MOST_SIGNALS = 5
 """Of what servers say of their files' use: what was said of the most rows."""
+MOST_SLOWEST = 3
+"""Of the servers with the most time left, below the bar."""
 PARTITIONING = "clustering the table"
 LOOKING_UP = "looking up addresses"
 FETCHING_NOTHING = (LOOKING_UP, PARTITIONING)
@@ -40,15 +52,18 @@ class Console:
     def __init__(self, columns: int | None) -> None:
         """
         Args:
-            columns: width of the terminal, None where there is none.
+            columns: width of the terminal; None, or 0, where there is none.
         """
-        self._columns = columns
-        self._is_terminal = columns is not None
-        self._bar: Progress | None = None
+        self._columns = columns or None
+        self._is_terminal = self._columns is not None
+        self._bar: Live | None = None
         self._next_at = 0.0
         self._line_at = 0.0
+        self._last_line, self._repeat_at = "", 0.0
         self._history: deque[tuple[float, Snapshot]] = deque()
         self._broken = False
+        self._log: Callable[[str], None] | None = None
+        self._unlogged: list[str] = []  # what was said before there was a log
 
     @cached_property
     def _rich(self) -> RichConsole:
@@ -66,9 +81,25 @@ class Console:
         """Load what draws the summary, before it is needed."""
         import_module("rich.table")
 
+    def log_to(self, log: Callable[[str], None]) -> None:
+        """Have each line that is said logged, those until now too; the first log counts."""
+        if self._log is None:
+            self._log = log
+            for line in self._unlogged:
+                log(line)
+            self._unlogged.clear()
+
+    def keep(self, text: str) -> None:
+        """Log what is told elsewhere, or would be in the way of the bar."""
+        for line in text.splitlines():
+            if self._log is None:
+                self._unlogged.append(line)
+            else:
+                self._log(line)
+
     def is_due(self, now: float) -> bool:
         """Return whether ``show`` would show anything: the numbers for it cost something to add up."""
-        return now >= self._next_at and not self._broken
+        return now >= self._next_at and not (self._broken and self._log is None)
 
     def show(self, snapshot: Snapshot, now: float) -> None:
         """Show the state; called often, prints now and then."""
@@ -83,82 +114,114 @@ class Console:
         while len(self._history) > 1 and self._history[1][0] <= now - RATE_WINDOW_S:
             self._history.popleft()
         self._history.append((now, snapshot))
-        if self._is_terminal:
+        if self._is_terminal and not self._broken:
             self._update_bar(snapshot)
-        elif now >= self._line_at and now - self._history[0][0] >= LEAST_WINDOW_S:
+        if now >= self._line_at and now - self._history[0][0] >= LEAST_WINDOW_S:
             self._line_at = now + LINE_INTERVAL_S
-            self.say(self._line(snapshot))
+            line = self._line(snapshot)
+            if line != self._last_line or now >= self._repeat_at:
+                self._last_line, self._repeat_at = line, now + REPEAT_INTERVAL_S
+                (self.keep if self._is_terminal else self.say)(line)
 
     def _line(self, snapshot: Snapshot) -> str:
         if not snapshot.rows:
-            return f"{snapshot.stage}: {snapshot.rows_done:,} {snapshot.unit} so far, {self._text(snapshot)}"
-        done = 100 * snapshot.rows_done / snapshot.rows
-        text = self._text(snapshot)
-        return f"{snapshot.stage}: {snapshot.rows_done:,} of {snapshot.rows:,} {snapshot.unit} ({done:.1f} %), {text}"
+            known = [f"{snapshot.rows_done:,} {snapshot.unit} so far"]
+        else:
+            known = [f"{_done_of(snapshot)} ({_percentage(snapshot)})"]
+        known += [*_durable(snapshot), *self._speeds(snapshot, is_wide=True), *self._counts(snapshot)]
+        if snapshot.note:
+            known.append(snapshot.note)
+        elif snapshot.rows_waiting:
+            known.append(f"{snapshot.rows_waiting:,} waiting for their servers")
+        return f"{snapshot.stage}: {', '.join(known)}"
+
+    # ---- the bar
 
     def _update_bar(self, snapshot: Snapshot) -> None:
-        text = self._text(snapshot)
-        if self._bar is None:
-            self._bar = self._start_bar()
-        self._bar.update(
-            self._bar.task_ids[0],
-            total=snapshot.rows or None,
-            completed=snapshot.rows_done,
-            description=snapshot.stage,
-            of=f" of {snapshot.rows:,}" if snapshot.rows else "",
-            unit=snapshot.unit,
-            text=text,
-        )
+        try:
+            if self._bar is None:
+                self._bar = self._start_bar()
+            self._bar.update(self.screen(snapshot), refresh=True)
+        except OSError:
+            self._broken = True
 
-    def _start_bar(self) -> Progress:
-        from rich.progress import (  # noqa: PLC0415  # without a terminal there is no bar
-            BarColumn,
-            Progress,
-            SpinnerColumn,
-            TaskProgressColumn,
-            TextColumn,
-        )
+    def _start_bar(self) -> Live:
+        from rich.live import Live  # noqa: PLC0415  # without a terminal there is no bar
 
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            # The last column is what a narrow terminal cuts off: what matters least comes last.
-            TextColumn("{task.completed:,.0f}{task.fields[of]} {task.fields[unit]}  {task.fields[text]}"),
-        )
-        bar = Progress(*columns, console=self._rich, transient=True)
-        bar.add_task("", total=None, of="", unit="", text="")
+        bar = Live("", console=self._rich, transient=True, auto_refresh=False)
         bar.start()
         return bar
 
-    def _text(self, snapshot: Snapshot) -> str:
-        """Return what is known, as text; rates and the end only where enough was seen for them."""
-        known = []
+    def screen(self, snapshot: Snapshot) -> RenderableType:
+        """Return what a terminal shows: the bar, and below it what else there is to say, a line each."""
+        from rich.console import Group  # noqa: PLC0415  # without a terminal there is no bar
+        from rich.progress_bar import ProgressBar  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        columns = self._columns or WIDE_COLUMNS
+        is_wide = columns >= WIDE_COLUMNS
+        known = [*self._speeds(snapshot, is_wide=is_wide), *self._counts(snapshot, is_wide=is_wide)]
+        if is_wide and snapshot.rows:
+            known = [_done_of(snapshot), *_durable(snapshot), *known]
+        elif not snapshot.rows:
+            known = [f"{snapshot.rows_done:,} {snapshot.unit}", *known]
+        percentage = _percentage(snapshot) if snapshot.rows else ""
+        text = ", ".join(known)
+        least, most = BAR_COLUMNS
+        room = columns - len(snapshot.stage) - len(percentage) - len(text) - 4
+        bar = ProgressBar(
+            total=snapshot.rows or None, completed=snapshot.rows_done, width=min(most, max(least, room)),
+            pulse=not snapshot.rows,
+        )  # fmt: skip
+        grid = Table.grid(padding=(0, 1))
+        for _ in range(4):
+            grid.add_column(no_wrap=True)
+        grid.add_row(snapshot.stage, bar, percentage, Text(text))
+        below = [snapshot.note, "" if snapshot.note else snapshot.waiting]
+        if is_wide and snapshot.slowest:
+            below.append(f"slowest: {_slowest_text(snapshot.slowest[:MOST_SLOWEST])}")
+        return Group(grid, *(Text(line, no_wrap=False, overflow="fold") for line in below if line))
+
+    # ---- what is known
+
+    def _speeds(self, snapshot: Snapshot, *, is_wide: bool) -> list[str]:
+        """Return rates and the end, only where enough was seen for them."""
         (first, before), (last, _) = self._history[0], self._history[-1]
-        if (seconds := last - first) >= LEAST_WINDOW_S:
-            rows_per_s = (snapshot.rows_done - before.rows_done) / seconds
-            if snapshot.stage in FETCHING_NOTHING:
-                known = [f"{_rate(rows_per_s)} {snapshot.unit}/s"]
-            else:
-                known = [f"{_rate(rows_per_s)} files/s", f"{(snapshot.bytes - before.bytes) / seconds / 1e6:,.1f} MB/s"]
-            if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN and not snapshot.note:
-                known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
-        if snapshot.stage not in FETCHING_NOTHING:
-            known += [counted(snapshot.errors, "error"), f"{counted(snapshot.servers_active, 'server')} active"]
-        if snapshot.note:
-            known.append(snapshot.note)
-        return ", ".join(known)
+        seconds = last - first
+        if seconds < LEAST_WINDOW_S:
+            return []
+        rows_per_s = (snapshot.rows_done - before.rows_done) / seconds
+        if snapshot.stage in FETCHING_NOTHING:
+            known = [f"{_rate(rows_per_s)} {snapshot.unit}/s"]
+        else:
+            known = [f"{_rate(rows_per_s)} files/s"]
+            known += [f"{(snapshot.bytes - before.bytes) / seconds / 1e6:,.1f} MB/s"] if is_wide else []
+        if rows_per_s > 0 and snapshot.rows and snapshot.stage in FORESEEN and not snapshot.note:
+            known.append(f"ETA {duration((snapshot.rows - snapshot.rows_done) / rows_per_s)}")
+        return known
+
+    def _counts(self, snapshot: Snapshot, *, is_wide: bool = True) -> list[str]:
+        if snapshot.stage in FETCHING_NOTHING:
+            return []
+        known = [counted(snapshot.errors, "error")]
+        # Ranks say who was asked since they last said so, which may be a moment ago.
+        active = max(before.servers_active for _, before in self._history)
+        return [*known, f"{counted(active, 'server')} active"] if active and is_wide else known
+
+    # ---- the end
 
     def finish(self, summary: Summary) -> None:
         """Replace the bar by the summary."""
         if self._bar is not None:
-            self._bar.stop()
+            try:
+                self._bar.stop()
+            except OSError:
+                self._broken = True
             self._bar = None
         self._print(_summary_table(summary))
         if summary.slowest:
-            names = ", ".join(f"{name} ({duration(seconds)})" for name, seconds in summary.slowest)
-            self.say(f"Servers with the most time left: {names}")
+            self.say(f"Servers with the most time left: {_slowest_text(summary.slowest)}")
         if waste := waste_text(summary.waste):
             self.say(f"Waste: {waste}")
         for text, rows, obeyed in by_rows(summary.signals)[:MOST_SIGNALS]:
@@ -171,6 +234,7 @@ class Console:
         self._print(text)
 
     def _print(self, text: str | Table) -> None:
+        self.keep(text if isinstance(text, str) else _plain(text))
         if self._broken:
             return
         try:
@@ -181,6 +245,30 @@ class Console:
             sys.stdout.flush()
         except OSError:
             self._broken = True
+
+
+def _plain(table: Table) -> str:
+    from rich.console import Console as RichConsole  # noqa: PLC0415  # see Console.prepare
+
+    file = io.StringIO()
+    RichConsole(file=file, soft_wrap=True, highlight=False, color_system=None, width=1_000).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _done_of(snapshot: Snapshot) -> str:
+    return f"{snapshot.rows_done:,} of {snapshot.rows:,} {snapshot.unit}"
+
+
+def _durable(snapshot: Snapshot) -> list[str]:
+    return [] if snapshot.durable is None else [f"{snapshot.durable:,} durable"]
+
+
+def _percentage(snapshot: Snapshot) -> str:
+    return f"{100 * snapshot.rows_done / snapshot.rows:.1f} %"
+
+
+def _slowest_text(slowest: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} ({duration(seconds)})" for name, seconds in slowest)
 
 
 def _rate(per_s: float) -> str:

@@ -223,6 +223,14 @@ class Snapshot:
     note: str = ""
     """What a person would wonder about: why there is no speed, or why it says little yet."""
     unit: str = "rows"
+    durable: int | None = None
+    """Rows whose outcome is in a published part, of those that are done; None where that is not counted."""
+    rows_waiting: int = 0
+    """Rows whose server is waited for, beside others that are fetched."""
+    waiting: str = ""
+    """Which servers those are, until when and why."""
+    slowest: Sequence[tuple[str, float]] = ()
+    """Servers with the most time left, and how much at least (s)."""
 
 
 @dataclass(frozen=True)

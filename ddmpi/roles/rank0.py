@@ -21,7 +21,7 @@ from ddmpi.errors import EXIT_DONE, EXIT_PENDING, DdmpiError, Interrupted, Stora
 from ddmpi.io.folder.disk_errors import machine_faults
 from ddmpi.io.folder.layout import Layout, configured_layout
 from ddmpi.io.folder.lock import OutputLock
-from ddmpi.io.folder.rank_log import log_to_file
+from ddmpi.io.folder.rank_log import log_to_file, run_log
 from ddmpi.io.mpi.launcher import complain
 from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
@@ -80,6 +80,8 @@ class Rank0:
         layout = configured_layout(config)
         excluded_patterns(layout)
         self._lock = lock = own_output(layout, self.environment)
+        if layout.logs.is_dir():  # also of what ends the run before it begins
+            self.console.log_to(run_log(layout, config.logging))
         for notice in config.notices:
             self.console.say(f"Notice: {notice}")
         if config.contact_missing:
@@ -101,6 +103,7 @@ class Rank0:
         state = initialize(config, layout, lock, self.orders, callbacks)
         check_contact(config, state.table.open_servers(config.rules.contact_patterns, state.counts.rows_left()))
         log_to_file(layout, 0, config.logging)
+        self.console.log_to(run_log(layout, config.logging))
         reporter.on_ready(state)
         log.info(
             "ddmpi run %d on host %s, pid %d, job %s, %d ranks",
@@ -108,7 +111,12 @@ class Rank0:
         )  # fmt: skip
         left_s = seconds_left(config.walltime.end_time, config.walltime.margin_s, self.environment, self.console.say)
         deadline = math.inf if left_s is None else time.monotonic() + left_s
-        controller = Controller(layout, self.console.say, lambda match: doubt_about(match, state.table, state.config))
+        given_up = [] if self.orders.give_up is None else state.give_up(self.orders.give_up)
+        if self.orders.give_up is not None:
+            reporter.on_given_up(given_up)
+        controller = Controller(
+            layout, self.console.say, lambda match: doubt_about(match, state.table, state.config), given_up
+        )
         whole = ""
 
         def on_end(ending: Exit) -> None:
@@ -142,6 +150,7 @@ class Rank0:
             self.console.say(whole)
         if reporter.unreported is not None:
             complain(str(reporter.unreported))
+            self.console.keep(str(reporter.unreported))
         return ending
 
     # ---- endings
@@ -156,6 +165,7 @@ class Rank0:
 
     def _refuse(self, error: DdmpiError) -> Exit:
         complain(str(error))
+        self.console.keep(str(error))
         return self._dismiss(Exit(error.exit_code, str(error)))
 
     def _dismiss(self, ending: Exit) -> Exit:

@@ -8,7 +8,7 @@ import signal
 
 from ddmpi.core.protocol import StopReason
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Signals:
@@ -19,7 +19,9 @@ class Signals:
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         """``fd`` is readable after a signal."""
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        self._handlers_before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        # nohup has a process ignore that its terminal is closed.
+        numbers = [it for it in STOP_SIGNALS if it != signal.SIGHUP or signal.getsignal(it) != signal.SIG_IGN]
+        self._handlers_before = {number: signal.signal(number, self._on_signal) for number in numbers}
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self.stop = StopReason.SIGNAL

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
-from ddmpi.io.process import share_of_cores
+from ddmpi.io import process
+from ddmpi.io.process import share_of_cores, terminal_columns
 
 ARROW = """
 import os
@@ -110,3 +115,34 @@ import ddmpi.config.config
 def test_pydantic_looks_for_no_plugins() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYDANTIC_DISABLE_PLUGINS"}
     assert subprocess.check_output([sys.executable, "-c", PLUGINS], env=environment) == b""
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "expected"),
+    [
+        pytest.param(132, "xterm", 132, id="a terminal"),
+        pytest.param(0, "xterm", None, id="Open MPI gives its ranks one of 0 x 0"),
+        pytest.param(132, "dumb", None, id="one that cannot move its cursor"),
+    ],
+)
+def test_how_wide_the_terminal_is(
+    monkeypatch: pytest.MonkeyPatch, columns: int, kind: str, expected: int | None
+) -> None:
+    monkeypatch.setattr(process, "_launcher_output", lambda _: "")
+    monkeypatch.setenv("TERM", kind)
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 0, columns, 0, 0))
+    with os.fdopen(leader), os.fdopen(follower, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert terminal_columns() == expected
+
+
+def test_a_rank_with_a_terminal_of_no_size_looks_at_its_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    leader, follower = pty.openpty()
+    own_leader, own = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 99, 0, 0))
+    monkeypatch.setattr(process, "_launcher_output", lambda _: os.ttyname(follower))
+    with os.fdopen(leader), os.fdopen(follower, "w"), os.fdopen(own_leader), os.fdopen(own, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert terminal_columns() == 99

@@ -172,7 +172,10 @@ class Laws(Witness):
     def _check_failure(self, key: Row, failure: Failure) -> None:
         if failure.kind is ErrorKind.HTTP_STATUS:
             assert failure.code in self.statuses.get(key, ()), f"row {key} was never answered {failure}"
-        for way in self._ways_of(key):
+        ways = self._ways_of(key)
+        if failure.kind is ErrorKind.GIVEN_UP:
+            assert any(self._is_given_up(server) for way in ways for _, server in way), f"row {key} was not given up"
+        for way in ways:
             assert not self._is_healthy(way), f"row {key} is healthy by {way}, and an error: {failure}"
 
     def _ways_of(self, key: Row) -> list[list[tuple[str, str]]]:
@@ -180,11 +183,18 @@ class Laws(Witness):
         return self.world.ways_of(*self.world.batches[batch_id].rows[row])
 
     def _is_healthy(self, way: Sequence[tuple[str, str]]) -> bool:
-        """Whether this way leads to a success whatever others do: all servers on it serve the row, and allow it."""
+        """Whether this way leads to a success whatever others do: all servers on it serve the row, and allow it, and
+        the operator gives none of them up."""
         return len(way) <= MOST_REDIRECTS + 1 and all(
             server in self.world.servers and self.world.servers[server].serves(url) and self._allows(server, url)
+            and not self._is_given_up(server)
             for url, server in way
-        )
+        )  # fmt: skip
+
+    def _is_given_up(self, server: str) -> bool:
+        """Whether the operator gives the server up in this life."""
+        rules = [rule for _, some in self._simulation.cluster.controls for rule in some]
+        return any(rule.give_up for rule in rules) and Overrides(rules).gives_up(server, self.world.group_of(server))
 
     def _allows(self, server: str, url: str) -> bool:
         """Whether the server itself says by its robots.txt, at the first try, that the URL may be fetched."""
@@ -268,7 +278,7 @@ class Laws(Witness):
     def _limits_at(self, now: float, group: str) -> Limits:
         """The loosest of the limits by which a rank may still go: news of others take their time."""
         found = [limits for limits in self._limits_by_rules(now, group) if limits is not None]
-        assert found, f"{group} is paused, and asked at {now}"
+        assert found, f"{group} is paused or given up, and asked at {now}"
 
         def loosest(values: Sequence[float]) -> float:
             return max(values) if min(values) > 0 else 0.0
@@ -282,11 +292,12 @@ class Laws(Witness):
         )
 
     def _limits_by_rules(self, now: float, group: str) -> list[Limits | None]:
-        """By the operator's rules that ranks may know now; None where they hold the group."""
+        """By the operator's rules that ranks may know now; None where they hold the group, or give it up."""
         controls = [(-math.inf, ()), *self._simulation.cluster.controls]
         ends = [*(at for at, _ in controls[1:]), math.inf]
         valid = [rules for (at, rules), end in zip(controls, ends, strict=True) if at <= now < end + NEWS_S]
-        return [Overrides(rules).limits(group, self.world.limits_for(group)) for rules in valid]
+        overrides, planned = map(Overrides, valid), self.world.limits_for(group)
+        return [None if it.gives_up(group) else it.limits(group, planned) for it in overrides]
 
     def _check_lease(self, rank: int, lane_id: int, server: str, group: str) -> int:
         """The lane is the rank's; how many lanes of the group are out."""

@@ -83,6 +83,7 @@ def _controlled(cluster: Cluster, world: World, rng: random.Random, start_at_s: 
                 connections=rng.choice([None, 1, 2, 16]),
                 bytes_per_s=rng.choice([None, None, 1e4]),
                 bytes_per_hour=rng.choice([None, None, None, 2e4]),
+                give_up=rng.random() < 0.1,
             )
             for name in names
             if rng.random() < 0.2

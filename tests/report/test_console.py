@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console as RichConsole
 
 from ddmpi.core.stats.audit import Audited
 from ddmpi.io.input.table import open_input
@@ -125,3 +130,119 @@ def test_the_summary_has_ignored_rows_waste_and_signals_if_there_are_any(capsys:
     ]
     console.finish(replace(summary, ignored=0))
     assert "ignored" not in capsys.readouterr().out
+
+
+# ---- a terminal
+
+RUNNING = Snapshot(
+    "downloading", 1_234_567, 700_000, 12_345, 9_000_000_000, 40, durable=690_000,
+    slowest=[("slow.example.org", 7_200.0), ("b.example.org", 60.0)],
+)  # fmt: skip
+ESCAPE = "\x1b"
+
+
+def shown(columns: int, snapshot: Snapshot) -> list[str]:
+    """The lines of a terminal so wide, ten seconds after it showed 12,340 rows less."""
+    console = Console(columns)
+    before = replace(snapshot, rows_done=snapshot.rows_done - 12_340, bytes=snapshot.bytes - 150_000_000)
+    console._history.extend([(0.0, before), (10.0, snapshot)])  # stdout is no terminal here
+    screen = RichConsole(file=io.StringIO(), width=columns, soft_wrap=True, color_system=None)
+    with screen.capture() as captured:
+        screen.print(screen.render_str(""), end="")
+        for line in screen.render_lines(console.screen(snapshot), pad=False):
+            screen.print("".join(segment.text for segment in line))
+    return captured.get().splitlines()
+
+
+def test_at_80_columns_there_is_all_that_matters() -> None:
+    (line,) = shown(80, RUNNING)
+    assert re.fullmatch(r"downloading [━╸╺ ]+ 56\.7 % 1,234 files/s, ETA 7 min 13 s, 12,345 errors *", line)
+    assert len(line) <= 80
+    assert line.count("━") >= 8
+
+
+def test_on_a_wide_terminal_there_are_bytes_and_the_slowest_servers() -> None:
+    line, slowest = shown(160, RUNNING)
+    assert "700,000 of 1,234,567 rows, 690,000 durable, 1,234 files/s, 15.0 MB/s, ETA 7 min 13 s, 12,345 errors" in line
+    assert len(line) <= 160
+    assert slowest == "slowest: slow.example.org (2 h 00 min), b.example.org (1 min 00 s)"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_who_is_waited_for_is_told_whole_however_narrow_the_terminal(columns: int) -> None:
+    note = "waiting for 1 server until 12:00:30: 1,204 for static.example.org until 12:00:30 (429, Retry-After 86400 s)"
+    for snapshot in (replace(RUNNING, note=note), replace(RUNNING, waiting=note, rows_waiting=1_204)):
+        lines = shown(columns, snapshot)
+        assert all(len(line) <= columns for line in lines)
+        assert note.replace(" ", "") in "".join(lines).replace(" ", "")
+
+
+def test_no_server_is_called_inactive_while_files_come_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ranks say who was asked since their last report, which may have come a moment ago."""
+    console = new_console()
+    for now, active in ((0.0, 0), (1.0, 0), (8.0, 3), (11.0, 0)):
+        console.show(replace(RUNNING, rows_done=int(39 * now), servers_active=active), now)
+    lines = capsys.readouterr().out.splitlines()
+    assert "active" not in lines[0]
+    assert lines[1].endswith("errors, 3 servers active")
+
+
+def test_a_terminal_without_a_size_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(0)
+    for now in range(12):
+        console.show(replace(RUNNING, rows_done=100 * now, waiting="x", rows_waiting=7), now)
+    console.finish(Summary(10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done."))
+    printed = capsys.readouterr().out
+    assert ESCAPE not in printed
+    assert printed.count("\ndownloading: ") + printed.startswith("downloading: ") == 2
+    assert "7 waiting for their servers" in printed
+
+
+def test_a_run_that_waits_for_hours_does_not_say_so_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    console = new_console()
+    for now in range(200):
+        console.show(replace(RUNNING, note="waiting for 1 server"), now)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_colors_are_left_out_on_demand(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, no_color: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1" if no_color else "")
+    console = Console(80)
+    for now in (0.0, 2.0):
+        console.show(replace(RUNNING, rows_done=int(1_000 * now)), now)
+    console.finish(Summary(10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done."))
+    printed = capsys.readouterr().out
+    assert "ETA" in printed
+    assert bool(re.search(rf"{ESCAPE}\[(3[0-7]|38;|9[0-7])", printed)) is not no_color
+
+
+class _Closed(io.StringIO):
+    """A terminal that was closed."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(5, os.strerror(5))
+
+    flush = write  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("columns", [None, 80])
+def test_all_that_is_said_is_logged_also_when_the_terminal_is_gone(
+    columns: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", _Closed())
+    logged: list[str] = []
+    console = Console(columns)
+    console.say("before there is a log")
+    console.log_to(logged.append)
+    for now in range(22):
+        console.show(replace(RUNNING, rows_done=100 * now), now)
+    console.finish(Summary(10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done."))
+    assert logged[0] == "before there is a log"
+    assert [line.partition(":")[0] for line in logged[1:4]] == ["downloading"] * 3
+    assert "100 files/s" in logged[2]
+    assert ["successes", "5", "50.00", "%"] in [line.split() for line in logged]
+    assert logged[-1] == "Done."

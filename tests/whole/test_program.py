@@ -450,7 +450,8 @@ def test_an_unreachable_server_leaves_its_rows_pending(tmp_path: Path, new_job: 
     assert len(outcomes(job)) == 150
     told = (
         rf"50 rows are pending: 50 for {re.escape(fleet.specs[3].name(fleet.port))} until {CLOCK} "
-        rf"\(out of reach since {CLOCK}\); run the same command again after {CLOCK}\."
+        rf"\(connect, out of reach since {CLOCK}, given up about {CLOCK}\); run the same command again after {CLOCK}, "
+        r"or with --give-up to make them errors now\."
     )
     ending = re.search(told, printed)
     assert ending, printed

@@ -43,11 +43,26 @@ def test_a_pause_that_is_too_long_ends_the_run_at_once_with_its_end(tmp_path: Pa
         code, printed = job.run(2)
         assert time.monotonic() - began_at < 30
         server = fleet.specs[0].name(fleet.port)
+        assert code == 75, printed
+        told = (
+            rf"for {re.escape(server)} until {CLOCK} \(429, Retry-After 600 s\); run the same command again after "
+            rf"{CLOCK}, or with --give-up to make them errors now\."
+        )
+        ending = re.search(told, printed)
+        assert ending, printed
+        assert ending[0] in job.inspect("--status")[1]
+        assert ending[0] in (job.output / "logs" / "run.log").read_text()
+        code, printed = job.run(1, "--give-up")
+        assert code == 0, printed
+        assert f"Given up: {server}; rows of it" in printed
+        assert re.search(r"requests +0 ", printed), "nothing is asked for"
+        assert_every_row_once(job, ROWS)
+        assert job.inspect("--verify")[0] == 0
+        rows = rows_of(job.output / "errors", ["error_kind", "error_code", "error_msg"]).to_pylist()
+        assert {tuple(row.values()) for row in rows} == {("given_up", -2, "not asked: given up by the user")}
+        code, printed = job.run(1, "--retry-failed", "given_up")
     assert code == 75, printed
-    told = rf"for {re.escape(server)} until {CLOCK} \(Retry-After 600 s\); run the same command again after {CLOCK}\."
-    ending = re.search(told, printed)
-    assert ending, printed
-    assert ending[0] in job.inspect("--status")[1]
+    assert re.search(rf"{len(rows)} rows are pending: {len(rows)} {told}", printed), "its pause is not over"
 
 
 @pytest.mark.slow
@@ -64,7 +79,7 @@ def test_a_pause_that_outlasts_the_allocation_ends_the_run_at_once_and_the_next_
         assert time.time() < end_time - margin_s, "it ends at once"
         assert code == 75, printed
         server = re.escape(fleet.specs[0].name(fleet.port))
-        told = rf"for {server} until {CLOCK} \(Retry-After {pause_s} s\); run the same command again after {CLOCK}\."
+        told = rf"for {server} until {CLOCK} \(429, Retry-After {pause_s} s\); run the same command again after "
         assert re.search(told, printed), printed
         del job.config["walltime"]
         code, printed = job.run(2)
@@ -111,5 +126,6 @@ def test_a_signal_while_a_run_waits_ends_it_with_what_is_left(tmp_path: Path, ne
         signal_run(run, signal.SIGINT)
         printed = finish(run)[1]
         server = re.escape(fleet.specs[1].name(fleet.port))
-    told = rf"30 rows are pending: 30 for {server} until {CLOCK} \(out of reach since {CLOCK}\); run the same"
+    reason = rf"\(connect, out of reach since {CLOCK}, given up about {CLOCK}\)"
+    told = rf"30 rows are pending: 30 for {server} until {CLOCK} {reason}; run the same command"
     assert re.search(told, printed), printed

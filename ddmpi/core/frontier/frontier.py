@@ -18,6 +18,7 @@ Invariants, checked by ``validate``:
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections import Counter
@@ -47,7 +48,7 @@ from ddmpi.core.pace.outage import Outage
 from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Extend, Lane, LaneReport, StealRequest, StealResponse
-from ddmpi.core.records import MANY_SERVERS, BatchRef, Failure, Quota, Task
+from ddmpi.core.records import GIVEN_UP_BY_USER, MANY_SERVERS, BatchRef, Failure, Quota, Task
 from ddmpi.core.rules.robots_txt import RobotsVerdict
 from ddmpi.core.rules.verdict import Verdict, failure_of_given_up
 
@@ -123,6 +124,11 @@ class Frontier:
         self._overrides = overrides
         for lane in self.lanes.by_id.values():
             lane.set_overrides(overrides, now)
+            for slot in lane.slots.values():
+                if overrides.gives_up(slot.server, lane.group):
+                    slot.given_up = slot.given_up or GIVEN_UP_BY_USER
+                elif slot.given_up is GIVEN_UP_BY_USER:
+                    slot.given_up = None
             self._changes.touch(lane, *lane.slots.values())
             idle = tuple(slot.server for slot in lane.slots.values() if not slot.in_flight)
             self._changes.told.append(CloseConnections(idle))
@@ -224,7 +230,7 @@ class Frontier:
         signal = self._judge_network(slot, verdict.signal, now)
         is_of_url = limiter.finish(
             now, task.started_at, signal, verdict.retry_after_s,
-            body_bytes=body_bytes, ttfb_s=ttfb_s, refused_at=task.refused_at,
+            body_bytes=body_bytes, ttfb_s=ttfb_s, refused_at=task.refused_at, said=verdict.said,
         )  # fmt: skip
         if signal is Signal.THROTTLED and not task.robots_of:  # on a robots.txt all rows of its server depend
             task.refused_at = now
@@ -412,6 +418,19 @@ class Frontier:
     def wants_work(self) -> bool:
         """Whether more lanes would start soon."""
         return not self._stopped and self.lanes.wants_work
+
+    def next_requests(self, now: float, most: int) -> list[tuple[float, str, int]]:
+        """Return the servers that are asked next: when (s, monotonic), the name, and how many of its rows are loaded,
+        soonest first; none while requests are in flight."""
+        if self._in_flight:
+            return []
+        due = (
+            (max(slot.next_due(now), slot.counter.ready_at(now), slot.limiter.ready_at(now)), slot.server, slot.waiting)
+            for lane in self.lanes.running.values()
+            for slot in lane.slots.values()
+            if slot.waiting and not slot.is_held
+        )
+        return heapq.nsmallest(most, due)
 
     def take_slots_asked(self) -> int:
         """Return the number of servers that had a request in flight since the last call."""

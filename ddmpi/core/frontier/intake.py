@@ -21,7 +21,7 @@ from ddmpi.core.frontier.settlement import OpenBatches
 from ddmpi.core.frontier.slot import SharedLimits, Slot
 from ddmpi.core.pace.rate_limiter import RateLimiter
 from ddmpi.core.protocol import Handoff
-from ddmpi.core.records import NOTHING_LEARNED, BatchRef, Limits, Mirrors, Task, shared_name
+from ddmpi.core.records import GIVEN_UP_BY_USER, NOTHING_LEARNED, BatchRef, Limits, Mirrors, Task, shared_name
 
 MOST_PUT_LAST: Final = 2_000
 """About 1 MB of tasks."""
@@ -70,6 +70,7 @@ class Intake:
             group = server if lane.is_packed else lane.group
             slot = Slot(server, group, lane.lane_id, limiter, planned, was_asked=state is not None)
             slot.is_held = allowed is None
+            slot.given_up = GIVEN_UP_BY_USER if lane.overrides.gives_up(server, lane.group) else None
             lane.slots[server] = slot
             if lane.is_packed:
                 self._lanes[server] = lane

@@ -5,11 +5,17 @@ Urgent is what makes others wait: rows that belong to another rank, parts that a
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from ddmpi.core import protocol as msg
 from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.frontier.interface import Disposition, Finished
 from ddmpi.core.records import Answer
 from ddmpi.core.rules.verdict import Verdict
+
+MOST_NEXT: Final = 3
+"""Servers that are told of those that are asked next."""
 
 
 class ProgressReports:
@@ -27,6 +33,7 @@ class ProgressReports:
         self._ended: list[msg.LaneReport] = []
         self._samples: list[msg.Sample] = []
         self._sent: msg.Counters | None = None
+        self._told_next: list[tuple[int, str, int]] = []
 
     def add_lane(self, report: msg.LaneReport | None) -> None:
         """Add one of the last reports on a lane that has ended, if this is one."""
@@ -63,11 +70,14 @@ class ProgressReports:
             self.successes, self.errors, self.requests, self.bytes,
             frontier.in_flight, frontier.take_slots_asked(), memory_bytes,
         )  # fmt: skip
-        if self.parts or lanes or counters != self._sent:
-            self._sent = counters
+        due = frontier.next_requests(now, MOST_NEXT)
+        following = [(round(at), server, rows) for at, server, rows in due if at < math.inf]
+        if self.parts or lanes or counters != self._sent or following != self._told_next:
+            self._sent, self._told_next = counters, following
+            soon = tuple(msg.NextRequest(server, rows, max(0.0, at - now)) for at, server, rows in following)
             held = frontier.lanes
             messages.append(
-                msg.Progress(tuple(self.parts), tuple(lanes), held.remaining_s(now), len(held.queued), counters)
+                msg.Progress(tuple(self.parts), tuple(lanes), held.remaining_s(now), len(held.queued), counters, soon)
             )
             self.parts.clear()
             self._ended.clear()

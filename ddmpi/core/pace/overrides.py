@@ -12,27 +12,42 @@ hold until another one ends and leaves it its share.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from ddmpi.core.protocol import ControlOverride
 from ddmpi.core.records import Limits, is_meant
 
+_GLOB: Final = re.compile(r"[*?\[]")
 HOLD_S = 10 * 365 * 86_400.0
 """What a lane on hold reports as its wait: nobody knows when it will be let go."""
 
 
 class Overrides:
-    """Some rules; the first one that matches a name counts."""
+    """Some rules; the first one that matches a name counts, but for those that give servers up: each of them does."""
 
     def __init__(self, rules: Sequence[ControlOverride] = ()) -> None:
         self.rules = tuple(rules)
+        self._limiting = [rule for rule in rules if not rule.give_up]
+        given_up = [rule.match for rule in rules if rule.give_up]
+        self._names_given_up = frozenset(given_up)
+        self._globs_given_up = [match for match in given_up if _GLOB.search(match)]
+
+    def gives_up(self, *names: str) -> bool:
+        """Return whether a server is given up; ``names`` are its own and its group's."""
+        if not self._names_given_up:
+            return False
+        return not self._names_given_up.isdisjoint(names) or any(
+            is_meant(name, glob) for glob in self._globs_given_up for name in names
+        )
 
     def limits(self, name: str, planned: Limits) -> Limits | None:
-        """The group's limits now; None: it is paused."""
-        rule = next((rule for rule in self.rules if is_meant(name, rule.match)), None)
-        if rule is None:
+        """The group's limits now; None: it is paused. What is given up is not paused: its rows have to be read."""
+        rule = next((rule for rule in self._limiting if is_meant(name, rule.match)), None)
+        if rule is None or (rule.pause and self.gives_up(name)):
             return planned
         if rule.pause:
             return None
@@ -85,6 +100,8 @@ def describe_changes(before: Sequence[ControlOverride], after: Sequence[ControlO
 
 
 def _described(rule: ControlOverride) -> str:
+    if rule.give_up:
+        return "given up: its rows become errors"
     if rule.pause:
         return "held"
     named = (

@@ -60,10 +60,21 @@ class PacePolicy:
     def probe_pause_s(self, count: int, now: float, rng: random.Random) -> float:
         """The pause before the ``count``-th probe (from 1) of a server that cannot be reached, in seconds: a back-off,
         or shorter, so that the probes fit into the time that the server is worth to the job."""
+        pause_s = self._part_of_probing_s(count, now) * (1 + self.jitter * rng.random())
+        return min(self.backoff_s(count, rng), pause_s)
+
+    def probing_left_s(self, count: int, now: float) -> float:
+        """About how long the pauses take that follow the ``count``-th one of a server that stays out of reach: after
+        them, and after the probes' own time-outs, it is given up."""
+        return sum(
+            min(self.backoff_cap_s, math.ldexp(self.backoff_base_s, later - 1), self._part_of_probing_s(later, now))
+            for later in range(count + 1, self.breaker_probes + 1)
+        )
+
+    def _part_of_probing_s(self, count: int, now: float) -> float:
         worth_s = min(max(PROBING_LEAST_S, PROBING_SHARE * (now - self.job_began_at)), self.probing_most_s)
         part = 2.0 ** min(0, count - 1 - self.breaker_probes) / (1 - 2.0**-self.breaker_probes)
-        pause_s = max(self.backoff_brief_s, worth_s * part) * (1 + self.jitter * rng.random())
-        return min(self.backoff_s(count, rng), pause_s)
+        return max(self.backoff_brief_s, worth_s * part)
 
     def throttle_pause_s(self, count: int, rng: random.Random) -> float:
         """The pause of the ``count``-th incident (from 1) in a row without a good answer, in seconds: brief at first,

@@ -260,11 +260,13 @@ class RateLimiter:
         body_bytes: int = 0,
         ttfb_s: float = 0.0,
         refused_at: float = -math.inf,
+        said: str = "",
     ) -> bool:
         """The request that started at ``started_at`` has ended, and took ``body_bytes`` from the server, of which the
         first came after ``ttfb_s``. Its row was THROTTLED before at ``refused_at``, or never: -inf.
 
-        ``retry_after_s`` is what the server has asked for; None, negative or NaN means that it did not say. Raises
+        ``retry_after_s`` is what the server has asked for; None, negative or NaN means that it did not say; ``said`` is
+        what it has answered, or how it failed, in a word for people. Raises
         TransitionError when nothing is in flight.
 
         Returns:
@@ -282,9 +284,10 @@ class RateLimiter:
                 self._refusals.good(started_at, refused_at)
                 self._good(now, started_at)
             else:
-                self._learn(now, started_at, signal, retry_after_s)
+                self._learn(now, started_at, signal, retry_after_s, said)
             if retry_after_s is not None and retry_after_s > 0:
-                self._pause_for(f"Retry-After {retry_after_s:g} s", now, min(retry_after_s, RETRY_AFTER_MAX_S))
+                why = _joined(said, f"Retry-After {retry_after_s:g} s")
+                self._pause_for(why, now, min(retry_after_s, RETRY_AFTER_MAX_S))
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
                 self._look_for_overload(now, ttfb_s, is_bad=signal not in _NO_STRAIN)
             if self._rate.per_s != before_per_s:
@@ -321,19 +324,19 @@ class RateLimiter:
         self._rate.set_stated(min(self._stated_per_s, left_per_s))
         self._wait_anew(now, before_per_s)
 
-    def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None) -> None:
+    def _learn(self, now: float, started_at: float, signal: Signal, retry_after_s: float | None, said: str) -> None:
         """Take in what was no good answer."""
         self._rate.not_good(now)
         if signal is Signal.THROTTLED:
             self._breaker.answered(started_at)
-            self._throttled(now, started_at, retry_after_s)
+            self._throttled(now, started_at, retry_after_s, said)
         elif signal is Signal.SERVER_ERROR:
             self._breaker.answered(started_at)
         elif signal is Signal.FORBIDDEN:
             if self._breaker.turned_away(started_at):
                 self._park(now, started_at, "answers 403 to everything")
         elif self._breaker.unanswered(started_at):
-            self._park(now, started_at, "out of reach")
+            self._park(now, started_at, _joined(said, "out of reach"))
 
     def _good(self, now: float, started_at: float) -> None:
         self._breaker.answered(started_at)
@@ -377,7 +380,7 @@ class RateLimiter:
 
     # ---- throttling
 
-    def _throttled(self, now: float, started_at: float, retry_after_s: float | None) -> None:
+    def _throttled(self, now: float, started_at: float, retry_after_s: float | None, said: str) -> None:
         is_told = retry_after_s is not None and retry_after_s >= 0
         pause_s = min(retry_after_s or 0.0, RETRY_AFTER_MAX_S) if is_told else 0.0
         if started_at > self._stepped_at:
@@ -390,7 +393,7 @@ class RateLimiter:
             self._stepped_at = now
             self._overload.forget()
         if not is_told:
-            self._pause_for("it throttles", now, pause_s)
+            self._pause_for(_joined(said, "it throttles"), now, pause_s)
 
     def _reset_incidents(self, now: float) -> None:
         """Forget incidents after quiet time. A pause is not quiet time: it may be longer than that itself."""
@@ -420,3 +423,7 @@ class RateLimiter:
         self._why = why
         pause_s = self._policy.probe_pause_s(open_count, now, self._rng)
         self.pause(now, max(min(self._policy.backoff_brief_s, pause_s), pause_s - (now - started_at)))
+
+
+def _joined(said: str, why: str) -> str:
+    return f"{said}, {why}" if said else why

@@ -52,6 +52,14 @@ class Verdict:
     cookies: tuple[bytes, ...] = ()
     """What the requests after a redirect may have to show."""
 
+    @property
+    def said(self) -> str:
+        """Its HTTP status, or how it failed, in a word for people; empty for what is no failure."""
+        if self.failure is None:
+            return ""
+        is_http = self.failure.kind is ErrorKind.HTTP_STATUS
+        return str(self.failure.code) if is_http else self.failure.kind.value
+
 
 SUCCESS: Final = Verdict(Outcome.SUCCESS, Signal.OK)
 

@@ -206,6 +206,8 @@ class Tally:
 
     counters: dict[int, Counters] = field(default_factory=dict)
     """What each rank has done since it began."""
+    next_requests: dict[int, list[tuple[float, str, int]]] = field(default_factory=dict)
+    """By rank: when (s, monotonic) which server is asked next, and for how many rows."""
     usage: UsageTable = field(default_factory=UsageTable)
     audit: Audit = field(default_factory=Audit)
     timelines: Timelines = field(default_factory=Timelines)

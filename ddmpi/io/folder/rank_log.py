@@ -1,9 +1,10 @@
-"""Each rank has its own log file, which is rotated."""
+"""Each rank has its own log file, which is rotated, and so has what a person was told of the run."""
 
 from __future__ import annotations
 
 import logging
 import logging.handlers
+from collections.abc import Callable
 
 from ddmpi.config.sections import Logging
 from ddmpi.io.folder.layout import Layout
@@ -24,3 +25,14 @@ def log_to_file(layout: Layout, rank: int, options: Logging) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.getLogger("ddmpi").setLevel(options.level.upper())
+
+
+def run_log(layout: Layout, options: Logging) -> Callable[[str], None]:
+    """Return what adds a line, with the time, to the log of what people are told, over all runs."""
+    logging.raiseExceptions = False
+    handler = logging.handlers.RotatingFileHandler(
+        layout.logs / "run.log", maxBytes=options.file_bytes, backupCount=options.kept_files, encoding="utf-8",
+        delay=True,
+    )  # fmt: skip
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return lambda line: handler.emit(logging.makeLogRecord({"msg": line}))

@@ -65,6 +65,7 @@ class Coordinator:
         self.placeholders = Placeholders(state.layout)
         self.damage = ""
         """What the verification has found that fetching rows again does not mend."""
+        self._rows_before = state.counts.rows_final
         self._workers = workers
         self._send = send
         self._scatter = scatter
@@ -118,6 +119,7 @@ class Coordinator:
         match message:
             case msg.Progress(counters=counters):
                 self.tally.counters[rank] = counters
+                self.tally.next_requests[rank] = [(now + it.wait_s, it.server, it.rows) for it in message.next_requests]
                 for part in message.parts:
                     for server, size_bytes in part.kept_bytes.items():
                         self.tally.audit.keep(self.state.config.group_of(server), size_bytes)
@@ -165,6 +167,12 @@ class Coordinator:
         self._perform(self.core.fail(text, now), now)
 
     @property
+    def rows_done(self) -> int:
+        """Rows that are done with, durable or not."""
+        total = self.tally.total()
+        return self._rows_before + total.successes + total.errors
+
+    @property
     def is_busy(self) -> bool:
         """Whether ``step`` has more to do at once."""
         return self.core.is_ending or (self._may_verify and not self._verifier.is_idle)
@@ -192,7 +200,7 @@ class Coordinator:
                     self._on_end(ending)
                 case act.DownloadBegan():
                     self.state.stages["downloading"] = {"began_at": time.time(), "workers": len(self._workers)}
-                    log.info("downloading: %s are not complete", counted(self.core.counts.incomplete, "batch"))
+                    log.info("downloading: %s not complete", counted(self.core.counts.incomplete, "batch"))
                 case act.StopBegan(reason, is_stuck):
                     stuck = ": only parked servers are left" if is_stuck else ""
                     log.info("stopping all ranks: %s%s (%d steals)", reason.value, stuck, self.core.steals)
@@ -227,7 +235,7 @@ class Coordinator:
         if (bound := self.core.bound) is not None:
             self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
         self.placeholders.save()
-        self.state.save(self.core.paces(now))
+        self.state.save(self.core.paces(now), self.rows_done)
         self._saves.saved(now, time.monotonic() - began_at)
 
 

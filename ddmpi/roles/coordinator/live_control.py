@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -39,10 +39,15 @@ class Controller:
     Args:
         say: tells that person what has become of it.
         doubt: what is wrong with the servers that a rule is for (see ``doubt_about``).
+        given_up: servers that the command line does not want to wait for.
     """
 
     def __init__(
-        self, layout: Layout, say: Callable[[str], None], doubt: Callable[[str], str] = lambda _match: ""
+        self,
+        layout: Layout,
+        say: Callable[[str], None],
+        doubt: Callable[[str], str] = lambda _match: "",
+        given_up: Sequence[str] = (),
     ) -> None:
         self.changes: list[str] = []
         """All that was changed in this run, in order."""
@@ -52,7 +57,7 @@ class Controller:
         self._doubt = doubt
         self._look_at = 0.0
         self._file = ControlFile()
-        self._rules: tuple[ControlOverride, ...] = ()
+        self._given = self._rules = tuple(ControlOverride(name, give_up=True) for name in given_up)
         # The run leaves these servers out by itself; names that are added from now on are paused until the next one.
         self._ignored.has_changed()
         self._known_ignored = set(patterns_in(self._ignored.text))
@@ -93,7 +98,7 @@ class Controller:
     def _update(self) -> bool:
         """The rules that follow from both files; whether they are others than before."""
         names = [name for name in patterns_in(self._ignored.text) if name not in self._known_ignored]
-        rules = (*(ControlOverride(name, pause=True) for name in names), *self._file.rules())
+        rules = (*self._given, *(ControlOverride(name, pause=True) for name in names), *self._file.rules())
         if rules == self._rules:
             return False
         for line in describe_changes(self._rules, rules):

@@ -15,6 +15,7 @@ import numpy as np
 from ddmpi._version import __version__
 from ddmpi.core.ledger.ledger import Ledger
 from ddmpi.core.ledger.rank0_core import Stage
+from ddmpi.core.ledger.waiting import Waiting
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.protocol import Exit
 from ddmpi.core.records import INVALID_SERVER, shown_group
@@ -25,10 +26,10 @@ from ddmpi.io.folder.durable import write_atomically
 from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
-from ddmpi.report.console import LOOKING_UP, PARTITIONING, Console
+from ddmpi.report.console import LOOKING_UP, MOST_SLOWEST, PARTITIONING, Console
 from ddmpi.report.data import MOST_SERVERS, Report, Snapshot, Summary, joined, points_of, runs_of
 from ddmpi.report.formats import counted, duration
-from ddmpi.report.pending import AGAIN, pending_text, waiting_text
+from ddmpi.report.pending import AGAIN, next_text, note_text, pending_text
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
 from ddmpi.roles.coordinator.report_data import (
@@ -45,10 +46,15 @@ from ddmpi.roles.coordinator.run_state import RunState
 log = logging.getLogger(__name__)
 
 MOST_KNOWN_HOSTS = 10
+MOST_GIVEN_UP = 20
 MOST_WAYS = 20
 """Of an input whose files are read in different ways so many are told."""
 NOTE_INTERVAL_S = 5.0
-"""How often it is found out for whom the run waits: that takes its time where many servers are paused."""
+"""How often it is found out for whom the run waits, and which servers take longest: where there are many of them, that
+takes its time."""
+
+NOTE_SHARE = 0.02
+"""Of the time, at most."""
 
 
 @cache
@@ -72,13 +78,15 @@ class ConsoleReporter:
         self._started_at = started_at
         self._recorder: Recorder | None = None
         self._is_prepared = False
-        self._rows_before = self._errors_before = 0
+        self._errors_before = 0
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
         self._reported: Path | None = None
         self._input: Sequence[str] = ()
         """How the input is read, for the log, which begins when the output folder is prepared."""
-        self._note, self._note_until = "", -math.inf
+        self._waiting, self._look_at = Waiting(), -math.inf
+        self._slowest: Sequence[tuple[str, float]] = ()
+        self._slowest_until = -math.inf
         self.unreported: StorageError | OutputError | None = None
         """Why report.html, or what it would show, could not be written."""
         self.compared = ""
@@ -131,7 +139,7 @@ class ConsoleReporter:
         for line in self._input:
             log.info("%s", line)
         self._recorder = Recorder(state, self._ranks, time.monotonic())
-        self._rows_before, self._errors_before = state.counts.rows_final, int(state.counts.errors.sum())
+        self._errors_before = int(state.counts.errors.sum())
         if state.changed_keys:
             text = f"Changed since the last run, and taken as they are now: {', '.join(state.changed_keys)}"
             self._console.say(text)
@@ -147,6 +155,17 @@ class ConsoleReporter:
             named = ", ".join(hosts[:MOST_KNOWN_HOSTS])
             more = f" and {len(hosts) - MOST_KNOWN_HOSTS} more" if len(hosts) > MOST_KNOWN_HOSTS else ""
             self._console.say(f"Limits of known hosts (servers_from) hold for {named}{more}")
+
+    def on_given_up(self, servers: Sequence[str]) -> None:
+        """The command line does not want to wait for these."""
+        text = "Given up: the last run has waited for no server"
+        if servers:
+            more = f" and {len(servers) - MOST_GIVEN_UP:,} more" if len(servers) > MOST_GIVEN_UP else ""
+            named = ", ".join(servers[:MOST_GIVEN_UP])
+            theirs = "it" if len(servers) == 1 else "them"
+            text = f"Given up: {named}{more}; rows of {theirs} that are pending become errors (given_up)"
+        self._console.say(text)
+        log.info("%s", text)
 
     def watch(self, coordinator: Coordinator) -> None:
         """The run begins; how servers are asked is added to what earlier runs have counted."""
@@ -169,27 +188,39 @@ class ConsoleReporter:
     def _snapshot(self, coordinator: Coordinator) -> Snapshot:
         """Rows that are fetched and not durable yet count as done."""
         core, total = coordinator.core, coordinator.tally.total()
+        now = time.monotonic()
         note = ""
         if core.sampling is not None:
             note = "{:,} of {:,} servers profiled".format(*core.sampling.progress)
-        elif core.stage is Stage.DOWNLOADING and core.ledger is not None and core.ledger.is_parked:
-            note = self._waiting_note(coordinator, time.monotonic())
+        elif core.stage is Stage.DOWNLOADING:
+            is_parked = core.ledger is not None and core.ledger.is_parked
+            self._look_who_waits(coordinator, now)
+            if is_parked:
+                note = note_text(self._waiting, time.time(), is_all=True)
+            elif not total.in_flight:
+                note = next_text([it for due in coordinator.tally.next_requests.values() for it in due], now)
+        if now >= self._slowest_until:
+            self._slowest_until = now + NOTE_INTERVAL_S
+            found = slowest_servers(coordinator.state, core.ledger, MOST_SLOWEST)
+            self._slowest = [(shown_group(name), seconds) for name, seconds in found]
         return Snapshot(
             stage=core.stage.value,
             rows=int(core.counts.rows.sum()),
-            rows_done=self._rows_before + total.successes + total.errors,
+            rows_done=coordinator.rows_done,
             errors=self._errors_before + total.errors,
             bytes=total.bytes,
             servers_active=total.servers_active,
             note=note,
+            durable=core.counts.rows_final,
+            rows_waiting=self._waiting.rows,
+            waiting=note_text(self._waiting, time.time(), is_all=False),
+            slowest=self._slowest,
         )
 
-    def _waiting_note(self, coordinator: Coordinator, now: float) -> str:
-        if now >= self._note_until:
-            self._note_until = now + NOTE_INTERVAL_S
-            waiting = coordinator.state.waiting(coordinator.core.paces(now))
-            self._note = f"waiting for {counted(waiting.servers, 'server')}: {waiting_text(waiting, time.time())}"
-        return self._note
+    def _look_who_waits(self, coordinator: Coordinator, now: float) -> None:
+        if now >= self._look_at:
+            self._waiting = coordinator.state.waiting(coordinator.core.paces(now))
+            self._look_at = now + max(NOTE_INTERVAL_S, (time.monotonic() - now) / NOTE_SHARE)
 
     def compare(self, state: RunState, ending: Exit) -> None:
         """Say what has become of the files that the table promises, once all rows are final. What stood in

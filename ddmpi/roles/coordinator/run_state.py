@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,13 @@ from ddmpi.config.config import Config, digests
 from ddmpi.core.ledger.batch_counts import BatchContent, BatchCounts
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.sampling import Target
-from ddmpi.core.ledger.waiting import MOST_LISTED, Waiting, waiting
+from ddmpi.core.ledger.waiting import MOST_LISTED, Waiting, servers_waited_for, waiting
 from ddmpi.core.pace.byte_limits import Spent
 from ddmpi.core.pace.overrides import NO_OVERRIDES, Overrides
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, PaceState
 from ddmpi.core.rules.retry_filter import choice_of, without_servers
+from ddmpi.errors import InputError
 from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, save
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import OutputLock
@@ -214,9 +215,22 @@ class RunState:
         """Rows that are left out: without an outcome, on a server that the ignored table names."""
         return int(self.table.rows.sum() - self.counts.rows.sum())
 
-    def known_paces(self) -> dict[str, PaceState]:
-        """What earlier runs learned; waits are what is left of them, and so are the bytes that still count."""
-        now = time.time()
+    def give_up(self, words: Sequence[str]) -> list[str]:
+        """Return the servers whose rows are not waited for: those that these names and globs mean, or, without any, all
+        that the last run has waited for when it ended, but for pauses that every run waits out. Raises InputError: no
+        server of the table is meant by one of the words."""
+        names = [word.lower() for word in words]
+        known = (self.table.server_names.values, self.table.group_names.values)
+        strange = [name for name in names if not any(matching_servers(values, [name]).any() for values in known)]
+        if strange:
+            raise InputError(f"--give-up: no server of the table is called {', '.join(strange)}; --status lists some")
+        limits, least_s = limits_by_group(self.config, self.profiles), self.config.parked_wait_s
+        return names or sorted(servers_waited_for(self.known_paces(self.saved_at), limits, least_s))
+
+    def known_paces(self, now: float | None = None) -> dict[str, PaceState]:
+        """What earlier runs learned; waits are what is left of them, and so are the bytes that still count. ``now``: at
+        which time (s since 1970); None: at this one."""
+        now = time.time() if now is None else now
         return {
             name: PaceState(
                 server.rate_per_s,
@@ -248,12 +262,19 @@ class RunState:
             group_of=lambda server: table.group_of_server(server, config.group_of(server)),
             limits=limits_by_group(config, self.profiles),
             held=[index for index in may_be_held if self.overrides.limits(names[index], Limits()) is None],
+            probing_left_s=lambda count: config.pace_policy(0.0).probing_left_s(count, self._age_s),
             now=time.time(),
             most=most,
         )
 
-    def save(self, paces: dict[str, PaceState]) -> None:
-        """Write the checkpoint. Raises StorageError: it cannot be written; the one before it is still there."""
+    @property
+    def _age_s(self) -> float:
+        """For how long the job has run, all of its runs together."""
+        return self.ran_s + time.monotonic() - self._began_at
+
+    def save(self, paces: dict[str, PaceState], fetched: int = 0) -> None:
+        """Write the checkpoint; ``fetched`` are the rows that are done with, durable or not, if that is known. Raises
+        StorageError: it cannot be written; the one before it is still there."""
         now = time.time()
         for name, pace in paces.items():
             not_before = now + pace.wait_s if pace.wait_s > 0 else 0.0
@@ -276,6 +297,7 @@ class RunState:
             "successes": int(self.counts.successes.sum()),
             "errors": int(self.counts.errors.sum()),
             "ignored": self.ignored_rows,
+            "fetched": max(fetched, self.counts.rows_final),
             **{f"errors.{kind}": count for kind, count in self.counts.error_kinds.items()},
         }
         checkpoint = Checkpoint(
@@ -289,7 +311,7 @@ class RunState:
             config_digests=digests(self.config),
             servers=self.servers,
             counters=counters,
-            ran_s=self.ran_s + time.monotonic() - self._began_at,
+            ran_s=self._age_s,
             waiting=self.waiting(self.known_paces()),
         )
         save(self.layout, checkpoint)

@@ -15,7 +15,6 @@ from ddmpi.config.config import Config
 from ddmpi.config.secrets import Variables
 from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.interface import FrontierConfig
-from ddmpi.core.pace.policy import PacePolicy
 from ddmpi.core.protocol import ToCoordinator
 from ddmpi.core.records import is_meant
 from ddmpi.core.rules.addresses import address_rule
@@ -155,16 +154,7 @@ def frontier_config(config: Config, connections: int, job_began_at: float, *, is
         limits_for=config.limits_for,
         group_of=config.group_of,
         locate=partial(locate, config),
-        pace=PacePolicy(
-            backoff_brief_s=config.backoff.brief_s,
-            backoff_base_s=config.backoff.base_s,
-            backoff_cap_s=config.backoff.cap_s,
-            breaker_failures=config.breaker.failures,
-            breaker_probes=config.breaker.probes,
-            probing_most_s=config.breaker.longest_s,
-            job_began_at=job_began_at,
-            forbidden_in_a_row=config.breaker.forbidden_in_a_row,
-        ),
+        pace=config.pace_policy(job_began_at),
         retry=RetryPolicy(config.downloader_parameters.max_attempts, connect_attempts=max(20, 2 * breaker_tries)),
         connections=connections,
         respect=config.respect if config.uses_robots else None,

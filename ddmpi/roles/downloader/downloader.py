@@ -34,6 +34,7 @@ from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.rows import ErrorRow
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, Rows, WriterFailed
 from ddmpi.io.urls.loader import Loaded, Loader
+from ddmpi.report.formats import counted
 from ddmpi.roles.downloader.notes import DebugLog, ServerNotes
 from ddmpi.roles.downloader.notes import log as notes_log
 
@@ -292,8 +293,10 @@ class Downloader:
             self._send(used)
         reports = self._core.reports
         log.info(
-            "finished: %d successes and %d errors by %d requests", reports.successes, reports.errors, reports.requests
-        )
+            "finished: %s and %s by %s",
+            counted(reports.successes, "success"), counted(reports.errors, "error"),
+            counted(reports.requests, "request"),
+        )  # fmt: skip
         self._perform(self._core.finish(now, self._memory_bytes), now)
 
     def _wake(self) -> None:

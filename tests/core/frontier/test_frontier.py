@@ -786,6 +786,17 @@ def test_what_is_spent_of_a_byte_budget_is_told_while_it_is_spent(make: Make, gr
     assert sum(size_bytes for _, size_bytes in report.paces["s"].spent_day) == 500
 
 
+def test_what_comes_next_is_known_while_nothing_is_in_flight(make: Make) -> None:
+    frontier = make()
+    start(frontier, lane(batches=[batch(0, 1)], share=Limits(0.0, 1)))
+    (task,) = tasks(frontier, 0.0)
+    assert frontier.bare.next_requests(0.0, 3) == []
+    frontier.finish(task, REFUSED, 1.0)
+    ((at, server, left),) = frontier.bare.next_requests(1.0, 3)
+    assert (server, left) == ("s", 1)
+    assert 2.0 <= at <= 2.1, "the row is tried again"
+
+
 # ---- the rank as a whole
 
 

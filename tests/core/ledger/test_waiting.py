@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from ddmpi.core.ledger.waiting import MOST_LISTED, Wait, Waiting, waiting
+from ddmpi.core.ledger import waiting as module
+from ddmpi.core.ledger.waiting import Wait, Waiting, servers_waited_for, waiting
 from ddmpi.core.records import Limits, PaceState
 
 NAMES = ["a", "b", "__many__/7", "joint"]
@@ -22,17 +23,20 @@ def found(
     paces: Mapping[str, PaceState], rows: Mapping[str, int], held: Sequence[int] = (), limits: Limits = ANY
 ) -> Waiting:
     left = np.array([rows.get(name, 0) for name in NAMES], np.int64)
-    return waiting(NAMES, left, paces, group_of=GROUPS.get, limits=lambda _: limits, held=held, now=NOW)
+    return waiting(
+        NAMES, left, paces, group_of=GROUPS.get, limits=lambda _: limits, held=held,
+        probing_left_s=lambda count: 100.0 * (5 - count), now=NOW,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("pace", "expected"),
     [
         pytest.param(ASKED, Wait("a", 5, 1030.0, "Retry-After 40 s"), id="it has said so"),
-        pytest.param(SILENT, Wait("a", 5, 1060.0, "out of reach", 900.0), id="out of reach"),
+        pytest.param(SILENT, Wait("a", 5, 1060.0, "out of reach", 900.0, given_up_at=1360.0), id="out of reach"),
         pytest.param(
-            PaceState(open_count=1, why="out of reach", since_s=5.0),
-            Wait("a", 5, 1000.0, "out of reach", 995.0),
+            PaceState(open_count=1, why="connect, out of reach", since_s=5.0),
+            Wait("a", 5, 1000.0, "connect, out of reach", 995.0, given_up_at=1400.0),
             id="it is being probed",
         ),
         pytest.param(
@@ -75,7 +79,17 @@ def test_what_the_operator_holds_waits_for_nothing_else() -> None:
     assert it == Waiting((Wait("a", 5, 0.0, "held by control.yaml"),), 1, 5, 0.0)
 
 
-def test_the_groups_with_the_most_rows_are_listed_and_all_are_counted() -> None:
-    it = found({"a": ASKED, "b": ASKED, "tiny": SILENT, "joint": ASKED}, {"a": 1, "b": 4, "__many__/7": 3, "joint": 2})
-    assert [wait.server for wait in it.listed] == ["b", "tiny", "joint"]
-    assert (len(it.listed), it.servers, it.rows, it.until) == (MOST_LISTED, 4, 10, 1030.0)
+def test_the_groups_with_the_most_rows_are_listed_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"a": 1, "b": 4, "__many__/7": 3, "joint": 2}
+    it = found({"a": ASKED, "b": ASKED, "tiny": SILENT, "joint": ASKED}, rows)
+    assert [wait.server for wait in it.listed] == ["b", "tiny", "joint", "a"]
+    assert (it.servers, it.rows, it.until) == (4, 10, 1030.0)
+    monkeypatch.setattr(module, "MOST_LISTED", 2)
+    it = found({"a": ASKED, "b": ASKED, "tiny": SILENT, "joint": ASKED}, rows)
+    assert ([wait.server for wait in it.listed], it.servers, it.rows) == (["b", "tiny"], 4, 10)
+
+
+def test_which_servers_are_waited_for_longer_than_every_run_waits() -> None:
+    paces = {"a": ASKED, "b": SILENT, "*joint": PaceState(debt_s=90.0), "tiny": PaceState(rate_per_s=2.0)}
+    assert list(servers_waited_for(paces, lambda _: ANY)) == ["a", "b", "joint"]
+    assert list(servers_waited_for(paces, lambda _: ANY, least_s=30.0)) == ["b", "joint"]

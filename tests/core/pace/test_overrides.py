@@ -65,15 +65,34 @@ def test_the_parts_of_all_lanes_add_up_to_the_limits_that_hold_now(whole: Limits
     assert control.share("s", whole, total) == now
 
 
+def test_servers_are_given_up_by_name_group_or_glob_and_not_held() -> None:
+    control = Overrides(
+        [
+            ControlOverride("*", pause=True),
+            ControlOverride("a.org", give_up=True),
+            ControlOverride("*.b.org", give_up=True),
+        ]
+    )
+    assert control.gives_up("a.org", "a.org")
+    assert control.gives_up("x.b.org", "10.0.0.1")
+    assert control.gives_up("other.net", "a.org")
+    assert not control.gives_up("c.org", "c.org")
+    assert control.limits("a.org", PLANNED) == PLANNED, "its rows have to be read"
+    assert control.limits("c.org", PLANNED) is None
+    assert not NO_OVERRIDES.gives_up("a.org")
+
+
 def test_changes_are_told_in_words() -> None:
     before = [ControlOverride("a", pause=True), ControlOverride("b", rate_per_s=2.0), ControlOverride("c")]
     after = [
         ControlOverride("a", rate_per_s=0.0, connections=2, bytes_per_hour=1e6),
         ControlOverride("c"),
         ControlOverride("d", pause=True),
+        ControlOverride("e", give_up=True),
     ]
     assert describe_changes(before, after) == [
-        "a: now unlimited requests/s, 2 connections, 1e+06 bytes/hour", "d: held", "b: limits as configured again",
+        "a: now unlimited requests/s, 2 connections, 1e+06 bytes/hour", "d: held",
+        "e: given up: its rows become errors", "b: limits as configured again",
     ]  # fmt: skip
 
 
@@ -84,12 +103,14 @@ def test_a_file_means_its_rules() -> None:
     parsed = parse_control(
         "servers:\n- {match: a.org, pause: true}\n"
         "- {match: '*.b.org', rate_limit: 0.5, max_connections: 1, bytes_per_hour: 5}\n"
+        "- {match: c.org, give_up: true}\n"
         "stop: true\n",
         "control.yaml",
     )
     assert parsed.rules() == (
         ControlOverride("a.org", pause=True),
         ControlOverride("*.b.org", False, 0.5, 1, bytes_per_hour=5),
+        ControlOverride("c.org", give_up=True),
     )
     assert parsed.stop
     assert parse_control("", "control.yaml").rules() == ()
@@ -204,6 +225,18 @@ def test_a_run_that_only_waits_for_paused_servers_ends_with_rows_pending() -> No
     assert report.was_stuck
     assert 300 < sum(len(part.rows) for part in disk.parts.values()) < 400
     assert report.ended_at_s < 60
+
+
+@pytest.mark.parametrize("small_rows", [0, 1_000])
+def test_a_server_that_is_given_up_is_not_asked_again_and_its_rows_are_final_once(small_rows: int) -> None:
+    """In batches of its own, and packed with another one that goes on."""
+    batches = table({"a": 300, "b": 300}, {}, batch_size=100, small_rows=small_rows)
+    world = World(batches, {"a": ServerModel(), "b": ServerModel()}, default_limits=Limits(2.0, 1))
+    report, disk = simulate(world, Cluster(2, controls=[(20.0, [ControlOverride("a", give_up=True)])]))
+    assert not report.was_stuck
+    assert 145 < report.ended_at_s < 165, "b alone takes its time"
+    assert sum(len(part.rows) for part in disk.parts.values()) == 600
+    assert 255 < sum(len(part.rows) for part in disk.parts.values() if part.is_errors) < 262
 
 
 def test_a_rate_that_is_raised_or_lowered_counts_at_once() -> None:

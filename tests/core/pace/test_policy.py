@@ -120,3 +120,10 @@ def test_a_policy_that_would_pause_for_no_time_or_for_ever_is_refused(wrong: dic
 def test_a_breaker_that_counts_to_nothing_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="need"):
         PacePolicy(**wrong)
+
+
+@pytest.mark.parametrize("ran_s", [0.0, 10_000.0, 1e6])
+def test_how_long_a_server_out_of_reach_is_probed_is_known_before(ran_s: float) -> None:
+    pauses_s = [PLAIN.probe_pause_s(count, ran_s, RNG) for count in range(1, PLAIN.breaker_probes + 1)]
+    for count in range(1, PLAIN.breaker_probes + 1):
+        assert PLAIN.probing_left_s(count, ran_s) == pytest.approx(sum(pauses_s[count:]))

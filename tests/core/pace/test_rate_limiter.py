@@ -911,3 +911,21 @@ def test_what_a_server_waits_for_is_kept_whatever_status_has_asked_for_it(signal
     pace = new_pace()
     at = request(pace, 0.0, signal, retry_after_s=40.0)
     assert (pace.snapshot(at).wait_s, pace.snapshot(at).why) == (40.0, "Retry-After 40 s")
+
+
+@pytest.mark.parametrize(
+    ("signal", "said", "told"),
+    [
+        (Signal.THROTTLED, "429", "429, it throttles"),
+        (Signal.CONNECT_FAILED, "timeout", "timeout, out of reach"),
+        (Signal.SERVER_ERROR, "503", "503, Retry-After 40 s"),
+    ],
+)
+def test_what_a_server_has_said_is_told(signal: Signal, said: str, told: str) -> None:
+    pace = new_pace()
+    at = 0.0
+    for _ in range(PacePolicy().breaker_failures):
+        at = max(at, pace.ready_at(at))
+        pace.start(at)
+        pace.finish(at, at, signal, 40.0 if signal is Signal.SERVER_ERROR else None, said=said)
+    assert pace.snapshot(at).why == told

@@ -10,6 +10,7 @@ import pytest
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import ErrorKind, PaceState
+from ddmpi.errors import InputError
 from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.markers import Marker, read_completed, write_completed
 from ddmpi.roles.coordinator.run_state import RunState
@@ -47,7 +48,8 @@ def test_errors_that_are_fetched_again_count_no_longer(tmp_path: Path) -> None:
     state.save({})
     checkpoint, _ = load(state.layout)
     assert checkpoint is not None
-    assert checkpoint.counters == {"rows": 10, "successes": 6, "errors": 2, "ignored": 0, "errors.http_status": 2}
+    told = {"rows": 10, "successes": 6, "errors": 2, "ignored": 0, "fetched": 8, "errors.http_status": 2}
+    assert checkpoint.counters == told
 
 
 @pytest.mark.parametrize(
@@ -169,3 +171,17 @@ def test_a_damaged_part_that_a_retry_comes_upon_costs_its_own_rows(tmp_path: Pat
     assert state.retry_failed(("dns",)) == 10
     assert (state.counts.pending, marker_of(state)) == (10, None)
     assert state.content(0).errors == 0, "those that are fetched again do not count"
+
+
+# ---- servers that are not waited for
+
+
+def test_servers_are_given_up_by_name_or_because_the_last_run_has_waited_for_them(tmp_path: Path) -> None:
+    sizes = {"a.org": 10, "b.org": 10, "c.org": 10}
+    state = make_state(tmp_path, sizes)
+    assert state.give_up(()) == []
+    state.save({"a.org": PaceState(open_count=1), "b.org": PaceState(wait_s=600.0), "c.org": PaceState(wait_s=2.0)})
+    assert state.give_up(()) == ["a.org", "b.org"], "c.org is asked again at once"
+    assert state.give_up(("C.org", "*.org")) == ["c.org", "*.org"]
+    with pytest.raises(InputError, match=r"no server of the table is called d\.org"):
+        state.give_up(("a.org", "d.org"))
