@@ -27,7 +27,6 @@ import msgspec
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from ddmpi.core.ledger.waiting import MOST_LISTED
 from ddmpi.core.records import INVALID_SERVER
 from ddmpi.core.stats.timeline import BINS
 from ddmpi.errors import EXIT_DONE
@@ -44,7 +43,7 @@ from ddmpi.report.data import (
     waste_text,
 )
 from ddmpi.report.formats import counted, duration, share, size
-from ddmpi.report.pending import clock
+from ddmpi.report.pending import MOST_TOLD, clock
 
 MOST_WAITS = 6
 """Servers that are waited for and named at the top; the table has all."""
@@ -91,7 +90,7 @@ def render(report: Report) -> str:
             (wait.server, wait.servers, wait.rows, clock(wait.until, report.ended_at) if wait.until else "",
              wait.why, clock(wait.since, report.ended_at) if wait.since else "")
             for wait in report.waiting.listed[:MOST_WAITS]
-            if report.waiting.servers > MOST_LISTED  # else the sentence above has them
+            if report.waiting.servers > MOST_TOLD  # else the sentence above has them
         ],
         more_waits=report.waiting.servers - sum(wait.servers for wait in report.waiting.listed[:MOST_WAITS]),
         outcomes=_outcomes(summary),

@@ -21,7 +21,7 @@ from ddmpi.core.records import (
 NETWORK = {"dns", "connect", "tls", "timeout", "stalled", "network", "protocol", "unreachable"}
 LOCAL = {
     "too_large", "wrong_type", "empty_body", "redirect", "blocked_address", "bad_url", "decode", "hash_mismatch",
-    "robots", "server_refused", "placeholder",
+    "robots", "server_refused", "placeholder", "forgotten", "given_up",
 }  # fmt: skip
 
 

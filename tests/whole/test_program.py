@@ -605,12 +605,13 @@ sys.exit(main())
 INTERRUPTED_EARLY = """
 import os, signal, sys
 import ddmpi.__main__ as program
-start = program.start_mpi
+from ddmpi.io.mpi import launcher
+start = launcher.start_mpi
 def interrupted(environment):
     if (os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]) == "1":
         os.kill(os.getpid(), signal.SIGINT)
     return start(environment)
-program.start_mpi = interrupted
+launcher.start_mpi = interrupted
 sys.exit(program.main())
 """
 

@@ -20,12 +20,16 @@ SILENT = PaceState(wait_s=60.0, open_count=2, why="out of reach", since_s=100.0)
 
 
 def found(
-    paces: Mapping[str, PaceState], rows: Mapping[str, int], held: Sequence[int] = (), limits: Limits = ANY
+    paces: Mapping[str, PaceState],
+    rows: Mapping[str, int],
+    held: Sequence[int] = (),
+    limits: Limits = ANY,
+    most: int = module.MOST_LISTED,
 ) -> Waiting:
     left = np.array([rows.get(name, 0) for name in NAMES], np.int64)
     return waiting(
         NAMES, left, paces, group_of=GROUPS.get, limits=lambda _: limits, held=held,
-        probing_left_s=lambda count: 100.0 * (5 - count), now=NOW,
+        probing_left_s=lambda count: 100.0 * (5 - count), now=NOW, most=most,
     )  # fmt: skip
 
 
@@ -79,13 +83,12 @@ def test_what_the_operator_holds_waits_for_nothing_else() -> None:
     assert it == Waiting((Wait("a", 5, 0.0, "held by control.yaml"),), 1, 5, 0.0)
 
 
-def test_the_groups_with_the_most_rows_are_listed_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_groups_with_the_most_rows_are_listed_and_all_are_counted() -> None:
     rows = {"a": 1, "b": 4, "__many__/7": 3, "joint": 2}
     it = found({"a": ASKED, "b": ASKED, "tiny": SILENT, "joint": ASKED}, rows)
     assert [wait.server for wait in it.listed] == ["b", "tiny", "joint", "a"]
     assert (it.servers, it.rows, it.until) == (4, 10, 1030.0)
-    monkeypatch.setattr(module, "MOST_LISTED", 2)
-    it = found({"a": ASKED, "b": ASKED, "tiny": SILENT, "joint": ASKED}, rows)
+    it = found({"a": ASKED, "b": ASKED, "tiny": SILENT, "joint": ASKED}, rows, most=2)
     assert ([wait.server for wait in it.listed], it.servers, it.rows) == (["b", "tiny"], 4, 10)
 
 
