@@ -140,8 +140,8 @@ run_tests() {
     # Random jobs that no commit before had, under the laws.
     "$python" -m tests.simulation --seeds 300
     # Without coverage, which costs memory and time: the log holds the figures that these tests measure, shown of those
-    # that pass too.
-    "$python" -m pytest -m slow -rP --log-level=INFO --durations=0
+    # that pass too. Most of their time they wait for servers that are slow on purpose: two files beside each other.
+    "$python" -m pytest -n 2 --dist loadfile -m slow -rP --log-level=INFO --durations=0
   fi
 }
 
