@@ -53,6 +53,7 @@ def test_every_kind_is_explained_and_most_have_a_case() -> None:
     assert set(EXPLANATIONS) == set(ErrorKind)
     shown = {case.expected.kind for case in ANSWERS}
     # Shown by refused URLs, by images that are resized, by a setting that is off here, by rows that are not asked or
-    # withdrawn, and within the message of those whose server is given up.
+    # withdrawn or given up by the user, and within the message of those whose server is given up.
     elsewhere = {ErrorKind.BAD_URL, ErrorKind.DECODE, ErrorKind.HASH_MISMATCH, ErrorKind.ROBOTS, ErrorKind.PLACEHOLDER}
-    assert set(ErrorKind) - shown <= elsewhere | {ErrorKind.SERVER_REFUSED, ErrorKind.CONNECT, ErrorKind.FORGOTTEN}
+    elsewhere |= {ErrorKind.SERVER_REFUSED, ErrorKind.CONNECT, ErrorKind.FORGOTTEN, ErrorKind.GIVEN_UP}
+    assert set(ErrorKind) - shown <= elsewhere
