@@ -21,7 +21,7 @@ from ddmpi.errors import EXIT_DONE, EXIT_PENDING, DdmpiError, Interrupted, Stora
 from ddmpi.io.folder.disk_errors import machine_faults
 from ddmpi.io.folder.layout import Layout, configured_layout
 from ddmpi.io.folder.lock import OutputLock
-from ddmpi.io.folder.rank_log import log_to_file, run_log
+from ddmpi.io.folder.rank_log import RunLog, log_to_file
 from ddmpi.io.mpi.launcher import complain
 from ddmpi.io.mpi.mailbox import Mailbox
 from ddmpi.io.process import terminal_columns
@@ -57,6 +57,7 @@ class Rank0:
     make_downloader: Callable[[Begin], Downloader]
     console: Console = field(default_factory=lambda: Console(terminal_columns()))
     _lock: OutputLock | None = None
+    _run_log: RunLog | None = None
     _variables: Variables = field(default_factory=Variables)
     _started_at: float = field(default_factory=time.monotonic)
 
@@ -81,7 +82,7 @@ class Rank0:
         excluded_patterns(layout)
         self._lock = lock = own_output(layout, self.environment)
         if layout.logs.is_dir():  # also of what ends the run before it begins
-            self.console.log_to(run_log(layout, config.logging))
+            self._keep_log(layout, config)
         for notice in config.notices:
             self.console.say(f"Notice: {notice}")
         if config.contact_missing:
@@ -90,6 +91,11 @@ class Rank0:
                 f"nobody's), so that operators can only block you. Write: {config.contact_line}"
             )
         return config, layout, lock
+
+    def _keep_log(self, layout: Layout, config: Config) -> None:
+        if self._run_log is None:
+            self._run_log = RunLog(layout, config.logging)
+            self.console.log_to(self._run_log.add)
 
     def _workers(self) -> list[int]:
         return list(range(1, self.mailbox.size)) or [0]
@@ -103,7 +109,7 @@ class Rank0:
         state = initialize(config, layout, lock, self.orders, callbacks)
         check_contact(config, state.table.open_servers(config.rules.contact_patterns, state.counts.rows_left()))
         log_to_file(layout, 0, config.logging)
-        self.console.log_to(run_log(layout, config.logging))
+        self._keep_log(layout, config)
         reporter.on_ready(state)
         log.info(
             "ddmpi run %d on host %s, pid %d, job %s, %d ranks",
@@ -156,7 +162,10 @@ class Rank0:
     # ---- endings
 
     def _release(self) -> None:
-        """A lock that the disk does not let go is found stale by the next run: its owner has ended."""
+        """Give back what is open. A lock that the disk does not let go is found stale by the next run: its owner has
+        ended."""
+        if self._run_log is not None:
+            self._run_log.close()
         try:
             if self._lock is not None:
                 self._lock.release()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
-from collections.abc import Callable
 
 from ddmpi.config.sections import Logging
 from ddmpi.io.folder.layout import Layout
@@ -27,12 +26,21 @@ def log_to_file(layout: Layout, rank: int, options: Logging) -> None:
     logging.getLogger("ddmpi").setLevel(options.level.upper())
 
 
-def run_log(layout: Layout, options: Logging) -> Callable[[str], None]:
-    """Return what adds a line, with the time, to the log of what people are told, over all runs."""
-    logging.raiseExceptions = False
-    handler = logging.handlers.RotatingFileHandler(
-        layout.logs / "run.log", maxBytes=options.file_bytes, backupCount=options.kept_files, encoding="utf-8",
-        delay=True,
-    )  # fmt: skip
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    return lambda line: handler.emit(logging.makeLogRecord({"msg": line}))
+class RunLog:
+    """The log of what people are told, over all runs; a disk that takes no more of it does not stop the run."""
+
+    def __init__(self, layout: Layout, options: Logging) -> None:
+        logging.raiseExceptions = False
+        self._handler = logging.handlers.RotatingFileHandler(
+            layout.logs / "run.log", maxBytes=options.file_bytes, backupCount=options.kept_files, encoding="utf-8",
+            delay=True,
+        )  # fmt: skip
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+
+    def add(self, line: str) -> None:
+        """Add a line, with the time."""
+        self._handler.emit(logging.makeLogRecord({"msg": line}))
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._handler.close()
