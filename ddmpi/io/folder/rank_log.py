@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 
@@ -42,5 +43,6 @@ class RunLog:
         self._handler.emit(logging.makeLogRecord({"msg": line}))
 
     def close(self) -> None:
-        """Give the file back."""
-        self._handler.close()
+        """Give the file back; what the disk has not taken of it is lost."""
+        with contextlib.suppress(OSError):
+            self._handler.close()
