@@ -12,11 +12,12 @@ import argparse
 import csv
 import io
 import json
-import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,13 +126,27 @@ def run(folder: Path, images: int, first_seed: int) -> Run:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ddmpi", str(config)], stdout=subprocess.DEVNULL, stderr=stderr
             )
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+            peak_bytes = _peak_bytes(process)
     rows = ddmpi.open_results(job.output).to_table(columns=["outcome", "error_kind", "image", "warnings"]).to_pylist()
     outcomes = Counter(row["error_kind"] or row["outcome"] for row in rows)
     wrong = [text for row in rows if row["outcome"] == "success" and (text := _objection(row["image"]))]
     warned = sum(bool(row["warnings"]) for row in rows)
-    return Run(process.returncode, errors.read_text(), usage.ru_maxrss << 10, outcomes, wrong, warned)
+    return Run(process.returncode, errors.read_text(), peak_bytes, outcomes, wrong, warned)
+
+
+def _peak_bytes(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process; return the most resident memory that it was seen to have had. What the kernel counts of a
+    process that has ended begins with that of the one that started it."""
+    peak_bytes = 0
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:  # it has just ended
+            continue
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        peak_bytes = max(peak_bytes, int(found[1]) << 10 if found else 0)
+        time.sleep(0.02)
+    return peak_bytes
 
 
 def _objection(body: bytes) -> str:

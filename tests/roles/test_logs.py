@@ -134,7 +134,7 @@ def test_debug_logs_hold_every_request_message_and_part_and_no_secret(
     # Rows of the server that was given up ended with it, without a request of their own.
     final = {text.partition(":")[0] for text in attempts if text.endswith("final")}
     assert len(final) == sum(text.endswith("final") for text in attempts) <= len(urls)
-    assert "URLs are refused" in "".join(everything)
+    assert "1 row not asked for" in "".join(everything)
 
     for rank in (1, 2):
         down, up = _messages(texts, 0, rank), _messages(texts, rank, 0)

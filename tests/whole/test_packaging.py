@@ -76,7 +76,7 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env/bin/python"
     call(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheel}[mpich]")
-    assert "CONFIG.yaml" in call(python, "-m", "ddmpi", "--help")
+    assert "ddmpi TABLE -o FOLDER" in call(python, "-m", "ddmpi", "--help")
     assert "gbif" in call(python, "-m", "ddmpi", "presets"), "the package's own files are in it"
     with running_fleet(tmp_path / "fleet", plain_fleet(2), ROWS) as fleet:
         job = make_job(tmp_path / "job", fleet.table_path)

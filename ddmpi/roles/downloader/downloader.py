@@ -258,7 +258,7 @@ class Downloader:
         for row, failure in loaded.refused:
             self._writer.error(loaded.batch, (row,), failure, None, 0)
         if loaded.refused:
-            log.debug("batch %d: %d rows are not asked for", loaded.batch.batch_id, len(loaded.refused))
+            log.debug("batch %d: %s not asked for", loaded.batch.batch_id, counted(len(loaded.refused), "row"))
 
     def _take_writer_events(self, now: float) -> None:
         for event in self._writer.events():
