@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import reduce
 
 from rich.console import Console as RichConsole
 
 from ddmpi.config.config import Config
 from ddmpi.core.records import shown_group
-from ddmpi.core.stats.audit import Audit, Audited, RunAudit
+from ddmpi.core.stats.audit import Audit, Audited, RunAudit, add_signals
 from ddmpi.core.stats.metrics import Measurement, Tally
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
@@ -130,15 +131,11 @@ def _summary(
 
 def _waste(asked: RunAudit | None) -> Audited:
     """Return the sums of what is told of requests, over the servers that the last run has told of."""
-    told = [] if asked is None else [host.audited for host in asked.hosts]
-    figures = ("requests", "urls", "bytes", "kept_bytes", "refused")
-    return Audited("", **{name: sum(getattr(it, name) for it in told) for name in figures})
+    return reduce(Audited.joined, () if asked is None else (host.audited for host in asked.hosts), Audited(""))
 
 
 def _signals(asked: RunAudit | None) -> dict[str, tuple[int, int]]:
     sums: dict[str, tuple[int, int]] = {}
     for host in () if asked is None else asked.hosts:
-        for text, (rows, obeyed) in host.signals.items():
-            before = sums.get(text, (0, 0))
-            sums[text] = (before[0] + rows, before[1] + obeyed)
+        add_signals(sums, host.signals)
     return sums

@@ -254,6 +254,18 @@ def test_urls_that_are_always_refused_cost_the_others_of_their_server_nothing(re
     )
 
 
+@pytest.mark.parametrize("rate_per_s", [pytest.param(25.0, id="a minute"), pytest.param(8.0, id="some minutes")])
+def test_however_many_urls_are_refused_the_others_of_their_server_are_fetched_in_time(rate_per_s: float) -> None:
+    rows, server = 1_500, ServerModel(refused_share=0.2)
+    world = one_server(rows, batch_size=500, limits=Limits(rate_per_s, 16), server=server)
+    laws = Timed(world, Disk())
+    run(Simulation(world, Cluster(2), laws.disk, laws, seed=1), laws)
+    assert (
+        laws.files["s"] == rows - sum(server.refuses(url) for batch in world.batches for url, _ in batch.rows) < 1_300
+    )
+    assert laws.last_file_at < 1.1 * rows / rate_per_s, "each row once, and a tenth for the other tries of the bad ones"
+
+
 def test_a_stop_with_no_grace_leaves_what_is_in_flight_pending() -> None:
     world = one_server(100, server=ServerModel(latency_s=30.0), limits=Limits(0.0, 8))
     disk = Disk()
