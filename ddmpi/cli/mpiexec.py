@@ -14,12 +14,13 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from ddmpi.errors import EXIT_SETUP, SetupError
 from ddmpi.io.mpi.launcher import LAUNCHER_SIZES, complain
-from ddmpi.io.process import LAUNCHED_BY
+from ddmpi.io.process import LAUNCHED_BY, signal_at_parents_end
 
 SUBMITTED: Final = "DDMPI_SUBMITTED"
 """Set by run.sh where it is the script of a Slurm job: then the job goes back into the queue until all is done."""
@@ -39,11 +40,10 @@ def tasks_of_job(environment: Mapping[str, str]) -> int | None:
 
 
 def start(ranks: int, program: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Start ``ranks`` of a program; returns the exit code of the launcher, or never: it takes the place of this
-    process, unless its signals have to be translated.
+    """Start ``ranks`` of a program; returns the exit code of the launcher.
 
-    Open MPI's launcher kills the ranks within a second of TERM or INT, and passes USR1 on, as all do: so it gets USR1
-    for these. A script that Slurm has started needs its turn after the launcher's.
+    Open MPI's launcher kills the ranks within a second of TERM or INT, MPICH's at HUP and at the second INT, and all
+    pass USR1 on: so it gets USR1 for these.
 
     Raises:
         SetupError: this is a rank already, or there is no launcher.
@@ -52,8 +52,7 @@ def start(ranks: int, program: Sequence[str], environment: Mapping[str, str]) ->
     changed = dict(environment)
     launcher = find(changed)
     command = [*launcher, "-n", str(ranks), *program]
-    if not changed.pop(SUBMITTED, "") and not _is_open_mpi(launcher[0]):
-        _take_place(command, changed)
+    changed.pop(SUBMITTED, "")
     return _run_translating(command, changed)
 
 
@@ -169,14 +168,6 @@ def _loader_cache(environment: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def _take_place(command: list[str], environment: Mapping[str, str]) -> NoReturn:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what takes its place would go on with that
-    try:
-        os.execvpe(command[0], command, environment)  # noqa: S606  # that is what is meant
-    except OSError as error:
-        raise SetupError(f"{command[0]}: {error.strerror}") from error
-
-
 def _run_translating(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a launcher, hand TERM, INT, USR1 and HUP on to it as USR1, and return its exit code, a shell's for a signal.
     What is ignored (nohup) stays so."""
@@ -193,7 +184,13 @@ def _run_translating(command: Sequence[str], environment: Mapping[str, str]) -> 
             signal.signal(number, stop)
     try:
         # A session of its own: the terminal sends INT to the others of ours as well.
-        child = subprocess.Popen(command, env=dict(environment), start_new_session=True)
+        child = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,  # that of a terminal cannot be read from another session
+            start_new_session=True,
+            preexec_fn=partial(signal_at_parents_end, signal.SIGUSR1),  # noqa: PLW1509  # there are no other threads
+        )
     except OSError as error:
         raise SetupError(f"{command[0]}: {error.strerror}") from error
     if stops:

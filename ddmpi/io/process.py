@@ -35,14 +35,20 @@ def die_with_launcher(environment: Mapping[str, str]) -> None:
     """
     if not any(name in environment for name in LAUNCHED_BY):
         return
+    signal_at_parents_end(signal.SIGKILL)
+
+
+def signal_at_parents_end(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent dies, also after it has become another program. Raises
+    OSError: the kernel refuses."""
     import ctypes  # noqa: PLC0415  # a third of the time that --help takes
 
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+    if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before the kernel was told
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
 
 
 class _WithoutPandas:

@@ -94,11 +94,12 @@ def test_the_script_of_a_slurm_job_starts_its_tasks(environment: dict[str, str],
     assert mpiexec.tasks_of_job(environment) == tasks
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_launcher_that_would_kill_its_ranks_gets_usr1(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("kind", ["Open MPI", "HYDRA build details"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_launcher_that_would_kill_its_ranks_gets_usr1(tmp_path: Path, kind: str, number: signal.Signals) -> None:
     """A real launcher answers USR1 by a soft stop: here it ends with 75."""
     waiting = "trap 'exit 75' USR1; echo ready; while :; do read line < fifo || :; done"
-    launcher = program(tmp_path / "mpiexec", f'[ "$1" = --version ] && echo "Open MPI" && exit\n{waiting}')
+    launcher = program(tmp_path / "mpiexec", f'[ "$1" = --version ] && echo "{kind}" && exit\n{waiting}')
     os.mkfifo(tmp_path / "fifo")
     started = subprocess.Popen(
         [sys.executable, "-m", "ddmpi.cli.mpiexec", "-n", "2", "true"],
@@ -108,4 +109,20 @@ def test_a_launcher_that_would_kill_its_ranks_gets_usr1(tmp_path: Path, number: 
         assert started.stdout is not None
         assert started.stdout.readline() == "ready\n"
         started.send_signal(number)
+        started.send_signal(number)
         assert started.wait(timeout=30) == 75
+
+
+def test_a_job_whose_starter_is_killed_stops_softly(tmp_path: Path) -> None:
+    waiting = "trap 'echo stopped; exit 75' USR1; echo ready; while :; do read line < fifo || :; done"
+    launcher = program(tmp_path / "mpiexec", waiting)
+    os.mkfifo(tmp_path / "fifo")
+    started = subprocess.Popen(
+        [sys.executable, "-m", "ddmpi.cli.mpiexec", "-n", "2", "true"],
+        env={**os.environ, "DDMPI_MPIEXEC": str(launcher)}, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n"
+        started.kill()
+        assert started.stdout.readline() == "stopped\n"

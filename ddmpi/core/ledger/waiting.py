@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 import msgspec
+import numpy as np
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.pace.byte_limits import DAY_S, HOUR_S, ByteBudget
@@ -55,6 +56,7 @@ def waiting(
     held: Iterable[int],
     probing_left_s: Callable[[int], float],
     now: float,
+    undone: int,
     most: int = MOST_LISTED,
 ) -> Waiting:
     """Return who is waited for.
@@ -66,10 +68,14 @@ def waiting(
         group_of: the index of a server's group, None if no row is on it.
         limits: of a server or group.
         held: indexes of the groups that the operator holds.
+        undone: rows of the table that are not done with, durable or not: no more can wait. Of a group of small servers
+            it is not known which of them has how many.
         most: how many waits are listed.
         probing_left_s: how long a server out of reach is probed after its pause now, by ``open_count``.
     """
-    found = {index: Wait(names[index], int(rows_left[index]), 0.0, "held by control.yaml") for index in held}
+    rows_left = np.minimum(rows_left, undone)
+    may_wait = (index for index in held if rows_left[index])
+    found = {index: Wait(names[index], int(rows_left[index]), 0.0, "held by control.yaml") for index in may_wait}
     for server, pace, wait_s, why in _waits(paces, limits):
         index = group_of(server)
         if index is None or not rows_left[index] or (index in found and not found[index].until):
@@ -85,7 +91,7 @@ def waiting(
     return Waiting(
         tuple(waits[:most]),
         sum(wait.servers for wait in waits),
-        sum(wait.rows for wait in waits),
+        min(undone, sum(wait.rows for wait in waits)),
         min((wait.until for wait in waits if wait.until), default=0.0),
     )
 

@@ -219,7 +219,7 @@ class ConsoleReporter:
 
     def _look_who_waits(self, coordinator: Coordinator, now: float) -> None:
         if now >= self._look_at:
-            self._waiting = coordinator.state.waiting(coordinator.core.paces(now))
+            self._waiting = coordinator.state.waiting(coordinator.core.paces(now), coordinator.rows_done)
             self._look_at = now + max(NOTE_INTERVAL_S, (time.monotonic() - now) / NOTE_SHARE)
 
     def compare(self, state: RunState, ending: Exit) -> None:

@@ -248,8 +248,9 @@ class RunState:
             for name, server in self.servers.items()
         }
 
-    def waiting(self, paces: Mapping[str, PaceState], most: int = MOST_LISTED) -> Waiting:
-        """Which rows wait for whom; times are seconds since 1970. ``paces``: of all servers, as of now."""
+    def waiting(self, paces: Mapping[str, PaceState], fetched: int = 0, most: int = MOST_LISTED) -> Waiting:
+        """Which rows wait for whom; times are seconds since 1970. ``paces``: of all servers, as of now; ``fetched``:
+        rows that are done with, durable or not, if that is known."""
         table, config = self.table, self.config
         left = np.bincount(table.groups, self.counts.rows_left(), len(table.group_names)).astype(np.int64)
         pauses = [rule.match for rule in self.overrides.rules if rule.pause]
@@ -264,6 +265,7 @@ class RunState:
             held=[index for index in may_be_held if self.overrides.limits(names[index], Limits()) is None],
             probing_left_s=lambda count: config.pace_policy(0.0).probing_left_s(count, self._age_s),
             now=time.time(),
+            undone=max(0, int(self.counts.rows.sum()) - max(fetched, self.counts.rows_final)),
             most=most,
         )
 
@@ -312,7 +314,7 @@ class RunState:
             servers=self.servers,
             counters=counters,
             ran_s=self._age_s,
-            waiting=self.waiting(self.known_paces()),
+            waiting=self.waiting(self.known_paces(), fetched),
         )
         save(self.layout, checkpoint)
         if self.lock is not None:

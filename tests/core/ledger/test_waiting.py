@@ -25,11 +25,12 @@ def found(
     held: Sequence[int] = (),
     limits: Limits = ANY,
     most: int = module.MOST_LISTED,
+    undone: int = 1_000,
 ) -> Waiting:
     left = np.array([rows.get(name, 0) for name in NAMES], np.int64)
     return waiting(
         NAMES, left, paces, group_of=GROUPS.get, limits=lambda _: limits, held=held,
-        probing_left_s=lambda count: 100.0 * (5 - count), now=NOW, most=most,
+        probing_left_s=lambda count: 100.0 * (5 - count), now=NOW, undone=undone, most=most,
     )  # fmt: skip
 
 
@@ -90,6 +91,13 @@ def test_the_groups_with_the_most_rows_are_listed_and_all_are_counted() -> None:
     assert (it.servers, it.rows, it.until) == (4, 10, 1030.0)
     it = found({"a": ASKED, "b": ASKED, "tiny": SILENT, "joint": ASKED}, rows, most=2)
     assert ([wait.server for wait in it.listed], it.servers, it.rows) == (["b", "tiny"], 4, 10)
+
+
+def test_rows_that_are_fetched_and_not_durable_yet_wait_for_nobody() -> None:
+    it = found({"tiny": SILENT, "b": ASKED}, {"__many__/7": 120, "b": 5}, undone=40)
+    assert [(wait.server, wait.rows) for wait in it.listed] == [("tiny", 40), ("b", 5)]
+    assert it.rows == 40
+    assert found({"tiny": SILENT}, {"__many__/7": 120}, held=[0], undone=0) == Waiting()
 
 
 def test_which_servers_are_waited_for_longer_than_every_run_waits() -> None:
