@@ -316,15 +316,17 @@ def _again_at_s(simulation: Simulation, report: RunReport) -> float:
     world, ended_at_s = simulation.world, report.ended_at_s
     plan = world.plan((0,), {1: 1})
     index_of = {name: index for index, name in enumerate(plan.group_names)}
+    left = np.bincount(plan.batch_group, simulation.core.counts.rows_left(), len(index_of)).astype(np.int64)
     told = waiting(
         plan.group_names,
-        np.bincount(plan.batch_group, simulation.core.counts.rows_left(), len(index_of)).astype(np.int64),
+        left,
         report.paces,
         group_of=lambda server: index_of.get(world.group_of(server)),
         limits=lambda server: world.limits_for(world.group_of(server)),
         held=(),
         probing_left_s=lambda _: 0.0,
         now=ended_at_s,
+        undone=int(left.sum()),
     )
     return max(told.until, ended_at_s + AGAIN_S)
 
