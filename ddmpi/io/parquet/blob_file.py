@@ -13,7 +13,7 @@ bodies would put the last row group beyond the file's end, and Spark would read 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -55,12 +55,13 @@ class BlobFile:
         schema: of the whole file.
         column: that of the bodies, ``large_binary`` or ``binary``; where the schema has none of this name, all is
             Arrow's.
+        unlike: columns that hardly repeat a value: they get no dictionary.
 
     Raises:
         OSError, pa.ArrowException: the sink does not take what is written, from all methods.
     """
 
-    def __init__(self, sink: Sink, schema: pa.Schema, column: str) -> None:
+    def __init__(self, sink: Sink, schema: pa.Schema, column: str, unlike: Collection[str] = ()) -> None:
         self._sink = sink
         self._schema = schema
         self._column = column
@@ -71,7 +72,7 @@ class BlobFile:
         self._arrow_sink = _ArrowSink(sink)
         # Without it Arrow would take the interpreter's lock for each page and its header, and wait for the loop.
         self._stream = pa.BufferedOutputStream(pa.PythonFile(self._arrow_sink, mode="w"), _BUFFER_BYTES)
-        self._arrow = _open_arrow(self._stream, others)
+        self._arrow = _open_arrow(self._stream, others, unlike)
 
     def write(self, others: pa.Table, bodies: Sequence[bytes | None]) -> None:
         """Append a row group of at least one row: its other columns, and its bodies. Raises ValueError: there are more
@@ -148,18 +149,30 @@ def _whole(schema: pa.Schema, column: str) -> tuple[bytes, int]:
     _open_arrow(sink, schema).close()
     data = sink.getvalue().to_pybytes()
     size_bytes = int.from_bytes(data[-_TAIL_BYTES:-4], "little")
-    return data[-_TAIL_BYTES - size_bytes : -_TAIL_BYTES], _leaf_paths(schema).index(column)
+    return data[-_TAIL_BYTES - size_bytes : -_TAIL_BYTES], list(_leaves(schema)).index(column)
 
 
-def _open_arrow(sink: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
-    """Open Arrow's writer. Pages carry a CRC32, so that a flipped byte is found in any column."""
-    return pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True)
+def _open_arrow(sink: pa.NativeFile, schema: pa.Schema, unlike: Collection[str] = ()) -> pq.ParquetWriter:
+    """Open Arrow's writer. Pages carry a CRC32, so that a flipped byte is found in any column.
+
+    Only texts are compressed: to set zstd up for a page takes longer than to write a hundred numbers, of which most
+    repeat in a dictionary.
+    """
+    leaves = _leaves(schema)
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression={path: "zstd" for path, is_text in leaves.items() if is_text},
+        use_dictionary=[path for path in leaves if path not in unlike],  # type: ignore[arg-type]  # the stubs lack lists
+        write_page_checksum=True,
+    )
 
 
 @lru_cache(maxsize=8)
-def _leaf_paths(schema: pa.Schema) -> tuple[str, ...]:
-    """Return Parquet's own names of the columns: lists and structs have several or longer ones."""
+def _leaves(schema: pa.Schema) -> dict[str, bool]:
+    """Return Parquet's own columns by name, and whether they hold texts or bytes: lists and structs have several or
+    longer names."""
     sink = pa.BufferOutputStream()
     pq.ParquetWriter(sink, schema).close()
     leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return tuple(leaves.column(i).path for i in range(len(leaves)))
+    return {leaf.path: leaf.physical_type == "BYTE_ARRAY" for leaf in map(leaves.column, range(len(leaves)))}
