@@ -285,7 +285,7 @@ class Ledger:
     @property
     def is_complete(self) -> bool:
         """Every row is final and no lane is out."""
-        return not self._leases and not self._counts.incomplete
+        return not self._counts.incomplete and not self._leases
 
     @property
     def is_parked(self) -> bool:
