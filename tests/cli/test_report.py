@@ -82,6 +82,6 @@ def test_the_status_is_shown_until_the_run_has_ended(killed: RunState, capsys: p
             killed.layout.lock.unlink()
 
     out = Console(soft_wrap=True)
-    assert inspection._watch(killed.config, killed.layout, out, pause) == EXIT_PENDING
+    assert inspection._watch(killed.config, killed.layout, out, pause=pause) == EXIT_PENDING
     assert pauses == [inspection.WATCH_INTERVAL_S] * 2
     assert capsys.readouterr().out.count("untouched") == 3
