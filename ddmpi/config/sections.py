@@ -270,7 +270,7 @@ class ServerRule(Section):
     source: Text | None = Field(
         None,
         examples=["stated: https://example.org/limits (2026-11)"],
-        description="Where the limits are from, for people; `--plan` shows it.",
+        description="Where the limits are from, for people; `ddmpi plan` shows it.",
     )
 
     @model_validator(mode="after")
