@@ -196,7 +196,9 @@ class Profiling(Section):
         "measure", description="measure = fetch samples first; uniform = default_rate_limit for all, no requests."
     )
     samples_per_server: int = Field(3, ge=1, le=1_000, description="Rows that are fetched first from each server.")
-    min_rows: int = Field(50, ge=0, description="Rows below which a server is not measured.")
+    min_rows: int = Field(
+        50, ge=0, description="Rows below which a server is not measured, and shares files with others."
+    )
 
 
 class ServerRule(Section):
