@@ -149,7 +149,7 @@ def _print_json(layout: Layout) -> int:
     return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
 
 
-def _status(config: Config, layout: Layout, out: RichConsole, job: str | None) -> int:
+def _status(config: Config, layout: Layout, out: RichConsole, job: str | None = None) -> int:
     table = BatchTable(layout)
     checkpoint, warnings = load(layout)
     for warning in warnings:
@@ -204,7 +204,7 @@ def _count(layout: Layout, table: BatchTable) -> _Counts:
 def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | None, counts: _Counts) -> Table:
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(style="bold")
-    grid.add_column()
+    grid.add_column(overflow="fold")  # a path that is cut off is of no use
     rows, left_out = int(table.rows.sum()), int(counts.ignored.sum())
     complete, begun = int(np.count_nonzero(counts.is_complete)), counts.begun
     grid.add_row("output", str(layout.root))
