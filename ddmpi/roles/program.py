@@ -23,7 +23,7 @@ from ddmpi.errors import EXIT_PENDING
 from ddmpi.io.folder.layout import configured_layout
 from ddmpi.io.folder.rank_log import log_to_file
 from ddmpi.io.mpi.mailbox import Mailbox, cores_of_downloaders
-from ddmpi.io.process import share_of_cores
+from ddmpi.io.process import keep_freed, share_of_cores
 from ddmpi.io.urls.address_table import located
 from ddmpi.roles.downloader.build import check_libraries, make_downloader
 from ddmpi.roles.downloader.downloader import Downloader
@@ -43,6 +43,7 @@ def run(
     """Run this rank to its end; gives the exit code, the same on all ranks. ``read_config`` is called on rank 0. Raises
     SetupError: on all ranks alike (a library is too old)."""
     check_libraries()
+    keep_freed()
     mailbox = Mailbox(comm)
     make_downloader = _downloader_maker(mailbox, share_of_cores(os.sched_getaffinity(0), cores_of_downloaders(comm)))
     if mailbox.rank == 0:

@@ -32,6 +32,19 @@ before = resident_bytes(os.getpid())
 give_back_freed()
 print((before - resident_bytes(os.getpid())) >> 20)
 """
+PAGES = """
+import os, resource, sys
+from ddmpi.io.process import keep_freed
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+if sys.argv[1:] == ["keep"]:
+    keep_freed()
+before = faults()
+for turn in range(5):
+    pages = [bytes([turn]) * (1 << 20) for _ in range(40)]
+    del pages
+print((faults() - before) * os.sysconf("SC_PAGE_SIZE") >> 20)
+"""
 RANK = """
 import os, sys, time
 from ddmpi.io.process import die_with_launcher
@@ -55,6 +68,12 @@ def printed(program: str, **environment: str) -> str:
 @pytest.mark.parametrize(("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
 def test_arrow_uses_malloc_unless_somebody_has_said_otherwise(chosen: dict[str, str], used: str) -> None:
     assert printed(ARROW, **chosen) == used
+
+
+def test_memory_that_was_freed_is_kept_for_what_comes_next() -> None:
+    anew_mib, kept_mib = (int(printed(PAGES.replace("sys.argv[1:]", repr(words)))) for words in ([], ["keep"]))
+    assert kept_mib < 60, "40 MiB, once"
+    assert anew_mib > 150, "40 MiB, five times"
 
 
 def test_memory_between_what_is_kept_goes_back() -> None:

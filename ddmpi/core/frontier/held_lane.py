@@ -9,7 +9,7 @@ Invariant: ``rows`` is the number of tasks that the lane's slots hold, waiting o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -254,9 +254,12 @@ class HeldLane:
             return 0.0
         if self.is_held:
             return 0.0 if self.in_flight else HOLD_S
-        busy = [slot for slot in self.slots.values() if slot.waiting or slot.in_flight]
-        waits = [_slot_wait_s(slot, now) for slot in busy]
-        if not busy:
+        waits = []
+        for slot in self._busy_slots():
+            waits.append(_slot_wait_s(slot, now))
+            if not waits[-1]:
+                return 0.0  # of the thousands of servers that a lane may have, one of the first ones tells
+        if not waits:
             waits = [lane_of(lane_id).wait_s(lane_of, now) for lane_id in self.handed_off]
         return min(waits, default=0.0)
 
@@ -265,17 +268,24 @@ class HeldLane:
         its probes: none of them goes on for ever, as throttling may."""
         return any(
             not slot.is_held and not slot.limiter.throttles_on and _slot_wait_s(slot, now) > 0
-            for slot in self.slots.values()
-            if slot.waiting or slot.in_flight
+            for slot in self._busy_slots()
         )
 
     def is_probing(self, now: float) -> bool:
         """Return whether nothing can start, and all that is in flight asks if a parked server answers again."""
         if self.loading or self.is_held or not self.is_running:
             return False
-        busy = [slot for slot in self.slots.values() if slot.waiting or slot.in_flight]
-        probed = sum(slot.limiter.is_probing for slot in busy)
-        return probed > 0 and all(slot.limiter.is_probing or _slot_wait_s(slot, now) for slot in busy)
+        probed = False
+        for slot in self._busy_slots():
+            if slot.limiter.is_probing:
+                probed = True
+            elif not _slot_wait_s(slot, now):
+                return False
+        return probed
+
+    def _busy_slots(self) -> Iterator[Slot]:
+        """Yield the slots with rows."""
+        return (slot for slot in self.slots.values() if slot.in_flight or slot.waiting)
 
 
 def busy_connections(limits: Limits) -> float:

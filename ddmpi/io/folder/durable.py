@@ -161,6 +161,32 @@ def write_atomically(path: Path, data: bytes, temporary: Path | None = None) -> 
     new.commit(path)
 
 
+def write_whole(path: Path, data: bytes, temporary: Path | None = None) -> None:
+    """Replace ``path`` by ``data`` without waiting for the disk: for what may be lost.
+
+    A reader sees the old bytes or the new ones; after a power cut it may find fewer of them, or no file. Arguments and
+    what is raised are as for ``write_atomically``.
+    """
+    with named_disk_errors("cannot write", path):
+        new = _beside(path)
+        if temporary is not None:
+            _make_folders(temporary, is_synced=False)
+            new = temporary / f"{path.name}.{uuid.uuid4().hex}"
+        _make_folders(path.parent, is_synced=False)
+        fd = os_open(new, _NEW_FILE)
+        try:
+            try:
+                _write_all(fd, memoryview(data))
+                inode = os.fstat(fd).st_ino
+            finally:
+                os_close(fd)
+            _rename(new, path, inode)
+        except OSError:
+            with contextlib.suppress(OSError):  # the caller has the error that led here
+                os_unlink(new)
+            raise
+
+
 def csv_bytes(names: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
     """Return a table as CSV with a header, for ``write_atomically``."""
     text = io.StringIO()
@@ -217,16 +243,20 @@ def fsync_path(path: Path) -> None:
 
 def _rename_durably(source: Path, target: Path, inode: int) -> None:
     _make_folders(target.parent)
+    _rename(source, target, inode)
+    fsync_path(target.parent)
+
+
+def _rename(source: Path, target: Path, inode: int) -> None:
     try:
         os_rename(source, target)
     except FileNotFoundError:
         # Only the inode tells the new file from one that the name had before.
         if not target.exists() or target.stat().st_ino != inode:
             raise
-    fsync_path(target.parent)
 
 
-def _make_folders(folder: Path) -> None:
+def _make_folders(folder: Path, *, is_synced: bool = True) -> None:
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -237,5 +267,5 @@ def _make_folders(folder: Path) -> None:
         except FileExistsError:
             if not new.is_dir():
                 raise
-        # Also when another rank was first: it may not have come to its fsync yet.
-        fsync_path(new.parent)
+        if is_synced:  # also when another rank was first: it may not have come to its fsync yet
+            fsync_path(new.parent)

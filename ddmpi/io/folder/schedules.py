@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
 from ddmpi.core.ledger.actions import ScheduleRow
-from ddmpi.io.folder.durable import csv_bytes, write_atomically
+from ddmpi.io.folder.durable import csv_bytes, write_whole
 from ddmpi.io.folder.layout import Layout
 
 _SCHEDULE = ("rank", "server_name", "partition_id_from", "partition_id_to", "rate_limit")
@@ -30,13 +30,13 @@ class VerificationRow:
 def write_schedule(layout: Layout, number: int, rows: Iterable[ScheduleRow]) -> None:
     """Write schedule.csv of a big batch. Raises StorageError: the file cannot be written."""
     data = csv_bytes(_SCHEDULE, map(astuple, rows))
-    write_atomically(layout.schedule(number) / "schedule.csv", data, layout.temporary)
+    write_whole(layout.schedule(number) / "schedule.csv", data, layout.temporary)
 
 
 def write_verification(layout: Layout, number: int, rows: Iterable[VerificationRow]) -> None:
     """Write verification.csv of a big batch. Raises StorageError: the file cannot be written."""
     data = csv_bytes(_VERIFICATION, map(astuple, rows))
-    write_atomically(layout.schedule(number) / "verification.csv", data, layout.temporary)
+    write_whole(layout.schedule(number) / "verification.csv", data, layout.temporary)
 
 
 def last_number(layout: Layout) -> int:

@@ -27,7 +27,7 @@ from ddmpi.core.stats.audit import Audited, RunAudit
 from ddmpi.core.stats.metrics import Measurement, decode_lines, encode_line, prometheus_text, thinned
 from ddmpi.core.stats.usage import BUCKETS, COLUMNS, UsageTable
 from ddmpi.errors import StorageError
-from ddmpi.io.folder.durable import csv_bytes, write_atomically
+from ddmpi.io.folder.durable import csv_bytes, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class MetricsFile:
                 file.write(encode_line(line))
             if size_bytes > MOST_BYTES:
                 lines = list(decode_lines(self.path.read_bytes().splitlines()))
-                write_atomically(self.path, b"".join(map(encode_line, thinned(lines))))
+                write_whole(self.path, b"".join(map(encode_line, thinned(lines))))
         except (OSError, StorageError) as error:
             if not self._is_broken:  # told once: a full disk would be told every interval
                 self._is_broken = True
@@ -96,7 +96,7 @@ class PrometheusFile:
     def write(self, line: Measurement) -> None:
         """Replace the file: a collector sees the old numbers or the new ones."""
         try:
-            write_atomically(self._path, prometheus_text(line, self._output).encode(errors="replace"))
+            write_whole(self._path, prometheus_text(line, self._output).encode(errors="replace"))
         except StorageError as error:
             if not self._is_broken:
                 self._is_broken = True
@@ -112,7 +112,7 @@ def write_audit(path: Path, rows: Iterable[Audited], limits: Callable[[str], Lim
         return [row.group, *allowed, *(round(getattr(row, name), 3) for name in (*_FIGURES, *_RATIOS))]
 
     try:
-        write_atomically(path, csv_bytes(["server_name", *_LIMITS, *_FIGURES, *_RATIOS], map(line, rows)))
+        write_whole(path, csv_bytes(["server_name", *_LIMITS, *_FIGURES, *_RATIOS], map(line, rows)))
     except StorageError as error:
         log.warning("what servers were sent is not kept: %s", error)
 
@@ -140,7 +140,7 @@ def _parsed(row: dict[str, str]) -> Audited:
 def write_run_audit(path: Path, found: RunAudit) -> None:
     """Replace the file."""
     try:
-        write_atomically(path, msgspec.json.encode(found))
+        write_whole(path, msgspec.json.encode(found))
     except StorageError as error:
         log.warning("what servers were asked in this run is not kept: %s", error)
 
@@ -165,7 +165,7 @@ def write_usage(path: Path, table: UsageTable, now: float) -> None:
     data = io.BytesIO()
     pq.write_table(pa.table(columns), data)
     try:
-        write_atomically(path, data.getvalue())
+        write_whole(path, data.getvalue())
     except StorageError as error:
         log.warning("how servers were asked is not kept: %s", error)
 

@@ -1,8 +1,9 @@
 """A Parquet file of which one column, if it has it, is written by ``blob_column``, and all others by Arrow.
 
-Arrow writes its columns as if the file had no others; of each row group the bodies follow. At the end the two
-descriptions become one: the schema is that of a file with all columns, each place in the file moves by the bodies that
-stand before it, and each row group gets the column.
+Arrow writes its columns as if the file had no others; of each row group the bodies follow, through the same
+stream, so that it knows where it is in the file. At the end the two descriptions become one: the schema is that of a
+file with all columns, and each row group gets the column. What Arrow says of its own columns stays as it is, byte by
+byte: it is most of the metadata, and to read all of it in Python took a quarter of a writer's time.
 
 The bodies come last in their row group because parquet-mr (Spark, Hive) takes the place of the first column for that of
 the row group, and adds half of its size to see which part of a divided file it belongs to: a first column behind the
@@ -12,7 +13,7 @@ bodies would put the last row group beyond the file's end, and Spark would read 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -23,7 +24,8 @@ from ddmpi.io.parquet.blob_column import Chunk, write_bodies
 from ddmpi.io.parquet.compact_protocol import Struct, decode, encode, i64, of_structs
 
 MAGIC: Final = b"PAR1"
-_BUFFER_BYTES: Final = 1 << 20
+_BUFFER_BYTES: Final = 1 << 18
+"""Larger pages pass through without a copy."""
 _TAIL_BYTES: Final = 8
 """The length of the metadata, and the magic bytes again."""
 
@@ -34,11 +36,7 @@ _GROUP_COLUMNS: Final = 1
 _GROUP_BYTES: Final = 2
 _GROUP_START: Final = 5
 _GROUP_COMPRESSED_BYTES: Final = 6
-_CHUNK_META: Final = 3
-_CHUNK_PLACES: Final = (4, 6)
-"""Of the offset index and the column index."""
-_META_PLACES: Final = (9, 10, 11, 14)
-"""Of data pages, index pages, the dictionary and the Bloom filter."""
+_GROUP_DEPTH: Final = 1
 
 
 class Sink(Protocol):
@@ -57,35 +55,35 @@ class BlobFile:
         schema: of the whole file.
         column: that of the bodies, ``large_binary`` or ``binary``; where the schema has none of this name, all is
             Arrow's.
+        unlike: columns that hardly repeat a value: they get no dictionary.
 
     Raises:
         OSError, pa.ArrowException: the sink does not take what is written, from all methods.
     """
 
-    def __init__(self, sink: Sink, schema: pa.Schema, column: str) -> None:
+    def __init__(self, sink: Sink, schema: pa.Schema, column: str, unlike: Collection[str] = ()) -> None:
         self._sink = sink
         self._schema = schema
         self._column = column
         self._has_bodies = column in schema.names
         others = schema.remove(schema.get_field_index(column)) if self._has_bodies else schema
         self._chunks: list[Chunk] = []
-        self._before: list[int] = []  # of each row group: bytes of bodies that stand before it
-        self._body_bytes = 0
+        self._starts: list[int] = []  # of the row groups
         self._arrow_sink = _ArrowSink(sink)
         # Without it Arrow would take the interpreter's lock for each page and its header, and wait for the loop.
         self._stream = pa.BufferedOutputStream(pa.PythonFile(self._arrow_sink, mode="w"), _BUFFER_BYTES)
-        self._arrow = _open_arrow(self._stream, others)
+        self._arrow = _open_arrow(self._stream, others, unlike)
 
     def write(self, others: pa.Table, bodies: Sequence[bytes | None]) -> None:
         """Append a row group of at least one row: its other columns, and its bodies. Raises ValueError: there are more
         or fewer bodies than rows."""
+        self._starts.append(self._stream.tell())
         self._arrow.write_table(others, row_group_size=others.num_rows)
-        self._stream.flush()
         if self._has_bodies:
             if len(bodies) != others.num_rows:
                 raise ValueError(f"{len(bodies)} bodies in a row group of {others.num_rows} rows")
-            self._before.append(self._body_bytes)
             self._chunks.append(write_bodies(bodies, self._append))
+        self._stream.flush()  # the file's size is asked for
 
     def close(self) -> None:
         """Write the metadata."""
@@ -95,7 +93,8 @@ class BlobFile:
         if not self._has_bodies:
             return
         template, place = _whole(self._schema, self._column)
-        metadata = self._joined(decode(template), decode(bytes(self._arrow_sink.held[:-_TAIL_BYTES])), place)
+        others = decode(bytes(self._arrow_sink.held[:-_TAIL_BYTES]), _GROUP_DEPTH)
+        metadata = self._joined(decode(template, _GROUP_DEPTH), others, place)
         self._sink.write(metadata + len(metadata).to_bytes(4, "little") + MAGIC)
 
     def abandon(self) -> None:
@@ -105,9 +104,8 @@ class BlobFile:
         self._arrow_sink.holds = True
 
     def _append(self, data: bytes) -> int:
-        start = self._sink.tell()
-        self._sink.write(data)
-        self._body_bytes += len(data)
+        start = self._stream.tell()
+        self._stream.write(data)
         return start
 
     def _joined(self, whole: Struct, others: Struct, place: int) -> bytes:
@@ -115,22 +113,13 @@ class BlobFile:
         groups = others[_FILE_ROW_GROUPS].value.values
         whole[_FILE_ROWS] = others[_FILE_ROWS]
         whole[_FILE_ROW_GROUPS] = of_structs(groups)
-        for group, chunk, moved in zip(groups, self._chunks, self._before, strict=True):
-            columns = group[_GROUP_COLUMNS].value.values
-            for column in columns:
-                _move(column, _CHUNK_PLACES, moved)
-                _move(column[_CHUNK_META].value, _META_PLACES, moved)
-            columns.insert(place, chunk.column_chunk(self._column))
+        for group, chunk, start in zip(groups, self._chunks, self._starts, strict=True):
+            if group[_GROUP_START].value != start:
+                raise RuntimeError(f"a row group begins at byte {start}, and not where Arrow says: {group}")
+            group[_GROUP_COLUMNS].value.values.insert(place, chunk.column_chunk(self._column))
             group[_GROUP_BYTES] = i64(group[_GROUP_BYTES].value + chunk.size_bytes)
             group[_GROUP_COMPRESSED_BYTES] = i64(group[_GROUP_COMPRESSED_BYTES].value + chunk.size_bytes)
-            _move(group, [_GROUP_START], moved)
         return encode(whole)
-
-
-def _move(fields: Struct, places: Sequence[int], by: int) -> None:
-    for number in places:
-        if number in fields:
-            fields[number] = i64(fields[number].value + by)
 
 
 class _ArrowSink(io.RawIOBase):
@@ -160,18 +149,30 @@ def _whole(schema: pa.Schema, column: str) -> tuple[bytes, int]:
     _open_arrow(sink, schema).close()
     data = sink.getvalue().to_pybytes()
     size_bytes = int.from_bytes(data[-_TAIL_BYTES:-4], "little")
-    return data[-_TAIL_BYTES - size_bytes : -_TAIL_BYTES], _leaf_paths(schema).index(column)
+    return data[-_TAIL_BYTES - size_bytes : -_TAIL_BYTES], list(_leaves(schema)).index(column)
 
 
-def _open_arrow(sink: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
-    """Open Arrow's writer. Pages carry a CRC32, so that a flipped byte is found in any column."""
-    return pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True)
+def _open_arrow(sink: pa.NativeFile, schema: pa.Schema, unlike: Collection[str] = ()) -> pq.ParquetWriter:
+    """Open Arrow's writer. Pages carry a CRC32, so that a flipped byte is found in any column.
+
+    Only texts are compressed: to set zstd up for a page takes longer than to write a hundred numbers, of which most
+    repeat in a dictionary.
+    """
+    leaves = _leaves(schema)
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression={path: "zstd" for path, is_text in leaves.items() if is_text},
+        use_dictionary=[path for path in leaves if path not in unlike],  # type: ignore[arg-type]  # the stubs lack lists
+        write_page_checksum=True,
+    )
 
 
 @lru_cache(maxsize=8)
-def _leaf_paths(schema: pa.Schema) -> tuple[str, ...]:
-    """Return Parquet's own names of the columns: lists and structs have several or longer ones."""
+def _leaves(schema: pa.Schema) -> dict[str, bool]:
+    """Return Parquet's own columns by name, and whether they hold texts or bytes: lists and structs have several or
+    longer names."""
     sink = pa.BufferOutputStream()
     pq.ParquetWriter(sink, schema).close()
     leaves = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return tuple(leaves.column(i).path for i in range(len(leaves)))
+    return {leaf.path: leaf.physical_type == "BYTE_ARRAY" for leaf in map(leaves.column, range(len(leaves)))}

@@ -44,7 +44,9 @@ class Elements(NamedTuple):
 
 
 Struct: TypeAlias = "dict[int, Field]"
-"""By the fields' numbers, in the order in which they stand."""
+"""By the fields' numbers, in the order in which they stand. A struct in it may be left as the bytes that it is."""
+
+ANY_DEPTH: Final = -1
 
 _MOST_SHORT: Final = 15
 _NUMBERS: Final = frozenset({Kind.I16, Kind.I32, Kind.I64})
@@ -52,10 +54,11 @@ _BOOLS: Final = frozenset({Kind.TRUE, Kind.FALSE})
 _DOUBLE: Final = struct.Struct("<d")
 
 
-def decode(data: bytes) -> Struct:
-    """Return the struct that these bytes begin with. Raises ValueError: they are none."""
+def decode(data: bytes, depth: int = ANY_DEPTH) -> Struct:
+    """Return the struct that these bytes begin with; structs more than ``depth`` deep in it stay bytes. Raises
+    ValueError: they are none."""
     try:
-        return _Reader(data).struct()
+        return _Reader(data, depth).struct()
     except (IndexError, struct.error) as error:
         raise ValueError("the metadata ends early") from error
 
@@ -88,8 +91,9 @@ def varint(value: int) -> bytes:
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, depth: int) -> None:
         self._data = data
+        self._depth = depth
         self._at = 0
 
     def struct(self) -> Struct:
@@ -107,7 +111,7 @@ class _Reader:
         if kind == Kind.BINARY:
             return self._bytes(self._varint())
         if kind == Kind.STRUCT:
-            return self.struct()
+            return self._inner_struct()
         if kind in {Kind.LIST, Kind.SET}:
             return self._elements()
         if kind == Kind.DOUBLE:
@@ -115,6 +119,14 @@ class _Reader:
         if kind == Kind.BYTE or kind in _BOOLS:
             return self._byte()
         raise ValueError(f"no value of type {kind} can be read")
+
+    def _inner_struct(self) -> Struct | bytes:
+        if not self._depth:
+            return self._bytes(_end_of_struct(self._data, self._at) - self._at)
+        self._depth -= 1
+        fields = self.struct()
+        self._depth += 1
+        return fields
 
     def _elements(self) -> Elements:
         head = self._byte()
@@ -146,6 +158,53 @@ class _Reader:
         return (raw >> 1) ^ -(raw & 1)
 
 
+def _end_of_struct(data: bytes, at: int) -> int:
+    """Return where the struct ends that begins here: many times as fast as to read it."""
+    while head := data[at]:
+        at += 1
+        if not head >> 4:
+            at = _end_of_number(data, at)
+        kind = head & 0x0F
+        if kind not in _BOOLS:
+            at = _end_of(data, at, kind)
+    return at + 1
+
+
+def _end_of(data: bytes, at: int, kind: int) -> int:
+    if kind in _NUMBERS:
+        return _end_of_number(data, at)
+    if kind == Kind.STRUCT:
+        return _end_of_struct(data, at)
+    if kind == Kind.DOUBLE:
+        return at + 8
+    if kind == Kind.BYTE or kind in _BOOLS:
+        return at + 1
+    if kind not in {Kind.BINARY, Kind.LIST, Kind.SET}:
+        raise ValueError(f"no value of type {kind} can be read")
+    of = 0
+    if kind != Kind.BINARY:
+        count, of = data[at] >> 4, data[at] & 0x0F
+        at += 1
+    if kind == Kind.BINARY or count == _MOST_SHORT:
+        start, at = at, _end_of_number(data, at)
+        count = _number_in(data[start:at])
+    if kind == Kind.BINARY:
+        return at + count
+    for _ in range(count):
+        at = _end_of(data, at, of)
+    return at
+
+
+def _end_of_number(data: bytes, at: int) -> int:
+    while data[at] & 0x80:
+        at += 1
+    return at + 1
+
+
+def _number_in(raw: bytes) -> int:
+    return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(raw))
+
+
 def _put_struct(out: bytearray, fields: Struct) -> None:
     before = 0
     for number, (kind, value) in fields.items():
@@ -168,7 +227,10 @@ def _put_value(out: bytearray, kind: int, value: Any) -> None:  # as the kind sa
         _put_varint(out, len(value))
         out += value
     elif kind == Kind.STRUCT:
-        _put_struct(out, value)
+        if isinstance(value, bytes):
+            out += value
+        else:
+            _put_struct(out, value)
     elif kind in {Kind.LIST, Kind.SET}:
         _put_elements(out, value)
     elif kind == Kind.DOUBLE:

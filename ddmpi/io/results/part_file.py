@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ddmpi.io.folder.durable import NewFile
 from ddmpi.io.parquet.blob_file import BlobFile
-from ddmpi.io.results.schema import IMAGE
+from ddmpi.io.results.schema import IMAGE, UNLIKE
 
 
 class PartFile:
@@ -27,7 +27,7 @@ class PartFile:
         self.name = path.name
         self._file = NewFile(path)
         try:
-            self._parquet = BlobFile(self._file, schema, IMAGE)
+            self._parquet = BlobFile(self._file, schema, IMAGE, UNLIKE)
         except BaseException:  # it writes its magic bytes already; no other code knows of the file yet
             self._file.discard()
             raise

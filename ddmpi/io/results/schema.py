@@ -31,6 +31,11 @@ MISMATCH: Final = "expected_mismatch"
 """What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
 PLACEHOLDER: Final = "placeholder"
 """Whether the file was known to be a placeholder when its row was written."""
+UNLIKE: Final = frozenset(
+    {"uuid", "identifier", "hashsum_original", "hashsum_resized", "final_url", "etag", "fetched_at"}
+    | {"total_ms", "ttfb_ms", ROW_NUMBER}
+)
+"""Columns in which each row has a value of its own."""
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 SIZE: Final = pa.list_(pa.int32())

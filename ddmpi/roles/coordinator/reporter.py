@@ -23,7 +23,7 @@ from ddmpi.core.records import INVALID_SERVER
 from ddmpi.core.stats.comparison import total_text
 from ddmpi.errors import EXIT_DONE, OutputError, StorageError
 from ddmpi.io.folder.disk_errors import named_disk_errors
-from ddmpi.io.folder.durable import write_atomically
+from ddmpi.io.folder.durable import write_whole
 from ddmpi.io.input.table import InputTable
 from ddmpi.io.urls.address_grouping import AddressSummary
 from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
@@ -249,7 +249,7 @@ class ConsoleReporter:
         page = _renderer()(self._report(coordinator, ending, now))
         try:
             # A path may hold bytes that are no UTF-8.
-            write_atomically(state.layout.report, page.encode(errors="replace"), state.layout.temporary)
+            write_whole(state.layout.report, page.encode(errors="replace"), state.layout.temporary)
         except StorageError as error:
             log.exception("rank 0 cannot write the report")
             self.unreported = error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ddmpi.errors import StorageError
 from ddmpi.io.folder import durable
-from ddmpi.io.folder.durable import NewFile, make_folders, publish, write_atomically
+from ddmpi.io.folder.durable import NewFile, make_folders, publish, write_atomically, write_whole
 from tests.whole.faults import Faults
 
 MORE_CALLS_THAN_ANY_COMMIT = 40
@@ -56,8 +57,14 @@ def test_the_order_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["one call fails", "the disk fails for good"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize(("write", "calls"), [(write_atomically, 7), (write_whole, 5)])
 def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, lasting: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    lasting: bool,
+    write: Callable[[Path, bytes, Path], None],
+    calls: int,
 ) -> None:
     failed = 0
     for fail_at in range(1, MORE_CALLS_THAN_ANY_COMMIT):
@@ -68,7 +75,7 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(
         with monkeypatch.context() as patch:
             faults = Faults(patch, fail_at, code, lasting=lasting)
             try:
-                write_atomically(target, b"new", folder / "tmp")
+                write(target, b"new", folder / "tmp")
             except StorageError as error:
                 failed += 1
                 assert str(folder) in str(error)
@@ -80,11 +87,21 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(
                     break
         if not lasting:
             assert leftovers(folder) == []
-        write_atomically(target, b"later", folder / "tmp")  # whatever was left does not stand in the way
+        write(target, b"later", folder / "tmp")  # whatever was left does not stand in the way
         assert target.read_bytes() == b"later"
     else:
         pytest.fail("the commit never came to an end")
-    assert failed >= 7
+    assert failed >= calls
+
+
+def test_what_may_be_lost_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults(monkeypatch)
+    target = tmp_path / "a" / "b" / "target"
+    write_whole(target, b"old", tmp_path / "tmp")
+    write_whole(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert leftovers(tmp_path) == []
+    assert "os_fsync" not in faults.names()
 
 
 def test_a_failed_fsync_is_final_for_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,21 @@ def test_whatever_is_written_is_read_again(seed: int) -> None:
     assert decode(encode(fields)) == fields
 
 
+@pytest.mark.parametrize("seed", range(200))
+def test_structs_that_are_deeper_than_wanted_stay_as_they_are(seed: int) -> None:
+    fields = random_struct(random.Random(seed), 4)
+    data = encode(fields)
+    for depth in range(4):
+        found = decode(data, depth)
+        assert encode(found) == data
+        assert _depth_of(found) == min(depth, _depth_of(fields))
+
+
+def _depth_of(fields: Struct) -> int:
+    inner = [it.value for it in fields.values() if it.kind == Kind.STRUCT and isinstance(it.value, dict)]
+    return max((1 + _depth_of(it) for it in inner), default=0)
+
+
 def test_what_is_written_is_what_the_protocol_says() -> None:
     # The examples of the protocol's own text: a field header has the step and the type; 50399 is df 89 03.
     assert varint(50_399) == b"\xdf\x89\x03"
@@ -84,10 +99,13 @@ def test_what_is_written_is_what_the_protocol_says() -> None:
 def test_metadata_that_ends_early_is_told() -> None:
     footer = footer_of(TABLE)
     for size in range(0, len(footer), 97):
-        with pytest.raises(ValueError, match="ends early"):
-            decode(footer[:size])
+        for depth in (-1, 0, 1):
+            with pytest.raises(ValueError, match="ends early"):
+                decode(footer[:size], depth)
 
 
 def test_a_type_that_parquet_does_not_use_is_told() -> None:
     with pytest.raises(ValueError, match="type 11"):
         decode(b"\x1b\x00")
+    with pytest.raises(ValueError, match="type 11"):
+        decode(b"\x1c\x1b\x00\x00\x00", 0)
