@@ -39,23 +39,24 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "The server's name could not be resolved.",
         "once, after 35 s; not the server's other rows, if other names are found meanwhile",
         "Names that are gone stay gone. If many fail at once, look at the name servers of the nodes; then "
-        "`--retry-failed dns`.",
+        "`ddmpi retry-failed CONFIG dns`.",
     ),
     ErrorKind.CONNECT: Explanation(
         "No connection: nothing listens, no route, or a proxy refused.",
         "yes, until the server is given up: then the row is `unreachable`",
-        "Try again another day with `--retry-failed connect`.",
+        "Try again another day with `ddmpi retry-failed CONFIG connect`.",
     ),
     ErrorKind.UNREACHABLE: Explanation(
         "The server was given up: `breaker.failures` requests in a row and all probes after them got no answer. "
         "`error_msg` has what the last one failed with; it begins with `not asked` where the row itself was not tried.",
         _NO,
-        "Try again another day with `--retry-failed unreachable`. `breaker` says how long a server is probed.",
+        "Try again another day with `ddmpi retry-failed CONFIG unreachable`. `breaker` says how long a server is "
+        "probed.",
     ),
     ErrorKind.GIVEN_UP: Explanation(
-        "You did not want to wait for its server any longer: `--give-up`, or `give_up` in `control.yaml`.",
+        "You did not want to wait for its server any longer: `ddmpi give-up`, or `give_up` in `control.yaml`.",
         _NO,
-        "Try again another day with `--retry-failed given_up`.",
+        "Try again another day with `ddmpi retry-failed CONFIG given_up`.",
     ),
     ErrorKind.TLS: Explanation(
         "No secure connection: certificate expired, self-signed, for another host, of an unknown authority; or the "
@@ -77,7 +78,7 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "The connection broke: reset, closed early, fewer bytes than announced, an image without its end, an HTTP/2 "
         "stream that was reset.",
         _AGAIN,
-        "`--retry-failed network`.",
+        "`ddmpi retry-failed CONFIG network`.",
     ),
     ErrorKind.PROTOCOL: Explanation(
         "What came is no HTTP: lengths that contradict each other, headers beyond measure, an encoding that cannot be "
@@ -96,7 +97,7 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
     ErrorKind.TOO_LARGE: Explanation(
         "More than `max_file_bytes`, announced or not, as sent or after decoding.",
         _NO,
-        "Raise `max_file_bytes`, then `--retry-failed too_large`.",
+        "Raise `max_file_bytes`, then `ddmpi retry-failed CONFIG too_large`.",
     ),
     ErrorKind.WRONG_TYPE: Explanation(
         "A 200 that is no image, by its first bytes: often a page that says sorry. Not stored.",
@@ -142,25 +143,26 @@ EXPLANATIONS: Final[dict[ErrorKind, Explanation]] = {
         "The server has the same bytes under many URLs, such as a picture that says that the image is not available "
         "(only with `placeholders: error`).",
         _NO,
-        "The image is gone. Look at the pictures in the report; `--retry-failed placeholder` asks again.",
+        "The image is gone. Look at the pictures in the report; `ddmpi retry-failed CONFIG placeholder` asks again.",
     ),
     ErrorKind.SERVER_REFUSED: Explanation(
         "The row was not asked for: its server had answered 403 to the last requests (`breaker.forbidden_in_a_row`), "
         "and to each probe after them.",
         _NO,
         "The server will not have you: name a contact in `header`, or ask the operator. Then "
-        "`--retry-failed server_refused`.",
+        "`ddmpi retry-failed CONFIG server_refused`.",
     ),
     ErrorKind.ROBOTS: Explanation(
         "The server asks programs not to fetch or keep the file, and `respect` has that obeyed: by X-Robots-Tag, in "
         "robots.txt or by Content-Usage; `usage_signals` has its words. Or its robots.txt could not be had, and the "
         "server was given up.",
         _NO,
-        "Ask the operator. `--retry-failed robots` asks the server again, and obeys what `respect` says then.",
+        "Ask the operator. `ddmpi retry-failed CONFIG robots` asks the server again, and obeys what `respect` says "
+        "then.",
     ),
     ErrorKind.FORGOTTEN: Explanation(
-        "The image was withdrawn by `--forget`: it was removed, or was never fetched.",
-        f"{_NO}; `--retry-failed` does not ask for it either",
+        "The image was withdrawn by `ddmpi forget`: it was removed, or was never fetched.",
+        f"{_NO}; `ddmpi retry-failed` does not ask for it either",
         "See [output.md](output.md#withdrawn-images).",
     ),
 }
@@ -179,8 +181,9 @@ told.
 An error has a kind from the closed list below, a code (`error_code`: the HTTP status, -1 for the network, -2 for
 content or local reasons) and a message of one printable line, without passwords and without the queries of URLs.
 Rows are tried again as the list says, at most `max_attempts` times, with growing pauses; rows on a server that
-throttles (429, or another error with Retry-After) at least 10 times, since that is no fault of theirs. `--retry-failed`
-fetches error rows again, all or by kind, code or server: see [troubleshooting.md](troubleshooting.md#many-errors).
+throttles (429, or another error with Retry-After) at least 10 times, since that is no fault of theirs.
+`ddmpi retry-failed` fetches error rows again, all or by kind, code or server: see
+[troubleshooting.md](troubleshooting.md#many-errors).
 
 ## Kinds
 """

@@ -41,7 +41,7 @@ FORGET_HELP = (
 )
 GIVE_UP_HELP = (
     "do not wait any longer: pending rows become errors (given_up), those of these servers, or of all that the last "
-    "run has waited for; --retry-failed given_up fetches them again"
+    "run has waited for; to fetch them again, retry those of the kind given_up"
 )
 
 
@@ -133,7 +133,7 @@ def checked(parser: argparse.ArgumentParser, given: Arguments) -> Arguments:
         try:
             choice_of(retry)
         except ValueError as error:
-            parser.error(f"--retry-failed: {error}")
+            parser.error(f"retry-failed: {error}")
     from ddmpi.core.records import Orders  # noqa: PLC0415
 
     give_up = None if given.give_up is None else tuple(given.give_up)

@@ -7,7 +7,9 @@ options that it has under mpiexec; with ``-o`` it is a table.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -49,13 +51,14 @@ def read_command(argv: Sequence[str]) -> Arguments:
     """Read the command line; exits with 2 and a usage message when it makes no sense."""
     parser, commands = _parsers()
     first = argv[0] if argv else "--help"
-    if first in commands or first.startswith("-"):
-        given = parser.parse_args(argv or [first], Arguments())
+    is_command = first in commands or first.startswith("-")
+    if is_command or any(word.startswith(("-o", "--output")) for word in argv):
+        given = parser.parse_args((argv or [first]) if is_command else [_DOWNLOAD, *argv], Arguments())
         if given.retry_words:
             given.retry_failed = list(given.retry_words)
-        return checked(parser, given)
-    if any(word.startswith(("-o", "--output")) for word in argv):
-        return checked(parser, parser.parse_args([_DOWNLOAD, *argv], Arguments()))
+        given = checked(parser, given)
+        given.orders = replace(given.orders, job=_name_of_job(given))
+        return given
     if not Path(first).suffix and "/" not in first and not Path(first).exists():
         from ddmpi.core.near_names import near_names  # noqa: PLC0415  # only where it is needed
 
@@ -63,6 +66,13 @@ def read_command(argv: Sequence[str]) -> Arguments:
         hint = f"; did you mean ddmpi {near[0]}?" if near else ""
         parser.error(f"{first}: neither a command nor a file in {Path.cwd()}{hint}")
     return parse_arguments(argv)
+
+
+def _name_of_job(given: Arguments) -> str:
+    """Return what another command is told to mean the job of this one, "" where that is the output folder."""
+    if given.table is not None or given.completion is not None:
+        return ""
+    return shlex.join([str(given.config), *(word for setting in given.settings for word in ("--set", setting))])
 
 
 def completion(shell: str) -> str:

@@ -30,7 +30,7 @@ from ddmpi.cli.table_config import write_draft
 from ddmpi.config import config as config_module
 from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
-from ddmpi.core.records import UNDECODABLE, shown_group
+from ddmpi.core.records import UNDECODABLE
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError, SetupError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import PART_KINDS, Layout, configured_layout
@@ -75,13 +75,13 @@ def _of_run(arguments: Arguments, config: Config, layout: Layout, out: RichConso
     if arguments.errors_by is not None:
         return show_errors(layout, arguments.errors_by, as_csv=arguments.csv, out=out)
     if arguments.report:
-        return write_report(located(config, layout), layout, out)
+        return write_report(located(config, layout), layout, out, arguments.orders.job)
     if arguments.json:
         return _print_json(layout)
     if arguments.watch:
-        return _watch(located(config, layout), layout, out)
+        return _watch(located(config, layout), layout, out, arguments.orders.job)
     if arguments.status:
-        return _status(located(config, layout), layout, out)
+        return _status(located(config, layout), layout, out, arguments.orders.job)
     return _verify(config, layout, rehash=arguments.rehash, out=out)
 
 
@@ -98,12 +98,19 @@ def _print_completion(shell: str) -> int:
 # ---- status
 
 
-def _watch(config: Config, layout: Layout, out: RichConsole, pause: Callable[[float], object] = time.sleep) -> int:
+def _watch(
+    config: Config,
+    layout: Layout,
+    out: RichConsole,
+    job: str | None = None,
+    *,
+    pause: Callable[[float], object] = time.sleep,
+) -> int:
     """Print the status again and again, until no run is on; returns the exit code."""
     try:
         while True:
             out.clear()
-            code = _status(config, layout, out)
+            code = _status(config, layout, out, job)
             if code == EXIT_DONE or not layout.lock.exists():
                 return code
             pause(WATCH_INTERVAL_S)
@@ -142,7 +149,7 @@ def _print_json(layout: Layout) -> int:
     return EXIT_DONE if counts.is_complete.all() else EXIT_PENDING
 
 
-def _status(config: Config, layout: Layout, out: RichConsole) -> int:
+def _status(config: Config, layout: Layout, out: RichConsole, job: str | None = None) -> int:
     table = BatchTable(layout)
     checkpoint, warnings = load(layout)
     for warning in warnings:
@@ -159,7 +166,7 @@ def _status(config: Config, layout: Layout, out: RichConsole) -> int:
     if checkpoint is not None and (counters := checkpoint.counters):
         pending = counters["rows"] - counters["successes"] - counters["errors"] - counters["ignored"]
         waiting, now = checkpoint.waiting, time.time()
-        out.print(pending_text(max(0, pending), waiting, now, is_running=layout.lock.exists()), markup=False)
+        out.print(pending_text(max(0, pending), waiting, now, job, is_running=layout.lock.exists()), markup=False)
         if pending > 0 and len(waiting.listed) > MOST_TOLD:
             waits = Table(*COLUMNS, box=None, pad_edge=False)
             for cells in waiting_rows(waiting, now):
@@ -197,7 +204,7 @@ def _count(layout: Layout, table: BatchTable) -> _Counts:
 def _status_table(layout: Layout, table: BatchTable, checkpoint: Checkpoint | None, counts: _Counts) -> Table:
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(style="bold")
-    grid.add_column()
+    grid.add_column(overflow="fold")  # a path that is cut off is of no use
     rows, left_out = int(table.rows.sum()), int(counts.ignored.sum())
     complete, begun = int(np.count_nonzero(counts.is_complete)), counts.begun
     grid.add_row("output", str(layout.root))
@@ -241,7 +248,7 @@ def _print_servers(table: BatchTable, done: IntArray, errors: IntArray, out: Ric
     failed = np.bincount(table.groups, weights=errors, minlength=groups)
     grid = Table("server", "rows", "in complete batches", "errors", box=None, pad_edge=False)
     for index in np.argsort(final - rows, kind="stable")[:10].tolist():
-        name = shown_group(table.group_names[index])
+        name = table.shown_group(table.group_names[index])
         grid.add_row(name, f"{rows[index]:,.0f}", f"{final[index]:,.0f}", f"{failed[index]:,.0f}")
     out.print(grid)
 

@@ -12,7 +12,7 @@ from ddmpi.config.config import Config
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.forecast.prediction import Prediction
 from ddmpi.core.ledger.profile import Profile
-from ddmpi.core.records import Orders, is_packed, shown_group
+from ddmpi.core.records import Orders, is_packed
 from ddmpi.errors import EXIT_DONE
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.layout import Layout
@@ -61,7 +61,7 @@ def show_plan(
     prediction = predict_run(config, table, rows, profiles, workers)
     out.print(_page(config, table, rows, profiles, prediction, ranks=ranks or prediction.workers + 1))
     if hosts := slowest_hosts(config, table, rows, profiles, MOST_HOSTS):
-        _print_hosts(config, hosts, out)
+        _print_hosts(config, table, hosts, out)
     if not is_new and _input_has_changed(config, layout):
         out.print("The input is not as it was partitioned: rows that were added since then are not in this plan.")
     if not profiles:
@@ -71,10 +71,10 @@ def show_plan(
     return EXIT_DONE
 
 
-def _print_hosts(config: Config, hosts: Sequence[HostTime], out: RichConsole) -> None:
+def _print_hosts(config: Config, table: BatchTable, hosts: Sequence[HostTime], out: RichConsole) -> None:
     """Print how long the slowest servers take, which of them decides, and what would shorten it."""
     cells = [
-        (duration(host.seconds), shown_group(host.group), counted(host.rows, "row"), _limit_text(host))
+        (duration(host.seconds), table.shown_group(host.group), counted(host.rows, "row"), _limit_text(host))
         for host in hosts
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -86,7 +86,7 @@ def _print_hosts(config: Config, hosts: Sequence[HostTime], out: RichConsole) ->
         return
     first, second = hosts[0], hosts[1].seconds if len(hosts) > 1 else 0.0
     advice = "; or ".join(_advice(config, first))
-    out.print(f"{shown_group(first.group)} decides how long the job takes. Shorter: {advice}.", markup=False)
+    out.print(f"{table.shown_group(first.group)} decides how long the job takes. Shorter: {advice}.", markup=False)
     if second:
         out.print(f"Without it the job would take {duration(second)}.", markup=False)
 
@@ -166,7 +166,7 @@ def plan_beside_run(
     taken_s = max(0.0, checkpoint.saved_at - float(began["began_at"]))
     return (
         f"{duration(taken_s)} taken, about {duration(left.makespan_s)} to go\n"
-        f"at least {duration(float(began['bound_s']))} in all, set by {shown_group(began['bound_by'] or '-')}"
+        f"at least {duration(float(began['bound_s']))} in all, set by {table.shown_group(began['bound_by'] or '-')}"
     )
 
 
@@ -188,7 +188,7 @@ def _page(
     grid.add_row("rows", f"{total:,} in {counted(len(table), 'batch')}, {left_out}")
     grid.add_row("servers", f"{table.server_count:,} in {counted(len(table.group_names), 'group')}")
     slowest = table.group_names[prediction.bound_group] if prediction.bound_group >= 0 else "-"
-    grid.add_row("lower bound", f"{duration(prediction.bound_s)}, set by {shown_group(slowest)}")
+    grid.add_row("lower bound", f"{duration(prediction.bound_s)}, set by {table.shown_group(slowest)}")
     grid.add_row("predicted", f"{duration(prediction.makespan_s)} with {counted(ranks, 'rank')}")
     grid.add_row("advised", f"{prediction.advised_workers + 1} ranks: more would only wait for the servers")
     expected = expected_bytes(table, rows, profiles)

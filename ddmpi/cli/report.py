@@ -9,7 +9,6 @@ from functools import reduce
 from rich.console import Console as RichConsole
 
 from ddmpi.config.config import Config
-from ddmpi.core.records import shown_group
 from ddmpi.core.stats.audit import Audit, Audited, RunAudit, add_signals
 from ddmpi.core.stats.metrics import Measurement, Tally
 from ddmpi.errors import EXIT_DONE, EXIT_PENDING, OutputError
@@ -34,8 +33,11 @@ from ddmpi.roles.coordinator.report_data import (
 from ddmpi.roles.coordinator.run_state import RunState
 
 
-def write_report(config: Config, layout: Layout, out: RichConsole) -> int:
+def write_report(config: Config, layout: Layout, out: RichConsole, job: str | None = None) -> int:
     """Write the report; returns the exit code.
+
+    Args:
+        job: how a command of ``ddmpi`` names it; None: it takes options.
 
     Raises:
         OutputError: no run has come far enough.
@@ -47,13 +49,15 @@ def write_report(config: Config, layout: Layout, out: RichConsole) -> int:
     lines = joined(MetricsFile(layout.metrics).read(), [], 0)
     if checkpoint is None or not lines:
         raise OutputError(f"{layout.root}: no run has come far enough for a report")
-    page = render(_report(config, layout, checkpoint, lines))
+    page = render(_report(config, layout, checkpoint, lines, job))
     write_atomically(layout.report, page.encode(errors="replace"), layout.temporary)
     out.print(f"{layout.report} is written", markup=False)
     return EXIT_DONE
 
 
-def _report(config: Config, layout: Layout, checkpoint: Checkpoint, lines: Sequence[Measurement]) -> Report:
+def _report(
+    config: Config, layout: Layout, checkpoint: Checkpoint, lines: Sequence[Measurement], job: str | None
+) -> Report:
     state = RunState(
         config=config,
         layout=layout,
@@ -78,14 +82,14 @@ def _report(config: Config, layout: Layout, checkpoint: Checkpoint, lines: Seque
     planned = began if isinstance(began, dict) else {}
     pending = state.counts.pending
     return Report(
-        summary=_summary(state, checkpoint, lines, (len(found), sum(it.urls for it in found))),
+        summary=_summary(state, checkpoint, lines, job, (len(found), sum(it.urls for it in found))),
         exit_code=last.exit_code if last.exit_code is not None else EXIT_PENDING if pending else EXIT_DONE,
         ended_at=last.unix_s,
         origin=f"Run {last.run} over {config.input_name}; ranks: {last.ranks}; last measured {last.time}",
         places=places(state),
         points=points,
         bound_s=planned.get("bound_s"),
-        bound_by=shown_group(planned.get("bound_by") or "-"),
+        bound_by=state.table.shown_group(planned.get("bound_by") or "-"),
         download_s=max(0.0, last.unix_s - float(planned.get("began_at", last.unix_s))),
         servers=servers.lines,
         rest=servers.rest,
@@ -102,7 +106,11 @@ def _report(config: Config, layout: Layout, checkpoint: Checkpoint, lines: Seque
 
 
 def _summary(
-    state: RunState, checkpoint: Checkpoint, lines: Sequence[Measurement], placeholders: tuple[int, int]
+    state: RunState,
+    checkpoint: Checkpoint,
+    lines: Sequence[Measurement],
+    job: str | None,
+    placeholders: tuple[int, int],
 ) -> Summary:
     last = lines[-1]
     first = next(line for line in lines if line.run == last.run)
@@ -122,7 +130,7 @@ def _summary(
         seconds=last.unix_s - first.unix_s,
         slowest=(),
         output=str(state.layout.root),
-        ending=pending_text(pending, checkpoint.waiting, time.time()) or "Every row is final.",
+        ending=pending_text(pending, checkpoint.waiting, time.time(), job) or "Every row is final.",
         waste=_waste(asked),
         respect=state.config.respect_text,
         signals=_signals(asked),

@@ -118,7 +118,7 @@ def objection(code: int, progress: Progress, attempts: Attempts, now: float) -> 
         (
             now - attempts.since >= LONGEST_S,
             f"no row has become final since {clock(attempts.since, now)}; give the servers up that are waited for "
-            "(python -m ddmpi CONFIG --status names them), or submit the job again",
+            "(ddmpi status CONFIG names them), or submit the job again",
         ),
     )
     return next((text for applies, text in objections if applies), "")

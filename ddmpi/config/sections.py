@@ -196,7 +196,9 @@ class Profiling(Section):
         "measure", description="measure = fetch samples first; uniform = default_rate_limit for all, no requests."
     )
     samples_per_server: int = Field(3, ge=1, le=1_000, description="Rows that are fetched first from each server.")
-    min_rows: int = Field(50, ge=0, description="Rows below which a server is not measured.")
+    min_rows: int = Field(
+        50, ge=0, description="Rows below which a server is not measured, and shares files with others."
+    )
 
 
 class ServerRule(Section):
@@ -270,7 +272,7 @@ class ServerRule(Section):
     source: Text | None = Field(
         None,
         examples=["stated: https://example.org/limits (2026-11)"],
-        description="Where the limits are from, for people; `--plan` shows it.",
+        description="Where the limits are from, for people; `ddmpi plan` shows it.",
     )
 
     @model_validator(mode="after")

@@ -370,6 +370,9 @@ class Orders:
     retry_failed: tuple[str, ...] = ()
     give_up: tuple[str, ...] | None = None
     """Servers, by name or glob, whose rows are not waited for; empty: all that the last run has waited for."""
+    job: str | None = None
+    """How a further command of ``ddmpi`` names the job: by its config (``birds.yaml``), "" for its output folder. None:
+    it was started by options, and takes options."""
 
 
 @dataclass(frozen=True)
@@ -393,8 +396,3 @@ def is_meant(server: str, pattern: str) -> bool:
 def is_packed(group: str) -> bool:
     """Whether the group is a packed batch: its servers have own limits instead of a common share."""
     return group.startswith(PACKED_PREFIX)
-
-
-def shown_group(group: str) -> str:
-    """The group's name for people, who have never heard of packed batches."""
-    return f"small servers ({group})" if is_packed(group) else group

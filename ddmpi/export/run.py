@@ -12,7 +12,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,7 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
             say(f"rank 0: {done:,} of {len(own):,} shards")
     ranks.allgather(None)
     if lock is not None:
-        finish = partial(target.finish, layout, places.target)
-        _sum_up(places, order.options, len(shards), say, finish)
+        _sum_up(places, order.options, len(shards), say, target=target, layout=layout)
         lock.release()
 
 
@@ -162,7 +160,7 @@ def _check_same(places: Places, wanted: dict[str, Any]) -> None:
         )
 
 
-def _sum_up(places: Places, options: Options, shards: int, say: Say, finish: Callable[..., None]) -> None:
+def _sum_up(places: Places, options: Options, shards: int, say: Say, *, target: Target, layout: Layout) -> None:
     """Let the target finish, write ``export.json``, and say what is in it."""
     counts = [msgspec.json.decode(places.counts(number).read_bytes(), type=ShardCounts) for number in range(shards)]
     rows, exported = sum(each.rows for each in counts), sum(each.exported for each in counts)
@@ -180,10 +178,12 @@ def _sum_up(places: Places, options: Options, shards: int, say: Say, finish: Cal
     }
     told = [(shard_name(number), each.told) for number, each in enumerate(counts) if each.exported]
     with named_disk_errors("cannot write", places.target):
-        finish(summary, told)
+        target.finish(layout, places.target, summary, told)
     write_atomically(places.summary, json.dumps(summary, indent=1).encode())
     shutil.rmtree(places.temporary)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items())
     say(
         f"{exported:,} of {rows:,} images in {counted(filled, 'shard')}" + (f"; left out: {reasons}" if reasons else "")
     )
+    if advice := target.reading(places.target, told):
+        say(advice)

@@ -100,6 +100,10 @@ class Target(ABC):
             StorageError, OSError: it cannot be written.
         """
 
+    def reading(self, folder: Path, shards: Sequence[tuple[str, Any]]) -> str:  # noqa: ARG002  # most say nothing
+        """Return what people who read ``folder`` have to know, "" for nothing. ``shards``: as in ``finish``."""
+        return ""
+
 
 def target_names() -> list[str]:
     """Return what ``--to`` takes, without loading any of it."""

@@ -282,7 +282,7 @@ def _summary_table(summary: Summary) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut off is of no use
     table.add_row("rows", f"{summary.rows:,}")
     table.add_row("successes", f"{summary.successes:,}", share(summary.successes, summary.rows))
     table.add_row("errors", f"{summary.errors:,}", share(summary.errors, summary.rows))

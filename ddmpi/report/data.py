@@ -18,6 +18,7 @@ from ddmpi.core.stats.metrics import MOST_POINTS, Measurement, thinned
 from ddmpi.core.stats.timeline import Timeline
 from ddmpi.core.stats.usage import GroupUsage
 from ddmpi.errors import EXIT_DONE
+from ddmpi.report.formats import counted
 
 MOST_RUNS = 20
 """Lines of the table of runs: the newest ones."""
@@ -272,7 +273,7 @@ def waste_text(waste: Audited) -> str:
     told = [f"{waste.requests_per_url:.2f} requests per URL"] if waste.urls else []
     if waste.kept_bytes:
         told.append(f"{waste.bytes_per_kept_byte:.2f} bytes fetched per byte kept")
-    return ", ".join([*told, f"{waste.refused:,} answers refused"]) if told else ""
+    return ", ".join([*told, f"{counted(waste.refused, 'answer')} refused"]) if told else ""
 
 
 def by_rows(signals: Mapping[str, tuple[int, int]]) -> list[tuple[str, int, int]]:

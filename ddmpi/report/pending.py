@@ -10,13 +10,18 @@ from ddmpi.core.ledger.waiting import Wait, Waiting
 from ddmpi.report.formats import counted, duration
 
 AGAIN = "run the same command again"
-GIVE_UP = "with --give-up to make them errors now"
 MOST_TOLD = 3
 """Servers in a sentence."""
 LEAST_TOLD_S = 1.0
 """A shorter wait is no news."""
 COLUMNS = ("server", "rows", "asked again", "why", "given up")
 """Of ``waiting_rows``."""
+
+
+def order_text(order: str, job: str | None) -> str:
+    """Return how an order such as ``retry-failed`` is given: by a command that names the job, or as an option where
+    there is no name for it."""
+    return f"--{order}" if job is None else f"ddmpi {order} {job}"
 
 
 def waiting_text(waiting: Waiting, now: float) -> str:
@@ -76,9 +81,11 @@ def next_text(due: Sequence[tuple[float, str, int]], now: float) -> str:
     return f"no request under way, the next one in {duration(told[0][0] - now)}: {rows}"
 
 
-def pending_text(pending: int, waiting: Waiting, now: float, *, is_running: bool = False) -> str:
+def pending_text(
+    pending: int, waiting: Waiting, now: float, job: str | None = None, *, is_running: bool = False
+) -> str:
     """Return how many rows are pending, for whom they wait, and what to do, unless a run is on: two sentences, or
-    none."""
+    none. ``job``: how a command names it, None where options do."""
     if not pending:
         return ""
     rows = f"{counted(pending, 'row')} {'is' if pending == 1 else 'are'} pending"
@@ -88,11 +95,12 @@ def pending_text(pending: int, waiting: Waiting, now: float, *, is_running: bool
         return f"{rows}."
     if not waiting.rows:
         return f"{rows}; {AGAIN} to go on."
+    give_up = f"{'with ' * (job is None)}{order_text('give-up', job)} to make them errors now"
     if waiting.rows < pending:
-        return f"{rows}; {AGAIN} for the others, or {GIVE_UP}."
+        return f"{rows}; {AGAIN} for the others, or {give_up}."
     if not waiting.until:
         return f"{rows}; edit control.yaml, then {AGAIN}."
-    return f"{rows}; {AGAIN} after {clock(waiting.until, now)}, or {GIVE_UP}."
+    return f"{rows}; {AGAIN} after {clock(waiting.until, now)}, or {give_up}."
 
 
 def clock(unix_s: float, now: float) -> str:

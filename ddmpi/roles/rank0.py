@@ -101,7 +101,7 @@ class Rank0:
         return list(range(1, self.mailbox.size)) or [0]
 
     def _conduct(self, config: Config, layout: Layout, lock: OutputLock) -> Exit:
-        reporter = ConsoleReporter(self.console, self.mailbox.size, self._started_at)
+        reporter = ConsoleReporter(self.console, self.mailbox.size, self._started_at, self.orders.job)
         callbacks = InitCallbacks(
             reporter.on_rows, reporter.on_partitioned, lambda: self.signals.stop is not None,
             reporter.on_names, reporter.on_grouped, reporter.on_input, self.console.say,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ HEAVY = ("numpy", "pyarrow", "pydantic", "yaml", "mpi4py", "pycurl", "rich", "lo
 def asked(arguments: Arguments) -> dict[str, object]:
     """What was asked for, without what only says by which words."""
     names = ("config", "check", "plan", "ranks", "status", "verify", "audit", "rehash", "debug", "start", "settings")
-    return {name: getattr(arguments, name) for name in (*names, "orders", "is_local")}
+    orders = replace(arguments.orders, job=None)
+    return {name: getattr(arguments, name) for name in (*names, "is_local")} | {"orders": orders}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,20 @@ def test_a_command_is_the_order_of_its_option(command: str, options: str) -> Non
     assert asked(read_command(command.split())) == asked(parse_arguments(options.split()))
 
 
+@pytest.mark.parametrize(
+    ("command", "job"),
+    [
+        pytest.param("run c.yaml", "c.yaml", id="a command"),
+        pytest.param("run my\\ c.yaml --set limit=5 -n 2", "'my c.yaml' --set limit=5", id="with keys of its own"),
+        pytest.param("status out", "out", id="an output folder"),
+        pytest.param("birds.csv -o out", "", id="a table: in its output folder"),
+        pytest.param("c.yaml --status", None, id="options"),
+    ],
+)
+def test_what_is_advised_is_a_command_where_one_was_given(command: str, job: str | None) -> None:
+    assert read_command(shlex.split(command)).orders.job == job
+
+
 @pytest.mark.parametrize("command", ["birds.csv -o out -n 2", "download birds.csv --output out -n 2"])
 def test_a_table_needs_no_config(command: str) -> None:
     given = read_command([*command.split(), "--rate", "3"])
@@ -58,7 +75,7 @@ def test_a_table_needs_no_config(command: str) -> None:
         (["status", "c.yaml", "-n", "2"], "unrecognized arguments: -n 2"),
         (["c.yaml", "--status", "-n", "2"], "-n goes with a download"),
         (["run", "c.yaml", "-n", "0"], "-n must be at least 1"),
-        (["retry-failed", "c.yaml", "nonsense"], "--retry-failed: "),
+        (["retry-failed", "c.yaml", "nonsense"], "error: retry-failed: "),
         (["errors", "c.yaml", "--by", "color"], "choose from"),
         (["download", "birds.csv"], "-o"),
     ],

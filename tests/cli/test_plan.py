@@ -53,6 +53,15 @@ def test_the_plan_names_the_slowest_server_and_what_is_expected(
     assert "Nothing is profiled yet" in page
 
 
+def test_small_servers_are_called_by_the_first_of_them(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"https://{name}.example.net/{number}.jpg" for name in ("a", "b", "c") for number in range(3)]
+    (config.parent / "urls.csv").write_text("identifier\n" + "\n".join(rows) + "\n")
+    for option in ("--plan", "--status"):
+        page = printed(config, capsys, option)
+        assert "a.example.net and 2 more small servers" in page
+        assert "__many__" not in page
+
+
 def test_the_plan_says_which_host_decides_and_what_would_shorten_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,15 @@ def test_the_report_of_a_run_that_was_killed(killed: RunState) -> None:
     assert after == before, "nothing else is written: a run may be on"
 
 
+def test_the_status_cuts_off_no_path(tmp_path: Path) -> None:
+    folder = tmp_path / ("a_long_name/" * 12)
+    folder.mkdir(parents=True)
+    state = make_state(folder, {"a.example.org": 6})
+    out = Console(file=io.StringIO(), width=80, soft_wrap=True)
+    inspection._status(state.config, state.layout, out)
+    assert str(state.layout.root) in "".join(out.file.getvalue().split())  # type: ignore[attr-defined]
+
+
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
     keys = {"path_to_input": "x.csv", "path_to_output_folder": str(tmp_path / "out")}
     config = parse(keys, "test")
@@ -82,6 +91,6 @@ def test_the_status_is_shown_until_the_run_has_ended(killed: RunState, capsys: p
             killed.layout.lock.unlink()
 
     out = Console(soft_wrap=True)
-    assert inspection._watch(killed.config, killed.layout, out, pause) == EXIT_PENDING
+    assert inspection._watch(killed.config, killed.layout, out, pause=pause) == EXIT_PENDING
     assert pauses == [inspection.WATCH_INTERVAL_S] * 2
     assert capsys.readouterr().out.count("untouched") == 3

@@ -1,19 +1,15 @@
-"""docs/input.md and docs/from-img2dataset.md: each YAML block is a config that loads, and nothing is left out."""
+"""docs/input.md and docs/from-img2dataset.md leave nothing out. tests/whole/test_documents.py loads their configs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import pytest
-
 from ddmpi.config import presets
-from ddmpi.config.config import load
 
 DOCS = Path(__file__).parents[2] / "docs"
 INPUT = (DOCS / "input.md").read_text(encoding="utf-8")
 FROM_IMG2DATASET = (DOCS / "from-img2dataset.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```yaml\n(.*?)```", INPUT + FROM_IMG2DATASET, re.DOTALL)
 OPTIONS = """
     url_list image_size output_folder processes_count resize_mode resize_only_if_bigger upscale_interpolation
     downscale_interpolation encode_quality encode_format skip_reencode output_format input_format url_col caption_col
@@ -23,18 +19,6 @@ OPTIONS = """
     disallowed_header_directives ignore_ssl_certificate
 """
 """Of img2dataset's ``download``, as of 2025-08-16."""
-
-
-def test_there_are_blocks() -> None:
-    assert len(BLOCKS) >= 25
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=[str(number) for number in range(len(BLOCKS))])
-def test_every_block_loads(block: str, tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(block, encoding="utf-8")
-    notices = load(path).notices
-    assert all(notice.startswith("a trial of") for notice in notices)
 
 
 def test_every_preset_is_in_the_table() -> None:

@@ -8,14 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddmpi.core.records import (
-    INVALID_SERVER,
-    MANY_SERVERS,
     UNDECODABLE,
     ErrorKind,
     Limits,
     error_code,
     is_packed,
-    shown_group,
 )
 
 NETWORK = {"dns", "connect", "tls", "timeout", "stalled", "network", "protocol", "unreachable"}
@@ -43,18 +40,6 @@ def test_the_code_of_an_error_tells_network_content_and_status_apart(kind: Error
 def test_whatever_is_wrong_with_an_input_it_is_undecodable(damaged: bytes) -> None:
     with pytest.raises(UNDECODABLE):
         msgspec.json.decode(damaged, type=Limits if b"rate" in damaged else object)
-
-
-@pytest.mark.parametrize(
-    ("group", "text"),
-    [
-        pytest.param("a.org", "a.org", id="a server"),
-        pytest.param(f"{MANY_SERVERS}/3", "small servers (__many__/3)", id="a packed batch"),
-        pytest.param(INVALID_SERVER, "__invalid__", id="refused rows"),
-    ],
-)
-def test_how_a_group_is_shown(group: str, text: str) -> None:
-    assert shown_group(group) == text
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,19 @@ def test_the_reporter_tells_of_addresses(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_one_answer_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    waste = Audited("", 12, urls=10, refused=1)
+    new_console().finish(Summary(1, 1, 0, 0, {}, 0, 0, 0, 1.0, [], "out", "Done.", waste=waste))
+    assert "Waste: 1.20 requests per URL, 1 answer refused\n" in capsys.readouterr().out
+
+
+def test_no_part_of_a_path_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    output = "/scratch/" + "a_long_name/" * 12 + "out"
+    console = new_console()
+    console.finish(Summary(1, 1, 0, 0, {}, 0, 0, 0, 1.0, [], output, "Done."))
+    assert output in "".join(capsys.readouterr().out.split())
+
+
 def test_the_summary_has_ignored_rows_waste_and_signals_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
     summary = Summary(
         10, 5, 1, 0, {}, 0, 0, 0, 1.0, [], "out", "Done.", ignored=4,

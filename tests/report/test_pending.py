@@ -59,6 +59,13 @@ def test_what_is_left_and_what_to_do(pending: int, waiting: Waiting, expected: s
     assert pending_text(pending, waiting, NOW) == expected
 
 
+def test_a_job_that_a_command_has_started_goes_on_by_commands() -> None:
+    assert pending_text(1504, TWO, NOW, "birds.yaml") == (
+        f"1,504 rows are pending: {TOLD}; run the same command again after 12:00:30, or ddmpi give-up birds.yaml to "
+        "make them errors now."
+    )
+
+
 def test_another_day_is_named() -> None:
     assert clock(NOW + 86_400, NOW) == "2030-01-02 12:00:00"
 

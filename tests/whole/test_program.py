@@ -153,7 +153,7 @@ def test_a_report_that_cannot_be_written_changes_nothing_else(tmp_path: Path, ne
     assert code == 0, printed
     assert_every_row_once(job, 60)
     assert "Done: every row is final." in printed
-    assert f"ddmpi: cannot commit {job.output / 'report.html'}" in printed
+    assert f"ddmpi: cannot write {job.output / 'report.html'}" in printed
     assert "Traceback" not in printed
 
 

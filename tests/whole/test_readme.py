@@ -21,11 +21,8 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 
-from ddmpi.__main__ import without_ranks
 from ddmpi.cli.arguments import parse_arguments
-from ddmpi.cli.commands import read_command
 from ddmpi.config.config import load
-from ddmpi.export.options import parse_order
 from ddmpi.io.folder.layout import PART_KINDS, PartKind
 from ddmpi.io.input.rows import ITEM_NUMBER
 from ddmpi.io.results.schema import result_schema
@@ -75,7 +72,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
 
 def write_birds(folder: Path, fleet: RunningFleet) -> None:
     """The README's example, with URLs and permissions for this machine."""
-    header = next(block for block in blocks(README, "") if block.startswith("identifier,")).partition("\n")[0]
+    header = blocks(README, "csv")[0].partition("\n")[0]
     lines = [f"{url},{row},{('CC0', 'CC-BY')[row % 2]},Parus major" for row, url in enumerate(fleet.urls())]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "birds.csv").write_text("\n".join([header, *lines]) + "\n")
@@ -110,22 +107,6 @@ def test_the_options_that_are_documented_exist() -> None:
             assert parse_arguments(["config.yaml", *options.split()])
 
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-DELEGATED = ("presets", "export")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_of_a_page_is_one_that_exists(page: Path) -> None:
-    """In blocks of code, as they are printed."""
-    for block in blocks(page.read_text(encoding="utf-8"), ""):
-        for command in re.findall(r"^(?:\./run\.sh|ddmpi) (\w.*?)(?:  |$)", block, re.MULTILINE):
-            words = shlex.split(command, comments=True)
-            if words[0] not in {*DELEGATED, "test"}:
-                assert read_command(words), command
-            if words[0] == "export":
-                assert parse_order(without_ranks(words)[1:]), command
-
-
 def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
@@ -151,7 +132,7 @@ def test_every_column_is_described_with_its_type(kind: PartKind) -> None:
 
 
 def test_the_tree_of_the_output_is_the_one_that_is_there(results: Path) -> None:
-    tree = blocks(OUTPUT, "")[0]
+    tree = blocks(OUTPUT, "text")[0]
     named = set(re.findall(r"^  ([\w.]+)", tree, re.MULTILINE)) - {
         "comparison.csv",
         "config.yaml",
@@ -205,7 +186,7 @@ def test_a_new_user_follows_the_readme(tmp_path: Path, fleet: RunningFleet) -> N
     demo = run(["./run.sh"], tree, **environment)
     assert "Done: every row is final." in demo
     write_birds(tree, fleet)
-    lines = "".join(blocks(README, "")).splitlines()
+    lines = "".join(blocks(README, "bash")).splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("ddmpi ")]
     assert len(commands) >= 7
     environment["PATH"] = f"{tree / '.venv/bin'}{os.pathsep}{environment['PATH']}"

@@ -1,6 +1,6 @@
 """The tutorials, as they are printed: each command and each piece of code, from an empty folder.
 
-Commands of a cluster, and those that push something into the world, are marked as plain text there and not run.
+That of a cluster is not followed: tests/whole/test_documents.py reads its commands.
 """
 
 from __future__ import annotations
@@ -18,18 +18,14 @@ import yaml
 
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import plain_fleet
-from tests.whole.job import ROOT
+from tests.whole.documents import blocks_of
 
 pytestmark = pytest.mark.slow
 
 ROWS = 60
 CONFIG = "birds.yaml"
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """The fenced blocks of a page: language and contents, in order."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+SKIPPED = ("pip install ", "hf upload ")
+"""They need a package index, or push something into the world."""
 
 
 def for_this_machine(config: str) -> str:
@@ -42,15 +38,15 @@ def for_this_machine(config: str) -> str:
     return yaml.safe_dump(keys)
 
 
-def follow(page: str, folder: Path, config: str, skipped: str = "pip install") -> str:
+def follow(page: str, folder: Path, config: str) -> str:
     """Do what a page says, one block after the other; return what the commands print."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     printed = ""
-    for language, contents in blocks(page):
+    for _, _, language, contents in blocks_of(page):
         if language == "yaml":
             (folder / config).write_text(for_this_machine(contents), encoding="utf-8")
         elif language in {"bash", "python"}:
-            if skipped in contents:
+            if contents.startswith(SKIPPED):
                 continue
             command = ["bash", "-euc", contents] if language == "bash" else [sys.executable, "-c", contents]
             done = subprocess.run(
@@ -60,7 +56,7 @@ def follow(page: str, folder: Path, config: str, skipped: str = "pip install") -
             assert done.returncode == 0, f"{page}: {contents}\n{done.stdout}\n{done.stderr}"
             printed += done.stdout
         else:
-            assert language in {"csv", "text"}, f"{page}: who runs {language}?"
+            assert language == "csv", f"{page}: who runs {language}?"
     return printed
 
 

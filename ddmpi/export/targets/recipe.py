@@ -64,7 +64,7 @@ _MOST_CHARS: Final = 120
 
 _HEAD: Final = """\
 # Fetches the files of rows/ again and compares them with what is said of them there. With ddmpi, in this folder:
-#   mpiexec -n 4 python -m ddmpi rebuild.yaml
+#   ddmpi run rebuild.yaml
 # At its end the run says how many files are the same, changed, gone and refused; rebuilt/comparison.csv says it by
 # server and license. Servers want to know who asks, so add to downloader_parameters:
 #   header: "User-Agent: name/1.0 (+https://contact)"
@@ -174,7 +174,7 @@ def _readme(
         f"With ddmpi {__version__} or newer, in this folder:",
         "",
         "```",
-        "mpiexec -n 4 python -m ddmpi rebuild.yaml",
+        "ddmpi run rebuild.yaml",
         "```",
         "",
         "At its end the run says how many files are the same, changed, gone and refused, and `rebuilt/comparison.csv` "

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from ddmpi.export.plan import shard_name
 from ddmpi.export.samples import as_json, described, sample_name, suffix_of
 from ddmpi.export.target import Picture, Target
 from ddmpi.io.folder.durable import NewFile
@@ -23,6 +24,7 @@ class TarShard:
 
     def __init__(self, temporary: Path, final: Path, caption: str | None) -> None:
         self._final, self._caption = final, caption
+        self._captions = 0
         self._file = NewFile(temporary)
         self._tar = tarfile.open(fileobj=cast("Any", self._file), mode="w")  # noqa: SIM115  # closed by commit
 
@@ -32,11 +34,14 @@ class TarShard:
             self._append(f"{name}.json", as_json(row).encode())
             if self._caption is not None and (caption := row[self._caption]) is not None:
                 self._append(f"{name}.txt", str(caption).encode())
+                self._captions += 1
             self._append(f"{name}.{suffix_of(picture.body)}", picture.body)
 
-    def commit(self) -> None:
+    def commit(self) -> int:
+        """Give it its final name; returns how many of its samples have a caption."""
         self._tar.close()
         self._file.commit(self._final)
+        return self._captions
 
     def discard(self) -> None:
         self._file.discard()
@@ -61,6 +66,26 @@ class WebDataset(Target):
 
     def open(self, name: str, temporary: Path, folder: Path) -> TarShard:
         return TarShard(temporary / f"{name}.tar", folder / f"{name}.tar", self._caption)
+
+    def reading(self, folder: Path, shards: Sequence[tuple[str, Any]]) -> str:
+        """Return the shards as WebDataset and open_clip take them, and how many samples have a caption."""
+        if not shards:
+            return ""
+        runs = _runs([int(name.rpartition("-")[2]) for name, _ in shards])
+        found = "::".join(f"{folder}/{_braces(first, last)}.tar" for first, last in runs)
+        captions = f"; {sum(count for _, count in shards):,} samples have a caption" if self._caption else ""
+        return f"WebDataset reads them as {found}{captions}"
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and the last of each run of consecutive numbers: a shard without a row is not there."""
+    starts = [place for place, number in enumerate(numbers) if not place or number != numbers[place - 1] + 1]
+    ends = [*(start - 1 for start in starts[1:]), len(numbers) - 1]
+    return [(numbers[start], numbers[end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _braces(first: int, last: int) -> str:
+    return shard_name(first) if first == last else f"shard-{{{first:06d}..{last:06d}}}"
 
 
 TARGET = WebDataset

@@ -118,6 +118,22 @@ class BatchTable:
     def server_of(self, batch_id: int) -> str:
         return self._server_names[int(self._servers[batch_id])]
 
+    def shown_group(self, group: str) -> str:
+        """Return what people call a group: that of small servers, whose name is ours alone, by the first of them."""
+        if group == INVALID_SERVER:
+            return "refused URLs"
+        if not is_packed(group):
+            return group
+        place = self.group_names.find(group)
+        # Rows that were added later are further batches of their server's group.
+        batches = np.flatnonzero(self.groups == place) if place is not None else np.empty(0, np.int64)
+        places = np.flatnonzero(np.isin(self.server_first_batch, batches))
+        servers = list(dict.fromkeys(map(str, self.server_names.values.take(places).to_pylist())))
+        if not servers:
+            return "small servers"  # of another table
+        others = len(servers) - 1
+        return f"{servers[0]} and {others:,} more small server{'s' * (others > 1)}" if others else servers[0]
+
     def group_of_server(self, server: str, pace_group: str) -> int | None:
         """Return the index of the group that this server is asked with, None if no input row is on it."""
         index = self.group_names.find(pace_group)

@@ -17,7 +17,7 @@ from ddmpi.core.ledger.schedule import DEFAULT_LATENCY_S, row_time_s
 from ddmpi.core.partition.partition import ServerTable, cut_batches
 from ddmpi.core.partition.placement import lay_out
 from ddmpi.core.partition.server_patterns import matching_servers
-from ddmpi.core.records import INVALID_SERVER, Limits, is_packed, shown_group
+from ddmpi.core.records import INVALID_SERVER, Limits, is_packed
 from ddmpi.core.stats.usage import COLUMNS, UsageTable
 from ddmpi.errors import InputError, Interrupted
 from ddmpi.io.folder.layout import Layout
@@ -160,7 +160,7 @@ def forecast_of_trial(
     return (
         f"The whole, {counted(int(rows.sum()), 'row')} on {counted(whole.server_count, 'server')}, would take about "
         f"{duration(prediction.makespan_s)} like this (at least {duration(prediction.bound_s)}, set by "
-        f"{shown_group(slowest)}), {size(download_bytes)} to download and "
+        f"{whole.shown_group(slowest)}), {size(download_bytes)} to download and "
         f"{size(download_bytes + float(rows.sum()) * BYTES_PER_ROW)} on disk"
     )
 

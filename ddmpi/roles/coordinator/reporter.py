@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -18,7 +19,7 @@ from ddmpi.core.ledger.rank0_core import Stage
 from ddmpi.core.ledger.waiting import Waiting
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.protocol import Exit
-from ddmpi.core.records import INVALID_SERVER, shown_group
+from ddmpi.core.records import INVALID_SERVER
 from ddmpi.core.stats.comparison import total_text
 from ddmpi.errors import EXIT_DONE, OutputError, StorageError
 from ddmpi.io.folder.disk_errors import named_disk_errors
@@ -29,7 +30,7 @@ from ddmpi.io.urls.writer import PartitionProgress, PartitionSummary
 from ddmpi.report.console import LOOKING_UP, MOST_SLOWEST, PARTITIONING, Console
 from ddmpi.report.data import MOST_SERVERS, Report, Snapshot, Summary, joined, points_of, runs_of
 from ddmpi.report.formats import counted, duration
-from ddmpi.report.pending import AGAIN, next_text, note_text, pending_text
+from ddmpi.report.pending import AGAIN, next_text, note_text, order_text, pending_text
 from ddmpi.roles.coordinator.coordinator import Coordinator
 from ddmpi.roles.coordinator.recorder import Recorder
 from ddmpi.roles.coordinator.report_data import (
@@ -72,10 +73,11 @@ class ConsoleReporter:
         started_at: when the run began (s, monotonic).
     """
 
-    def __init__(self, console: Console, ranks: int, started_at: float) -> None:
+    def __init__(self, console: Console, ranks: int, started_at: float, job: str | None = None) -> None:
         self._console = console
         self._ranks = ranks
         self._started_at = started_at
+        self._job = job
         self._recorder: Recorder | None = None
         self._is_prepared = False
         self._errors_before = 0
@@ -201,8 +203,7 @@ class ConsoleReporter:
                 note = next_text([it for due in coordinator.tally.next_requests.values() for it in due], now)
         if now >= self._slowest_until:
             self._slowest_until = now + NOTE_INTERVAL_S
-            found = slowest_servers(coordinator.state, core.ledger, MOST_SLOWEST)
-            self._slowest = [(shown_group(name), seconds) for name, seconds in found]
+            self._slowest = slowest_servers(coordinator.state, core.ledger, MOST_SLOWEST)
         return Snapshot(
             stage=core.stage.value,
             rows=int(core.counts.rows.sum()),
@@ -272,7 +273,7 @@ class ConsoleReporter:
             places=places(state),
             points=points,
             bound_s=None if bound is None else bound.seconds,
-            bound_by="" if bound is None else shown_group(bound.group),
+            bound_by="" if bound is None else state.table.shown_group(bound.group),
             download_s=0.0 if bound is None else now - bound.began_at,
             servers=servers.lines,
             rest=servers.rest,
@@ -298,6 +299,7 @@ class ConsoleReporter:
         state, total = coordinator.state, coordinator.tally.total()
         pending, errors = state.counts.pending, int(state.counts.errors.sum())
         waiting = state.waiting(coordinator.core.paces(now))
+        job = shlex.quote(str(state.layout.root)) if self._job == "" else self._job
         return Summary(
             rows=int(state.table.rows.sum()),
             successes=int(state.counts.successes.sum()),
@@ -310,24 +312,22 @@ class ConsoleReporter:
             fetched_rows=total.successes + total.errors,
             requests=total.requests,
             seconds=now - self._started_at,
-            slowest=[
-                (shown_group(name), seconds) for name, seconds in slowest_servers(state, coordinator.core.ledger, 5)
-            ],
+            slowest=slowest_servers(state, coordinator.core.ledger, 5),
             output=str(state.layout.root),
             waste=coordinator.tally.audit.total,
             respect=state.config.respect_text,
             signals=dict(coordinator.tally.audit.signals),
-            ending=_ending_text(ending, errors, pending_text(pending, waiting, time.time())),
+            ending=_ending_text(ending, errors, pending_text(pending, waiting, time.time(), job), job),
             report="" if self._reported is None else str(self._reported),
         )
 
 
-def _ending_text(ending: Exit, errors: int, pending: str) -> str:
+def _ending_text(ending: Exit, errors: int, pending: str, job: str | None) -> str:
     if ending.message:
         return f"Stopped: {ending.message}. What is committed is kept. {pending or AGAIN.capitalize() + '.'}"
     if ending.code == EXIT_DONE:
         done = "Done: every row is final."
-        return f"{done} --retry-failed fetches the errors again." if errors else done
+        return f"{done} {order_text('retry-failed', job)} fetches the errors again." if errors else done
     return pending
 
 
@@ -349,5 +349,5 @@ def slowest_servers(state: RunState, ledger: Ledger | None, most: int) -> list[t
     )
     times = left * ledger.plan.row_times
     order = np.argsort(-times)[:most]
-    names = state.table.group_names
-    return [(names[i], float(times[i])) for i in order if times[i] > 0 and names[i] != INVALID_SERVER]
+    found = [(state.table.group_names[i], float(times[i])) for i in order if times[i] > 0]
+    return [(state.table.shown_group(name), seconds) for name, seconds in found if name != INVALID_SERVER]

@@ -223,7 +223,7 @@ class RunState:
         known = (self.table.server_names.values, self.table.group_names.values)
         strange = [name for name in names if not any(matching_servers(values, [name]).any() for values in known)]
         if strange:
-            raise InputError(f"--give-up: no server of the table is called {', '.join(strange)}; --status lists some")
+            raise InputError(f"give up: no server of the table is called {', '.join(strange)}; the status lists some")
         limits, least_s = limits_by_group(self.config, self.profiles), self.config.parked_wait_s
         return names or sorted(servers_waited_for(self.known_paces(self.saved_at), limits, least_s))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,27 @@ def plain(value: Any) -> Any:
 @pytest.mark.timeout(600)  # most of it is making the pictures
 def test_all_libraries_read_the_same(tmp_path: Path, libraries: tuple[Any, Any]) -> None:
     check_all(make_results(tmp_path / "out", 5000), tmp_path, 5000, libraries)
+
+
+def test_open_clip_gets_each_image_with_its_caption(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the stages of its reader (``get_wds_dataset``), without those that shuffle."""
+    export(few, tmp_path / "web", "--to", "webdataset", "--caption", "caption", "--shard-bytes", "1")
+    ((shards, captions),) = re.findall(r"reads them as (\S+); (\d+) samples have a caption", capsys.readouterr().out)
+    suffixes = ("jpg", "png", "jpeg", "webp")
+    pipeline = wds.DataPipeline(
+        wds.SimpleShardList(shards),
+        wds.tarfile_to_samples(),
+        wds.select(lambda sample: "txt" in sample and any(suffix in sample for suffix in suffixes)),
+        wds.decode("pilrgb"),
+        wds.rename(image=";".join(suffixes), text="txt"),
+        wds.to_tuple("__key__", "image", "text"),
+    )
+    found = {int(key): (pixels(image), text) for key, image, text in pipeline}
+    rows = [row for row in range(24) if row % 10 != 3]
+    assert found == {row: (pixels(Image.open(io.BytesIO(picture(row)))), f"a picture, the {row}th") for row in rows}
+    assert int(captions) == len(rows)
 
 
 def test_datasets_reads_both_kinds_of_files(few: Path, tmp_path: Path, libraries: tuple[Any, Any]) -> None:

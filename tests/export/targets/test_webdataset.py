@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import NoReturn
 
+import pytest
+import webdataset as wds  # type: ignore[import-untyped]  # it has no types
+
+from ddmpi.export.targets.webdataset import WebDataset
 from tests.export.targets.pictures import KEPT, export, picture
 
 
@@ -39,6 +44,35 @@ def test_captions_stand_beside_their_images(few: Path, tmp_path: Path) -> None:
         sample = samples[f"{row:012d}"]
         assert sample.get("txt") == (None if row % 10 == 3 else f"a picture, the {row}th".encode())
         assert sample[("jpg", "png", "webp")[row % 3]] == picture(row)
+
+
+def test_what_is_printed_is_what_webdataset_expands(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "web"
+    export(few, target, "--to", "webdataset", "--caption", "caption", "--shard-bytes", "1")
+    (told,) = re.findall(
+        r"^WebDataset reads them as (\S+); 21 samples have a caption", capsys.readouterr().out, re.MULTILINE
+    )
+    found = wds.shardlists.expand_urls(told)
+    assert found == [str(path) for path in sorted(target.glob("*.tar"))]
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        pytest.param([3], "out/shard-000003.tar", id="one"),
+        pytest.param(
+            [0, 1, 2, 5, 7, 8], "out/shard-{000000..000002}.tar::out/shard-000005.tar::out/shard-{000007..000008}.tar",
+            id="some are without a row",
+        ),
+    ],
+)  # fmt: skip
+def test_shards_that_are_not_there_are_not_read(numbers: list[int], text: str) -> None:
+    target = WebDataset({"caption": None})
+    assert target.reading(Path("out"), [(f"shard-{number:06d}", 0) for number in numbers]).endswith(f" as {text}")
+    assert target.reading(Path("out"), []) == ""
 
 
 def test_what_json_has_no_word_for_is_null(few: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ddmpi.config.config import parse
 from ddmpi.core.ledger.profile import Profile
 from ddmpi.core.ledger.schedule import Plan
-from ddmpi.core.records import MANY_SERVERS, Limits
+from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, Limits
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group, make_plan
@@ -30,6 +30,20 @@ def plan(tmp_path: Path, *profiles: Profile) -> Plan:
 
 def test_the_plan_knows_how_many_connections_a_rank_has(tmp_path: Path) -> None:
     assert plan(tmp_path).connections_per_rank == 256
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        pytest.param("large.org", "large.org", id="a server"),
+        pytest.param(f"{MANY_SERVERS}/0", "a.net and 1 more small server", id="a packed batch"),
+        pytest.param(f"{MANY_SERVERS}/1", "small servers", id="a packed batch of another table"),
+        pytest.param(INVALID_SERVER, "refused URLs", id="refused rows"),
+    ],
+)
+def test_how_a_group_is_shown(tmp_path: Path, group: str, text: str) -> None:
+    table = make_state(tmp_path, {"large.org": 30, "a.net": 3, "b.net": 2}).table
+    assert table.shown_group(group) == text
 
 
 @pytest.mark.parametrize("is_old", [False, True], ids=["counted", "by a release before"])

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddmpi.errors import Interrupted, OutputError
+from ddmpi.io.folder.layout import Layout
 from ddmpi.io.input.table import InputTable, open_input
+from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.io.urls.index import UrlsIndex, read_index
 from ddmpi.io.urls.input_growth import digest_rows, known_rows
 from ddmpi.io.urls.writer import partition_input
@@ -141,6 +143,8 @@ def test_a_server_stays_in_its_pace_group(data: Path, tmp_path: Path) -> None:
     assert groups["s1.org"] == {"s1.org"}
     assert groups["tiny.org"] == {"__many__/1"}
     assert all(len(found) == 1 for found in groups.values())
+    shown = BatchTable(Layout(tmp_path), index).shown_group("__many__/0")
+    assert shown == "small.org", "a group of small servers may have several batches then"
 
 
 def of_lists(path: Path, lists: list[list[str]]) -> InputTable:
