@@ -197,7 +197,7 @@ class Profiling(Section):
     )
     samples_per_server: int = Field(3, ge=1, le=1_000, description="Rows that are fetched first from each server.")
     min_rows: int = Field(
-        50, ge=0, description="Rows below which a server is not measured, and shares files with others."
+        300, ge=0, description="Rows below which a server is not measured, and shares files with others."
     )
 
 

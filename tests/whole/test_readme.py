@@ -136,6 +136,7 @@ def test_the_tree_of_the_output_is_the_one_that_is_there(results: Path) -> None:
     named = set(re.findall(r"^  ([\w.]+)", tree, re.MULTILINE)) - {
         "comparison.csv",
         "config.yaml",
+        "profiles.csv",
         "ignored.csv",
         "control.yaml",
         "publication.json",
