@@ -89,6 +89,8 @@ class Recorder:
 
     def _write_run_audit(self, state: RunState) -> None:
         hosts = self.audit.hosts()
+        if not hosts:
+            return  # what an earlier run has asked is what there is to tell
         config = state.config
         found = RunAudit(
             self._epoch, self._began_at, time.time(), __version__, config.user_agent, config.respect_text, hosts,
