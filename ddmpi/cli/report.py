@@ -98,6 +98,7 @@ def _report(config: Config, layout: Layout, checkpoint: Checkpoint, lines: Seque
         pictures=pictures(state),
         placeholders=placeholder_lines(found),
         comparison=file_table(layout.comparison),
+        refresh_table=file_table(layout.refreshed),
     )
 
 

@@ -160,7 +160,7 @@ def test_downloader_parameters_refused(keys: Mapping[str, object], line: str) ->
         pytest.param({"output_structure": {"urls_folder": "errors"}}, "(errors is used twice", id="one name for two"),
         pytest.param(
             {"output_structure": {"urls_folder": "report.html"}},
-            "report.html, control.yaml, publication.json, query.parquet, placeholders.parquet, config.yaml are taken",
+            "query.parquet, placeholders.parquet, config.yaml, refresh.csv are taken",
             id="name is taken",
         ),
         pytest.param({"backoff": {"base_s": 10, "cap_s": 5}}, "backoff.cap_s: 5: expected at least base_s", id="cap"),

@@ -406,7 +406,7 @@ def test_all_ranks_find_the_same_duplicates(results: Path) -> None:
         def work(
             rank: int, size: int = size, barrier: threading.Barrier = barrier, board: Any = board, out: Any = answers
         ) -> None:
-            out[rank] = find_duplicates(Layout(results), parts, FakeRanks(rank, size, barrier, board)).tolist()
+            out[rank] = find_duplicates(Layout(results), parts, FakeRanks(rank, size, barrier, board), {}).tolist()
 
         threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
         for thread in threads:

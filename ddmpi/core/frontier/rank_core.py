@@ -134,8 +134,8 @@ class RankCore:
 
     def needs_look(self, answer: Answer) -> bool:
         """Return whether what a look into the body finds decides something: another URL is left for the row, and this
-        answer would end it as a success."""
-        return answer.task.has_mirror and self._classify(answer).outcome is Outcome.SUCCESS
+        answer would end it as a success. Of a file that has not changed there is none."""
+        return answer.task.has_mirror and bool(answer.body) and self._classify(answer).outcome is Outcome.SUCCESS
 
     def _classify(self, answer: Answer) -> Verdict:
         config, server = self._config, answer.task.server

@@ -39,7 +39,7 @@ from ddmpi.core.protocol import (
     StealRequest,
     StealResponse,
 )
-from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, Mirrors, PaceState, Quota, Task
+from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, Mirrors, PaceState, Quota, Taken, Task
 from ddmpi.core.rules.retry import DNS_WAIT_S, RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
 from ddmpi.errors import TransitionError
@@ -70,13 +70,13 @@ class Rows:
     def __init__(
         self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = (), mirrors: tuple[str, ...] = ()
     ) -> None:
-        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors), "") for row in rows]
+        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors), "", None) for row in rows]
 
     @property
     def left(self) -> int:
         return len(self._rows)
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
+    def take(self, n: int) -> Sequence[Taken]:
         taken, self._rows = self._rows[:n], self._rows[n:]
         return taken
 

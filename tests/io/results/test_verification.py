@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ddmpi.io.folder.layout import Layout, PartKind, PartName, part_name
 from ddmpi.io.folder.markers import Marker, write_completed
-from ddmpi.io.results.verification import BatchCheck, _tally, check_batch
+from ddmpi.io.results.verification import BatchCheck, PartRows, _tally, check_batch
 from tests.io.result_data import (
     Reader,
     committed,
@@ -210,7 +210,9 @@ OUTCOMES = st.lists(
 
 @given(OUTCOMES)
 def test_the_tally_equals_its_definition(found: list[tuple[int, int, PartKind]]) -> None:
-    outcomes = [(PartName(kind, epoch, 0, 0), np.array([row], np.int64)) for row, epoch, kind in found]
+    outcomes = [
+        PartRows(PartName(kind, epoch, 0, 0), np.array([row], np.int64), None, ["a"]) for row, epoch, kind in found
+    ]
     tally = _tally(outcomes, np.arange(5, dtype=np.int64))  # rows 5 and 6 are unknown
     successes = errors = superseded = doubled = 0
     for row in range(5):

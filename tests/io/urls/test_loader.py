@@ -39,9 +39,9 @@ def test_rows_with_the_same_url_come_together() -> None:
     assert (len(taken), rows.left) == (2, 1)
     taken += rows.take(2)
     assert sorted(taken) == [
-        (2, "http://a/1", "a", (5, 8), (), ""),
-        (3, "http://b/1", "b", (), (), ""),
-        (7, "http://a/2", "a", (), (), ""),
+        (2, "http://a/1", "a", (5, 8), (), "", None),
+        (3, "http://b/1", "b", (), (), "", None),
+        (7, "http://a/2", "a", (), (), "", None),
     ]
     assert (rows.left, rows.take(2)) == (0, [])
 
@@ -53,7 +53,7 @@ def test_rows_with_the_same_url_come_together_only_where_the_rest_is_the_same() 
     rows = table(["http://a/1"] * 9).append_column("mirrors", pa.array(mirrors, pa.list_(pa.string())))
     rows = rows.append_column("size", pa.array(sizes))
     taken = BatchRows.of(np.arange(9), rows, 0, 1, ("mirrors", "size")).take(9)
-    assert {(row, others, found) for row, _, _, others, found, _ in taken} == {
+    assert {(row, others, found) for row, _, _, others, found, *_ in taken} == {
         (0, (2,), tuple(b)), (1, (6,), ()), (3, (), tuple(c)), (4, (7,), tuple(both)),
         (5, (), ("http://b/1\xffhttp://c/1",)), (8, (), tuple(b)),
     }  # fmt: skip
@@ -136,7 +136,7 @@ def test_rows_with_an_outcome_are_left_out(tmp_path: Path, sample_urls: int) -> 
     loader.close()
     taken = loaded.rows.take(10)
     assert len(taken) == (sample_urls or 2)
-    assert set(taken) <= {(1, "http://a/1", "a", (5,), (), ""), (2, "http://a/0", "a", (), (), "")}
+    assert set(taken) <= {(1, "http://a/1", "a", (5,), (), "", None), (2, "http://a/0", "a", (), (), "", None)}
 
 
 @pytest.mark.parametrize("sample_urls", [0, 9])
