@@ -18,7 +18,7 @@ LAST_MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 LATER = "Fri, 02 Jan 2026 00:00:00 GMT"
 ETAG, DATE, NEITHER, MOVED = "etag", "date", "neither", "moved"
 """Kinds of files, by what is given with them to tell whether they have changed; the last ones are redirected."""
-SAME, CHANGED, GONE, HTML, BROKEN = "same", "changed", "gone", "html", "broken"
+SAME, CHANGED, GONE, HTML, BROKEN, PICTURE = "same", "changed", "gone", "html", "broken", "picture"
 """What becomes of them."""
 
 
@@ -56,6 +56,8 @@ class Web:
     def file(self, path: str) -> bytes:
         """What is there now."""
         _, fate, _ = path.strip("/").split("/")
+        if self.is_later and fate == PICTURE:
+            return body_of(SPEC, "/no-longer-available.jpg")
         return body_of(SPEC, path + "?later" if self.is_later and fate == CHANGED else path)
 
 
@@ -89,7 +91,7 @@ class Handler(QuietHandler):
             self._tell(web, path, {GONE: 404, BROKEN: 500, HTML: 200}[fate], b"<html>gone</html>", condition)
             return
         body = web.file(path)
-        is_other = web.is_later and fate == CHANGED
+        is_other = web.is_later and fate in {CHANGED, PICTURE}
         etag, date = f'"{path}{is_other}"', LATER if is_other else LAST_MODIFIED
         given = {}
         if kind in {ETAG, MOVED}:
