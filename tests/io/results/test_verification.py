@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ddmpi.io.folder.layout import Layout, PartKind, PartName, part_name
 from ddmpi.io.folder.markers import Marker, write_completed
 from ddmpi.io.results.verification import BatchCheck, PartRows, _tally, check_batch
+from ddmpi.roles.coordinator.verifier import describe
 from tests.io.result_data import (
     Reader,
     committed,
@@ -23,6 +24,7 @@ from tests.io.result_data import (
     open_writer,
     row_numbers,
     write_outcomes,
+    write_refresh,
 )
 
 BATCH = make_batch(2, rows=10)
@@ -230,3 +232,54 @@ def test_the_tally_equals_its_definition(found: list[tuple[int, int, PartKind]])
         *(successes, errors, superseded, doubled),
         unknown,
     )
+
+
+# ---- refreshes
+
+
+def test_files_that_were_checked_or_changed_are_no_fault(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=range(8), errors=[8])
+    write_refresh(layout, BATCH, unchanged=[0], same_bytes=[1], changed=[2, 3], gone=[4])
+    write_refresh(layout, BATCH, unchanged=[0, 2], changed=[3], gone=[1, 4], epoch=3)
+    result = check(layout)
+    assert counts(result) == (8, 1, 1, 10, 0, 0)
+    assert (result.fileless, result.ok) == (0, True)
+    write_completed(layout, BATCH, Marker(9, 8, 1, ignored=1))
+    assert check(layout, rehash="sha256").ok
+
+
+def test_a_file_that_has_changed_back_is_no_fault(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=[0])
+    write_refresh(layout, BATCH, changed=[0])
+    write_refresh(layout, BATCH, same_bytes=[0], epoch=3)
+    assert counts(check(layout)) == (1, 0, 9, 2, 0, 0)
+
+
+def test_a_check_without_its_file_is_a_fault_and_its_row_is_fetched_again(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=[0, 1])
+    (_, changed) = sorted(part.path for part in write_refresh(layout, BATCH, changed=[0], unchanged=[1]))
+    write_refresh(layout, BATCH, unchanged=[0], gone=[1], epoch=3)
+    (layout.root / changed).unlink()
+    result = check(layout)
+    assert (result.successes, result.pending, result.fileless, result.ok) == (1, 9, 1, False)
+    assert "the files of 1 rows are missing" in describe(result)
+    write_refresh(layout, BATCH, changed=[0], epoch=4)
+    assert check(layout).ok
+
+
+@pytest.mark.parametrize("kind", ["successes", "errors"])
+def test_a_check_and_another_outcome_of_one_run_are_doubled(layout: Layout, kind: str) -> None:
+    write_outcomes(layout, BATCH, successes=[0])
+    write_refresh(layout, BATCH, unchanged=[0])
+    if kind == "errors":
+        write_outcomes(layout, BATCH, errors=[0], epoch=2, rank=1)
+    else:
+        write_outcomes(layout, BATCH, successes=[0], epoch=2, rank=1)
+    assert check(layout).doubled == 1
+
+
+def test_an_error_after_a_check_is_a_fault(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=[0])
+    write_refresh(layout, BATCH, unchanged=[0])
+    write_outcomes(layout, BATCH, errors=[0], epoch=3)
+    assert check(layout).doubled == 1
