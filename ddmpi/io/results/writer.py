@@ -331,7 +331,9 @@ class ResultWriter:
 
     def _without_picture(self, made: ResultRow, earlier: EarlierFile) -> ResultRow:
         """Return an error in the place of a placeholder: no other file makes way for one."""
-        if not isinstance(made, SuccessRow) or made.hashsum_original not in self._placeholders - {earlier.hashsum}:
+        if not isinstance(made, SuccessRow) or made.hashsum_original == earlier.hashsum:
+            return made
+        if made.hashsum_original not in self._placeholders:
             return made
         return refused(made.rows, made.answer, ErrorKind.PLACEHOLDER, _placeholder_text(made))
 
