@@ -13,13 +13,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import ddmpi
 from tests.fleet.images import body_of
-from tests.whole.job import Job, MakeJob, descendants_of, finish, outcomes, wait_until
+from tests.whole.job import ROOT, Job, MakeJob, descendants_of, finish, outcomes, wait_until
 from tests.whole.refreshed_server import (
     BROKEN,
     CHANGED,
@@ -95,12 +96,22 @@ def bodies(job: Job, at: str | None = None) -> dict[str, bytes]:
     return {row["identifier"]: row["image"] for row in table.to_pylist() if row["outcome"] == "success"}
 
 
+def by_duckdb(job: Job) -> dict[str, bytes]:
+    page = (ROOT / "docs" / "refresh.md").read_text()
+    query = page.partition("```sql\n")[2].partition("```")[0].replace("out/images", str(job.output / "images"))
+    with duckdb.connect() as connection:
+        rows = connection.sql(query).select("identifier", "image").fetchall()
+    found = dict(rows)
+    assert len(found) == len(rows)
+    return found
+
+
 def checks(job: Job) -> dict[str, str]:
     table = ddmpi.open_checks(job.output).to_table(columns=["identifier", "check"])
     return {row["identifier"]: row["check"] for row in table.to_pylist()}
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_what_has_become_of_all_files_is_told_and_kept(tmp_path: Path, new_job: MakeJob, ranks: int) -> None:
     with web_server() as web:
         urls = urls_of(web)
@@ -122,6 +133,7 @@ def test_what_has_become_of_all_files_is_told_and_kept(tmp_path: Path, new_job: 
         assert {url for url in urls if now[url] != before[url]} == {url for url in urls if fate_of(url) == CHANGED}
         assert bodies(job, between) == before, "the history stays readable"
         assert checks(job) == {url: BECOMES[fate_of(url)] for url in urls if fate_of(url) != CHANGED}
+        assert by_duckdb(job) == now, "as docs/refresh.md has it for readers that do not know of refreshes"
         changed = next(row for row, url in enumerate(urls) if fate_of(url) == CHANGED)
         assert ddmpi.load(job.output, f"u{changed}")["image"] == now[urls[changed]]
         assert_sound(job)
@@ -149,6 +161,7 @@ def _check_what_was_asked(web: Web, urls: Sequence[str]) -> None:
     assert web.statuses[304] == 90
 
 
+@pytest.mark.slow
 def test_unchanged_files_cost_one_request_each_and_no_body_also_the_next_time(tmp_path: Path, new_job: MakeJob) -> None:
     with web_server() as web:
         urls = urls_of(web, [(ETAG, SAME, 120), (DATE, SAME, 80)])
@@ -164,7 +177,8 @@ def test_unchanged_files_cost_one_request_each_and_no_body_also_the_next_time(tm
         assert len(bodies(job)) == 200
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_a_kill_in_the_middle_costs_what_was_in_flight(tmp_path: Path, new_job: MakeJob, ranks: int) -> None:
     with web_server() as web:
         urls = urls_of(web)
@@ -214,6 +228,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
     finish(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duplicates", ["copy", "reference"])
 def test_rows_with_the_same_url_are_one_request(tmp_path: Path, new_job: MakeJob, duplicates: str) -> None:
     with web_server() as web:
@@ -237,6 +252,7 @@ def test_rows_with_the_same_url_are_one_request(tmp_path: Path, new_job: MakeJob
             assert ddmpi.load(job.output, row["uuid"])["image"] == body
 
 
+@pytest.mark.slow
 def test_errors_are_fetched_again_beside_it_only_where_that_is_asked_for(tmp_path: Path, new_job: MakeJob) -> None:
     with web_server() as web:
         web.is_later = True
@@ -264,6 +280,7 @@ def test_a_date_that_is_still_to_come_is_refused(tmp_path: Path, new_job: MakeJo
     assert "refresh.older_than: 2999-01-01T00:00:00+00:00 is still to come" in printed
 
 
+@pytest.mark.slow
 def test_a_picture_in_the_place_of_many_files_takes_none_of_them_once_it_is_known(
     tmp_path: Path, new_job: MakeJob
 ) -> None:
@@ -280,4 +297,20 @@ def test_a_picture_in_the_place_of_many_files_takes_none_of_them_once_it_is_know
         assert {check for url, check in checks(job).items() if fate_of(url) == PICTURE} == {"gone"}
         assert len(checks(job)) == 50 - len(taken)
         assert bodies(job, "2999-01-01T00:00:00Z") == now
+        assert_sound(job)
+
+
+@pytest.mark.slow
+def test_a_file_from_a_mirror_is_asked_for_there_on_condition(tmp_path: Path, new_job: MakeJob) -> None:
+    with web_server() as web:
+        web.is_later = True
+        first, mirror = web.urls(ETAG, GONE, 20), web.urls(ETAG, SAME, 20)
+        table = tmp_path / "urls.parquet"
+        pq.write_table(pa.table({"first": first, "second": mirror}), table)
+        job = download(new_job, table, columns={"identifier": ["first", "second"]}, mirrors=True)
+        web.forget_requests()
+        printed = refresh(job)
+        assert "Refreshed: 20 unchanged, 0 changed, 0 gone, 0 refused; " in printed
+        assert (web.statuses, web.body_bytes) == ({404: 20, 304: 20}, 0)
+        assert {web.conditions["/" + url.split("/", 3)[3]] for url in first} == {0}, "it is another URL"
         assert_sound(job)

@@ -178,7 +178,7 @@ def test_the_newest_file_is_known_with_what_its_server_gave_last(layout: Layout)
     assert texts == ['"0"', None]
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=12, deadline=None)
 @given(st.lists(st.dictionaries(st.integers(0, 5), st.booleans()), min_size=1, max_size=5), st.data())
 def test_over_any_runs_the_outcomes_are_those_of_their_definition(
     runs: list[dict[int, bool]], data: st.DataObject

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddmpi.io.folder.layout import Layout, PartKind, PartName, part_name
@@ -205,33 +205,53 @@ def test_files_that_are_no_parts_are_ignored(layout: Layout) -> None:
     assert check(layout).ok
 
 
+KINDS = ("successes", "errors", "checks")
 OUTCOMES = st.lists(
-    st.tuples(st.integers(0, 6), st.integers(1, 4), st.sampled_from(["successes", "errors"])), max_size=25
+    st.tuples(st.integers(0, 6), st.integers(1, 4), st.sampled_from(KINDS), st.integers(1, 3), st.sampled_from("ab")),
+    max_size=25,
 )
+"""Row, epoch, kind, the epoch of the file that a check is about, and the digest of a file."""
 
 
+@settings(max_examples=300)
 @given(OUTCOMES)
-def test_the_tally_equals_its_definition(found: list[tuple[int, int, PartKind]]) -> None:
+def test_the_tally_equals_its_definition(found: list[tuple[int, int, PartKind, int, str]]) -> None:
     outcomes = [
-        PartRows(PartName(kind, epoch, 0, 0), np.array([row], np.int64), None, ["a"]) for row, epoch, kind in found
+        PartRows(
+            PartName(kind, epoch, 0, 0),
+            np.array([row], np.int64),
+            np.array([file_epoch], np.int64) if kind == "checks" else None,
+            [digest],
+        )
+        for row, epoch, kind, file_epoch, digest in found
     ]
     tally = _tally(outcomes, np.arange(5, dtype=np.int64))  # rows 5 and 6 are unknown
-    successes = errors = superseded = doubled = 0
+    successes = errors = superseded = doubled = fileless = 0
+    order = {"errors": 0, "checks": 1, "successes": 2}
     for row in range(5):
-        of_row = sorted((epoch, kind == "successes") for r, epoch, kind in found if r == row)
+        of_row = sorted((outcome for outcome in found if outcome[0] == row), key=lambda it: (it[1], order[it[2]]))
         if not of_row:
             continue
-        *older, (newest_epoch, newest_is_success) = of_row
-        legitimate = [epoch < newest_epoch and not is_success for epoch, is_success in older]
-        successes += newest_is_success
-        errors += not newest_is_success
+        *older, (_, newest_epoch, newest_kind, file_epoch, _) = of_row
+        files = [(epoch, digest) for _, epoch, kind, _, digest in of_row if kind == "successes"]
+        legitimate = []
+        passed = 0
+        for _, epoch, kind, _, digest in older:
+            is_other = True
+            if kind == "successes":
+                passed += 1
+                later = files[passed:]
+                is_other = newest_kind != "errors" and not (later and (later[0][0] == epoch or later[0][1] == digest))
+            legitimate.append(epoch < newest_epoch and is_other)
+        is_fileless = newest_kind == "checks" and file_epoch not in {epoch for epoch, _ in files}
+        fileless += is_fileless
+        successes += newest_kind != "errors" and not is_fileless
+        errors += newest_kind == "errors"
         superseded += sum(legitimate)
         doubled += not all(legitimate)
-    unknown = sum(row >= 5 for row, _, _ in found)
-    assert (tally.successes, tally.errors, tally.superseded, tally.doubled, tally.unknown) == (
-        *(successes, errors, superseded, doubled),
-        unknown,
-    )
+    unknown = sum(outcome[0] >= 5 for outcome in found)
+    assert (tally.successes, tally.errors, tally.superseded, tally.doubled) == (successes, errors, superseded, doubled)
+    assert (tally.unknown, tally.fileless) == (unknown, fileless)
 
 
 # ---- refreshes
