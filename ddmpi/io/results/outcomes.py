@@ -260,10 +260,12 @@ class BatchFiles:
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
+        # A value of a chunked column costs twice as much.
+        self._columns: list[Any] = [table.column(name).combine_chunks() for name in EarlierFile._fields]
 
     def file(self, place: int) -> EarlierFile | None:
         """Return the file of a row."""
-        epoch, *texts = (self.table.column(name)[place].as_py() for name in EarlierFile._fields)
+        epoch, *texts = (column[place].as_py() for column in self._columns)
         return None if epoch is None else EarlierFile(epoch, *(text or "" for text in texts))
 
     def structs(self, places: IntArray) -> pa.StructArray:
