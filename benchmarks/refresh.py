@@ -5,7 +5,8 @@ process of ddmpi; by one without anything but the same conditional requests (pyc
 and by ddmpi once more, killed (SIGKILL) in the middle and started again. Once under a rate limit per server, which is
 what users have, and once without any. The seconds of ddmpi are those of the whole command, from its start to its exit;
 of the requests alone those from the first to the last. What was asked is counted in the server's own log; ``asking_s``
-is from the first to the last line there.
+is from the first to the last line there, ``cpu_s`` the processor time, which does not depend on what else the machine
+does.
 
 Prints one JSON line last.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure; returns 0 if the limited refresh was as quick as it is to be, and nothing was asked for twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--rate", type=float, default=25.0, help="requests per second for each of the 16 servers")
+    parser.add_argument("--rate", type=float, default=10.0, help="requests per second for each of the 16 servers")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.alone is not None:
@@ -106,11 +108,12 @@ def _run(job: Job) -> str:
 
 def _measured(log: Path, act: Any) -> dict[str, Any]:
     """What was asked meanwhile, and how long it took."""
-    before = len(log.read_bytes().splitlines())
+    before, cpu_before_s = len(log.read_bytes().splitlines()), _cpu_s()
     seconds, told = act()
     lines = [line.split() for line in log.read_text().splitlines()[before:]]
     return {
         "seconds": round(seconds, 2),
+        "cpu_s": round(_cpu_s() - cpu_before_s, 2),
         "asking_s": round(float(lines[-1][0]) - float(lines[0][0]), 2),
         "requests": len(lines),
         "body_bytes": sum(int(line[2]) for line in lines),
@@ -118,6 +121,12 @@ def _measured(log: Path, act: Any) -> dict[str, Any]:
         "twice": sum(count - 1 for count in Counter(line[3] for line in lines).values()),
         **told,
     }
+
+
+def _cpu_s() -> float:
+    """Processor time of the programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _refresh(job: Job, log: Path | None = None, rows: int = 0) -> tuple[float, dict[str, Any]]:
