@@ -263,8 +263,8 @@ class Mirrors(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Validators(msgspec.Struct, frozen=True, array_like=True):
-    """What the server of a file that is there already has given to tell whether it has changed. They are for requests
-    of this URL alone."""
+    """What the server of a file that is there already has given to tell whether it has changed; nothing where both
+    texts are empty. They are for requests of this URL alone."""
 
     url: str
     etag: str = ""
@@ -309,12 +309,15 @@ class Task:
     usage_signals: str = ""
     """What robots.txt says of the URL, where that was asked for (see ``usage_signals``)."""
     validators: Validators | None = None
-    """Of the file that the rows have already; None where they have none, or nothing is known of it."""
+    """Of the file that the rows have already; None where they have none."""
 
     @property
     def is_conditional(self) -> bool:
         """Whether the request asks for the file only if it has changed."""
-        return self.validators is not None and self.validators.url == self.url and not self.robots_of
+        known = self.validators
+        if known is None or known.url != self.url or self.robots_of:
+            return False
+        return bool(known.etag or known.last_modified)
 
     @property
     def rows(self) -> tuple[int, ...]:

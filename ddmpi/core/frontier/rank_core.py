@@ -238,7 +238,8 @@ class RankCore:
                     self.reports.add_lane(self.frontier.lanes.sampled(change.lane_id, now))
                     instructions += [do.CloseConnections(change.servers), self._closing.close_lane(change)]
                 case do.RowsFailed():
-                    self.reports.errors += sum(len(task.rows) for task in change.tasks)
+                    for task in change.tasks:
+                        self.reports.count_failed(task)
                     instructions.append(change)
                 case do.RowHandedOff(handoff):
                     self.reports.handoffs.append(handoff)

@@ -139,7 +139,7 @@ class EasyHandle:
         curl.setopt(pycurl.URL, task.url.encode("utf-8"))
         for cookie in task.cookies:
             curl.setopt(pycurl.COOKIELIST, cookie)
-        if task.headers or self.settings.headers or task.validators is not None:
+        if task.headers or self.settings.headers or task.is_conditional:
             self._set_headers(headers_of(task, self.settings.headers))
         # What depends on what the server did before: most servers leave it as it is.
         if waits is not self._waits:

@@ -118,12 +118,14 @@ class BatchRows:
 
 
 def _validators(file: Mapping[str, Any]) -> Validators | None:
-    """Return what a file's server gave to tell whether it has changed; None where it gave nothing that a header may
-    hold."""
+    """Return what a file's server gave to tell whether it has changed, as far as a header may hold it; None where there
+    is no file."""
+    if file["epoch"] is None:
+        return None
     etag, last_modified = (
         text if text and text.isascii() and text.isprintable() else "" for text in (file["etag"], file["last_modified"])
     )
-    return Validators(file["url"], etag, last_modified) if file["url"] and (etag or last_modified) else None
+    return Validators(file["url"] or "", etag, last_modified)
 
 
 def _refined(codes: IntArray, values: pa.ChunkedArray[Any]) -> tuple[IntArray, int]:

@@ -574,6 +574,7 @@ KNOWN = Validators(PLAIN_TASK.url, '"abc"')
             False,
             id="known of another URL",
         ),
+        pytest.param(replace(PLAIN_TASK, validators=Validators(PLAIN_TASK.url)), False, id="nothing is known"),
         pytest.param(replace(PLAIN_TASK, validators=KNOWN, robots_of="http://a.example"), False, id="robots.txt"),
     ],
 )

@@ -184,7 +184,7 @@ def test_old_files_are_asked_for_again_with_what_is_known_of_them(tmp_path: Path
     known = Validators("http://a/0", "", "Thu")
     expected = {
         (0, "http://a/0", "a", (2,), (), "", known), (4, "http://a/0", "a", (), (), "", known),
-        (1, "http://a/1", "a", (), (), "", None), (5, "http://a/1", "a", (7,), (), "", None),
+        (1, "http://a/1", "a", (), (), "", Validators("http://a/0")), (5, "http://a/1", "a", (7,), (), "", None),
         (6, "http://a/0", "a", (8,), (), "", None),
     }  # fmt: skip
     assert set(loaded_rows(layout, refreshed(layout, batch), 2)) == expected
@@ -211,4 +211,5 @@ def test_what_no_header_may_hold_is_not_sent(tmp_path: Path, etag: str) -> None:
     answer.etag = etag
     writer.success(batch, (0,), answer)
     writer.stop()
-    assert loaded_rows(layout, refreshed(layout, batch), 2) == [(0, "http://a/0", "a", (), (), "", None)]
+    (row,) = loaded_rows(layout, refreshed(layout, batch), 2)
+    assert row == (0, "http://a/0", "a", (), (), "", Validators("http://h/0")), "that there is a file is known"
