@@ -194,7 +194,9 @@ def ask(known: Sequence[dict[str, str | None]], rate: float) -> dict[str, float]
                 left -= 1
         if left:
             wake_at = min((due[server] for server, files in waiting.items() if files and free[server]), default=now + 1)
-            multi.select(max(0.0, min(WAIT_S, wake_at - time.monotonic())))
+            wait_s = max(0.0, min(WAIT_S, wake_at - time.monotonic()))
+            if multi.select(wait_s) < 0:  # nothing is in flight, so there is nothing to wait for but the time
+                time.sleep(wait_s)
     return {"seconds": time.monotonic() - started}
 
 
