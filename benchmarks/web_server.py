@@ -50,19 +50,22 @@ def make_bodies(files: int, mean_bytes: int = MEAN_BYTES) -> dict[str, bytes]:
 
 
 @contextmanager
-def serving(folder: Path, bodies: Mapping[str, bytes], servers: int = SERVERS) -> Iterator[WebServer]:
-    """Write the files and serve them at ``servers`` addresses until the end of the block."""
+def serving(
+    folder: Path, bodies: Mapping[str, bytes], servers: int = SERVERS, *, log: Path | None = None
+) -> Iterator[WebServer]:
+    """Write the files and serve them at ``servers`` addresses until the end of the block; ``log`` gets a line for each
+    request: time (s since 1970), status, bytes of the body, path."""
     sizes = {name: len(body) for name, body in bodies.items()}
     server = WebServer(folder / "files", free_port(_address(0)), sizes, servers)
     server.files.mkdir(parents=True)
     for name, body in bodies.items():
         (server.files / name).write_bytes(body)
     places = [(_address(number), server.port) for number in range(servers)]
-    with started_nginx(folder, _configuration(folder, server), places):
+    with started_nginx(folder, _configuration(folder, server, log), places):
         yield server
 
 
-def _configuration(folder: Path, server: WebServer) -> str:
+def _configuration(folder: Path, server: WebServer, log: Path | None) -> str:
     lines = [
         *common_directives(folder),
         "worker_rlimit_nofile 60000;",
@@ -70,7 +73,8 @@ def _configuration(folder: Path, server: WebServer) -> str:
         "events { worker_connections 50000; }",
         "http {",
         "types { image/jpeg jpg; }",
-        "access_log off;",
+        "log_format asked '$msec $status $body_bytes_sent $request_uri';",
+        "access_log off;" if log is None else f"access_log {log} asked;",
         "sendfile on;",
         "tcp_nopush on;",
         "keepalive_requests 1000000;",

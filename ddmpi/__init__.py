@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ddmpi._version import __version__
 
 if TYPE_CHECKING:
-    from ddmpi.api import download, is_placeholder, load, open_results
+    from ddmpi.api import download, is_placeholder, load, open_checks, open_results
 
-__all__ = ["__version__", "download", "is_placeholder", "load", "open_results"]
+__all__ = ["__version__", "download", "is_placeholder", "load", "open_checks", "open_results"]
 
 
 def __getattr__(name: str) -> object:

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from ddmpi.io.folder.layout import layout_of
 from ddmpi.io.folder.placeholders import read_placeholders
 from ddmpi.io.lookup.rows import load_rows
 from ddmpi.io.mpi.launcher import complain, refuse_wrong_launcher, run_together, speaks
-from ddmpi.io.results.dataset import current_outcomes
+from ddmpi.io.results.dataset import current_checks, current_outcomes
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -68,7 +69,7 @@ def download(config: ConfigLike, comm: MPI.Intracomm | None = None) -> int:
     return run_together(ranks, run)
 
 
-def open_results(results: ConfigLike) -> ds.Dataset:
+def open_results(results: ConfigLike, at: datetime | str | None = None) -> ds.Dataset:
     """The rows of an output folder that have an outcome, each once, as a pyarrow dataset.
 
     Nothing but names and schemas is read before the dataset is; of batches with parts of several runs also the row
@@ -78,12 +79,42 @@ def open_results(results: ConfigLike) -> ds.Dataset:
     Args:
         results: the output folder, or the config (a YAML file, keys or a Config) of the job that wrote it: needed
             where ``output_structure`` renames the folders in it.
+        at: the rows as they were at this moment, a datetime with a time zone or an ISO text with one, although a
+            refresh has found files changed since. What was withdrawn since is not there. None: as they are now.
 
     Raises:
         SetupError: there is no such folder, or the config is wrong.
         StorageError: a part cannot be read.
+        ValueError: ``at`` is no moment, or has no time zone.
     """
-    return current_outcomes(layout_of(results))
+    return current_outcomes(layout_of(results), None if at is None else _seconds_of(at))
+
+
+def open_checks(results: ConfigLike) -> ds.Dataset:
+    """What refreshes have found of files that stay in an output folder, the newest finding of each row, as a pyarrow
+    dataset: those rows that were asked for again since their file came, with the column ``check`` (unchanged, changed,
+    gone, refused or failed) and the others of docs/output.md.
+
+    Args:
+        results: as for ``open_results``.
+
+    Raises: as ``open_results``.
+    """
+    return current_checks(layout_of(results))
+
+
+def _seconds_of(at: datetime | str) -> float:
+    """Return the seconds since 1970 of a moment. Raises ValueError: it is none, or has no time zone; the text says what
+    to write."""
+    wanted = 'write a datetime with a time zone, or "2026-11-01T12:00:00+00:00"'
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at.strip().replace("Z", "+00:00"))
+        except ValueError:
+            raise ValueError(f"at: {at!r} is no moment: {wanted}") from None
+    if at.tzinfo is None:
+        raise ValueError(f"at: {at.isoformat()} has no time zone: {wanted}, as in {at.isoformat()}+00:00 for UTC")
+    return at.timestamp()
 
 
 @overload

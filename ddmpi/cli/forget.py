@@ -81,12 +81,12 @@ def _counters(before: Mapping[str, int], removed: list[Removed]) -> dict[str, in
     """Return what ``--status`` shows, until the next run counts again."""
     if not before:
         return {}
-    images, others = (sum(getattr(each, name) for each in removed) for name in ("images", "others"))
+    rows, others = (sum(getattr(each, name) for each in removed) for name in ("rows", "others"))
     kinds = Counter(kind for each in removed for kind in each.kinds)
     counters = Counter(before)
-    counters["successes"] -= images
-    counters["errors"] += images + others - kinds.total()
-    counters[f"errors.{ErrorKind.FORGOTTEN.value}"] += images + others
+    counters["successes"] -= rows
+    counters["errors"] += rows + others - kinds.total()
+    counters[f"errors.{ErrorKind.FORGOTTEN.value}"] += rows + others
     counters.subtract({f"errors.{kind}": count for kind, count in kinds.items()})
     return dict(counters)
 

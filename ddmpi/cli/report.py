@@ -102,6 +102,7 @@ def _report(
         pictures=pictures(state),
         placeholders=placeholder_lines(found),
         comparison=file_table(layout.comparison),
+        refresh_table=file_table(layout.refreshed),
     )
 
 

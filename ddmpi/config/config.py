@@ -46,6 +46,7 @@ from ddmpi.config.sections import (
     OutputStructure,
     Profiling,
     Publish,
+    Refresh,
     ScheduleRules,
     Section,
     ServerRule,
@@ -215,6 +216,7 @@ class Keys(Section):
         le=86_400,
         description="Seconds to wait at the end for servers that throttle again and again, or that you hold.",
     )
+    refresh: Refresh = Field(Refresh(), description="Files that are there already are asked for again.")
     publish: Publish = Field(Publish(), description="Results in an object store.")
     metrics: Metrics = Field(Metrics(), description="Numbers for machines while the run goes on.")
     logging: Logging = Field(Logging(), description="What the ranks' logs say, and how large they get.")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationInfo, fi
 
 from ddmpi.config.rewriting import Rewrites
 from ddmpi.config.value_types import (
+    Age,
     ConnectTo,
     EndTime,
     GroupName,
@@ -33,6 +34,7 @@ from ddmpi.config.value_types import (
     Statuses,
     StoreUri,
     Text,
+    seconds_before,
 )
 from ddmpi.core.records import CONNECTIONS_PER_RANK, is_meant
 from ddmpi.core.rules.usage_signals import CONTENT_USAGE, ROBOTS, X_ROBOTS_TAG
@@ -49,6 +51,7 @@ TAKEN_NAMES = (
     "query.parquet",
     "placeholders.parquet",
     "config.yaml",
+    "refresh.csv",
 )
 """Files of the output folder whose names cannot be changed."""
 PER_ADDRESS = "__per_address__"
@@ -73,6 +76,7 @@ class OutputStructure(Section):
     urls_folder: Name = Field("urls", description="The input, clustered by server.")
     images_folder: Name = Field("images", description="Successes: a clean Parquet dataset.")
     errors_folder: Name = Field("errors", description="Errors: a clean Parquet dataset.")
+    checks_folder: Name = Field("checks", description="What a refresh has found of files that stay as they are.")
     batches_folder: Name = Field("batches", description="One marker per completed batch.")
     logs_folder: Name = Field("logs", description="Logs of all ranks.")
     schedules_folder: Name = Field("schedules", description="One folder per big batch.")
@@ -90,6 +94,23 @@ class OutputStructure(Section):
             used, taken = ", ".join(doubled), ", ".join(TAKEN_NAMES)
             raise ValueError(f"different names for different things ({used} is used twice; {taken} are taken)")
         return self
+
+
+class Refresh(Section):
+    """Files that the output folder has are asked for again."""
+
+    older_than: Age | None = Field(
+        None,
+        examples=["30d"],
+        description="Ask again for each file that was last asked for longer ago than this (30d, 12h), or before this "
+        "date in UTC (2026-11-01): with what its server gave to tell whether it has changed. null = none. See "
+        "docs/refresh.md.",
+    )
+
+    def cutoff(self, now: float) -> float:
+        """Return before which moment a file has to be last asked for to be asked for again (seconds since 1970, as
+        ``now``); 0 = none is."""
+        return 0.0 if self.older_than is None else seconds_before(self.older_than, now)
 
 
 class DownloaderParameters(Section):

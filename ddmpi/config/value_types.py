@@ -12,7 +12,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, time, timezone
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,6 +32,9 @@ QUICK_HASHES = frozenset({"blake3", "xxh3_128"})
 """Of libraries of their own."""
 _Item = TypeVar("_Item", str, int)
 _END_TIME = "a date with time zone such as 2030-01-31T18:00:00+01:00, seconds since 1970 UTC, or null"
+_AGE = "an age such as 30d, 12h, 45m or 2w, or a date in UTC such as 2026-11-01 or 2026-11-01T12:00:00Z"
+_AGE_FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhdw])", re.ASCII)
+_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*)"
 _CONNECT_TO = re.compile(rf"{_HOST}:(\d*):{_HOST}:(\d*)")
 
@@ -104,6 +107,32 @@ def _epoch_seconds(value: object) -> object:
             raise ValueError(_END_TIME)
         return value.timestamp()
     return value
+
+
+def _checked_age(value: object) -> object:
+    """Take a date (YAML makes it one, JSON a text) for its text in UTC, and leave an age as it is."""
+    if isinstance(value, str):
+        text = value.strip()
+        age = _AGE_FORM.fullmatch(text)
+        if age is not None:
+            if float(age[1]) <= 0:
+                raise ValueError(f"{_AGE}; an age above zero")
+            return f"{age[1]}{age[2]}"
+        try:
+            value = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            raise ValueError(_AGE) from None
+    if not isinstance(value, date):
+        raise ValueError(_AGE)
+    moment = value if isinstance(value, datetime) else datetime.combine(value, time())
+    moment = moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    return moment.isoformat()
+
+
+def seconds_before(age: str, now: float) -> float:
+    """Return the moment (seconds since 1970) that an ``Age`` means at the time ``now``."""
+    found = _AGE_FORM.fullmatch(age)
+    return datetime.fromisoformat(age).timestamp() if found is None else now - float(found[1]) * _UNIT_S[found[2]]
 
 
 def _checked_uri(uri: str, schemes: frozenset[str], expected: str) -> str:
@@ -229,6 +258,8 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 """The name of a file or folder."""
 ServerPattern = Annotated[str, Field(min_length=1), AfterValidator(_checked_pattern)]
 GroupName = Annotated[str, Field(min_length=1), AfterValidator(_checked_group)]
+Age = Annotated[str, BeforeValidator(_checked_age, json_schema_input_type=str)]
+"""How long ago, as ``30d``, or a moment as its ISO text in UTC."""
 EndTime = Annotated[
     float | None, Field(gt=0), BeforeValidator(_epoch_seconds, json_schema_input_type=str | float | None)
 ]

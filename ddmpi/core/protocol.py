@@ -16,7 +16,7 @@ from itertools import islice
 
 import msgspec
 
-from ddmpi.core.records import BatchRef, Limits, Mirrors, PaceState
+from ddmpi.core.records import BatchRef, Limits, Mirrors, PaceState, Validators
 
 REPORT_INTERVAL_S = 0.5
 """How often a rank reports when there is nothing urgent: the resolution of the progress bar."""
@@ -78,6 +78,7 @@ class Handoff(msgspec.Struct, frozen=True):
     others: tuple[int, ...] = ()
     mirrors: Mirrors | None = None
     asked: str = ""
+    validators: Validators | None = None
 
 
 class Lane(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from operator import add, sub
+from typing import TypeAlias
 
 import msgspec
 
@@ -86,6 +87,8 @@ RESULT_COLUMNS = frozenset(
         "placeholder",
         "usage_signals",
         "warnings",
+        "check",
+        "file_epoch",
         MIRRORS,
         REQUESTED,
         REQUEST_HEADERS,
@@ -216,7 +219,8 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     ``sample_rows`` > 0 asks for only so many URLs of the rows that are not final (profiling). ``retry`` says which
     errors of earlier epochs do not count as final (see ``retry_filter``): those rows are fetched again. Rows on servers
     that are ``ignored`` are left out, and so are the ``decided`` ones, by index: a rank that sampled them has outcomes
-    of them which are in no part yet.
+    of them which are in no part yet. ``stale_before`` > 0 asks for a refresh: files that were last asked for before
+    that moment (seconds since 1970), by a run before this one, are asked for again.
     """
 
     batch_id: int
@@ -231,6 +235,7 @@ class BatchRef(msgspec.Struct, frozen=True, array_like=True):
     retry: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     decided: tuple[int, ...] = ()
+    stale_before: float = 0.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -255,6 +260,20 @@ class Mirrors(msgspec.Struct, frozen=True, array_like=True):
     """What the URLs before have failed with, and then which is asked now, for people; empty at the first one."""
     attempts: int = 0
     """Requests for the URLs before."""
+
+
+class Validators(msgspec.Struct, frozen=True, array_like=True):
+    """What the server of a file that is there already has given to tell whether it has changed; nothing where both
+    texts are empty. They are for requests of this URL alone."""
+
+    url: str
+    etag: str = ""
+    last_modified: str = ""
+
+
+Taken: TypeAlias = "tuple[int, str, str, tuple[int, ...], tuple[str, ...], str, Validators | None]"
+"""A URL that is to become a task: the first row's index in its batch, what to fetch, its server, the other rows with
+the URL, the URLs to ask when that one fails for good, headers, and what is known of the file that the rows have."""
 
 
 @dataclass(slots=True, eq=False)
@@ -289,6 +308,16 @@ class Task:
     """No redirect has led away from the scheme and server of the table's URL, but for one from http to https."""
     usage_signals: str = ""
     """What robots.txt says of the URL, where that was asked for (see ``usage_signals``)."""
+    validators: Validators | None = None
+    """Of the file that the rows have already; None where they have none."""
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the request asks for the file only if it has changed."""
+        known = self.validators
+        if known is None or known.url != self.url or self.robots_of:
+            return False
+        return bool(known.etag or known.last_modified)
 
     @property
     def rows(self) -> tuple[int, ...]:

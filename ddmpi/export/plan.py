@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Final, NamedTuple, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder import checkpoint
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import Layout, part_of
 from ddmpi.io.folder.markers import published_parts
+from ddmpi.io.results.outcomes import superseded_rows
 from ddmpi.io.results.publishing import with_images
 
 _FALLBACK_ALGORITHM: Final = "sha256"
@@ -50,6 +53,19 @@ def success_parts(layout: Layout) -> list[str]:
     if not parts:
         raise OutputError(f"{layout.images}: no images of a ddmpi job are here")
     return parts
+
+
+def replaced_rows(layout: Layout, parts: Iterable[str]) -> dict[str, IntArray]:
+    """Return by part the row numbers whose file of that part does not count, as a refresh has found another one since;
+    of the parts of a run, no others have any. Raises StorageError: a part cannot be read."""
+    batches: defaultdict[str, list[str]] = defaultdict(list)
+    for part in parts:
+        batches[part.rpartition("/")[0]].append(part)
+    found: dict[str, IntArray] = {}
+    for of_batch in batches.values():
+        by_epoch = superseded_rows(layout, of_batch)
+        found |= {part: rows for part in of_batch if (rows := by_epoch.get(part_of(part).epoch)) is not None}
+    return found
 
 
 def row_groups(layout: Layout, part: str) -> list[RowGroup]:

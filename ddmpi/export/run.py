@@ -22,7 +22,17 @@ import pyarrow.parquet as pq
 from ddmpi._version import __version__
 from ddmpi.errors import OutputError, SetupError, StorageError
 from ddmpi.export.options import Options, Order
-from ddmpi.export.plan import RowGroup, cut, fingerprint, hash_algorithm, reading, row_groups, shard_name, success_parts
+from ddmpi.export.plan import (
+    RowGroup,
+    cut,
+    fingerprint,
+    hash_algorithm,
+    reading,
+    replaced_rows,
+    row_groups,
+    shard_name,
+    success_parts,
+)
 from ddmpi.export.selection import find_duplicates, make_look
 from ddmpi.export.shard_maker import ShardCounts, ShardMaker
 from ddmpi.export.target import Target, load_target
@@ -64,9 +74,10 @@ def export(order: Order, ranks: Ranks, say: Say, environment: Mapping[str, str])
     look = make_look(order.options, hash_algorithm(layout))
     lock = _on_rank_0(ranks, lambda: _own(places, order.options, fingerprint(groups), environment))
     none = np.empty(0, np.int64)
-    duplicates = find_duplicates(layout, parts, ranks) if order.options.unique else none
-    target.prepare(layout, parts, ranks)
-    maker = ShardMaker(layout, target, places.target, places.temporary, order.options, duplicates, look)
+    replaced = _on_all(ranks, lambda: replaced_rows(layout, parts))
+    duplicates = find_duplicates(layout, parts, ranks, replaced) if order.options.unique else none
+    target.prepare(layout, parts, ranks, replaced)
+    maker = ShardMaker(layout, target, places.target, places.temporary, order.options, duplicates, look, replaced)
     shards = cut(groups, order.options.shard_bytes)
     # Rank 0 looks: on a network file system the others might not see yet what a run before has left.
     todo = ranks.bcast([number for number in range(len(shards)) if not places.counts(number).exists()])

@@ -11,7 +11,7 @@ counts, and what is seen in the image comes last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.export.options import Options
 from ddmpi.export.plan import reading
 from ddmpi.export.target import Picture
@@ -38,10 +39,17 @@ Entries = npt.NDArray[np.uint64]
 """(n, 3): two halves of the digest, row number."""
 
 
-def find_duplicates(layout: Layout, parts: Sequence[str], ranks: Ranks) -> npt.NDArray[np.int64]:
-    """Return the sorted row numbers of all files whose bytes an earlier row has, on all ranks. Collective. Raises
-    StorageError: a part cannot be read."""
-    return find_later_rows(lambda part: _entries(layout, part), parts, ranks)
+def find_duplicates(
+    layout: Layout, parts: Sequence[str], ranks: Ranks, replaced: Mapping[str, IntArray]
+) -> npt.NDArray[np.int64]:
+    """Return the sorted row numbers of all files whose bytes an earlier row has, on all ranks; ``replaced`` as
+    ``plan.replaced_rows`` has it. Collective. Raises StorageError: a part cannot be read."""
+    return find_later_rows(lambda part: current(_entries(layout, part), replaced.get(part)), parts, ranks)
+
+
+def current(entries: Entries, replaced: IntArray | None) -> Entries:
+    """Return the entries without those of rows whose file of that part does not count."""
+    return entries if replaced is None else entries[~np.isin(entries[:, 2].astype(np.int64), replaced)]
 
 
 def find_later_rows(entries_of: Callable[[str], Entries], parts: Sequence[str], ranks: Ranks) -> npt.NDArray[np.int64]:

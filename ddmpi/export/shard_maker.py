@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,8 @@ class ShardMaker:
     options: Options
     duplicates: npt.NDArray[np.int64]
     look: Callable[[bytes, str], Picture | str]
+    replaced: Mapping[str, IntArray] = field(default_factory=dict)
+    """By part the row numbers whose file there does not count, see ``plan.replaced_rows``."""
 
     def make(self, shard: Shard, name: str) -> ShardCounts:
         """Write one shard; none where no row of it is exported. Raises StorageError: a part cannot be read, or the
@@ -116,6 +118,9 @@ class ShardMaker:
             if SAME_AS in rows.column_names:
                 rows = rows.drop_columns([SAME_AS])
             rows = with_all_columns(rows)
+            if group.part in self.replaced:
+                is_current = ~np.isin(rows.column(ROW_NUMBER).to_numpy(), self.replaced[group.part])
+                rows, holders = rows.filter(pa.array(is_current)), holders[is_current]
             counts.rows += rows.num_rows
             kept, left_out = choose(rows, self.options, self.duplicates)
             for reason, number in left_out.items():

@@ -21,6 +21,7 @@ from ddmpi.export import targets
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ddmpi.core.arrays import IntArray
     from ddmpi.io.folder.layout import Layout
     from ddmpi.io.mpi.launcher import Ranks
 
@@ -71,12 +72,15 @@ class Target(ABC):
         """Add the options that only this target has."""
         del parser  # most have none
 
-    def prepare(self, layout: Layout, parts: Sequence[str], ranks: Ranks) -> None:  # noqa: B027  # most need nothing
+    def prepare(  # noqa: B027  # most need nothing
+        self, layout: Layout, parts: Sequence[str], ranks: Ranks, replaced: Mapping[str, IntArray]
+    ) -> None:
         """Find out, before the first shard, what can be told only of all rows together. Called on all ranks, which may
         exchange messages in it.
 
         Args:
             parts: of the results, relative to the output folder.
+            replaced: by part the row numbers whose file there does not count.
 
         Raises:
             StorageError: a part cannot be read.

@@ -209,6 +209,9 @@ class Report:
     compared: str = ""
     """What has become of the files that the table promises; empty where it promises none, or rows are pending."""
     comparison: FileTable | None = None
+    refreshed: str = ""
+    """What a refresh has found; empty where the run was none, or rows are pending."""
+    refresh_table: FileTable | None = None
 
 
 @dataclass(frozen=True)

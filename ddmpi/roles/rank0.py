@@ -128,6 +128,7 @@ class Rank0:
         def on_end(ending: Exit) -> None:
             nonlocal whole
             reporter.compare(state, ending)
+            reporter.refresh(state, ending)
             reporter.write_report(coordinator, ending, time.monotonic())
             if config.trial and ending.code == EXIT_DONE:
                 whole = forecast_of_trial(
@@ -152,6 +153,8 @@ class Rank0:
         self.console.finish(reporter.summary(coordinator, ending, time.monotonic()))
         if reporter.compared:
             self.console.say(f"Compared with the table: {reporter.compared}")
+        if reporter.refreshed:
+            self.console.say(f"Refreshed: {reporter.refreshed}")
         if whole:
             self.console.say(whole)
         if reporter.unreported is not None:

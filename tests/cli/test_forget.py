@@ -26,7 +26,7 @@ from ddmpi.errors import DdmpiError, InputError, OutputError
 from ddmpi.io.folder.fence import open_epoch
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.folder.lock import acquire
-from ddmpi.io.folder.markers import Marker, read_completed, write_completed
+from ddmpi.io.folder.markers import Marker, parts_of, read_completed, write_completed
 from ddmpi.io.folder.placeholders import Placeholder, read_placeholders, write_placeholders
 from ddmpi.io.forget.names import read_forgotten
 from ddmpi.io.input.table import open_input
@@ -39,7 +39,7 @@ from ddmpi.io.store.part_store import PartStore
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.io.urls.writer import partition_input
-from tests.io.result_data import committed, make_answer, make_failure
+from tests.io.result_data import committed, make_answer, make_failure, write_refresh
 from tests.io.results.test_publishing import URI, Folder
 from tests.whole.faults import Faults
 
@@ -325,3 +325,40 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         results.forget("uuid-1")
     lock.release()
     assert not results.layout.forgotten.exists()
+
+
+# ---- files that a refresh has found changed
+
+
+def test_all_files_that_a_row_ever_had_leave_and_checks_hold_none_back(tmp_path: Path) -> None:
+    results = make_results(tmp_path)
+    layout, batch = results.layout, BatchTable(results.layout).ref(0)
+    write_refresh(layout, batch, changed=[1, 2, 3], gone=[0, 8], unchanged=[4])
+    write_refresh(layout, batch, changed=[1], gone=[3], epoch=3)
+    bodies = [b"body of row %d in run %d " % pair for pair in ((1, 2), (1, 3), (3, 2))]
+    before = results.rows()
+    printed = results.forget(*NAMES)
+    assert "Removed 7 images from 4 parts." in printed
+    assert_forgotten(results, before)
+    for body in bodies:
+        assert not [path for path in results.folder.rglob("*") if path.is_file() and body in path.read_bytes()]
+    marker = read_completed(layout, batch)
+    assert marker == Marker(12, 6, 6, {"http_status": 2, "forgotten": 4})
+    for at in (None, "2023-11-14T22:13:21Z", "2999-01-01T00:00:00Z"):
+        rows = ddmpi.open_results(layout.root, at=at).to_table(columns=["row_number", "outcome"]).to_pylist()
+        assert {row["outcome"] for row in rows if row["row_number"] in PICTURES} == {"error"}
+    checks = ddmpi.open_checks(layout.root).to_table(columns=["row_number"]).to_pylist()
+    assert sorted(row["row_number"] for row in checks) == [0, 4]
+    assert ddmpi.load(layout.root, "uuid-2")["epoch"] == 2
+
+
+def test_a_removal_that_was_killed_leaves_no_check_that_counts(tmp_path: Path) -> None:
+    """After the files are gone, and before there are errors: the row is pending."""
+    results = make_results(tmp_path)
+    layout, batch = results.layout, BatchTable(results.layout).ref(0)
+    write_refresh(layout, batch, unchanged=range(9))
+    for part in layout.images.rglob("*.parquet"):
+        if "a.example" in str(part):
+            part.unlink()
+    outcomes = outcomes_of(layout, parts_of(layout, batch))
+    assert outcomes.rows.tolist() == [9, 10, 11]

@@ -160,7 +160,7 @@ def test_downloader_parameters_refused(keys: Mapping[str, object], line: str) ->
         pytest.param({"output_structure": {"urls_folder": "errors"}}, "(errors is used twice", id="one name for two"),
         pytest.param(
             {"output_structure": {"urls_folder": "report.html"}},
-            "report.html, control.yaml, publication.json, query.parquet, placeholders.parquet, config.yaml are taken",
+            "query.parquet, placeholders.parquet, config.yaml, refresh.csv are taken",
             id="name is taken",
         ),
         pytest.param({"backoff": {"base_s": 10, "cap_s": 5}}, "backoff.cap_s: 5: expected at least base_s", id="cap"),
@@ -232,6 +232,38 @@ def test_a_config_is_a_mapping(data: object) -> None:
 def test_secrets_stay_out_of_messages(parameters: Mapping[str, object]) -> None:
     for data in ({**REQUIRED, "downloader_parameters": parameters}, {"downloader_parameters": parameters}):
         assert "s3cr" not in " ".join(refusal(data))
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "kept"),
+    [
+        pytest.param("30d", 1e9 - 30 * 86_400, "30d", id="days"),
+        pytest.param("12 h", 1e9 - 12 * 3_600, "12h", id="hours"),
+        pytest.param("1.5m", 1e9 - 90, "1.5m", id="part of a minute"),
+        pytest.param("2w", 1e9 - 14 * 86_400, "2w", id="weeks"),
+        pytest.param("2001-09-09", 999_993_600.0, "2001-09-09T00:00:00+00:00", id="a day is one in UTC"),
+        pytest.param("2001-09-09 01:46:40", 1e9, "2001-09-09T01:46:40+00:00", id="and so is a time"),
+        pytest.param("2001-09-09T01:46:40Z", 1e9, "2001-09-09T01:46:40+00:00", id="UTC"),
+        pytest.param("2001-09-09T03:46:40+02:00", 1e9, "2001-09-09T01:46:40+00:00", id="another time zone"),
+    ],
+)
+def test_an_age_or_a_date_says_which_files_are_asked_for_again(
+    tmp_path: Path, text: str, before: float, kept: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"path_to_input: a\npath_to_output_folder: b\nrefresh: {{older_than: {text}}}\n")
+    for config in (load(tmp_path / "c.yaml"), make(refresh={"older_than": text})):
+        assert config.refresh.older_than == kept
+        assert config.refresh.cutoff(1e9) == before
+        assert Config.model_validate_json(config.model_dump_json()) == config
+    assert make(refresh={"older_than": text}).semantic() == make().semantic(), "it may change between two runs"
+    assert make().refresh.cutoff(1e9) == 0.0
+
+
+@pytest.mark.parametrize("value", ["30", "d", "30 days", "0d", "-1d", "soon", 30, True, "2026-13-01"])
+def test_what_is_neither_is_refused(value: object) -> None:
+    (line,) = refusal({**REQUIRED, "refresh": {"older_than": value}})
+    assert "refresh.older_than: " in line
+    assert "an age such as 30d, 12h, 45m or 2w, or a date in UTC such as 2026-11-01" in line
 
 
 def test_load_reads_yaml(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from ddmpi.export.target import Picture, ShardWriter, Target
 from ddmpi.io.folder.checkpoint import Checkpoint, save
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.results.schema import ROW_NUMBER
-from tests.io.result_data import make_answer, make_batch, make_image, open_writer
+from tests.io.result_data import make_answer, make_batch, make_image, open_writer, write_outcomes, write_refresh
 from tests.whole.job import ROOT
 
 SIZES = [(40, 30), (400, 300), (80, 200), (1000, 20)]
@@ -274,6 +274,21 @@ def test_rows_that_refer_to_the_bytes_of_another_have_them(
     assert all("same_as" not in json.loads(sample["json"]) for sample in samples.values())
 
 
+@pytest.mark.parametrize("options", [(), ("--unique",), ("--path", "{uuid}.{ext}")])
+def test_a_file_that_has_changed_is_there_as_it_is_now(tmp_path: Path, options: Sequence[str]) -> None:
+    layout = Layout(tmp_path / "out")
+    batch = make_batch(rows=10)
+    write_outcomes(layout, batch, successes=range(4))
+    write_refresh(layout, batch, changed=[1], unchanged=[0], gone=[2])
+    save(layout, Checkpoint(1, config_semantic={"downloader_parameters.hash_algorithm": "sha256"}))
+    summary = export(layout.root, tmp_path / "files", "--to", "files", *options)
+    assert (summary["rows"], summary["exported"], summary["left_out"]) == (4, 4, {})
+    files = [path for path in (tmp_path / "files").rglob("*") if path.suffix == ".bin"]
+    bodies = {body for path in files if (body := path.read_bytes())}
+    assert len(files) == 4
+    assert bodies == {b"body of row %d " % row * 20 for row in (0, 2, 3)} | {b"body of row 1 in run 2 " * 20}
+
+
 def test_results_that_have_grown_are_refused(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export(results, tmp_path / "web", "--to", "webdataset")
     writer = open_writer(Layout(results), epoch=2)
@@ -406,7 +421,7 @@ def test_all_ranks_find_the_same_duplicates(results: Path) -> None:
         def work(
             rank: int, size: int = size, barrier: threading.Barrier = barrier, board: Any = board, out: Any = answers
         ) -> None:
-            out[rank] = find_duplicates(Layout(results), parts, FakeRanks(rank, size, barrier, board)).tolist()
+            out[rank] = find_duplicates(Layout(results), parts, FakeRanks(rank, size, barrier, board), {}).tolist()
 
         threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
         for thread in threads:

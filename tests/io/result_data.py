@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -14,7 +15,8 @@ from ddmpi.config.config import parse
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Task
 from ddmpi.io.folder.fence import open_epoch
-from ddmpi.io.folder.layout import Layout, PartKind
+from ddmpi.io.folder.layout import PART_KINDS, Layout
+from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, WriterEvent, WriterFailed
 
@@ -155,9 +157,45 @@ def write_outcomes(
     return committed(writer.events())
 
 
+REFRESHED_AT = FETCHED_AT + 1_000_000
+
+
+def write_refresh(
+    layout: Layout,
+    batch: BatchRef,
+    *,
+    unchanged: Sequence[int] = (),
+    same_bytes: Sequence[int] = (),
+    changed: Sequence[int] = (),
+    gone: Sequence[int] = (),
+    epoch: int = 2,
+    at: float = REFRESHED_AT,
+) -> list[PartReport]:
+    """One run that finds this of the files of ``batch``: unchanged by a 304, or as they send the same bytes again."""
+    batch = refreshed(layout, batch, at)
+    writer = open_writer(layout, epoch=epoch)
+    for row in unchanged:
+        writer.success(batch, (row,), replace(make_answer(row, b""), status=304, etag="", fetched_at=at))
+    for row in same_bytes:
+        writer.success(batch, (row,), replace(make_answer(row, b"body of row %d " % row * 20), fetched_at=at))
+    for row in changed:
+        body = b"body of row %d in run %d " % (row, epoch) * 20
+        writer.success(batch, (row,), replace(make_answer(row, body), etag=f'"{row} {epoch}"', fetched_at=at))
+    for row in gone:
+        answer = replace(make_answer(row, b""), fetched_at=at)
+        writer.error(batch, (row,), make_failure(), answer, attempts=3)
+    writer.stop()
+    return committed(writer.events())
+
+
+def refreshed(layout: Layout, batch: BatchRef, before: float = REFRESHED_AT) -> BatchRef:
+    """The batch as a rank gets it that is to ask for its files again."""
+    return msgspec.structs.replace(batch, parts=parts_of(layout, batch), stale_before=before)
+
+
 def touch_part(layout: Layout, name: str, server_name: str = "s", partition_id: int = 0) -> None:
     """A part by name only, without content."""
-    kind: PartKind = "successes" if name.startswith("successes") else "errors"
+    kind = next((kind for kind in PART_KINDS if name.startswith(kind)), PART_KINDS[0])
     folder = layout.parts_folder(kind, server_name, partition_id)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).touch()

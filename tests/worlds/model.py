@@ -27,6 +27,7 @@ from ddmpi.core.records import (
     Failure,
     Limits,
     PaceState,
+    Taken,
     error_code,
     is_packed,
 )
@@ -303,19 +304,21 @@ class Cursor:
         by_url: dict[tuple[str, str], list[int]] = {}
         for row, url, server in rows:
             by_url.setdefault((url, server), []).append(row)
-        urls = [(first, *url, tuple(others), mirrors.get(url[0], ()), "") for url, (first, *others) in by_url.items()]
+        urls = [
+            (first, *url, tuple(others), mirrors.get(url[0], ()), "", None) for url, (first, *others) in by_url.items()
+        ]
         self._urls = urls[: most_urls or None]
         self._next = 0
 
     @property
     def rows(self) -> list[int]:
-        return [row for first, _, _, others, _, _ in self._urls for row in (first, *others)]
+        return [row for first, _, _, others, *_ in self._urls for row in (first, *others)]
 
     @property
     def left(self) -> int:
         return len(self._urls) - self._next
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
+    def take(self, n: int) -> Sequence[Taken]:
         taken = self._urls[self._next : self._next + n]
         self._next += len(taken)
         return taken

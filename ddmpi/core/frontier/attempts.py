@@ -159,7 +159,7 @@ class AttemptHandler:
             batch = self.batches[task.batch_id]
             handoff = Handoff(
                 batch, task.row, task.url, task.server, group, task.attempt, task.redirects, task.cookies, task.others,
-                task.mirrors, task.asked,
+                task.mirrors, task.asked, task.validators,
             )  # fmt: skip
             self.changes.told.append(RowHandedOff(handoff))
         self.settlement.settle(lane, task)

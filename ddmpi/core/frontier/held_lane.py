@@ -17,7 +17,7 @@ from typing import Protocol
 from ddmpi.core.frontier.slot import SharedLimits, Slot
 from ddmpi.core.pace.overrides import HOLD_S, NO_OVERRIDES, Overrides
 from ddmpi.core.protocol import Lane, LaneState, StealResponse
-from ddmpi.core.records import BatchRef, Limits, PaceState
+from ddmpi.core.records import BatchRef, Limits, PaceState, Taken
 from ddmpi.errors import TransitionError
 
 TYPICAL_LATENCY_S = 0.25
@@ -73,9 +73,8 @@ class RowCursor(Protocol):
     def left(self) -> int:
         """URLs not taken yet."""
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
-        """Up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, indexes of its other rows, URLs
-        to ask when that one fails for good, headers as ``Task`` has them)."""
+    def take(self, n: int) -> Sequence[Taken]:
+        """Up to ``n`` URLs."""
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -195,11 +195,13 @@ class Intake:
     def _take(
         self, lane: HeldLane, batch: BatchRef, cursor: RowCursor, rows: int, now: float
     ) -> Iterator[tuple[Slot, Task]]:
-        for row, url, server, others, mirrors, headers in cursor.take(rows):
+        for row, url, server, others, mirrors, headers, validators in cursor.take(rows):
             lane.servers.add(server)
             lane.rows += 1
             left = Mirrors(mirrors) if mirrors else None
-            task = Task(batch.batch_id, row, url, server, others=others, mirrors=left, headers=headers)
+            task = Task(
+                batch.batch_id, row, url, server, others=others, mirrors=left, headers=headers, validators=validators
+            )
             yield self.slot(lane, server, now), task
 
     def mix(self, lane: HeldLane, slot: Slot, now: float) -> None:
@@ -234,6 +236,7 @@ class Intake:
         task = Task(
             it.batch.batch_id, it.row, it.url, it.server, it.attempt, it.redirects,
             cookies=it.cookies, others=it.others, mirrors=it.mirrors, asked=it.asked, is_at_origin=not it.redirects,
+            validators=it.validators,
         )  # fmt: skip
         return self.take_task(lane, task, now)
 

@@ -11,7 +11,7 @@ from typing import Final
 from ddmpi.core import protocol as msg
 from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.frontier.interface import Disposition, Finished
-from ddmpi.core.records import Answer
+from ddmpi.core.records import Answer, Task
 from ddmpi.core.rules.verdict import Verdict
 
 MOST_NEXT: Final = 3
@@ -43,11 +43,19 @@ class ProgressReports:
     def count(self, done: Finished, answer: Answer) -> None:
         """Count a request that has ended; keep the measurement if it was a sample."""
         self.bytes += len(answer.body)
-        rows = 1 + len(done.task.others)
-        self.successes += rows * (done.disposition is Disposition.SUCCESS)
-        self.errors += rows * (done.failure is not None)
+        if done.failure is not None:
+            self.count_failed(done.task)
+        elif done.disposition is Disposition.SUCCESS:
+            self.successes += 1 + len(done.task.others)
         if done.is_sample:
             self._samples.append(_sample(answer, done.verdict))
+
+    def count_failed(self, task: Task) -> None:
+        """Count rows that have failed for good. Those that have a file keep it: they are no errors."""
+        if task.validators is None:
+            self.errors += 1 + len(task.others)
+        else:
+            self.successes += 1 + len(task.others)
 
     def is_due(self, now: float) -> bool:
         """Return whether there is something urgent to tell, or it is time to tell the rest."""

@@ -134,8 +134,8 @@ class RankCore:
 
     def needs_look(self, answer: Answer) -> bool:
         """Return whether what a look into the body finds decides something: another URL is left for the row, and this
-        answer would end it as a success."""
-        return answer.task.has_mirror and self._classify(answer).outcome is Outcome.SUCCESS
+        answer would end it as a success. Of a file that has not changed there is none."""
+        return answer.task.has_mirror and bool(answer.body) and self._classify(answer).outcome is Outcome.SUCCESS
 
     def _classify(self, answer: Answer) -> Verdict:
         config, server = self._config, answer.task.server
@@ -238,7 +238,8 @@ class RankCore:
                     self.reports.add_lane(self.frontier.lanes.sampled(change.lane_id, now))
                     instructions += [do.CloseConnections(change.servers), self._closing.close_lane(change)]
                 case do.RowsFailed():
-                    self.reports.errors += sum(len(task.rows) for task in change.tasks)
+                    for task in change.tasks:
+                        self.reports.count_failed(task)
                     instructions.append(change)
                 case do.RowHandedOff(handoff):
                     self.reports.handoffs.append(handoff)

@@ -3,7 +3,8 @@
 Decides: success, redirect or failure; transient or permanent; and what the answer says about its server (``Signal``).
 Must not know: how often a row may be tried (``retry``), when (``pace``), where a redirect leads (``urls``).
 
-Invariants: success takes libcurl's code 0, status 200 and a body that passes; libcurl also returns 0 for headers that
+Invariants: success takes libcurl's code 0, status 200 and a body that passes, or status 304 where it was asked whether
+the file has changed; libcurl also returns 0 for headers that
 were cut off, for an unasked 204, 206 or 304, and for a redirect without a target. Every other answer has exactly one
 failure, whose message is one printable line without credentials. No answer raises.
 """
@@ -62,6 +63,9 @@ class Verdict:
 
 
 SUCCESS: Final = Verdict(Outcome.SUCCESS, Signal.OK)
+NOT_MODIFIED: Final = Verdict(Outcome.SUCCESS, Signal.OK)
+"""There is no body: the file is as it was."""
+_NOT_MODIFIED_STATUS: Final = 304
 
 
 def classify(
@@ -227,6 +231,8 @@ def _judge_redirect(answer: Answer, max_redirects: int) -> Verdict:
 
 def _judge_status(answer: Answer, retry_statuses: Collection[int]) -> Verdict:
     status = answer.status
+    if status == _NOT_MODIFIED_STATUS and answer.task.is_conditional:
+        return NOT_MODIFIED
     if not 100 <= status <= 999:
         return _failure(ErrorKind.PROTOCOL, f"answer with status {status}", Signal.FAILED)
     retry_after_s = retry_after_seconds(answer.retry_after, answer.fetched_at)

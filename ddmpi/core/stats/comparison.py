@@ -7,7 +7,7 @@ has an outcome is in exactly one class.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from ddmpi.core.records import ErrorKind
@@ -15,6 +15,11 @@ from ddmpi.core.records import ErrorKind
 CLASSES: Final = ("same", "changed", "gone", "refused", "failed", "unchecked")
 """``failed``: nobody can say, the network or the server had a bad day. ``unchecked``: a file of which nothing was
 promised, or nothing that could be read."""
+UNCHANGED: Final = "unchanged"
+CHECKS: Final = (UNCHANGED, "changed", "gone", "refused", "failed")
+"""What a refresh finds of a file that its row keeps; ``changed``: there is another file, which was refused."""
+REFRESHED: Final = (*CHECKS, "new")
+"""What it finds of all rows that have a file."""
 NOT_COMPARED: Final = "not compared: "
 """How ``expected_mismatch`` begins where the promise could not be read."""
 _GONE_STATUSES: Final = frozenset({404, 410})
@@ -43,7 +48,7 @@ def class_of_success(mismatch: str | None, *, is_promised: bool) -> str:
 
 
 class Line(NamedTuple):
-    """The files of a server under one license; ``counts`` go by ``CLASSES``."""
+    """The files of a server under one license; ``counts`` go by the classes that are counted."""
 
     server_name: str
     license: str
@@ -55,15 +60,17 @@ class Line(NamedTuple):
 
 
 class Comparison:
-    """Counts by server and license."""
+    """Counts of these classes by server and license."""
 
-    def __init__(self) -> None:
-        self._counts: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * len(CLASSES))
+    def __init__(self, classes: Sequence[str] = CLASSES) -> None:
+        self.classes = classes
+        self._places = {name: place for place, name in enumerate(classes)}
+        self._counts: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * len(classes))
 
     def add(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Count rows: server, license, class."""
         for server_name, license_, class_ in rows:
-            self._counts[server_name, license_][_PLACES[class_]] += 1
+            self._counts[server_name, license_][self._places[class_]] += 1
 
     def lines(self) -> list[Line]:
         """Return all lines, the largest first."""
@@ -72,11 +79,8 @@ class Comparison:
 
     def total(self) -> dict[str, int]:
         """Return rows by class."""
-        sums = [sum(values) for values in zip(*self._counts.values(), strict=True)] or [0] * len(CLASSES)
-        return dict(zip(CLASSES, sums, strict=True))
-
-
-_PLACES: Final = {name: place for place, name in enumerate(CLASSES)}
+        sums = [sum(values) for values in zip(*self._counts.values(), strict=True)] or [0] * len(self.classes)
+        return dict(zip(self.classes, sums, strict=True))
 
 
 def total_text(total: dict[str, int]) -> str:
@@ -84,4 +88,12 @@ def total_text(total: dict[str, int]) -> str:
     are such."""
     told = [f"{total['same']:,} the same", *(f"{total[name]:,} {name}" for name in ("changed", "gone", "refused"))]
     told += [f"{total[name]:,} {name}" for name in ("failed", "unchecked") if total[name]]
+    return ", ".join(told)
+
+
+def refreshed_text(total: dict[str, int]) -> str:
+    """Return the sums of a refresh in words: "17,000 unchanged, 2,000 changed, 900 gone, 100 refused"; the last two
+    classes only where there are such."""
+    told = [f"{total[name]:,} {name}" for name in (UNCHANGED, "changed", "gone", "refused")]
+    told += [f"{total[name]:,} {name}" for name in ("failed", "new") if total[name]]
     return ", ".join(told)

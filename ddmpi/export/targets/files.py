@@ -13,10 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.export.paths import PathTemplate, marked
 from ddmpi.export.plan import reading
 from ddmpi.export.samples import as_json, described, sample_name, suffix_of
-from ddmpi.export.selection import find_later_rows
+from ddmpi.export.selection import current, find_later_rows
 from ddmpi.export.target import Picture, ShardWriter, Target
 from ddmpi.io.folder.durable import NewFile, fsync_path, make_folders, os_rename, publish, write_atomically
 from ddmpi.io.folder.layout import Layout
@@ -118,7 +119,7 @@ class Files(Target):
         self.columns = self._template.columns if self._template else []
         self._later: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
-    def prepare(self, layout: Layout, parts: Sequence[str], ranks: Ranks) -> None:
+    def prepare(self, layout: Layout, parts: Sequence[str], ranks: Ranks, replaced: Mapping[str, IntArray]) -> None:
         """Find the rows whose path an earlier row has."""
         if (template := self._template) is None:
             return
@@ -126,7 +127,8 @@ class Files(Target):
 
         def entries(part: str) -> npt.NDArray[np.uint64]:
             with reading(layout, part) as path:
-                return template.entries(pq.read_table(path, columns=columns, partitioning=None))
+                found = template.entries(pq.read_table(path, columns=columns, partitioning=None))
+            return current(found, replaced.get(part))
 
         self._later = find_later_rows(entries, parts, ranks)
 

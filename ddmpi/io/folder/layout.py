@@ -25,9 +25,11 @@ from ddmpi.config.config import Config, ConfigLike, reader_of
 from ddmpi.config.sections import OutputStructure
 from ddmpi.errors import StorageError
 
-PartKind = Literal["successes", "errors"]
+PartKind = Literal["successes", "errors", "checks"]
 
-PART_KINDS: Final[tuple[PartKind, PartKind]] = ("successes", "errors")
+PART_KINDS: Final[tuple[PartKind, ...]] = ("successes", "errors", "checks")
+ROW_KINDS: Final[tuple[PartKind, ...]] = ("successes", "errors")
+"""Those whose rows are the rows of the results; a check says that a success is as it was."""
 
 SERVER_PREFIX: Final = "server_name="
 PARTITION_PREFIX: Final = "partition_id="
@@ -37,7 +39,7 @@ _NAME_MAX_BYTES: Final = 255  # NAME_MAX of Linux file systems; ext4, XFS, Lustr
 _SHORTENED_BYTES: Final = 160  # what is kept of a longer name; prefix and digest fit beside it
 _HIVE_NULL: Final = "__HIVE_DEFAULT_PARTITION__"  # hive readers decode this value, however it is written, to null
 _DEFAULT_STRUCTURE: Final = OutputStructure()
-_PART_NAME: Final = re.compile(r"(successes|errors)-e(\d{4,})-r(\d{5,})-(\d{4,})\.parquet", re.ASCII)
+_PART_NAME: Final = re.compile(r"(successes|errors|checks)-e(\d{4,})-r(\d{5,})-(\d{4,})\.parquet", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)
@@ -62,6 +64,7 @@ class Layout:
         self.batches_table = self.urls / "batches.parquet"
         self.images = root / structure.images_folder
         self.errors = root / structure.errors_folder
+        self.checks = root / structure.checks_folder
         self.batches = root / structure.batches_folder
         self.logs = root / structure.logs_folder
         self.schedules = root / structure.schedules_folder
@@ -73,6 +76,8 @@ class Layout:
         self.report = root / "report.html"
         self.comparison = root / "comparison.csv"
         """What has become of the files that the table promises, by server and license."""
+        self.refreshed = root / "refresh.csv"
+        """What a refresh has found, by server and license."""
         self.control = root / "control.yaml"
         """What the person who watches a run asks for."""
         self.publication = root / "publication.json"
@@ -111,7 +116,13 @@ class Layout:
         return self.schedules / f"{number:04d}"
 
     def parts_tree(self, kind: PartKind) -> Path:
-        return self.images if kind == "successes" else self.errors
+        match kind:
+            case "successes":
+                return self.images
+            case "errors":
+                return self.errors
+            case "checks":
+                return self.checks
 
     def parts_folder(self, kind: PartKind, server_name: str, partition_id: int) -> Path:
         """Return where the parts of one batch lie."""

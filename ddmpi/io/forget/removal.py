@@ -50,6 +50,9 @@ class Removed:
     """What has left the results."""
 
     images: int = 0
+    """Files, old ones that a refresh has found changed included."""
+    rows: int = 0
+    """Rows that had one."""
     others: int = 0
     """Rows that had no image, and have become errors that say that they are withdrawn."""
     parts: int = 0
@@ -142,11 +145,12 @@ class Remover:
         self._mark(batch, marker)
         images = int(sum(np.count_nonzero(mask) for mask in holding.values()))
         others = [kind for kind in before.values() if kind not in {"", ErrorKind.FORGOTTEN.value}]
-        return Removed(images, len(others), len(holding), tuple(kind for kind in others if kind))
+        rows = sum(kind == "" for kind in before.values())
+        return Removed(images, rows, len(others), len(holding), tuple(kind for kind in others if kind))
 
     def _withdrawn_in(self, part: str, rows: IntArray) -> Mask:
-        """Return (n,) which successes of a part are withdrawn; of errors none are, as they have no image."""
-        if part_of(part).kind == "errors":
+        """Return (n,) which successes of a part are withdrawn; of other outcomes none are, as they have no image."""
+        if part_of(part).kind != "successes":
             return np.zeros(0, np.bool_)
         numbers = read_columns(self._layout, part, [ROW_NUMBER]).column(ROW_NUMBER).to_numpy()
         return np.isin(numbers, rows)

@@ -27,6 +27,7 @@ _BEGINNINGS = frozenset(
 )
 """How lines begin that may have them, and the first line of a response, in lower case."""
 _OK = 200
+_NOT_MODIFIED = 304
 _KEPT_CHARS = 512
 MOST_COOKIE_BYTES = 16_384
 """Of one row: more than three cookies of the size that every client has to take (RFC 6265, 6.1). Where a row has more,
@@ -57,6 +58,8 @@ def read_answer(handle: EasyHandle, code: int, message: str) -> Answer:
     answer.fetched_at = time.time()
     answer.blocked = bool(handle.blocked) and not handle.opened
     answer.too_large = handle.too_large or code == pycurl.E_FILESIZE_EXCEEDED
+    if answer.status == _NOT_MODIFIED and task.is_conditional:
+        handle.hear_head()
     answer.refused = handle.refused
     answer.end_announced = answer.content_length >= 0 or answer.http_version in _FRAMED_VERSIONS
     encodings = _read_headers(answer, handle.head)

@@ -8,7 +8,8 @@ Headers of a rule or of a row may be secrets: which request has them is decided 
 its way (``Task.is_at_origin``). Over TLS a rule's headers go to each server that the rule means, as an entry of a netrc
 file would, whoever has redirected to it; without TLS only where the table itself has such a URL and nothing has led
 away from it: a stranger could else have them sent in the clear. A row's own go to the server of its URL alone. No
-robots.txt is asked with either. libcurl follows no redirects, so its own rules (CURLOPT_UNRESTRICTED_AUTH) never apply.
+robots.txt is asked with either. What a server gave to tell whether a file has changed goes with that file's URL alone.
+libcurl follows no redirects, so its own rules (CURLOPT_UNRESTRICTED_AUTH) never apply.
 
 libcurl facts that shape this file (8.23, pycurl 7.49):
 - ``reset()`` would clear the callbacks and limits: handles are never reset, and one function sets each option.
@@ -138,7 +139,7 @@ class EasyHandle:
         curl.setopt(pycurl.URL, task.url.encode("utf-8"))
         for cookie in task.cookies:
             curl.setopt(pycurl.COOKIELIST, cookie)
-        if task.headers or self.settings.headers:
+        if task.headers or self.settings.headers or task.is_conditional:
             self._set_headers(headers_of(task, self.settings.headers))
         # What depends on what the server did before: most servers leave it as it is.
         if waits is not self._waits:
@@ -229,6 +230,10 @@ class EasyHandle:
             self._pieces.clear()
         return None
 
+    def hear_head(self) -> None:
+        """Note what the head of an answer without a body says of the file's use."""
+        self._is_refused()
+
     def _is_refused(self) -> bool:
         """Return whether the body that begins must not be kept. Any other count than its length makes libcurl cut the
         transfer off."""
@@ -264,6 +269,19 @@ def headers_of(task: Task, of_server: Mapping[str, str]) -> dict[str, str]:
     before those of its server."""
     if task.robots_of:
         return {}
+    return _conditions(task) | _secrets(task, of_server)
+
+
+def _conditions(task: Task) -> dict[str, str]:
+    """Return what has the file sent only if it has changed."""
+    known = task.validators
+    if known is None or not task.is_conditional:
+        return {}
+    given = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in given.items() if value}
+
+
+def _secrets(task: Task, of_server: Mapping[str, str]) -> dict[str, str]:
     own = json.loads(task.headers) if task.headers and task.is_at_origin else {}
     if not (task.is_at_origin or is_encrypted(task.url)):
         return {}

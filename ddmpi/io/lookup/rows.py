@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddmpi.errors import OutputError, StorageError
-from ddmpi.io.folder.layout import PARTITION_PREFIX, Layout, part_of, server_of_folder
+from ddmpi.io.folder.disk_errors import names_in
+from ddmpi.io.folder.layout import PARTITION_PREFIX, Layout, parse_part_name, part_of, server_of_folder
 from ddmpi.io.lookup.uuid_index import UuidIndex, current_index, known_index
 from ddmpi.io.results.damage import PART_ERRORS
 from ddmpi.io.results.dataset import OUTCOMES
@@ -26,8 +27,9 @@ def load_rows(layout: Layout, uuids: Sequence[str]) -> dict[str, Row]:
     """Return the rows of these uuids that have an outcome, by uuid, with their images, those that are another row's
     too.
 
-    What the index at hand finds is taken, if it is a success, since that is never replaced; for all else the parts
-    are listed. Of several rows with a uuid the first one of the input counts, as far as they are known.
+    What the index at hand finds is taken if it is a success and the folder of its batch has no part that the index does
+    not know, as a refresh may have found another file; for all else the parts of all batches are listed. Of several
+    rows with a uuid the first one of the input counts, as far as they are known.
 
     Raises:
         OutputError: there is no output folder.
@@ -39,7 +41,7 @@ def load_rows(layout: Layout, uuids: Sequence[str]) -> dict[str, Row]:
     index = known_index(layout)
     if index is not None:
         found, _ = _found(layout, index, uuids)
-    left = [uuid for uuid in uuids if uuid not in found or found[uuid]["outcome"] != OUTCOMES["successes"]]
+    left = [uuid for uuid in uuids if uuid not in found or not _is_newest(layout, index, found[uuid])]
     if left:
         more, missed = _found(layout, current_index(layout, index), left)
         found |= more
@@ -47,6 +49,15 @@ def load_rows(layout: Layout, uuids: Sequence[str]) -> dict[str, Row]:
             more, _ = _found(layout, current_index(layout, None), missed)
             found |= more
     return found
+
+
+def _is_newest(layout: Layout, index: UuidIndex | None, row: Row) -> bool:
+    """Return whether a row is a success, and no run has given its batch one since the index was made."""
+    if index is None or row["outcome"] != OUTCOMES["successes"]:
+        return False
+    folder = layout.parts_folder("successes", row["server_name"], row["partition_id"])
+    there = (f"{layout.relative(folder)}/{name}" for name in names_in(folder) if parse_part_name(name))
+    return index.known_parts.issuperset(there)
 
 
 def _found(layout: Layout, index: UuidIndex, uuids: Iterable[str]) -> tuple[dict[str, Row], list[str]]:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ import pyarrow as pa
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import StorageError
 from ddmpi.io.folder.durable import write_atomically
-from ddmpi.io.folder.layout import PART_KINDS, Layout
+from ddmpi.io.folder.layout import ROW_KINDS, Layout
 from ddmpi.io.folder.markers import published_parts
 from ddmpi.io.results.damage import read_columns
 
@@ -49,6 +49,10 @@ class UuidIndex:
     """(n,) which of the parts."""
     rows: Any
     """(n,) uint32, the place in the part, from 0."""
+
+    @cached_property
+    def known_parts(self) -> frozenset[str]:
+        return frozenset(self.parts)
 
     def places(self, uuid: str) -> Iterator[tuple[str, int]]:
         """Yield part and row of each row that may have this uuid."""
@@ -90,7 +94,7 @@ def current_index(layout: Layout, known: UuidIndex | None) -> UuidIndex:
     In a folder that cannot be written the index lasts as long as the process. Raises StorageError: a folder cannot be
     listed, or a part cannot be read.
     """
-    parts = [layout.relative(part.path) for kind in PART_KINDS for part in published_parts(layout, kind)]
+    parts = [layout.relative(part.path) for kind in ROW_KINDS for part in published_parts(layout, kind)]
     if known is not None and set(parts) == set(known.parts):
         return known
     columns = _columns(layout, parts, known)

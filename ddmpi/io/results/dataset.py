@@ -1,7 +1,8 @@
 """The outcome of every row that has one, each once, as a pyarrow dataset over the parts on disk or in their store.
 
-The newest outcome of a row counts: an error that ``--retry-failed`` fetched again stays on disk, but is not shown. What
-the dataset shows is what was published when it was opened; a run may go on meanwhile, for parts are only ever added.
+The newest outcome of a row counts, or the newest at some moment: an error that ``--retry-failed`` fetched again stays
+on disk, and so does a file that a refresh has found changed. What the dataset shows is what was published when it was
+opened; a run may go on meanwhile, for parts are only ever added.
 
 Each part is a fragment that knows its server, partition, epoch and outcome, so that a filter on one of these opens
 no file that it excludes.
@@ -10,7 +11,7 @@ no file that it excludes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -22,13 +23,13 @@ import pyarrow.parquet as pq
 
 from ddmpi.core.arrays import IntArray
 from ddmpi.errors import OutputError, StorageError
-from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind
+from ddmpi.io.folder.layout import ROW_KINDS, Layout, PartKind, part_of
 from ddmpi.io.folder.markers import PublishedPart, published_parts
-from ddmpi.io.results.outcomes import superseded_rows
+from ddmpi.io.results.outcomes import outcomes_of, superseded_rows
 from ddmpi.io.results.publishing import store_of
 from ddmpi.io.results.schema import ROW_NUMBER, result_schema
 
-OUTCOMES: Final[dict[PartKind, str]] = {"successes": "success", "errors": "error"}
+OUTCOMES: Final[dict[PartKind, str]] = {"successes": "success", "errors": "error", "checks": "check"}
 """Values of the column ``outcome``."""
 _FOLDER_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
     pa.field("outcome", pa.string()),
@@ -38,9 +39,12 @@ _FOLDER_FIELDS: Final[tuple[pa.Field[Any], ...]] = (
 )
 
 
-def current_outcomes(layout: Layout) -> ds.Dataset:
+def current_outcomes(layout: Layout, at: float | None = None) -> ds.Dataset:
     """Return all rows with an outcome, by row number each once: columns of both tables, then outcome, server_name,
     partition_id and epoch. Columns that only the other table has are null.
+
+    Args:
+        at: as of this moment (seconds since 1970); None: as of now.
 
     Raises:
         OutputError: there is no output folder.
@@ -48,8 +52,34 @@ def current_outcomes(layout: Layout) -> ds.Dataset:
     """
     if not layout.root.is_dir():
         raise OutputError(f"{layout.root}: no such folder")
-    parts = [part for kind in PART_KINDS for part in published_parts(layout, kind)]
-    schema = _schema(parts)
+    parts = [part for kind in ROW_KINDS for part in published_parts(layout, kind)]
+    schema = _schema(parts, ROW_KINDS)
+    checks = list(published_parts(layout, "checks"))
+    return _dataset(layout, parts, schema, _superseded(layout, [*parts, *checks], at))
+
+
+def current_checks(layout: Layout) -> ds.Dataset:
+    """Return the newest check of each row that has one since its file came, each once; otherwise as
+    ``current_outcomes``."""
+    if not layout.root.is_dir():
+        raise OutputError(f"{layout.root}: no such folder")
+    checks = list(published_parts(layout, "checks"))
+    others = [part for kind in ROW_KINDS for part in published_parts(layout, kind)] if checks else []
+    counting: defaultdict[int, list[IntArray]] = defaultdict(list)
+    for paths in _by_batch(layout, [*checks, *others]).values():
+        if any(part_of(path).kind == "checks" for path in paths):
+            outcomes = outcomes_of(layout, paths)
+            is_check = np.array([bool(check) for check in outcomes.checks], np.bool_)
+            for epoch in np.unique(outcomes.epochs[is_check]).tolist():
+                counting[epoch].append(outcomes.rows[is_check & (outcomes.epochs == epoch)])
+    schema = _schema(checks, ("checks",))
+    shown = _any_of(counting)
+    return _dataset(layout, checks if shown is not None else [], schema, None if shown is None else ~shown)
+
+
+def _dataset(
+    layout: Layout, parts: Sequence[PublishedPart], schema: pa.Schema, left_out: pc.Expression | None
+) -> ds.Dataset:
     file_format = ds.ParquetFileFormat()
     files = pyarrow.fs.LocalFileSystem()
     store = store_of(layout)
@@ -62,8 +92,7 @@ def current_outcomes(layout: Layout) -> ds.Dataset:
         else:
             fragments.append(file_format.make_fragment(str(part.path), files, _knowledge(part)))
     dataset: ds.Dataset = ds.FileSystemDataset(fragments, schema, file_format, files)
-    superseded = _superseded(layout, parts)
-    return dataset if superseded is None else dataset.filter(~superseded)
+    return dataset if left_out is None else dataset.filter(~left_out)
 
 
 def _knowledge(part: PublishedPart) -> pc.Expression:
@@ -76,10 +105,10 @@ def _knowledge(part: PublishedPart) -> pc.Expression:
     )
 
 
-def _schema(parts: Sequence[PublishedPart]) -> pa.Schema:
-    """Return the schema of both kinds; kept columns are alike in all parts of a kind: the first one tells."""
-    schemas: dict[PartKind, pa.Schema] = {kind: result_schema(kind) for kind in PART_KINDS}
-    for kind in PART_KINDS:
+def _schema(parts: Sequence[PublishedPart], kinds: Sequence[PartKind]) -> pa.Schema:
+    """Return the schema of all these kinds; kept columns are alike in all parts of a kind: the first one tells."""
+    schemas: dict[PartKind, pa.Schema] = {kind: result_schema(kind) for kind in kinds}
+    for kind in kinds:
         # The part on disk may be without its images: the column is in the schema all the same.
         first = next((part for part in parts if part.name.kind == kind), None)
         if first is not None:
@@ -94,18 +123,28 @@ def _schema_of(part: PublishedPart) -> pa.Schema:
         raise StorageError(f"cannot read part {part.path}: {error}") from error
 
 
-def _superseded(layout: Layout, parts: Sequence[PublishedPart]) -> pc.Expression | None:
-    """Return which outcomes no longer count, None where all do. Row and epoch identify an outcome: a run gives one."""
+def _superseded(layout: Layout, parts: Sequence[PublishedPart], at: float | None) -> pc.Expression | None:
+    """Return which outcomes do not count, None where all do. Row and epoch identify an outcome: a run gives one."""
+    by_epoch: defaultdict[int, list[IntArray]] = defaultdict(list)
+    for paths in _by_batch(layout, parts).values():
+        for epoch, rows in superseded_rows(layout, paths, at).items():
+            by_epoch[epoch].append(rows)
+    return _any_of(by_epoch)
+
+
+def _by_batch(layout: Layout, parts: Sequence[PublishedPart]) -> dict[tuple[str, int], list[str]]:
+    """Return the paths of the parts of each batch."""
     batches: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for part in parts:
         batches[part.server_name, part.partition_id].append(layout.relative(part.path))
-    by_epoch: defaultdict[int, list[IntArray]] = defaultdict(list)
-    for paths in batches.values():
-        for epoch, rows in superseded_rows(layout, paths).items():
-            by_epoch[epoch].append(rows)
+    return batches
+
+
+def _any_of(by_epoch: Mapping[int, Sequence[IntArray]]) -> pc.Expression | None:
+    """Return whether an outcome is one of these rows' of a run; None where there are none."""
     found: pc.Expression | None = None
     for epoch, rows_of_batches in sorted(by_epoch.items()):
         numbers = pa.array(np.concatenate(rows_of_batches))
-        old = (pc.field("epoch") == pa.scalar(epoch, pa.int32())) & pc.field(ROW_NUMBER).isin(numbers)
-        found = old if found is None else found | old
+        these = (pc.field("epoch") == pa.scalar(epoch, pa.int32())) & pc.field(ROW_NUMBER).isin(numbers)
+        found = these if found is None else found | these
     return found

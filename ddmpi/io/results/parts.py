@@ -18,7 +18,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 import pyarrow as pa
 
@@ -26,10 +26,11 @@ from ddmpi.config.config import Config
 from ddmpi.core.protocol import PartReport
 from ddmpi.core.records import BatchRef
 from ddmpi.io.folder.layout import PART_KINDS, Layout, PartKind, part_name
+from ddmpi.io.results.outcomes import RowReader
 from ddmpi.io.results.part_file import PartFile
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.results.row_buffer import RowBuffer
-from ddmpi.io.results.rows import ResultRow, SuccessRow
+from ddmpi.io.results.rows import CheckRow, ResultRow, SuccessRow
 
 ROW_GROUP_BYTES: Final = 8 << 20
 """Bodies of one row group: large enough for whole-disk speed, small enough to read one at a time."""
@@ -39,12 +40,6 @@ MAX_OPEN_FILES: Final = 64
 _INPUT_CACHE_BYTES: Final = 32 << 20
 _ROW_BYTES: Final = 1_536
 """What a row takes in memory beside its body, with long URLs and headers."""
-
-
-class RowReader(Protocol):
-    """Reads a batch's input rows (schema of the urls files, kept columns included), from any thread."""
-
-    def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table: ...
 
 
 @dataclass(frozen=True)
@@ -127,6 +122,8 @@ class Parts:
         if isinstance(row, SuccessRow):
             part, image = self._part(batch, "successes"), row.image
             part.kept_bytes[row.answer.task.server] += len(image)
+        elif isinstance(row, CheckRow):
+            part, image = self._part(batch, "checks"), b""
         else:
             part, image = self._part(batch, "errors"), b""
             part.kinds[row.failure.kind.value] += len(row.rows)

@@ -97,7 +97,7 @@ class Publisher:
     def _settle(self, part: str) -> None:
         path = self.layout.root / part
         size_bytes = object_bytes(path)
-        if part_of(part).kind == "errors":
+        if part_of(part).kind != "successes":
             if self.store.size(part) != size_bytes:
                 self.publish(part, size_bytes)
         elif not is_thin(path):

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 from ddmpi.core.arrays import IntArray
 from ddmpi.core.records import MIRRORS, REQUEST_HEADERS, REQUESTED
 from ddmpi.io.folder.layout import PartKind
-from ddmpi.io.results.rows import ErrorRow, ResultRow, SuccessRow
+from ddmpi.io.results.rows import CheckRow, ErrorRow, ResultRow, SuccessRow
 from ddmpi.io.results.schema import (
+    CHECK,
+    FILE_EPOCH,
     IMAGE,
     MISMATCH,
     PLACEHOLDER,
@@ -67,7 +69,7 @@ class RowBuffer:
             self._values.append(_of_success(row))
             left = row.answer.task.mirrors_left
         else:
-            self._values.append(_of_error(row))
+            self._values.append(_of_error(row) if isinstance(row, ErrorRow) else _of_check(row))
             left = row.mirrors_left
         self._lefts.append(-1 if left is None else left)
 
@@ -85,7 +87,7 @@ class RowBuffer:
             placeholders: the hashes of some.
         """
         taken = inputs.take(pa.array(self._places, pa.int64()))
-        makers = _SUCCESS_COLUMNS if self._kind == "successes" else _ERROR_COLUMNS
+        makers = _COLUMNS[self._kind]
         made = {
             name: make(values) for (name, make), values in zip(makers, zip(*self._values, strict=True), strict=True)
         }
@@ -124,6 +126,15 @@ def _of_error(row: ErrorRow) -> tuple[Any, ...]:
     return (
         max(row.attempts - 1, 0), failure.code, failure.kind.value, failure.message, row.final_url, row.fetched_at,
         row.usage_signals,
+    )  # fmt: skip
+
+
+def _of_check(row: CheckRow) -> tuple[Any, ...]:
+    failure = row.failure
+    told = (None, "", "") if failure is None else (failure.code, failure.kind.value, failure.message)
+    return (
+        row.check, row.status or None, *told, row.final_url, row.etag, row.last_modified, row.attempts, row.fetched_at,
+        row.usage_signals, row.file_epoch,
     )  # fmt: skip
 
 
@@ -217,3 +228,19 @@ _ERROR_COLUMNS: Final[Sequence[tuple[str, Callable[[Values], Column]]]] = (
     ("usage_signals", _texts),
 )
 """In the order of ``_of_error``."""
+_CHECK_COLUMNS: Final[Sequence[tuple[str, Callable[[Values], Column]]]] = (
+    (CHECK, _of(pa.string())),
+    ("status", _of(pa.int32())),
+    ("error_code", _of(pa.int32())),
+    ("error_kind", _texts),
+    ("error_msg", _texts),
+    ("final_url", _texts),
+    ("etag", _texts),
+    ("last_modified", _texts),
+    ("attempts", _of(pa.int32())),
+    ("fetched_at", _timestamps),
+    ("usage_signals", _texts),
+    (FILE_EPOCH, _of(pa.int32())),
+)
+"""In the order of ``_of_check``."""
+_COLUMNS: Final = {"successes": _SUCCESS_COLUMNS, "errors": _ERROR_COLUMNS, "checks": _CHECK_COLUMNS}

@@ -12,12 +12,17 @@ from typing import Final
 import pyarrow as pa
 
 from ddmpi.core.records import Answer, ErrorKind, Failure, error_code
+from ddmpi.core.stats.comparison import UNCHANGED, class_of_error
 from ddmpi.io.results.digests import make_digest
 from ddmpi.io.results.images import DecodeError, header_size, make_shrink
+from ddmpi.io.results.outcomes import EarlierFile
 from ddmpi.io.results.promises import objection
 
 MAX_IMAGE_BYTES: Final = (1 << 31) - (32 << 20)
 """A Parquet page ends at 2 GiB, and one row group holds a body and up to 8 MiB of others."""
+
+
+NOT_MODIFIED: Final = 304
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +57,28 @@ class ErrorRow:
     usage_signals: str = ""
 
 
-ResultRow = SuccessRow | ErrorRow
+@dataclass(slots=True, eq=False)
+class CheckRow:
+    """What a refresh has found of a file that its rows keep: ``check`` is one of ``comparison.CHECKS``."""
+
+    rows: tuple[int, ...]
+    check: str
+    attempts: int
+    file_epoch: int = 0
+    """The run that the file is from."""
+    status: int = 0
+    """Of the answer; 0 where there is none, or where the failure is not about it."""
+    failure: Failure | None = None
+    """Why there is no file to compare with; None where it is unchanged."""
+    final_url: str = ""
+    etag: str = ""
+    last_modified: str = ""
+    fetched_at: float = 0.0
+    mirrors_left: int | None = None
+    usage_signals: str = ""
+
+
+ResultRow = SuccessRow | ErrorRow | CheckRow
 
 
 class RowMaker:
@@ -110,6 +136,54 @@ def error_row(
         return ErrorRow(rows, failure, attempts, usage_signals=usage_signals)
     left = answer.task.mirrors_left
     return ErrorRow(rows, failure, attempts, answer.final_url, answer.fetched_at, left, answer.usage_signals)
+
+
+def unchanged_row(rows: tuple[int, ...], answer: Answer) -> CheckRow:
+    """Return the row of a file that its server has as it was; ``checked`` says which file that is."""
+    return CheckRow(
+        rows,
+        UNCHANGED,
+        answer.task.attempts,
+        status=answer.status,
+        final_url=answer.final_url,
+        etag=answer.etag,
+        last_modified=answer.last_modified,
+        fetched_at=answer.fetched_at,
+        mirrors_left=answer.task.mirrors_left,
+        usage_signals=answer.usage_signals,
+    )
+
+
+def checked(made: ResultRow, earlier: EarlierFile, now: float) -> ResultRow:
+    """Return what a row comes to that has a file already: a success only where this is another file.
+
+    Args:
+        now: seconds since 1970, where nothing was asked for.
+    """
+    if isinstance(made, ErrorRow):
+        failure = made.failure
+        return CheckRow(
+            made.rows,
+            class_of_error(failure.kind.value, failure.code),
+            made.attempts,
+            earlier.epoch,
+            max(0, failure.code),
+            failure,
+            made.final_url,
+            fetched_at=made.fetched_at or now,
+            mirrors_left=made.mirrors_left,
+            usage_signals=made.usage_signals,
+        )
+    if isinstance(made, SuccessRow):
+        if made.hashsum_original != earlier.hashsum:
+            return made
+        made = unchanged_row(made.rows, made.answer)
+    made.file_epoch = earlier.epoch
+    if made.status == NOT_MODIFIED:
+        # Servers need not repeat what they were asked with.
+        made.etag = made.etag or earlier.etag
+        made.last_modified = made.last_modified or earlier.last_modified
+    return made
 
 
 def compared(

@@ -1,6 +1,6 @@
-"""The two tables of results: their schemas, defined once.
+"""The tables of results: their schemas, defined once.
 
-Both hold the columns that docs/output.md lists, then ``row_number`` and the kept input columns. ``row_number`` is
+All hold the columns that docs/output.md lists, then ``row_number`` and the kept input columns. ``row_number`` is
 the row's position in the input: it alone identifies the row, since a table may bring uuids of its own that repeat.
 
 ``image`` is ``large_binary``: an Arrow ``binary`` array ends at 2 GB, and readers that join the chunks of a column
@@ -29,6 +29,10 @@ SAME_AS: Final = "same_as"
 in its row group, with no others between them but such as refer to it too."""
 MISMATCH: Final = "expected_mismatch"
 """What is not as the table promises, null where nothing is; there only with ``expected.on_mismatch: keep``."""
+CHECK: Final = "check"
+"""What a refresh has found of a file that the row keeps."""
+FILE_EPOCH: Final = "file_epoch"
+"""The run that the file is from which was checked."""
 PLACEHOLDER: Final = "placeholder"
 """Whether the file was known to be a placeholder when its row was written."""
 UNLIKE: Final = frozenset(
@@ -69,6 +73,16 @@ _FIELDS: Final[dict[PartKind, list[pa.Field[Any]]]] = {
         *_of(pa.string(), "error_kind", "error_msg", "final_url"),
         *_of(TIMESTAMP, "fetched_at"),
         *_of(pa.string(), "usage_signals"),
+        *_of(pa.int64(), ROW_NUMBER),
+    ],
+    "checks": [
+        *_of(pa.string(), "uuid", "source_id", "identifier", CHECK),
+        *_of(pa.int32(), "status", "error_code"),
+        *_of(pa.string(), "error_kind", "error_msg", "final_url", "etag", "last_modified"),
+        *_of(pa.int32(), "attempts"),
+        *_of(TIMESTAMP, "fetched_at"),
+        *_of(pa.string(), "usage_signals"),
+        *_of(pa.int32(), FILE_EPOCH),
         *_of(pa.int64(), ROW_NUMBER),
     ],
 }

@@ -41,9 +41,22 @@ from ddmpi.core.stats.repeats import SeenPictures
 from ddmpi.errors import DdmpiError, StorageError
 from ddmpi.io.folder.placeholders import read_placeholders
 from ddmpi.io.process import give_back_freed
+from ddmpi.io.results.outcomes import EarlierFile, EarlierFiles
 from ddmpi.io.results.parts import InputCache, Parts, ResultOptions
 from ddmpi.io.results.promises import promises_of
-from ddmpi.io.results.rows import ErrorRow, ResultRow, RowMaker, SuccessRow, compared, error_row, refused
+from ddmpi.io.results.rows import (
+    NOT_MODIFIED,
+    CheckRow,
+    ErrorRow,
+    ResultRow,
+    RowMaker,
+    SuccessRow,
+    checked,
+    compared,
+    error_row,
+    refused,
+    unchanged_row,
+)
 from ddmpi.io.store.uploads import Uploads
 
 INLINE_BYTES: Final = 128 << 10
@@ -111,13 +124,16 @@ class ResultWriter:
 
     Args:
         on_event: called from other threads when there is an event or memory was freed: wakes the loop.
+        earlier: the files that rows have already, where somebody else reads them too.
 
     Raises:
         SetupError: image_size > 0 without Pillow or simplejpeg.
         ValueError: an unknown hash algorithm.
     """
 
-    def __init__(self, options: ResultOptions, on_event: Callable[[], None]) -> None:
+    def __init__(
+        self, options: ResultOptions, on_event: Callable[[], None], earlier: EarlierFiles | None = None
+    ) -> None:
         parameters, expected = options.config.downloader_parameters, options.config.expected
         algorithm = parameters.hash_algorithm
         self._compare = partial(compared, hash_algorithm=algorithm, keeps=expected.marks)
@@ -126,6 +142,7 @@ class ResultWriter:
             read = partial(promises_of, expected, hash_algorithm=algorithm)
             self._promises = InputCache(options.reader, expected.columns, read)
         self._maker = RowMaker(algorithm, parameters.image_size)
+        self._earlier = earlier or EarlierFiles(options.layout, options.reader)
         self._inline_bytes = 0 if parameters.image_size else INLINE_BYTES
         self.may_object = bool(parameters.image_size or (expected.columns and not expected.marks))
         """Whether ``look`` may find something wrong with a body."""
@@ -166,13 +183,15 @@ class ResultWriter:
     ) -> None:
         """Store these rows of ``batch`` (indexes in the batch), fetched in ``answer.task.attempts`` attempts. They
         still become errors (kind decode, too_large or hash_mismatch) if the body cannot be stored or is not the one
-        that was promised: count by the events."""
+        that was promised, and checks if they have this file already: count by the events."""
         size_bytes = len(answer.body)
         self._accepted_bytes += size_bytes
         made: Rows | Future[Rows]
         is_compared = True
         if looked is not None:
             made = looked
+        elif answer.status == NOT_MODIFIED:
+            made = [unchanged_row(rows, answer)]
         elif size_bytes <= self._inline_bytes:
             made, is_compared = [self._maker.row(rows, answer)], False
         else:
@@ -183,7 +202,7 @@ class ResultWriter:
         return self._compared(batch, self._maker.row(rows, answer), answer.body)
 
     def _compared(self, batch: BatchRef, made: ResultRow, body: bytes) -> Rows:
-        if self._promises is None or isinstance(made, ErrorRow):
+        if self._promises is None or not isinstance(made, SuccessRow):
             return [made]
         return self._compare(made, self._promises.read(batch), body)
 
@@ -290,14 +309,33 @@ class ResultWriter:
             made = self._compared(request.batch, made[0], made[0].image)
         if request.task is not None and isinstance(made[0], SuccessRow):
             made = self._without_placeholders(request, made, made[0])
+        made = self._checked(request, made)
         kept_bytes = sum(len(each.image) for each in made if isinstance(each, SuccessRow))
         if kept_bytes != request.body_bytes:
             # From here on the parts count what they hold, which is not what was served.
             self._release(request.body_bytes - kept_bytes)
         for each in made:
-            if request.task is not None and isinstance(each, ErrorRow):
+            if request.task is not None and isinstance(each, ErrorRow | CheckRow) and each.failure is not None:
                 each.failure = request.task.final(each.failure)
             self._parts.add(request.batch, each)
+
+    def _checked(self, request: _Row, made: Rows) -> Rows:
+        """Return what the rows come to if they have a file already: all rows of a URL have, or none."""
+        files = self._earlier.of(request.batch)
+        earlier = None if files is None else files.file(made[0].rows[0])
+        if earlier is not None:
+            return [checked(self._without_picture(each, earlier), earlier, time.time()) for each in made]
+        if isinstance(made[0], CheckRow):
+            raise StorageError(f"batch {request.batch.batch_id} lacks a file that its server was asked about")
+        return made
+
+    def _without_picture(self, made: ResultRow, earlier: EarlierFile) -> ResultRow:
+        """Return an error in the place of a placeholder: no other file makes way for one."""
+        if not isinstance(made, SuccessRow) or made.hashsum_original == earlier.hashsum:
+            return made
+        if made.hashsum_original not in self._placeholders:
+            return made
+        return refused(made.rows, made.answer, ErrorKind.PLACEHOLDER, _placeholder_text(made))
 
     def _without_placeholders(self, request: _Row, made: Rows, first: SuccessRow) -> Rows:
         """Count the file, and return what its rows come to: as they are, or errors where it is a placeholder."""
@@ -309,7 +347,7 @@ class ResultWriter:
             self._tell_of_pictures()
         if not self._refuses_placeholders or digest not in self._placeholders:
             return made
-        text = f"a placeholder: the server has these {first.original_bytes} bytes under many URLs"
+        text = _placeholder_text(first)
         return [
             refused(each.rows, each.answer, ErrorKind.PLACEHOLDER, text) if isinstance(each, SuccessRow) else each
             for each in made
@@ -344,6 +382,10 @@ class ResultWriter:
             self._give_back_at = self._released_bytes + GIVE_BACK_BYTES
             give_back_freed()
         self._on_event()
+
+
+def _placeholder_text(row: SuccessRow) -> str:
+    return f"a placeholder: the server has these {row.original_bytes} bytes under many URLs"
 
 
 def _as_storage_error(error: Exception) -> Exception:

@@ -6,11 +6,11 @@ A loaded batch stays in its Arrow columns; ``take`` turns a few rows at a time i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,8 @@ from ddmpi.core.records import (
     BatchRef,
     ErrorKind,
     Failure,
+    Taken,
+    Validators,
     error_code,
 )
 from ddmpi.core.rules.urls import Rejected, parse_url
@@ -32,9 +34,10 @@ from ddmpi.core.rules.verdict import one_line
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.forget.names import FAILURE, read_forgotten
 from ddmpi.io.input.rows import BAD_ENCODING, asked_urls
-from ddmpi.io.results.outcomes import is_on, outcomes_of
-from ddmpi.io.results.parts import RowReader
+from ddmpi.io.results.outcomes import EarlierFiles, RowReader, is_on, outcomes_of
 
+FILES: Final = "files"
+"""The column of what is known of the files that rows have already."""
 Column: TypeAlias = "pa.ChunkedArray[pa.StringScalar]"
 
 
@@ -52,6 +55,8 @@ class BatchRows:
     _starts: IntArray
     _mirrors: pa.ChunkedArray[Any] | None
     _headers: pa.ChunkedArray[Any] | None = None
+    _files: pa.ChunkedArray[Any] | None = None
+    """What is known of the file that the rows have already."""
     _next: int = 0
 
     @classmethod
@@ -73,17 +78,18 @@ class BatchRows:
         firsts = table.take(order[starts[:-1]])
         mirrors = firsts.column(MIRRORS) if MIRRORS in table.column_names else None
         headers = firsts.column(REQUEST_HEADERS) if REQUEST_HEADERS in table.column_names else None
+        files = firsts.column(FILES) if FILES in table.column_names else None
         urls = firsts.column("identifier").combine_chunks()
-        return cls(urls, firsts.column("server_name"), rows[order], starts, mirrors, headers)
+        return cls(urls, firsts.column("server_name"), rows[order], starts, mirrors, headers, files)
 
     @property
     def left(self) -> int:
         """URLs not taken yet."""
         return len(self._urls) - self._next
 
-    def take(self, n: int) -> list[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
+    def take(self, n: int) -> list[Taken]:
         """Return up to ``n`` URLs as (first row's index in the batch, URL to fetch, server, its other rows, its
-        mirrors, its headers)."""
+        mirrors, its headers, what is known of the file that its rows have)."""
         start, stop = self._next, min(len(self._urls), self._next + n)
         self._next = stop
         urls = cast("list[str]", self._urls.slice(start, stop - start).to_pylist())
@@ -91,9 +97,9 @@ class BatchRows:
         bounds = self._starts[start : stop + 1]
         rows = self._rows[bounds[0] : bounds[-1]].tolist()
         places = pairwise((bounds - bounds[0]).tolist())
-        mirrors, headers = (
+        mirrors, headers, files = (
             repeat(None, len(urls)) if column is None else column.slice(start, stop - start).to_pylist()
-            for column in (self._mirrors, self._headers)
+            for column in (self._mirrors, self._headers, self._files)
         )
         return [
             (
@@ -103,9 +109,23 @@ class BatchRows:
                 tuple(rows[first + 1 : end]),
                 tuple(others or ()),
                 own or "",
+                None if file is None else _validators(file),
             )
-            for url, server, (first, end), others, own in zip(urls, servers, places, mirrors, headers, strict=True)
+            for url, server, (first, end), others, own, file in zip(
+                urls, servers, places, mirrors, headers, files, strict=True
+            )
         ]
+
+
+def _validators(file: Mapping[str, Any]) -> Validators | None:
+    """Return what a file's server gave to tell whether it has changed, as far as a header may hold it; None where there
+    is no file."""
+    if file["epoch"] is None:
+        return None
+    etag, last_modified = (
+        text if text and text.isascii() and text.isprintable() else "" for text in (file["etag"], file["last_modified"])
+    )
+    return Validators(file["url"] or "", etag, last_modified)
 
 
 def _refined(codes: IntArray, values: pa.ChunkedArray[Any]) -> tuple[IntArray, int]:
@@ -114,6 +134,10 @@ def _refined(codes: IntArray, values: pa.ChunkedArray[Any]) -> tuple[IntArray, i
     if pa.types.is_list(values.type):
         # A byte that no UTF-8 has stands between them.
         whole = pc.binary_join(values.cast(pa.list_(pa.binary())), b"\xff")
+    if pa.types.is_struct(values.type):
+        texts = [pc.struct_field(values, index).cast(pa.string()) for index in range(values.type.num_fields)]
+        # Neither is part of a header or URL.
+        whole = pc.binary_join_element_wise(*texts, "\0", null_handling="replace", null_replacement="\1")
     encoded: Any = whole.combine_chunks().dictionary_encode(null_encoding="encode")
     pairs = codes.astype(np.int64) * len(encoded.dictionary) + np.asarray(encoded.indices)
     found, refined = np.unique(pairs, return_inverse=True)
@@ -175,12 +199,14 @@ class Loader:
         alike_by: Sequence[str] = (),
         *,
         rewrites: bool = False,
+        earlier: EarlierFiles | None = None,
     ) -> None:
         """
         Args:
             alike_by: rows with the same URL are fetched once if they are the same in these columns, too: their
                 headers, their mirrors, and what else decides whether a mirror is asked.
             rewrites: whether another URL may be asked for than the table's.
+            earlier: the files that rows have already, where somebody else reads them too.
 
         Raises:
             StorageError: what was withdrawn cannot be read.
@@ -192,6 +218,7 @@ class Loader:
         self._epoch = epoch
         self._reader = reader
         self._on_loaded = on_loaded
+        self._earlier = earlier or EarlierFiles(layout, reader)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._done: deque[Future[Loaded]] = deque()
 
@@ -229,7 +256,13 @@ class Loader:
             open_rows = open_rows[:0]
         if len(open_rows) != len(table):
             table = table.take(open_rows)
-        rows = BatchRows.of(open_rows, table, batch.sample_rows, batch.batch_id, self._alike_by)
+        alike_by = self._alike_by
+        files = self._earlier.of(batch)
+        if files is not None:
+            # One request is for rows with the same file: else it would ask for another one of these.
+            table = table.append_column(FILES, files.structs(open_rows))
+            alike_by = (*alike_by, FILES)
+        rows = BatchRows.of(open_rows, table, batch.sample_rows, batch.batch_id, alike_by)
         return Loaded(lane_id, batch, rows, refused)
 
     def _open_rows(self, batch: BatchRef, table: pa.Table) -> IntArray:
@@ -237,8 +270,11 @@ class Loader:
         rows = np.arange(len(table), dtype=np.int64)
         if batch.parts:
             numbers = table.column("row_number").to_numpy()
-            outcomes = outcomes_of(self._layout, batch.parts)
-            final = outcomes.rows[~outcomes.to_retry(batch.retry, self._epoch, table)]
+            outcomes = outcomes_of(self._layout, batch.parts, times=batch.stale_before > 0)
+            again = outcomes.to_retry(batch.retry, self._epoch, table)
+            if batch.stale_before:
+                again |= outcomes.are_stale(batch.stale_before, self._epoch)
+            final = outcomes.rows[~again]
             rows = rows[~np.isin(numbers, final)]
         if batch.ignored:
             rows = rows[~is_on(table.column("server_name"), batch.ignored)[rows]]

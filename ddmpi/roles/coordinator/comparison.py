@@ -1,22 +1,26 @@
-"""The comparison of the files with what the table promised of them, read back from the results when all is final."""
+"""What has become of files, read back from the results when all is final: compared with what the table promised of
+them, and with what they were before a refresh."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ddmpi.core.arrays import IntArray
 from ddmpi.core.licenses import spdx_of
 from ddmpi.core.records import BatchRef
-from ddmpi.core.stats.comparison import CLASSES, Comparison, class_of_error, class_of_success
+from ddmpi.core.stats.comparison import REFRESHED, Comparison, class_of_error, class_of_success
 from ddmpi.io.folder.durable import csv_bytes, write_atomically
 from ddmpi.io.folder.layout import Layout, part_of
 from ddmpi.io.folder.markers import parts_of
 from ddmpi.io.results.damage import read_columns
-from ddmpi.io.results.outcomes import outcomes_of
+from ddmpi.io.results.outcomes import outcomes_of, superseded_rows
 from ddmpi.io.results.promises import promises_of
 from ddmpi.io.results.schema import MISMATCH, ROW_NUMBER
 from ddmpi.roles.coordinator.run_state import RunState
@@ -54,15 +58,56 @@ def compare(state: RunState) -> Comparison:
         StorageError: a part cannot be read, or the file not be written.
         OutputError: the urls folder cannot be read.
     """
-    found, licenses = Comparison(), Licenses()
+    return _written(state, Comparison(), _classes, state.layout.comparison)
+
+
+def refreshed(state: RunState) -> Comparison:
+    """Return what the refresh of this run, and of those before it that it goes on with, has found of all files, and
+    write it to refresh.csv. Raises as ``compare``."""
+    return _written(state, Comparison(REFRESHED), _found, state.layout.refreshed)
+
+
+def _written(
+    state: RunState,
+    found: Comparison,
+    classes_of: Callable[[RunState, BatchRef, Licenses], Iterator[tuple[str, str, str]]],
+    path: Path,
+) -> Comparison:
+    licenses = Licenses()
     for batch_id in range(len(state.table)):
         if batch_id % _TOUCH_BATCHES == 0 and state.lock is not None:
             state.lock.touch()
-        found.add(_classes(state, state.table.ref(batch_id), licenses))
-    names = ("server_name", "license", "rows", *CLASSES)
+        found.add(classes_of(state, state.table.ref(batch_id), licenses))
+    names = ("server_name", "license", "rows", *found.classes)
     lines = ((line.server_name, line.license, line.rows, *line.counts) for line in found.lines())
-    write_atomically(state.layout.comparison, csv_bytes(names, lines), state.layout.temporary)
+    write_atomically(path, csv_bytes(names, lines), state.layout.temporary)
     return found
+
+
+def _found(state: RunState, batch: BatchRef, names: Licenses) -> Iterator[tuple[str, str, str]]:
+    """Yield server, license and class of the rows of a batch whose files were asked for since the refresh began."""
+    parts = parts_of(state.layout, batch)
+    outcomes = outcomes_of(state.layout, parts, times=True)
+    is_found = (outcomes.file_epochs > 0) & (outcomes.times_us >= round(state.stale_before * 1e6))
+    if not is_found.any():
+        return
+    files = [part for part in parts if part_of(part).kind == "successes"]
+    replaced = np.concatenate([np.empty(0, np.int64), *superseded_rows(state.layout, files).values()])
+    is_changed = np.isin(outcomes.rows, replaced).tolist()
+    inputs = state.reader.read(batch, [ROW_NUMBER, "server_name", "license"])
+    places = _places(inputs, outcomes.rows)
+    servers, licenses = (inputs.column(name).to_pylist() for name in ("server_name", "license"))
+    for at in np.flatnonzero(is_found).tolist():
+        class_ = outcomes.checks[at] or ("changed" if is_changed[at] else "new")
+        yield servers[places[at]] or "", names.name_of(licenses[places[at]] or ""), class_
+
+
+def _places(inputs: pa.Table, rows: IntArray) -> list[int]:
+    """Return where these row numbers are in the input."""
+    numbers = inputs.column(ROW_NUMBER).to_numpy()
+    order = np.argsort(numbers)
+    places: list[int] = order[np.searchsorted(numbers[order], rows)].tolist()
+    return places
 
 
 def _classes(state: RunState, batch: BatchRef, names: Licenses) -> Iterator[tuple[str, str, str]]:
@@ -75,26 +120,25 @@ def _classes(state: RunState, batch: BatchRef, names: Licenses) -> Iterator[tupl
     inputs = state.reader.read(batch, [ROW_NUMBER, "server_name", "license", *expected.columns])
     promises = promises_of(expected, inputs, state.config.downloader_parameters.hash_algorithm)
     promised: Any = pc.or_(pc.is_valid(promises.column("size")), pc.is_valid(promises.column("digest")))
-    numbers = inputs.column(ROW_NUMBER).to_numpy()
-    order = np.argsort(numbers)
-    places = order[np.searchsorted(numbers[order], outcomes.rows)].tolist()
+    places = _places(inputs, outcomes.rows)
     servers, licenses = (inputs.column(name).to_pylist() for name in ("server_name", "license"))
     is_promised, marks = promised.to_pylist(), _marks(state.layout, parts)
-    rows = zip(outcomes.rows.tolist(), places, outcomes.kinds, outcomes.codes.tolist(), strict=True)
-    for number, place, kind, code in rows:
+    files = zip(outcomes.rows.tolist(), outcomes.file_epochs.tolist(), strict=True)
+    rows = zip(files, places, outcomes.kinds, outcomes.codes.tolist(), strict=True)
+    for file, place, kind, code in rows:
         if kind:
             class_ = class_of_error(kind, code)
         else:
-            class_ = class_of_success(marks.get(number), is_promised=is_promised[place])
+            class_ = class_of_success(marks.get(file), is_promised=is_promised[place])
         yield servers[place] or "", names.name_of(licenses[place] or ""), class_
 
 
-def _marks(layout: Layout, parts: tuple[str, ...]) -> dict[int, str]:
-    """Return what is not as promised, by row number."""
-    marks: dict[int, str] = {}
+def _marks(layout: Layout, parts: tuple[str, ...]) -> dict[tuple[int, int], str]:
+    """Return what is not as promised, by row number and run."""
+    marks: dict[tuple[int, int], str] = {}
     for part in parts:
         if part_of(part).kind == "successes" and MISMATCH in pq.read_schema(layout.root / part).names:
             table = read_columns(layout, part, [ROW_NUMBER, MISMATCH])
             told = table.filter(pc.is_valid(table.column(MISMATCH))).to_pylist()
-            marks |= {row[ROW_NUMBER]: row[MISMATCH] for row in told}
+            marks |= {(row[ROW_NUMBER], part_of(part).epoch): row[MISMATCH] for row in told}
     return marks

@@ -24,7 +24,7 @@ from ddmpi.errors import ConfigError, InputError, OutputError
 from ddmpi.io.folder.checkpoint import Checkpoint, load
 from ddmpi.io.folder.durable import make_folders
 from ddmpi.io.folder.fence import highest_epoch, open_epoch
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import PART_KINDS, Layout
 from ddmpi.io.folder.lock import OutputLock, acquire_for_job
 from ddmpi.io.folder.profiles import read_profiles
 from ddmpi.io.input.query import Query
@@ -92,13 +92,15 @@ def initialize(
     """Bring the output folder to the point from which rows can be fetched.
 
     Args:
-        asks_store: False: the object store of ``publish.to`` is left alone, as nothing is fetched now.
+        asks_store: False: the object store of ``publish.to`` is left alone, and no file is asked for again, as nothing
+            is fetched now.
 
     Raises:
         SetupError: config, input and output folder do not fit together.
         StorageError: the folder cannot be written.
         Interrupted: ``should_stop`` said so before the table was partitioned.
     """
+    stale_before = cutoff_of(config, time.time())
     found, warnings = load(layout)
     for warning in [*warnings, *_doubts(layout, found, warnings)]:
         log.warning("%s", warning)
@@ -144,8 +146,22 @@ def initialize(
     )
     if orders.retry_failed:
         log.info("%d failed rows are fetched again", state.retry_failed(orders.retry_failed))
+    if stale_before and asks_store:
+        log.info("%d files are asked for again", state.refresh(stale_before))
     state.save({})
     return state
+
+
+def cutoff_of(config: Config, now: float) -> float:
+    """Return before which moment a file has to be last asked for to be asked for again (seconds since 1970, as
+    ``now``); 0 = none is. Raises ConfigError: that moment is still to come."""
+    cutoff = config.refresh.cutoff(now)
+    if cutoff > now:
+        raise ConfigError(
+            f"refresh.older_than: {config.refresh.older_than} is still to come: every start would ask for all files "
+            "again. Write a date that has passed, or an age such as 30d"
+        )
+    return cutoff
 
 
 @dataclass(frozen=True)
@@ -313,7 +329,8 @@ def _known_rows(table: InputTable, index: UrlsIndex, query: Path, callbacks: Ini
 
 def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_results: bool) -> None:
     """Remove the partitioned table, and with it everything that refers to its batches."""
-    results = [folder for folder in (layout.images, layout.errors) if folder.exists() and any(folder.iterdir())]
+    trees = map(layout.parts_tree, PART_KINDS)
+    results = [folder for folder in trees if folder.exists() and any(folder.iterdir())]
     if results and not delete_results:
         raise OutputError(
             f"{layout.root} holds results that refer to the present batches; "
@@ -330,6 +347,7 @@ def _reset_batched(layout: Layout, publisher: Publisher | None, *, delete_result
             shutil.rmtree(entry)
     layout.profiles.unlink(missing_ok=True)
     layout.placeholders.unlink(missing_ok=True)
+    layout.refreshed.unlink(missing_ok=True)
 
 
 def _partition(config: Config, layout: Layout, table: InputTable, callbacks: InitCallbacks) -> dict[str, Any]:

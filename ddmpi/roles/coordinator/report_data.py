@@ -58,6 +58,7 @@ def places(state: RunState) -> dict[str, str]:
     found = {"the files": layout.images} if state.counts.successes.any() else {}
     found |= {"rows that failed for good": layout.errors} if state.counts.errors.any() else {}
     found |= {"which files are as the table says": layout.comparison} if layout.comparison.exists() else {}
+    found |= {"what the last refresh has found": layout.refreshed} if layout.refreshed.exists() else {}
     found |= {"what was measured of each server": layout.profiles} if state.profiles else {}
     found |= {"one per rank, and metrics": layout.logs}
     found |= {"parts that could not be read": layout.damaged} if layout.damaged.exists() else {}

@@ -7,7 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ddmpi.core.ledger.waiting import Waiting
 from ddmpi.core.partition.server_patterns import matching_servers
 from ddmpi.core.protocol import Exit
 from ddmpi.core.records import INVALID_SERVER
-from ddmpi.core.stats.comparison import total_text
+from ddmpi.core.stats.comparison import refreshed_text, total_text
 from ddmpi.errors import EXIT_DONE, OutputError, StorageError
 from ddmpi.io.folder.disk_errors import named_disk_errors
 from ddmpi.io.folder.durable import write_whole
@@ -93,6 +93,8 @@ class ConsoleReporter:
         """Why report.html, or what it would show, could not be written."""
         self.compared = ""
         """What has become of the files that the table promises."""
+        self.refreshed = ""
+        """What the refresh has found."""
 
     def on_input(self, table: InputTable) -> None:
         """The input is open: say how it is read."""
@@ -144,6 +146,10 @@ class ConsoleReporter:
         self._errors_before = int(state.counts.errors.sum())
         if state.changed_keys:
             text = f"Changed since the last run, and taken as they are now: {', '.join(state.changed_keys)}"
+            self._console.say(text)
+            log.info("%s", text)
+        if state.stale_before:
+            text = _refresh_text(state)
             self._console.say(text)
             log.info("%s", text)
         if state.ignored_rows:
@@ -241,6 +247,19 @@ class ConsoleReporter:
             log.exception("rank 0 cannot compare the files with the table")
             self.unreported = error
 
+    def refresh(self, state: RunState, ending: Exit) -> None:
+        """Say what the refresh has found, once all rows are final. Without one refresh.csv stays as it is."""
+        if not state.stale_before or ending.code != EXIT_DONE:
+            return
+        try:
+            from ddmpi.roles.coordinator.comparison import refreshed  # noqa: PLC0415  # few runs need it
+
+            place = state.layout.relative(state.layout.refreshed)
+            self.refreshed = f"{refreshed_text(refreshed(state).total())}; by server and license: {place}"
+        except (StorageError, OutputError) as error:
+            log.exception("rank 0 cannot say what the refresh has found")
+            self.unreported = error
+
     def write_report(self, coordinator: Coordinator, ending: Exit, now: float) -> None:
         """A disk that does not take the report changes nothing about how the run ends: rows count, not pages."""
         state = coordinator.state
@@ -292,6 +311,8 @@ class ConsoleReporter:
             placeholders=placeholder_lines(coordinator.placeholders.found),
             compared=self.compared,
             comparison=file_table(state.layout.comparison) if self.compared else None,
+            refreshed=self.refreshed,
+            refresh_table=file_table(state.layout.refreshed) if self.refreshed else None,
         )
 
     def summary(self, coordinator: Coordinator, ending: Exit, now: float) -> Summary:
@@ -329,6 +350,14 @@ def _ending_text(ending: Exit, errors: int, pending: str, job: str | None) -> st
         done = "Done: every row is final."
         return f"{done} {order_text('retry-failed', job)} fetches the errors again." if errors else done
     return pending
+
+
+def _refresh_text(state: RunState) -> str:
+    moment = datetime.fromtimestamp(state.stale_before, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    if not state.asked_again:
+        return f"Refresh: no file was last asked for before {moment}, so none is asked for again"
+    verb = "is" if state.asked_again == 1 else "are"
+    return f"Refresh: {counted(state.asked_again, 'file')} last asked for before {moment} {verb} asked for again"
 
 
 def known_hosts(state: RunState) -> list[str]:

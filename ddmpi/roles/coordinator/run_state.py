@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -28,16 +28,18 @@ from ddmpi.core.records import INVALID_SERVER, MANY_SERVERS, BatchRef, Limits, P
 from ddmpi.core.rules.retry_filter import choice_of, without_servers
 from ddmpi.errors import InputError
 from ddmpi.io.folder.checkpoint import Checkpoint, ServerState, save
-from ddmpi.io.folder.layout import Layout
+from ddmpi.io.folder.layout import Layout, part_of
 from ddmpi.io.folder.lock import OutputLock
 from ddmpi.io.folder.markers import Marker, parts_of, remove_completed, scan, write_completed
 from ddmpi.io.results.damage import DamagedPartError, set_aside
-from ddmpi.io.results.outcomes import Outcomes, is_on, outcomes_of
-from ddmpi.io.results.parts import RowReader
+from ddmpi.io.results.outcomes import Outcomes, RowReader, is_on, oldest_us, outcomes_of
 from ddmpi.io.results.publishing import Publisher
 from ddmpi.io.urls.batch_table import BatchTable, limits_by_group
 
 log = logging.getLogger(__name__)
+
+_TOUCH_BATCHES: Final = 1_000
+"""Between heartbeats of the lock: some seconds, of the minutes that they may take."""
 
 
 @dataclass
@@ -65,6 +67,13 @@ class RunState:
     counts: BatchCounts = field(init=False)
     """What is final of each batch."""
     _retry: dict[int, tuple[str, ...]] = field(init=False, default_factory=dict)
+    stale_before: float = field(init=False, default=0.0)
+    """Of a refresh: files that were last asked for before this moment (seconds since 1970) are asked for again; 0 = no
+    file is."""
+    asked_again: int = field(init=False, default=0)
+    """Files that this run asks for again."""
+    _stale: set[int] = field(init=False, default_factory=set)
+    """Batches that have such files."""
     overrides: Overrides = NO_OVERRIDES
     """What the operator says at the moment."""
     _began_at: float = field(init=False, default_factory=time.monotonic)
@@ -131,17 +140,55 @@ class RunState:
             opened += rows
         return opened
 
+    def refresh(self, before: float) -> int:
+        """Open the rows again whose files were last asked for before that moment (seconds since 1970); return how many.
+        Markers as in ``retry_failed``. Raises StorageError: a part cannot be read or a marker cannot be removed."""
+        self.stale_before = before
+        for place, batch_id in enumerate(np.flatnonzero(self.counts.successes > 0).tolist()):
+            if self.lock is not None and place % _TOUCH_BATCHES == 0:
+                self.lock.touch()
+            if not self._may_be_stale(parts_of(self.layout, self.table.ref(batch_id))):
+                continue
+            self._stale.add(batch_id)
+            before_it = self.counts.final(batch_id)
+            found = self.content(batch_id)
+            rows = before_it - found.successes - found.errors
+            if not rows:
+                self._stale.discard(batch_id)
+                continue
+            self.remove_marker(batch_id)
+            self.counts.set(found)
+            self.asked_again += rows
+        return self.asked_again
+
+    def _may_be_stale(self, parts: Sequence[str]) -> bool:
+        """Return whether any file of a batch is that old, as far as the footers of its parts say."""
+        oldest = (oldest_us(self.layout, part) for part in parts if part_of(part).kind == "successes")
+        return any(time_us is None or time_us < self.stale_before * 1e6 for time_us in oldest)
+
     def content(self, batch_id: int) -> BatchContent:
-        """Read back what the parts of a batch hold, but for errors that are fetched again. Parts that cannot be read
+        """Read back what the parts of a batch hold, but for rows that are fetched again. Parts that cannot be read
         are set aside. Raises StorageError: a part is missing, or the disk fails."""
         ref = self.table.ref(batch_id)
         parts, outcomes = self._read_outcomes(batch_id, parts_of(self.layout, ref))
-        again = self.to_retry(batch_id, outcomes)
-        kinds = Counter(kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if kind and not chosen)
-        return BatchContent(batch_id, outcomes.successes, kinds.total(), kinds, parts)
+        again = self.are_again(batch_id, outcomes)
+        kinds = Counter(kind for kind, chosen in zip(outcomes.kinds, again, strict=True) if not chosen)
+        successes = kinds.pop("", 0)
+        return BatchContent(batch_id, successes, kinds.total(), kinds, parts)
 
-    def to_retry(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
-        """(n,) which of the outcomes are errors that are fetched again."""
+    def outcomes(self, batch_id: int, parts: Sequence[str]) -> Outcomes:
+        """Return the outcomes in these parts of a batch, as ``are_again`` wants them; raises as ``outcomes_of``."""
+        return outcomes_of(self.layout, parts, times=batch_id in self._stale)
+
+    def are_again(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+        """(n,) which of the outcomes of a batch are of rows that are fetched again."""
+        again = self._are_retried(batch_id, outcomes)
+        if batch_id in self._stale:
+            stale = outcomes.are_stale(self.stale_before, self.epoch)
+            again |= stale & ~self._are_ignored(batch_id, outcomes)
+        return again
+
+    def _are_retried(self, batch_id: int, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
         words = self._retry.get(batch_id)
         if words is None:
             return np.zeros(len(outcomes.rows), np.bool_)
@@ -153,7 +200,7 @@ class RunState:
     def _read_outcomes(self, batch_id: int, parts: tuple[str, ...]) -> tuple[tuple[str, ...], Outcomes]:
         """Return those of a batch's parts that can be read, and their outcomes; the others are set aside."""
         try:
-            return parts, outcomes_of(self.layout, parts)
+            return parts, self.outcomes(batch_id, parts)
         except DamagedPartError as damage:
             log.warning("batch %d is damaged: %s", batch_id, damage)
             self.remove_marker(batch_id)
@@ -171,8 +218,10 @@ class RunState:
         return np.isin(outcomes.rows, ignored)
 
     def ref(self, batch_id: int) -> BatchRef:
-        """Where the batch's rows are, and which of its errors are fetched again."""
+        """Where the batch's rows are, and which of those with an outcome are fetched again."""
         ref = self.table.ref(batch_id)
+        if batch_id in self._stale:
+            ref = msgspec.structs.replace(ref, stale_before=self.stale_before)
         retry = self._retry.get(batch_id)
         return ref if retry is None else msgspec.structs.replace(ref, retry=retry)
 

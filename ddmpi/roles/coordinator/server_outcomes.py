@@ -24,7 +24,6 @@ from ddmpi.core.records import MANY_SERVERS
 from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder.layout import part_of
 from ddmpi.io.folder.markers import parts_of
-from ddmpi.io.results.outcomes import outcomes_of
 from ddmpi.report.data import MOST_EXAMPLES, FailureKey, Failures
 from ddmpi.roles.coordinator.run_state import RunState
 
@@ -157,8 +156,8 @@ class _Reading:
         )
         if is_settled:  # what is no error is a success: bodies' parts are left alone
             parts = tuple(part for part in parts if part_of(part).kind == "errors")
-        outcomes = outcomes_of(state.layout, parts)
-        is_final = ~state.to_retry(batch_id, outcomes)
+        outcomes = state.outcomes(batch_id, parts)
+        is_final = ~state.are_again(batch_id, outcomes)
         rows = state.reader.read(ref, ["row_number", "server_name", "identifier"])
         numbers = rows.column("row_number").to_numpy()
         if not np.isin(outcomes.rows, numbers).all():

@@ -121,4 +121,5 @@ def describe(check: BatchCheck) -> str:
     problems += [f"{check.pending} rows missing"] if check.pending else []
     problems += [f"{check.doubled} rows doubled"] if check.doubled else []
     problems += [f"{check.unknown} rows of no batch"] if check.unknown else []
+    problems += [f"the files of {check.fileless} rows are missing, of which there are checks"] if check.fileless else []
     return "; ".join(problem for problem in problems if problem)

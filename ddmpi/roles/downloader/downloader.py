@@ -30,6 +30,7 @@ from ddmpi.core.records import MIRRORS, REQUEST_HEADERS, Answer
 from ddmpi.errors import StorageError
 from ddmpi.io.http.transfers import GroupConnections, Transfers
 from ddmpi.io.process import resident_bytes
+from ddmpi.io.results.outcomes import EarlierFiles
 from ddmpi.io.results.parts import ResultOptions
 from ddmpi.io.results.rows import ErrorRow
 from ddmpi.io.results.writer import PartsClosed, ResultWriter, Rows, WriterFailed
@@ -81,10 +82,12 @@ class Downloader:
         alike_by = (MIRRORS, *config.expected.columns) if config.has_mirrors else ()
         if config.columns.headers is not None:
             alike_by = (*alike_by, REQUEST_HEADERS)
+        earlier = EarlierFiles(results.layout, results.reader)
         self._loader = Loader(
-            results.layout, results.reader, results.epoch, self._wake, alike_by, rewrites=config.rewrites
-        )
-        self._writer = ResultWriter(results, self._wake)
+            results.layout, results.reader, results.epoch, self._wake, alike_by, rewrites=config.rewrites,
+            earlier=earlier,
+        )  # fmt: skip
+        self._writer = ResultWriter(results, self._wake, earlier)
         self._looks: list[tuple[Answer, Future[Rows]]] = []
         self._notes = ServerNotes(now)
         self._debug = DebugLog() if notes_log.isEnabledFor(logging.DEBUG) else None

@@ -17,7 +17,7 @@ from ddmpi.core.frontier.interface import Disposition, Finished
 from ddmpi.core.pace.rate_limiter import Signal
 from ddmpi.core.protocol import Assign, Extend, Lane, Release, ServersUsed, StealRequest, ToDownloader
 from ddmpi.core.records import Answer, BatchRef, ErrorKind, Failure, Limits
-from ddmpi.core.rules.verdict import Outcome, Verdict
+from ddmpi.core.rules.verdict import NOT_MODIFIED, Outcome, Verdict
 from ddmpi.core.stats.audit import AskedNotes
 from ddmpi.core.stats.usage import UsageCounter
 from ddmpi.report.formats import duration
@@ -174,7 +174,9 @@ def _what_came(verdict: Verdict) -> str:
     if verdict.failure is not None:
         failure = verdict.failure
         return f"{failure.kind.value} {failure.code} {failure.message!a}"
-    return "redirect" if verdict.outcome is Outcome.REDIRECT else "200"
+    if verdict.outcome is Outcome.REDIRECT:
+        return "redirect"
+    return "304" if verdict is NOT_MODIFIED else "200"
 
 
 def _rate(per_s: float) -> str:

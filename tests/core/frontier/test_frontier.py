@@ -39,7 +39,7 @@ from ddmpi.core.protocol import (
     StealRequest,
     StealResponse,
 )
-from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, Mirrors, PaceState, Quota, Task
+from ddmpi.core.records import BatchRef, ErrorKind, Failure, Limits, Mirrors, PaceState, Quota, Taken, Task, Validators
 from ddmpi.core.rules.retry import DNS_WAIT_S, RetryPolicy
 from ddmpi.core.rules.verdict import SUCCESS, Outcome, Verdict
 from ddmpi.errors import TransitionError
@@ -70,13 +70,13 @@ class Rows:
     def __init__(
         self, rows: Sequence[tuple[int, str, str]], others: tuple[int, ...] = (), mirrors: tuple[str, ...] = ()
     ) -> None:
-        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors), "") for row in rows]
+        self._rows = [(*row, others, tuple(f"{mirror}/{row[0]}" for mirror in mirrors), "", None) for row in rows]
 
     @property
     def left(self) -> int:
         return len(self._rows)
 
-    def take(self, n: int) -> Sequence[tuple[int, str, str, tuple[int, ...], tuple[str, ...], str]]:
+    def take(self, n: int) -> Sequence[Taken]:
         taken, self._rows = self._rows[:n], self._rows[n:]
         return taken
 
@@ -1027,3 +1027,35 @@ def test_a_pause_is_for_the_server_that_asked_for_it(make: Make) -> None:
     assert set(report.paces) == {"jointbusy", "*joint"}
     assert report.paces["*joint"].wait_s == 0.0
     assert report.paces["jointbusy"].wait_s > 20
+
+
+# ---- files that are there already
+
+KNOWN = Validators("http://s/m", '"abc"')
+
+
+class Known(Rows):
+    """The same with what is known of a file under http://s/m."""
+
+    def take(self, n: int) -> Sequence[Taken]:
+        return [(*row[:-1], KNOWN) for row in super().take(n)]
+
+
+def test_what_is_known_of_a_file_goes_with_its_row(frontier: Driven) -> None:
+    """Over a redirect, to a mirror, and from another rank: it is for one URL, wherever that is asked for."""
+    cursor = Known([(row, f"http://s/{row}", "s") for row in range(2)], mirrors=("http://u/m",))
+    start(frontier, lane(batches=[batch(0, 2)], share=Limits(0.0, 2)), cursor=cursor)
+    first, second = tasks(frontier, 0.0)
+    assert (first.validators, first.is_conditional) == (KNOWN, False)
+    frontier.finish(first, redirect("http://u/m"), 0.0)
+    frontier.finish(second, MISSING, 0.0)
+    assert [handoff.validators for handoff in handed_off(taken(frontier))] == [KNOWN, KNOWN]
+
+
+def test_a_row_of_another_rank_is_asked_for_on_condition(frontier: Driven) -> None:
+    start(frontier, lane(batches=[batch(0, 1)], share=Limits(0.0, 2)))
+    tasks(frontier, 0.0)
+    handoff = Handoff(batch(9, 5), 3, KNOWN.url, "s", "s", 1, 1, validators=KNOWN)
+    frontier.extend(Extend(1, 1, handoffs=(handoff,)), 0.0)
+    (task,) = tasks(frontier, 0.0)
+    assert (task.validators, task.is_conditional) == (KNOWN, True)

@@ -10,7 +10,7 @@ from ddmpi.core.frontier.frontier import Frontier
 from ddmpi.core.frontier.interface import Disposition, Finished
 from ddmpi.core.frontier.progress import ProgressReports
 from ddmpi.core.protocol import Counters, HandedOff, Handoff, LaneReport, LaneState, PartReport, Progress, Samples
-from ddmpi.core.records import Answer, Task
+from ddmpi.core.records import Answer, Task, Validators
 from ddmpi.core.rules.verdict import SUCCESS
 from tests.core.frontier.test_frontier import MISSING, batch, config
 
@@ -82,6 +82,16 @@ def test_counters_add_up(frontier: Frontier) -> None:
     (progress,) = it.take(frontier, 0.5, 0)
     assert isinstance(progress, Progress)
     assert progress.counters == Counters(successes=1, errors=1, requests=2, bytes=20)
+
+
+def test_a_row_that_keeps_its_file_is_no_error(frontier: Frontier) -> None:
+    it = reports()
+    done = finished(ok=False)
+    done.task.validators = Validators(done.task.url)
+    it.count(done, Answer(done.task))
+    (progress,) = it.take(frontier, 0.5, 0)
+    assert isinstance(progress, Progress)
+    assert progress.counters == Counters(successes=1)
 
 
 def test_samples_go_before_the_report_on_their_lane(frontier: Frontier) -> None:

@@ -11,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddmpi.core.pace.rate_limiter import Signal
-from ddmpi.core.records import ERROR_CODE_LOCAL, ERROR_CODE_NETWORK, Answer, ErrorKind, Failure, Task, error_code
+from ddmpi.core.records import (
+    ERROR_CODE_LOCAL,
+    ERROR_CODE_NETWORK,
+    Answer,
+    ErrorKind,
+    Failure,
+    Task,
+    Validators,
+    error_code,
+)
 from ddmpi.core.rules.verdict import (
     MESSAGE_CHARS,
+    NOT_MODIFIED,
     SUCCESS,
     Outcome,
     classify,
@@ -547,3 +557,32 @@ def test_every_answer_has_one_verdict(answer: Answer, accept: str) -> None:
 def test_no_retry_after_raises(value: str, now_wall: float) -> None:
     delay_s = retry_after_seconds(value, now_wall)
     assert delay_s is None or (0 <= delay_s <= 86_400 and not math.isnan(delay_s))
+
+
+# ---- files that have not changed
+
+KNOWN = Validators(PLAIN_TASK.url, '"abc"')
+
+
+@pytest.mark.parametrize(
+    ("task", "is_good"),
+    [
+        pytest.param(replace(PLAIN_TASK, validators=KNOWN), True, id="asked"),
+        pytest.param(PLAIN_TASK, False, id="not asked"),
+        pytest.param(
+            replace(PLAIN_TASK, validators=Validators("http://a.example/2.jpg", '"abc"')),
+            False,
+            id="known of another URL",
+        ),
+        pytest.param(replace(PLAIN_TASK, validators=Validators(PLAIN_TASK.url)), False, id="nothing is known"),
+        pytest.param(replace(PLAIN_TASK, validators=KNOWN, robots_of="http://a.example"), False, id="robots.txt"),
+    ],
+)
+def test_a_304_is_a_success_only_where_it_was_asked_for(task: Task, is_good: bool) -> None:
+    answer = replace(GOOD, task=task, status=304, body=b"", content_length=-1)
+    if is_good:
+        assert classify(answer, "image", 5) is NOT_MODIFIED
+        assert classify(replace(answer, curl_code=56), "image", 5).outcome is Outcome.FAILURE
+        assert classify(replace(answer, refused="noai"), "image", 5).outcome is Outcome.FAILURE
+    else:
+        assert failure_of(answer) == (ErrorKind.HTTP_STATUS, 304, False, Signal.OK)

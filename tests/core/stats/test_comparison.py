@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from ddmpi.core.records import ErrorKind
-from ddmpi.core.stats.comparison import CLASSES, Comparison, class_of_error, class_of_success, total_text
+from ddmpi.core.stats.comparison import (
+    CHECKS,
+    CLASSES,
+    REFRESHED,
+    Comparison,
+    class_of_error,
+    class_of_success,
+    refreshed_text,
+    total_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +62,12 @@ def test_counts_are_by_server_and_license() -> None:
         ("b.org", "CC0-1.0", 1, (1, 0, 0, 0, 0, 0)),
     ]
     assert total_text(comparison.total()) == "3 the same, 0 changed, 1 gone, 0 refused, 1 failed"
+
+
+def test_what_a_refresh_has_found_is_told_in_words() -> None:
+    found = Comparison(REFRESHED)
+    assert refreshed_text(found.total()) == "0 unchanged, 0 changed, 0 gone, 0 refused"
+    found.add([("a.org", "", "unchanged")] * 1_234 + [("a.org", "", "new"), ("b.org", "", "failed")])
+    assert refreshed_text(found.total()) == "1,234 unchanged, 0 changed, 0 gone, 0 refused, 1 failed, 1 new"
+    assert [line.counts for line in found.lines()] == [(1_234, 0, 0, 0, 0, 1), (0, 0, 0, 0, 1, 0)]
+    assert {class_of_error(kind.value, 404) for kind in ErrorKind} <= set(CHECKS)

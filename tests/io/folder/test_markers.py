@@ -89,7 +89,7 @@ def test_scan_of_a_new_folder_lists_each_tree_once(layout: Layout, monkeypatch: 
     monkeypatch.setattr("ddmpi.io.folder.markers.names_in", recorded)
     states = scan(layout, [make_batch(i) for i in range(1000)])
     assert len(states) == 1000
-    assert listed == [layout.batches, layout.images, layout.errors]
+    assert listed == [layout.batches, layout.images, layout.errors, layout.checks]
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error_and_not_an_empty_one(

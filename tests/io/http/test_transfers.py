@@ -19,7 +19,7 @@ import trustme
 
 from ddmpi.config.sections import DownloaderParameters
 from ddmpi.core.frontier.memory_budget import Arrival
-from ddmpi.core.records import Answer, Task
+from ddmpi.core.records import Answer, Task, Validators
 from ddmpi.core.rules.urls import Parsed, parse_url
 from ddmpi.io.http.answers import MOST_COOKIE_BYTES
 from ddmpi.io.http.easy_handle import PIECES_BYTES, ServerSettings, headers_of
@@ -440,3 +440,48 @@ def test_a_handle_that_stood_still_when_it_was_aborted_reads_the_next_body(trans
     transfers.abort()
     assert transfers.in_flight == 0
     assert len(fetch(transfers, address, "/1000").body) == 1000
+
+
+class ConditionHandler(QuietHandler):
+    """304 where the ETag is the path; what was asked with is the header ``Content-Type`` otherwise."""
+
+    def get(self) -> None:
+        asked = [self.headers.get(name, "-") for name in ("If-None-Match", "If-Modified-Since")]
+        if asked[0] == f'"{self.path}"':
+            self.send_response(304)
+            self.send_header("ETag", asked[0])
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("X-Robots-Tag", "noai")
+            self.end_headers()
+        else:
+            self.answer(200, b"a file", Content_Type=" ".join(asked))
+
+
+def test_conditions_are_sent_with_the_url_that_they_are_for_and_no_other() -> None:
+    transfers = Transfers(
+        PARAMETERS, ["User-Agent: ddmpi-tests"], 16, lambda _: True,
+        lambda head, _: "noai is said" if b"noai" in head else "",
+        hear=lambda head: "noai" if b"noai" in head else "",
+    )  # fmt: skip
+    with serving(ConditionHandler) as port:
+        server = f"127.0.0.1:{port}"
+        url = f"http://{server}/1"
+
+        def ask(task: Task) -> Answer:
+            transfers.start(task)
+            return collect(transfers, 1)[0]
+
+        same = ask(Task(0, 0, url, server, validators=Validators(url, '"/1"', "Thu")))
+        assert (same.curl_code, same.status, same.body, same.etag) == (0, 304, b"", '"/1"')
+        assert (same.refused, same.usage_signals) == ("noai is said", "noai"), "its head is heard all the same"
+        for task, told in [
+            (Task(0, 0, url, server, validators=Validators(url, '"other"', "Thu")), '"other" Thu'),
+            (Task(0, 0, url, server, validators=Validators(url, "", "Thu")), "- Thu"),
+            (Task(0, 0, url, server), "- -"),
+            (Task(0, 0, f"{url}?", server, validators=Validators(url, '"/1"', "Thu")), "- -"),
+            (Task(0, 0, url, server, robots_of=url, validators=Validators(url, '"/1"', "Thu")), "- -"),
+        ]:
+            found = ask(task)
+            assert (found.status, found.content_type, found.refused) == (200, told, "")
+        assert len(transfers._free[transfers._common_settings]) == 1, "one handle had them all"
+    transfers.close()

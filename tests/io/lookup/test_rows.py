@@ -12,7 +12,7 @@ from ddmpi.errors import OutputError, StorageError
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.lookup import uuid_index
 from ddmpi.io.results import damage
-from tests.io.result_data import make_answer, make_batch, open_writer, write_outcomes
+from tests.io.result_data import make_answer, make_batch, open_writer, write_outcomes, write_refresh
 from tests.whole.faults import Faults
 
 
@@ -103,3 +103,14 @@ def test_a_damaged_part_is_told(layout: Layout) -> None:
     (layout.root / part.path).write_bytes(b"not Parquet at all")
     with pytest.raises(StorageError, match="cannot read part"):
         ddmpi.load(layout.root, "uuid-0")
+
+
+def test_the_newest_file_of_a_row_is_loaded_also_by_an_index_that_is_older(layout: Layout) -> None:
+    batch = make_batch()
+    write_outcomes(layout, batch, successes=[0, 1, 2])
+    write_outcomes(layout, make_batch(1), successes=[0])
+    assert ddmpi.load(layout.root, "uuid-0")["epoch"] == 1
+    write_refresh(layout, batch, changed=[0], gone=[1])
+    rows = ddmpi.load(layout.root, ["uuid-0", "uuid-1", "uuid-100000"])
+    assert [(row["outcome"], row["epoch"]) for row in rows] == [("success", 2), ("success", 1), ("success", 1)]
+    assert rows[0]["image"] == b"body of row 0 in run 2 " * 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,17 @@ from ddmpi.config.config import parse
 from ddmpi.core.records import BatchRef
 from ddmpi.errors import ConfigError, SetupError, StorageError
 from ddmpi.io.folder.layout import Layout
-from tests.io.result_data import committed, first_row_number, make_answer, make_batch, open_writer, write_outcomes
+from tests.io.result_data import (
+    FETCHED_AT,
+    REFRESHED_AT,
+    committed,
+    first_row_number,
+    make_answer,
+    make_batch,
+    open_writer,
+    write_outcomes,
+    write_refresh,
+)
 
 IS_SUCCESS = pc.field("outcome") == "success"
 
@@ -135,3 +146,61 @@ def test_a_filter_reads_only_the_row_groups_that_it_needs(tmp_path: Path) -> Non
         groups = [len(each.subset(filter=chosen, schema=dataset.schema).row_groups) for each in fragments]
         assert groups == [0, 1]
         assert dataset.to_table(columns=["row_number"], filter=chosen).column(0).to_pylist()[-1] == 3
+
+
+# ---- refreshes
+
+BATCH = make_batch(rows=10)
+
+
+def shown_at(folder: Path, at: datetime | str | None) -> dict[int, tuple[str, int]]:
+    rows = ddmpi.open_results(folder, at=at).to_table(columns=["row_number", "outcome", "epoch"]).to_pylist()
+    assert len({row["row_number"] for row in rows}) == len(rows)
+    return {row["row_number"]: (row["outcome"], row["epoch"]) for row in rows}
+
+
+def test_the_results_of_any_moment_can_be_read(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_outcomes(layout, BATCH, successes=[0, 1, 2], errors=[3])
+    write_refresh(layout, BATCH, changed=[0], gone=[1], unchanged=[2])
+    write_refresh(layout, BATCH, changed=[0, 2], unchanged=[1], epoch=3, at=REFRESHED_AT + 60)
+    then, between = (datetime.fromtimestamp(at, timezone.utc) for at in (FETCHED_AT, REFRESHED_AT + 1))
+    first = {0: ("success", 1), 1: ("success", 1), 2: ("success", 1), 3: ("error", 1)}
+    assert shown_at(tmp_path, None) == {**first, 0: ("success", 3), 2: ("success", 3)}
+    assert shown_at(tmp_path, between) == {**first, 0: ("success", 2)}
+    assert shown_at(tmp_path, then.isoformat().replace("+00:00", "Z")) == first
+    assert shown_at(tmp_path, then - timedelta(seconds=1)) == {}
+    body = ddmpi.open_results(tmp_path, at=between).to_table(filter=pc.field("row_number") == 0)["image"][0].as_py()
+    assert body == b"body of row 0 in run 2 " * 20
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        pytest.param("2026-11-01", r"has no time zone: .* as in 2026-11-01T00:00:00\+00:00 for UTC", id="no zone"),
+        pytest.param("yesterday", "'yesterday' is no moment: write a datetime", id="no moment"),
+        pytest.param(datetime(2026, 11, 1), "has no time zone", id="naive"),  # noqa: DTZ001  # that is what is refused
+    ],
+)
+def test_a_moment_without_a_time_zone_is_refused_with_what_to_write(
+    tmp_path: Path, at: datetime | str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        ddmpi.open_results(tmp_path, at=at)
+
+
+def test_checks_are_those_that_count(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_outcomes(layout, BATCH, successes=[0, 1, 2, 3])
+    assert ddmpi.open_checks(tmp_path).count_rows() == 0
+    assert "check" in ddmpi.open_checks(tmp_path).schema.names
+    write_refresh(layout, BATCH, gone=[0, 1], unchanged=[2])
+    write_refresh(layout, BATCH, changed=[0], unchanged=[1], epoch=3)
+    rows = ddmpi.open_checks(tmp_path).to_table().sort_by("row_number").to_pylist()
+    assert [(row["row_number"], row["check"], row["epoch"], row["outcome"]) for row in rows] == [
+        (1, "unchanged", 3, "check"),
+        (2, "unchanged", 2, "check"),
+    ]
+    assert rows[0]["server_name"] == BATCH.server_name
+    with pytest.raises(SetupError):
+        ddmpi.open_checks(tmp_path / "absent")

@@ -23,7 +23,7 @@ from ddmpi.io.results.publishing import Publisher, claim, is_thin, object_bytes
 from ddmpi.io.results.verification import check_batch
 from ddmpi.io.store.part_store import PartStore
 from ddmpi.io.store.uploads import Uploads
-from tests.io.result_data import Reader, make_batch, write_outcomes
+from tests.io.result_data import Reader, make_batch, write_outcomes, write_refresh
 
 BATCH = make_batch(rows=10)
 URI = "s3://bucket/set"
@@ -188,3 +188,21 @@ def _waiting(may_end: threading.Event) -> Callable[[], None]:
         assert may_end.wait(10)
 
     return upload
+
+
+def test_checks_are_published_like_errors_and_new_files_like_all_others(layout: Layout, store: PartStore) -> None:
+    parts = written(layout)
+    Publisher(layout, store, 1).settle(parts)
+    write_refresh(layout, BATCH, changed=[0], unchanged=[1], gone=[2])
+    publisher = Publisher(layout, store, 2)
+    publisher.settle(parts_of(layout, BATCH))
+    newest = [part for part in parts_of(layout, BATCH) if "e0002" in part]
+    assert [is_thin(layout.root / part) for part in newest] == [True, False]
+    objects = {part: store.size(part) or 0 for part in parts_of(layout, BATCH)}
+    assert all(objects.values())
+    assert check_batch(layout, Reader(), BATCH, 0, objects=objects).ok
+    rows = current_outcomes(layout).to_table(columns=["row_number", "image"]).sort_by("row_number").to_pylist()
+    assert rows[0]["image"] == b"body of row 0 in run 2 " * 20
+    assert len(rows) == 10
+    publisher.clear()
+    assert store.sizes("checks") == {}

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddmpi.io.folder.layout import Layout, PartKind, PartName, part_name
 from ddmpi.io.folder.markers import Marker, write_completed
-from ddmpi.io.results.verification import BatchCheck, _tally, check_batch
+from ddmpi.io.results.verification import BatchCheck, PartRows, _tally, check_batch
+from ddmpi.roles.coordinator.verifier import describe
 from tests.io.result_data import (
     Reader,
     committed,
@@ -23,6 +24,7 @@ from tests.io.result_data import (
     open_writer,
     row_numbers,
     write_outcomes,
+    write_refresh,
 )
 
 BATCH = make_batch(2, rows=10)
@@ -203,28 +205,101 @@ def test_files_that_are_no_parts_are_ignored(layout: Layout) -> None:
     assert check(layout).ok
 
 
+KINDS = ("successes", "errors", "checks")
 OUTCOMES = st.lists(
-    st.tuples(st.integers(0, 6), st.integers(1, 4), st.sampled_from(["successes", "errors"])), max_size=25
+    st.tuples(st.integers(0, 6), st.integers(1, 4), st.sampled_from(KINDS), st.integers(1, 3), st.sampled_from("ab")),
+    max_size=25,
 )
+"""Row, epoch, kind, the epoch of the file that a check is about, and the digest of a file."""
 
 
+@settings(max_examples=300)
 @given(OUTCOMES)
-def test_the_tally_equals_its_definition(found: list[tuple[int, int, PartKind]]) -> None:
-    outcomes = [(PartName(kind, epoch, 0, 0), np.array([row], np.int64)) for row, epoch, kind in found]
+def test_the_tally_equals_its_definition(found: list[tuple[int, int, PartKind, int, str]]) -> None:
+    outcomes = [
+        PartRows(
+            PartName(kind, epoch, 0, 0),
+            np.array([row], np.int64),
+            np.array([file_epoch], np.int64) if kind == "checks" else None,
+            [digest],
+        )
+        for row, epoch, kind, file_epoch, digest in found
+    ]
     tally = _tally(outcomes, np.arange(5, dtype=np.int64))  # rows 5 and 6 are unknown
-    successes = errors = superseded = doubled = 0
+    successes = errors = superseded = doubled = fileless = 0
+    order = {"errors": 0, "checks": 1, "successes": 2}
     for row in range(5):
-        of_row = sorted((epoch, kind == "successes") for r, epoch, kind in found if r == row)
+        of_row = sorted((outcome for outcome in found if outcome[0] == row), key=lambda it: (it[1], order[it[2]]))
         if not of_row:
             continue
-        *older, (newest_epoch, newest_is_success) = of_row
-        legitimate = [epoch < newest_epoch and not is_success for epoch, is_success in older]
-        successes += newest_is_success
-        errors += not newest_is_success
+        *older, (_, newest_epoch, newest_kind, file_epoch, _) = of_row
+        files = [(epoch, digest) for _, epoch, kind, _, digest in of_row if kind == "successes"]
+        legitimate = []
+        passed = 0
+        for _, epoch, kind, _, digest in older:
+            is_other = True
+            if kind == "successes":
+                passed += 1
+                later = files[passed:]
+                is_other = newest_kind != "errors" and not (later and (later[0][0] == epoch or later[0][1] == digest))
+            legitimate.append(epoch < newest_epoch and is_other)
+        is_fileless = newest_kind == "checks" and file_epoch not in {epoch for epoch, _ in files}
+        fileless += is_fileless
+        successes += newest_kind != "errors" and not is_fileless
+        errors += newest_kind == "errors"
         superseded += sum(legitimate)
         doubled += not all(legitimate)
-    unknown = sum(row >= 5 for row, _, _ in found)
-    assert (tally.successes, tally.errors, tally.superseded, tally.doubled, tally.unknown) == (
-        *(successes, errors, superseded, doubled),
-        unknown,
-    )
+    unknown = sum(outcome[0] >= 5 for outcome in found)
+    assert (tally.successes, tally.errors, tally.superseded, tally.doubled) == (successes, errors, superseded, doubled)
+    assert (tally.unknown, tally.fileless) == (unknown, fileless)
+
+
+# ---- refreshes
+
+
+def test_files_that_were_checked_or_changed_are_no_fault(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=range(8), errors=[8])
+    write_refresh(layout, BATCH, unchanged=[0], same_bytes=[1], changed=[2, 3], gone=[4])
+    write_refresh(layout, BATCH, unchanged=[0, 2], changed=[3], gone=[1, 4], epoch=3)
+    result = check(layout)
+    assert counts(result) == (8, 1, 1, 10, 0, 0)
+    assert (result.fileless, result.ok) == (0, True)
+    write_completed(layout, BATCH, Marker(9, 8, 1, ignored=1))
+    assert check(layout, rehash="sha256").ok
+
+
+def test_a_file_that_has_changed_back_is_no_fault(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=[0])
+    write_refresh(layout, BATCH, changed=[0])
+    write_refresh(layout, BATCH, same_bytes=[0], epoch=3)
+    assert counts(check(layout)) == (1, 0, 9, 2, 0, 0)
+
+
+def test_a_check_without_its_file_is_a_fault_and_its_row_is_fetched_again(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=[0, 1])
+    (_, changed) = sorted(part.path for part in write_refresh(layout, BATCH, changed=[0], unchanged=[1]))
+    write_refresh(layout, BATCH, unchanged=[0], gone=[1], epoch=3)
+    (layout.root / changed).unlink()
+    result = check(layout)
+    assert (result.successes, result.pending, result.fileless, result.ok) == (1, 9, 1, False)
+    assert "the files of 1 rows are missing" in describe(result)
+    write_refresh(layout, BATCH, changed=[0], epoch=4)
+    assert check(layout).ok
+
+
+@pytest.mark.parametrize("kind", ["successes", "errors"])
+def test_a_check_and_another_outcome_of_one_run_are_doubled(layout: Layout, kind: str) -> None:
+    write_outcomes(layout, BATCH, successes=[0])
+    write_refresh(layout, BATCH, unchanged=[0])
+    if kind == "errors":
+        write_outcomes(layout, BATCH, errors=[0], epoch=2, rank=1)
+    else:
+        write_outcomes(layout, BATCH, successes=[0], epoch=2, rank=1)
+    assert check(layout).doubled == 1
+
+
+def test_an_error_after_a_check_is_a_fault(layout: Layout) -> None:
+    write_outcomes(layout, BATCH, successes=[0])
+    write_refresh(layout, BATCH, unchanged=[0])
+    write_outcomes(layout, BATCH, errors=[0], epoch=3)
+    assert check(layout).doubled == 1

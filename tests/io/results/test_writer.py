@@ -24,6 +24,7 @@ from ddmpi.core.records import BatchRef, ErrorKind, Failure, Mirrors
 from ddmpi.errors import ConfigError, StorageError
 from ddmpi.io.folder import durable
 from ddmpi.io.folder.layout import Layout, parse_part_name
+from ddmpi.io.folder.placeholders import Placeholder, write_placeholders
 from ddmpi.io.results import parts
 from ddmpi.io.results.outcomes import outcomes_of
 from ddmpi.io.results.rows import ErrorRow, SuccessRow
@@ -37,6 +38,7 @@ from ddmpi.io.results.writer import (
 )
 from tests.io.result_data import (
     FETCHED_AT,
+    REFRESHED_AT,
     Reader,
     closed,
     committed,
@@ -46,8 +48,10 @@ from tests.io.result_data import (
     make_failure,
     make_image,
     open_writer,
+    refreshed,
     row_numbers,
     write_outcomes,
+    write_refresh,
 )
 from tests.whole.faults import Faults
 
@@ -594,3 +598,89 @@ def test_a_writer_that_was_not_waited_for_tells_nobody(layout: Layout, monkeypat
     writer._thread.join(10.0)
     assert [event for event in writer.events() if isinstance(event, PartReport)], "it was committed after all"
     assert told == []
+
+
+# ---- refreshes
+
+
+def checks_of(layout: Layout) -> list[dict[str, object]]:
+    return pq.ParquetDataset(sorted(layout.checks.rglob("*.parquet"))).read().sort_by("row_number").to_pylist()
+
+
+def test_what_a_refresh_finds_is_a_check_unless_it_is_another_file(layout: Layout) -> None:
+    batch = make_batch(rows=10)
+    write_outcomes(layout, batch, successes=range(5))
+    parts = write_refresh(layout, batch, unchanged=[0], same_bytes=[1], changed=[2], gone=[3])
+    assert [(part.rows, part.is_errors) for part in parts] == [(3, False), (1, False)]
+    names = ["row_number", "check", "status", "error_code", "error_kind", "error_msg", "etag", "attempts", "file_epoch"]
+    assert [tuple(row[name] for name in names) for row in checks_of(layout)] == [
+        (0, "unchanged", 304, None, None, None, '"0"', 1, 1),
+        (1, "unchanged", 200, None, None, None, '"1"', 1, 1),
+        (3, "gone", 404, 404, "http_status", "not found", None, 3, 1),
+    ]
+    row = checks_of(layout)[0]
+    assert (row["uuid"], row["identifier"], row["final_url"]) == (
+        "uuid-0",
+        f"http://{batch.server_name}/0",
+        "http://h/0",
+    )
+    assert row["fetched_at"] == datetime.fromtimestamp(REFRESHED_AT, timezone.utc)
+    assert pq.read_schema(layout.root / parts[0].path) == result_schema("checks")
+
+
+def test_the_body_of_a_file_that_is_the_same_is_dropped_from_memory(layout: Layout) -> None:
+    batch = make_batch(rows=10)
+    body = b"a large one " * 40_000
+    writer = open_writer(layout)
+    writer.success(batch, (0,), make_answer(0, body))
+    writer.stop()
+    again = refreshed(layout, batch)
+    writer = open_writer(layout, epoch=2)
+    writer.success(again, (0,), make_answer(0, body))
+    assert writer.buffered_bytes == len(body)
+    writer.stop()
+    assert writer.buffered_bytes == 0
+    assert [part.path.split("/")[0] for part in committed(writer.events())] == ["checks"]
+
+
+def test_nothing_that_was_asked_has_a_time_all_the_same(layout: Layout) -> None:
+    """Else such a row would be asked for at each start."""
+    batch = make_batch(rows=10)
+    write_outcomes(layout, batch, successes=[0])
+    writer = open_writer(layout, epoch=2)
+    failure = Failure(ErrorKind.ROBOTS, -2, "robots.txt disallows it")
+    writer.error(refreshed(layout, batch), (0,), failure, None, attempts=0)
+    writer.stop()
+    (row,) = checks_of(layout)
+    assert (row["check"], row["status"], row["error_code"], row["attempts"]) == ("refused", None, -2, 0)
+    assert row["fetched_at"] is not None
+
+
+def test_a_picture_that_many_have_replaces_no_file(layout: Layout) -> None:
+    batch = make_batch(rows=10)
+    picture = b"no longer available " * 20
+    write_outcomes(layout, batch, successes=[0])
+    digest = hashlib.sha256(picture).hexdigest()
+    write_placeholders(layout.placeholders, [Placeholder(digest, "h", 9, 1, "http://h/9")], layout.temporary)
+    writer = open_writer(layout, epoch=2)
+    writer.success(batch, (1,), make_answer(1, picture))
+    writer.success(refreshed(layout, batch), (0,), make_answer(0, picture))
+    writer.stop()
+    (row,) = checks_of(layout)
+    assert (row["row_number"], row["check"], row["error_kind"]) == (0, "gone", "placeholder")
+    writer = open_writer(layout, epoch=3)
+    writer.success(refreshed(layout, batch), (1,), make_answer(1, picture))
+    writer.stop()
+    assert [row["check"] for row in checks_of(layout)] == ["gone", "unchanged"], "it was one before"
+
+
+def test_a_file_that_cannot_be_found_any_more_stops_the_run(layout: Layout) -> None:
+    batch = make_batch(rows=10)
+    (part,) = write_outcomes(layout, batch, successes=[0])
+    again = refreshed(layout, batch)
+    (layout.root / part.path).unlink()
+    writer = open_writer(layout, epoch=2)
+    writer.success(again, (0,), replace(make_answer(0, b""), status=304))
+    writer.stop()
+    (failed,) = [event for event in writer.events() if isinstance(event, WriterFailed)]
+    assert isinstance(failed.error, StorageError)

@@ -16,14 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddmpi.core.records import BatchRef
+from ddmpi.core.records import BatchRef, Taken, Validators
 from ddmpi.io.folder.layout import Layout
 from ddmpi.io.forget.names import FAILURE, Forgotten, write_forgotten
 from ddmpi.io.input.table import open_input
 from ddmpi.io.urls.batch_reader import BatchReader
 from ddmpi.io.urls.loader import BatchRows, Loader
 from ddmpi.io.urls.writer import partition_input
-from tests.io.result_data import Reader, make_batch, write_outcomes
+from tests.io.result_data import (
+    FETCHED_AT,
+    Reader,
+    make_answer,
+    make_batch,
+    make_failure,
+    open_writer,
+    refreshed,
+    write_outcomes,
+)
 
 
 def table(urls: list[str]) -> pa.Table:
@@ -39,9 +48,9 @@ def test_rows_with_the_same_url_come_together() -> None:
     assert (len(taken), rows.left) == (2, 1)
     taken += rows.take(2)
     assert sorted(taken) == [
-        (2, "http://a/1", "a", (5, 8), (), ""),
-        (3, "http://b/1", "b", (), (), ""),
-        (7, "http://a/2", "a", (), (), ""),
+        (2, "http://a/1", "a", (5, 8), (), "", None),
+        (3, "http://b/1", "b", (), (), "", None),
+        (7, "http://a/2", "a", (), (), "", None),
     ]
     assert (rows.left, rows.take(2)) == (0, [])
 
@@ -53,7 +62,7 @@ def test_rows_with_the_same_url_come_together_only_where_the_rest_is_the_same() 
     rows = table(["http://a/1"] * 9).append_column("mirrors", pa.array(mirrors, pa.list_(pa.string())))
     rows = rows.append_column("size", pa.array(sizes))
     taken = BatchRows.of(np.arange(9), rows, 0, 1, ("mirrors", "size")).take(9)
-    assert {(row, others, found) for row, _, _, others, found, _ in taken} == {
+    assert {(row, others, found) for row, _, _, others, found, *_ in taken} == {
         (0, (2,), tuple(b)), (1, (6,), ()), (3, (), tuple(c)), (4, (7,), tuple(both)),
         (5, (), ("http://b/1\xffhttp://c/1",)), (8, (), tuple(b)),
     }  # fmt: skip
@@ -118,6 +127,8 @@ class Repeating(Reader):
 
     def read(self, batch: BatchRef, columns: Sequence[str] | None = None) -> pa.Table:
         rows = super().read(batch, columns)
+        if "identifier" not in rows.column_names:
+            return rows
         urls = pa.array([f"http://{batch.server_name}/{row % 2}" for row in range(batch.rows)])
         return rows.set_column(rows.schema.get_field_index("identifier"), "identifier", urls)
 
@@ -136,7 +147,7 @@ def test_rows_with_an_outcome_are_left_out(tmp_path: Path, sample_urls: int) -> 
     loader.close()
     taken = loaded.rows.take(10)
     assert len(taken) == (sample_urls or 2)
-    assert set(taken) <= {(1, "http://a/1", "a", (5,), (), ""), (2, "http://a/0", "a", (), (), "")}
+    assert set(taken) <= {(1, "http://a/1", "a", (5,), (), "", None), (2, "http://a/0", "a", (), (), "", None)}
 
 
 @pytest.mark.parametrize("sample_urls", [0, 9])
@@ -156,3 +167,49 @@ def test_what_was_withdrawn_is_not_asked_for(tmp_path: Path, sample_urls: int) -
     loader.close()
     assert sorted(row for row, *_ in loaded.rows.take(10)) == [2, 4]
     assert loaded.refused == ([] if sample_urls else [(row, FAILURE) for row in (0, 1, 5)])
+
+
+def test_old_files_are_asked_for_again_with_what_is_known_of_them(tmp_path: Path) -> None:
+    """Rows with the same URL share a request only if they have the same file, and what was given with it."""
+    layout = Layout(tmp_path / "out")
+    batch = make_batch(rows=9, server_name="a")
+    writer = open_writer(layout)
+    bodies = {0: b"one", 2: b"one", 4: b"another", 1: b"odd"}
+    for row, body in bodies.items():
+        answer = make_answer(row, body)
+        answer.etag, answer.last_modified, answer.final_url = "", "Thu" * (row != 1), "http://a/0"
+        writer.success(batch, (row,), answer)
+    writer.error(batch, (3,), make_failure(), make_answer(3, b""), attempts=1)
+    writer.stop()
+    known = Validators("http://a/0", "", "Thu")
+    expected = {
+        (0, "http://a/0", "a", (2,), (), "", known), (4, "http://a/0", "a", (), (), "", known),
+        (1, "http://a/1", "a", (), (), "", Validators("http://a/0")), (5, "http://a/1", "a", (7,), (), "", None),
+        (6, "http://a/0", "a", (8,), (), "", None),
+    }  # fmt: skip
+    assert set(loaded_rows(layout, refreshed(layout, batch), 2)) == expected
+    assert {row[0] for row in loaded_rows(layout, refreshed(layout, batch), 1)} == {5, 6}, "of this very run"
+    assert {row[0] for row in loaded_rows(layout, refreshed(layout, batch, FETCHED_AT), 2)} == {5, 6}, "not as old"
+
+
+def loaded_rows(layout: Layout, batch: BatchRef, epoch: int) -> list[Taken]:
+    done = threading.Event()
+    loader = Loader(layout, Repeating(), epoch, done.set)
+    loader.load(1, batch)
+    assert done.wait(30)
+    (loaded,) = loader.take_loaded()
+    loader.close()
+    return loaded.rows.take(20)
+
+
+@pytest.mark.parametrize("etag", ["\u00e9", "a\x07b"])
+def test_what_no_header_may_hold_is_not_sent(tmp_path: Path, etag: str) -> None:
+    layout = Layout(tmp_path / "out")
+    batch = make_batch(rows=1, server_name="a")
+    writer = open_writer(layout)
+    answer = make_answer(0, b"one")
+    answer.etag = etag
+    writer.success(batch, (0,), answer)
+    writer.stop()
+    (row,) = loaded_rows(layout, refreshed(layout, batch), 2)
+    assert row == (0, "http://a/0", "a", (), (), "", Validators("http://h/0")), "that there is a file is known"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,11 +25,12 @@ from ddmpi.io.urls.batch_table import BatchTable
 from ddmpi.io.urls.writer import partition_input
 from ddmpi.report.console import Console
 from ddmpi.roles.coordinator import comparison
-from ddmpi.roles.coordinator.comparison import OTHER, Licenses, compare
+from ddmpi.roles.coordinator.comparison import OTHER, Licenses, compare, refreshed
 from ddmpi.roles.coordinator.initialization import whole_input
 from ddmpi.roles.coordinator.reporter import ConsoleReporter
 from ddmpi.roles.coordinator.run_state import RunState
-from tests.io.result_data import make_answer, make_failure
+from tests.io.result_data import FETCHED_AT, REFRESHED_AT, make_answer, make_failure
+from tests.io.result_data import refreshed as refreshed_batch
 
 BODY = b"GIF89a, the file that was promised"
 PROMISED = hashlib.sha256(BODY).hexdigest()
@@ -60,16 +62,19 @@ def state(tmp_path: Path) -> RunState:
     )  # fmt: skip
 
 
-def commit(state: RunState, epoch: int, files: dict[int, bytes], errors: dict[int, ErrorKind]) -> None:
-    """One run's outcomes, by row number."""
+def commit(
+    state: RunState, epoch: int, files: dict[int, bytes], errors: dict[int, ErrorKind], fetched_at: float = REFRESHED_AT
+) -> None:
+    """One run's outcomes, by row number; files that are there already are asked for again."""
     open_epoch(state.layout, epoch)
-    batch = state.table.ref(0)
+    batch = refreshed_batch(state.layout, state.table.ref(0))
     places = {
         number: at for at, number in enumerate(state.reader.read(batch, ["row_number"])["row_number"].to_pylist())
     }
     writer = ResultWriter(ResultOptions(state.config, state.layout, state.reader, epoch, 0, threads=1), lambda: None)
     for number, body in files.items():
-        writer.success(batch, (places[number],), make_answer(places[number], body))
+        answer = replace(make_answer(places[number], body), fetched_at=fetched_at)
+        writer.success(batch, (places[number],), answer)
     for number, kind in errors.items():
         writer.error(batch, (places[number],), make_failure(kind), None, attempts=1)
     writer.stop()
@@ -109,3 +114,42 @@ def test_only_a_run_whose_rows_are_all_final_leaves_a_comparison(state: RunState
     assert state.layout.comparison.exists()
     reporter.compare(state, Exit(EXIT_PENDING))
     assert not state.layout.comparison.exists()
+
+
+def test_a_refresh_tells_each_row_that_was_asked_for_once(state: RunState) -> None:
+    commit(state, 1, {0: BODY, 1: BODY, 2: BODY, 3: BODY}, {5: ErrorKind.DNS}, FETCHED_AT)
+    commit(state, 2, {0: BODY, 1: BODY + b"!", 4: BODY}, {})
+    commit(state, 3, {}, {2: ErrorKind.HTTP_STATUS})
+    state.stale_before = REFRESHED_AT
+    total = {"unchanged": 1, "changed": 1, "gone": 1, "refused": 0, "failed": 0, "new": 1}
+    assert refreshed(state).total() == total
+    with state.layout.refreshed.open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines == [
+        ["server_name", "license", "rows", *total],
+        ["a.org", "CC0-1.0", "2", "1", "0", "1", "0", "0", "0"],
+        ["a.org", "", "1", "0", "0", "0", "0", "0", "1"],
+        ["b.org", "CC0-1.0", "1", "0", "1", "0", "0", "0", "0"],
+    ]
+    state.stale_before = REFRESHED_AT + 1
+    assert sum(refreshed(state).total().values()) == 1, "that for which nothing was fetched has its time all the same"
+
+
+def test_the_comparison_with_the_table_is_that_of_the_newest_file(state: RunState) -> None:
+    commit(state, 1, {0: BODY + b"!", 1: BODY}, {})
+    assert compare(state).total()["same"] == 1
+    commit(state, 2, {0: BODY}, {1: ErrorKind.HTTP_STATUS})
+    assert compare(state).total()["same"] == 2
+
+
+def test_only_a_refresh_whose_rows_are_all_final_is_told(state: RunState) -> None:
+    commit(state, 1, {0: BODY}, {})
+    reporter = ConsoleReporter(Console(None), ranks=1, started_at=0.0)
+    reporter.refresh(state, Exit(EXIT_DONE))
+    assert (reporter.refreshed, state.layout.refreshed.exists()) == ("", False)
+    state.stale_before = 1.0
+    reporter.refresh(state, Exit(EXIT_PENDING))
+    assert (reporter.refreshed, state.layout.refreshed.exists()) == ("", False)
+    reporter.refresh(state, Exit(EXIT_DONE))
+    told = "0 unchanged, 0 changed, 0 gone, 0 refused, 1 new; by server and license: refresh.csv"
+    assert reporter.refreshed == told

@@ -14,6 +14,7 @@ from ddmpi.errors import InputError
 from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.markers import Marker, read_completed, write_completed
 from ddmpi.roles.coordinator.run_state import RunState
+from tests.io.result_data import FETCHED_AT, REFRESHED_AT, write_refresh
 from tests.roles.coordinator.states import commit, make_state
 
 SIZES = {"a.org": 10}
@@ -90,6 +91,52 @@ def test_kinds_that_an_earlier_version_has_lost_are_read_from_the_parts(tmp_path
     assert state.counts.error_kinds == {"dns": 2, "http_status": 2}
     assert marker_of(state) == Marker(10, 6, 4, {"dns": 2, "http_status": 2})
     assert state.retry_failed(("http_status",)) == 2
+
+
+# ---- files are asked for again
+
+
+def test_old_files_are_opened_again_until_they_have_a_new_outcome(tmp_path: Path) -> None:
+    failed_twice(tmp_path)
+    state = restarted(tmp_path, 2)
+    assert state.refresh(FETCHED_AT) == 0
+    assert marker_of(state) is not None, "none is as old as that"
+    assert (state.ref(0).stale_before, state.stale_before) == (0.0, FETCHED_AT)
+    assert state.refresh(REFRESHED_AT) == 6
+    counts = state.counts
+    assert (counts.pending, int(counts.successes[0]), counts.error_kinds) == (6, 0, {"dns": 2, "http_status": 2})
+    assert (marker_of(state), state.ref(0).stale_before) == (None, REFRESHED_AT)
+    write_refresh(state.layout, state.table.ref(0), unchanged=[0, 1], changed=[2], gone=[3])
+    assert state.content(0).successes == 4, "what this run has asked for is final"
+    state = restarted(tmp_path, 3)
+    assert (state.counts.pending, marker_of(state)) == (0, Marker(10, 6, 4, {"dns": 2, "http_status": 2}))
+    assert state.refresh(REFRESHED_AT) == 2, "a kill in between costs nothing"
+    assert state.counts.pending == 2
+    write_refresh(state.layout, state.table.ref(0), unchanged=[4, 5], epoch=3)
+    state = restarted(tmp_path, 4)
+    assert state.refresh(REFRESHED_AT) == 0
+    assert marker_of(state) is not None
+
+
+def test_errors_and_files_may_be_fetched_again_together(tmp_path: Path) -> None:
+    failed_twice(tmp_path)
+    state = restarted(tmp_path, 2)
+    assert state.retry_failed(("dns",)) == 2
+    assert state.refresh(REFRESHED_AT) == 6
+    assert (state.counts.pending, state.counts.error_kinds) == (8, {"http_status": 2})
+    assert (state.ref(0).retry, state.ref(0).stale_before) == (("dns",), REFRESHED_AT)
+
+
+def test_a_damaged_part_that_a_refresh_comes_upon_costs_its_own_rows(tmp_path: Path) -> None:
+    state = make_state(tmp_path, SIZES)
+    successes, _ = commit(state, 0, range(7), {ErrorKind.DNS: [7, 8, 9]})
+    write_refresh(state.layout, state.table.ref(0), gone=[0, 1], changed=[2])
+    assert restarted(tmp_path, 3).counts.pending == 0
+    successes.write_bytes(b"")
+    state = restarted(tmp_path, 4)
+    assert state.refresh(REFRESHED_AT + 1) == 7
+    assert (state.layout.damaged / state.layout.relative(successes)).exists()
+    assert (state.counts.pending, marker_of(state)) == (7, None)
 
 
 # ---- what was learned of servers
