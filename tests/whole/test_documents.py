@@ -58,6 +58,8 @@ SHOWN: Final = {
     ("output.md", "out/"): "the tree of an output folder; tests/whole/test_readme.py compares it with one",
     ("politeness.md", "img.example.org"): "what --audit prints (tests/cli/test_audit.py)",
     ("politeness.md", "robots.txt: disallow"): "values of usage_signals (tests/whole/test_usage_signals.py)",
+    ("refresh.md", "Refresh: 20,000 files"): "what a run prints (tests/whole/test_refresh.py)",
+    ("refresh.md", "0 3 1 * *"): "a line of a crontab",
     ("troubleshooting.md", "1,504 rows are pending"): "what a run prints (tests/report/test_pending.py)",
 }
 """Blocks of text, by page and beginning: what they are if no command."""
