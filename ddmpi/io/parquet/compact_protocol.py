@@ -165,7 +165,11 @@ def _end_of_struct(data: bytes, at: int) -> int:
         if not head >> 4:
             at = _end_of_number(data, at)
         kind = head & 0x0F
-        if kind not in _BOOLS:
+        if kind in _NUMBERS:  # as most: a call for each would take as long again
+            while data[at] & 0x80:
+                at += 1
+            at += 1
+        elif kind not in _BOOLS:
             at = _end_of(data, at, kind)
     return at + 1
 

@@ -33,17 +33,21 @@ def open_bytes(path: InputPath, compression: Compression | None, encoding: str =
 
 
 def check_encoding(path: InputPath, compression: Compression | None, encoding: str) -> None:
+    """Refuse a file as ``check_beginning`` does; raises OSError as it comes, too."""
+    if encoding in UTF_8:
+        with _decompressed(path, compression) as stream:
+            check_beginning(path, stream.read(4), encoding)
+
+
+def check_beginning(path: InputPath, beginning: bytes, encoding: str) -> None:
     """Refuse a file in UTF-16 or UTF-32, as spreadsheets write them, where the config does not say so: every row of it
-    would be a bad URL. Raises InputError, and OSError as it comes."""
-    if encoding not in UTF_8:
+    would be a bad URL. Raises InputError: its beginning is that of such a file."""
+    if encoding not in UTF_8 or not beginning.startswith(_UTF_16_OR_32):
         return
-    with _decompressed(path, compression) as stream:
-        first = stream.read(4)
-    if first.startswith(_UTF_16_OR_32):
-        name = "utf-32" if b"\0\0" in first else "utf-16"
-        raise InputError(
-            f"{path}: is not in UTF-8, but in UTF-16 or UTF-32 by its first bytes; write input.encoding: {name}"
-        )
+    name = "utf-32" if b"\0\0" in beginning[:4] else "utf-16"
+    raise InputError(
+        f"{path}: is not in UTF-8, but in UTF-16 or UTF-32 by its first bytes; write input.encoding: {name}"
+    )
 
 
 def _decompressed(path: InputPath, compression: Compression | None) -> IO[bytes]:

@@ -20,7 +20,7 @@ import pyarrow.csv
 
 from ddmpi.errors import InputError
 from ddmpi.io.folder.disk_errors import one_line
-from ddmpi.io.sources.byte_streams import Compression, check_encoding, open_bytes
+from ddmpi.io.sources.byte_streams import Compression, check_beginning, open_bytes
 from ddmpi.io.sources.dialect import (
     Dialect,
     Doubt,
@@ -84,10 +84,11 @@ class SeparatedSource(SourceFile):
     # ---- what the beginning tells
 
     def _read_schema(self) -> pa.Schema:
-        check_encoding(self.path, self.compression, self.reading.keys.encoding)
         keys = self.reading.keys
         with self._open() as stream:
-            beginning = _filled(stream, _SAMPLE_BYTES).removeprefix(codecs.BOM_UTF8)
+            beginning = _filled(stream, _SAMPLE_BYTES)
+        check_beginning(self.path, beginning, keys.encoding)
+        beginning = beginning.removeprefix(codecs.BOM_UTF8)
         # Lines that end as on a Macintosh of old: arrow reads them, but blocks are cut at line feeds.
         self._has_line_feeds = b"\n" in beginning or b"\r" not in beginning
         beginning = self._with_line_feeds(beginning)
