@@ -38,7 +38,7 @@ def write(config: Path, *hosts: AskedHost, left_out: int = 0) -> None:
     found = RunAudit(
         3, AT - 5, AT + 700, "1.2.3", "me/1 (+https://me.org)", "obeyed: robots.txt (respect)", hosts, left_out
     )
-    write_run_audit(config.parent / "out/logs/last-run.json", found)
+    write_run_audit(config.parent / "out/logs/last-run.json", found, config.parent / "out/batches/.tmp")
 
 
 def test_an_operator_is_told_when_how_much_at_which_rate_from_where_and_by_whom(

@@ -137,10 +137,10 @@ def _parsed(row: dict[str, str]) -> Audited:
     return Audited(row["server_name"], **figures)  # type: ignore[arg-type]  # one float among whole numbers
 
 
-def write_run_audit(path: Path, found: RunAudit) -> None:
-    """Replace the file."""
+def write_run_audit(path: Path, found: RunAudit, temporary: Path) -> None:
+    """Replace the file; it is written in ``temporary`` first, where the next run cleans up: it may not write one."""
     try:
-        write_whole(path, msgspec.json.encode(found))
+        write_whole(path, msgspec.json.encode(found), temporary)
     except StorageError as error:
         log.warning("what servers were asked in this run is not kept: %s", error)
 

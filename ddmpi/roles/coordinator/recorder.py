@@ -96,7 +96,7 @@ class Recorder:
             self._epoch, self._began_at, time.time(), __version__, config.user_agent, config.respect_text, hosts,
             len(self.audit) - len(hosts),
         )  # fmt: skip
-        write_run_audit(state.layout.run_audit, found)
+        write_run_audit(state.layout.run_audit, found, state.layout.temporary)
 
     def _write(self, line: Measurement) -> None:
         line = with_rates(line, self._last)

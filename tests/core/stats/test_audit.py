@@ -142,7 +142,7 @@ def test_the_run_alone_is_told_with_its_times_machines_and_signals(tmp_path: Pat
     assert other == AskedHost(Audited("t", kept_bytes=7), 0.0, 0.0, (), {})
     assert (audit.total.requests, audit.total.kept_bytes, audit.signals) == (4, 507, {"x-robots-tag: noai": (4, 2)})
     found = RunAudit(3, AT, AT + 9, "1.0", "me/1", "all", audit.hosts())
-    write_run_audit(tmp_path / "last-run.json", found)
+    write_run_audit(tmp_path / "last-run.json", found, tmp_path / "tmp")
     assert read_run_audit(tmp_path / "last-run.json") == found
     assert read_run_audit(tmp_path / "missing.json") is None
     (tmp_path / "damaged.json").write_bytes(b"{")
