@@ -87,8 +87,9 @@ def _text(value: Any) -> str:
 
 
 def _safe(name: str, depth: int) -> str:
-    name = unicodedata.normalize("NFC", name)
-    name = "".join("_" if unicodedata.category(letter)[0] == "C" else letter for letter in name)
+    if not (name.isascii() and name.isprintable()):  # of most there is nothing to look up, letter by letter
+        name = unicodedata.normalize("NFC", name)
+        name = "".join("_" if unicodedata.category(letter)[0] == "C" else letter for letter in name)
     name = _FORBIDDEN.sub("_", name).strip(" ")
     name = name.encode()[:_LONGEST_BYTES].decode(errors="ignore").rstrip(" .")
     if not name or name.startswith(".") or _DEVICES.fullmatch(name) or (depth == 0 and name.casefold() in _OURS):

@@ -26,13 +26,13 @@ from ddmpi.io.results.schema import ROW_NUMBER
 
 _METADATA: Final = "metadata.jsonl"
 _FILE_NAME: Final = "file_name"
-_TAKEN: Final = (_FILE_NAME, f"{_FILE_NAME}s")
-"""Names, or their endings after a ``_``, that the imagefolder reader of ``datasets`` takes for paths of images."""
+_TAKEN: Final = (f"_{_FILE_NAME}", f"_{_FILE_NAME}s")
+"""Endings of names, a ``_`` before these, that the imagefolder reader of ``datasets`` takes for paths of images."""
 
 
 def metadata_line(file_name: str, row: Mapping[str, Any]) -> str:
     """Return a line of metadata.jsonl. A column of the table that would be taken for a path gets a ``_`` at its end."""
-    columns = {f"{name}_" if f"_{name}".endswith(tuple(f"_{n}" for n in _TAKEN)) else name: row[name] for name in row}
+    columns = {f"{name}_" if f"_{name}".endswith(_TAKEN) else name: value for name, value in row.items()}
     return as_json({_FILE_NAME: file_name, **columns}) + "\n"
 
 
