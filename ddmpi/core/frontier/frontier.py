@@ -120,7 +120,7 @@ class Frontier:
 
     def set_overrides(self, overrides: Overrides, now: float) -> list[Change]:
         """Apply the operator's overrides. What is in flight goes on; rows of what is held stay with their lane.
-        Connections of before may be more than are allowed now: those on which nothing is in flight are closed."""
+        Connections of before may be more than are allowed now: they are closed once nothing is in flight on them."""
         self._overrides = overrides
         for lane in self.lanes.by_id.values():
             lane.set_overrides(overrides, now)
@@ -129,6 +129,7 @@ class Frontier:
                     slot.given_up = slot.given_up or GIVEN_UP_BY_USER
                 elif slot.given_up is GIVEN_UP_BY_USER:
                     slot.given_up = None
+                slot.closes_when_idle = slot.in_flight > 0
             self._changes.touch(lane, *lane.slots.values())
             idle = tuple(slot.server for slot in lane.slots.values() if not slot.in_flight)
             self._changes.told.append(CloseConnections(idle))
@@ -257,7 +258,8 @@ class Frontier:
             lane.is_sampling and not task.robots_of,
         )  # fmt: skip
         self._changes.told.insert(0, done)
-        if slot.is_held and not slot.in_flight:  # another lane may open what this one leaves
+        if (slot.is_held or slot.closes_when_idle) and not slot.in_flight:  # another lane may open what this one leaves
+            slot.closes_when_idle = False
             self._changes.told.append(CloseConnections((slot.server,)))
         return self._after_changes(now, lane, slot)
 

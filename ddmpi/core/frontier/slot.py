@@ -58,6 +58,8 @@ class Slot:
     """Whether the operator lets nothing start here."""
     given_up: Failure | None = None
     """What rows of a server fail with that is given up; None while it is not."""
+    closes_when_idle: bool = False
+    """Its connections may be more than are allowed since the operator has changed the limits."""
     unresolved_since: float = math.inf
     """When its name was not found for the first time since it has answered; inf = it was."""
     scheduled_at: float = math.inf

@@ -16,6 +16,7 @@ from ddmpi.core.frontier.held_lane import RowCursor
 from ddmpi.core.frontier.interface import (
     BatchEnded,
     Change,
+    CloseConnections,
     Disposition,
     Finished,
     FrontierConfig,
@@ -784,6 +785,20 @@ def test_what_is_spent_of_a_byte_budget_is_told_while_it_is_spent(make: Make, gr
     frontier.finish(task, SUCCESS, 1.0, body_bytes=500)
     (report,) = frontier.updates(1.0)
     assert sum(size_bytes for _, size_bytes in report.paces["s"].spent_day) == 500
+
+
+def test_connections_of_before_are_closed_once_they_are_idle(make: Make) -> None:
+    """Where the operator allows fewer, those on which requests were under way would be kept, and others open theirs."""
+    frontier = make()
+    start(frontier, lane(batches=[batch(0, 2)], share=Limits(0.0, 2)), cursor=rows(2))
+    one, other = tasks(frontier, 0.0)
+    taken(frontier)
+    frontier.set_overrides(Overrides([ControlOverride("s", connections=1)]), 0.0)
+    assert CloseConnections(("s",)) not in taken(frontier)
+    frontier.finish(one, SUCCESS, 1.0)
+    assert CloseConnections(("s",)) not in taken(frontier)
+    frontier.finish(other, SUCCESS, 1.0)
+    assert CloseConnections(("s",)) in taken(frontier)
 
 
 def test_what_comes_next_is_known_while_nothing_is_in_flight(make: Make) -> None:
