@@ -23,15 +23,13 @@ from ddmpi.io.results.damage import read_columns
 from ddmpi.io.results.outcomes import outcomes_of, superseded_rows
 from ddmpi.io.results.promises import promises_of
 from ddmpi.io.results.schema import MISMATCH, ROW_NUMBER
-from ddmpi.roles.coordinator.run_state import RunState
+from ddmpi.roles.coordinator.run_state import TOUCH_BATCHES, RunState
 
 OTHER: Final = "other"
 MOST_TEXTS: Final = 1_000
 """Licenses that are no known ones and have lines of their own: where each row names its author, there are as many as
 rows."""
 _MOST_CHARS: Final = 200
-_TOUCH_BATCHES: Final = 1_000
-"""Between heartbeats of the lock: some seconds, of the minutes that they may take."""
 
 
 class Licenses:
@@ -75,7 +73,7 @@ def _written(
 ) -> Comparison:
     licenses = Licenses()
     for batch_id in range(len(state.table)):
-        if batch_id % _TOUCH_BATCHES == 0 and state.lock is not None:
+        if batch_id % TOUCH_BATCHES == 0 and state.lock is not None:
             state.lock.touch()
         found.add(classes_of(state, state.table.ref(batch_id), licenses))
     names = ("server_name", "license", "rows", *found.classes)

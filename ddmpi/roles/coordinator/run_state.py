@@ -38,7 +38,7 @@ from ddmpi.io.urls.batch_table import BatchTable, limits_by_group
 
 log = logging.getLogger(__name__)
 
-_TOUCH_BATCHES: Final = 1_000
+TOUCH_BATCHES: Final = 1_000
 """Between heartbeats of the lock: some seconds, of the minutes that they may take."""
 
 
@@ -145,7 +145,7 @@ class RunState:
         Markers as in ``retry_failed``. Raises StorageError: a part cannot be read or a marker cannot be removed."""
         self.stale_before = before
         for place, batch_id in enumerate(np.flatnonzero(self.counts.successes > 0).tolist()):
-            if self.lock is not None and place % _TOUCH_BATCHES == 0:
+            if self.lock is not None and place % TOUCH_BATCHES == 0:
                 self.lock.touch()
             if not self._may_be_stale(parts_of(self.layout, self.table.ref(batch_id))):
                 continue
