@@ -71,7 +71,9 @@ def _run_rank(arguments: Arguments, argv: Sequence[str]) -> int:
         signals.ignore()
         return code
 
-    return run_together(world, run, argv)
+    code = run_together(world, run, argv)
+    gc.freeze()  # else the interpreter looks through all that it has loaded, several times, before it goes
+    return code
 
 
 def _config_of(arguments: Arguments) -> Config:

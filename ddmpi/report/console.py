@@ -79,6 +79,7 @@ class Console:
 
     def prepare(self) -> None:
         """Load what draws the summary, before it is needed."""
+        import_module("rich.console")
         import_module("rich.table")
 
     def log_to(self, log: Callable[[str], None]) -> None:

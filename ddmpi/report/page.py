@@ -68,6 +68,11 @@ def _template() -> Template:
     return environment.from_string(_source("page.html"))
 
 
+def prepare() -> None:
+    """Load what ``render`` needs, before it is needed."""
+    _template()
+
+
 def _breakable(name: str) -> Markup:
     """Return a host's name, which a narrow column breaks after its dots where it can."""
     return escape(name).replace(".", Markup(".<wbr>"))

@@ -31,6 +31,11 @@ MOST_SHOWN_BYTES: Final = 40_000
 _TYPES: Final = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
 
 
+def prepare_pictures() -> None:
+    """Load what makes them small, before it is needed."""
+    _shrinker()
+
+
 def sample_pictures(parts: Iterable[Path], rows_each: int, budget_s: float) -> list[Picture]:
     """Return up to ``rows_each`` pictures of each part, in order, as far as they can be had in time."""
     end_at = time.monotonic() + budget_s

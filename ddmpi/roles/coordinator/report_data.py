@@ -192,19 +192,21 @@ def pictures(state: RunState) -> list[Picture]:
         return []
     chosen = batches[np.unique(np.linspace(0, len(batches) - 1, min(len(batches), MOST_PICTURES)).astype(np.int64))]
     rows_each = max(1, MOST_PICTURES // len(chosen))
-    first_parts = (part for batch_id in chosen.tolist() for part in islice(_success_parts(state, batch_id), 1))
+    found = (_success_part(state, batch_id) for batch_id in chosen.tolist())
+    first_parts = (part for part in found if part is not None)
     return sample_pictures(first_parts, rows_each, PICTURES_BUDGET_S)[:MOST_PICTURES]
 
 
-def _success_parts(state: RunState, batch_id: int) -> list[Path]:
+def _success_part(state: RunState, batch_id: int) -> Path | None:
+    """Return the first part of the batch that has files, None where there is none."""
     try:
         parts = parts_of(state.layout, state.table.ref(batch_id))
     except StorageError:
         # Whether the folder can be read is the verification's question; the report shows what there is.
-        return []
-    paths = [state.layout.root / part for part in parts]
+        return None
+    paths = (state.layout.root / part for part in parts)
     # Of a published dataset there are none: the end of a run does not wait for a store.
-    return [path for path in paths if path.name.startswith("successes") and has_images(path)]
+    return next((path for path in paths if path.name.startswith("successes") and has_images(path)), None)
 
 
 def placeholder_lines(found: Sequence[Placeholder]) -> list[PlaceholderLine]:

@@ -6,9 +6,8 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from ddmpi.report.data import MOST_SERVERS, Report, Snapshot, Summary, joined, p
 from ddmpi.report.formats import counted, duration
 from ddmpi.report.pending import AGAIN, next_text, note_text, order_text, pending_text
 from ddmpi.roles.coordinator.coordinator import Coordinator
+from ddmpi.roles.coordinator.pictures import prepare_pictures
 from ddmpi.roles.coordinator.recorder import Recorder
 from ddmpi.roles.coordinator.report_data import (
     OUTCOMES_BUDGET_S,
@@ -58,13 +58,6 @@ NOTE_SHARE = 0.02
 """Of the time, at most."""
 
 
-@cache
-def _renderer() -> Callable[[Report], str]:
-    from ddmpi.report.page import render  # noqa: PLC0415  # jinja2; see on_turn
-
-    return render
-
-
 class ConsoleReporter:
     """The people's side of one run.
 
@@ -79,7 +72,8 @@ class ConsoleReporter:
         self._started_at = started_at
         self._job = job
         self._recorder: Recorder | None = None
-        self._is_prepared = False
+        self._to_prepare = [self._console.prepare, _prepare_page, prepare_pictures]
+        """What the end of the run needs and takes its time to load."""
         self._errors_before = 0
         self.changes: Sequence[str] = ()
         """What was changed while the run was on, for the report."""
@@ -183,11 +177,9 @@ class ConsoleReporter:
 
     def on_turn(self, coordinator: Coordinator, now: float) -> None:
         """Called in each turn of the loop; sums are made only when they are shown."""
-        if not self._is_prepared:
-            # Now the ranks have begun: before, loading would hold them up, and at the end the exit.
-            self._is_prepared = True
-            self._console.prepare()
-            _renderer()
+        if self._to_prepare and coordinator.tally.counters:
+            # Ranks have reported of requests: earlier, loading would hold these up, and at the end the exit.
+            self._to_prepare.pop()()
         if self._console.is_due(now):
             self._console.show(self._snapshot(coordinator), now)
         if self._recorder is not None:
@@ -265,7 +257,9 @@ class ConsoleReporter:
         state = coordinator.state
         if self._recorder is not None:
             self._recorder.on_end(coordinator, ending.code, now)
-        page = _renderer()(self._report(coordinator, ending, now))
+        from ddmpi.report.page import render  # noqa: PLC0415  # jinja2; see on_turn
+
+        page = render(self._report(coordinator, ending, now))
         try:
             # A path may hold bytes that are no UTF-8.
             write_whole(state.layout.report, page.encode(errors="replace"), state.layout.temporary)
@@ -341,6 +335,12 @@ class ConsoleReporter:
             ending=_ending_text(ending, errors, pending_text(pending, waiting, time.time(), job), job),
             report="" if self._reported is None else str(self._reported),
         )
+
+
+def _prepare_page() -> None:
+    from ddmpi.report.page import prepare  # noqa: PLC0415  # jinja2
+
+    prepare()
 
 
 def _ending_text(ending: Exit, errors: int, pending: str, job: str | None) -> str:
