@@ -81,19 +81,21 @@ class KnownPaces:
             known[name] = (_with_spent(it, _times(it.spent_hour, 1 - taken), _times(it.spent_day, 1 - taken)), now)
         return {name: _scaled(_with_spent(state, *account.spent[name][:2]), part) for name, (state, _) in known.items()}
 
-    def has_spent(self, group: str, lane_id: int) -> bool:
-        """Whether a lane has spent bytes that still count."""
-        account = self._lanes.get(group, {}).get(lane_id)
-        return account is not None and any(hour or day for hour, day, _ in account.spent.values())
-
-    def ended(self, group: str, lane_id: int) -> None:
-        """No rank has the lane any longer: nobody answers for its bytes."""
-        account = self._lanes.get(group, {}).pop(lane_id, None)
-        known = self._by_group.setdefault(group, {})
-        for name, spent in account.spent.items() if account is not None else ():
+    def ended(self, group: str, lane_id: int) -> bool:
+        """No rank has the lane any longer: nobody answers for its bytes. Return whether it has spent some that still
+        count."""
+        lanes = self._lanes.get(group, {})
+        account = lanes.pop(lane_id, None)
+        if account is None:
+            return False
+        if not lanes:  # most groups have a lane once, and there may be a million of them
+            del self._lanes[group]
+        for name, spent in account.spent.items():
+            known = self._by_group[group]
             state, learned_at = known[name]
             now = max(learned_at, spent[2])
             known[name] = (_and_spent(aged(state, now - learned_at), spent, now), now)
+        return any(hour or day for hour, day, _ in account.spent.values())
 
     def all(self, now: float) -> dict[str, PaceState]:
         """What is known of every server's pace, with the waits that are left."""

@@ -192,7 +192,8 @@ class Leases:
                 f"lane {lease.lane_id} of {lease.group} is no sampling lane, and {report.state.value}"
             )
         lease.happens(event)
-        self._runs(lease)
+        if lease.lane_id in self._idle_until:
+            self._runs(lease)
         if lease.state is LeaseState.PARKED:
             self._idle_until[lease.lane_id] = now + report.wait_s
             if report.will_end:
@@ -303,12 +304,13 @@ class Leases:
         self._runs(lease)
         self._leave_rank(lease)
 
-    def _leave_rank(self, lease: Lease) -> None:
+    def _leave_rank(self, lease: Lease) -> bool:
+        """Return whether the lane has spent bytes there that still count."""
         account = self.ranks[lease.rank]
         account.lease_ids.discard(lease.lane_id)
         account.load_s = max(0.0, account.load_s - lease.cost_s) if account.lease_ids else 0.0
         lease.rank = -1
-        self._paces.ended(lease.group, lease.lane_id)
+        return self._paces.ended(lease.group, lease.lane_id)
 
     def cut(self, lease: Lease, batch_ids: list[int], share: Limits) -> Lease:
         """Move these batches and this share out of the lease, into one of their own."""
@@ -329,9 +331,9 @@ class Leases:
         """Release a lane that has ended. Batches that it leaves incomplete, and that no handoff holds, have to flow
         again; its share goes to another lane of the group, but not where it has spent of it what a budget allows: the
         other one would spend it again."""
-        rank, has_spent = lease.rank, self._paces.has_spent(lease.group, lease.lane_id)
+        rank = lease.rank
         self._drop(lease)
-        self._leave_rank(lease)
+        has_spent = self._leave_rank(lease)
         actions: list[Action] = [Send(rank, Release((lease.lane_id,)))]
         for batch_id in lease.held():
             actions += self._batches.let_go(batch_id)

@@ -79,12 +79,20 @@ def test_what_the_lanes_of_a_group_have_spent_adds_up_also_when_they_have_ended(
     report(known, 2, 50.0, 100.0)
     report(known, 1, 40.0, 110.0)
     assert spent(known, 120.0) == 90.0
-    known.ended("a", 2)
-    known.ended("a", 2)
+    assert known.ended("a", 2)
+    assert not known.ended("a", 2)
     assert spent(known, 120.0) == 90.0
     known.ended("a", 1)
     assert spent(known, 120.0) == 90.0
     assert spent(known, 1105.0) == 40.0, "each for as long as it counts"
+
+
+def test_a_group_whose_lanes_have_ended_leaves_nothing_behind() -> None:
+    known = make()
+    known.share("b", 1.0, 100.0, 1)
+    assert not known.ended("b", 1)
+    assert not known._lanes
+    assert "b" not in known._by_group
 
 
 def test_lanes_that_begin_take_their_parts_of_what_nobody_answers_for() -> None:
