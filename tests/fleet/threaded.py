@@ -54,7 +54,7 @@ def running(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[Serve
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Have a server with this handler answer on 127.0.0.1; yields its port."""
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), handler), tls) as server:
+def serving(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[int]:
+    """Have a server with this handler answer on 127.0.0.1, at this port or any; yields its port."""
+    with running(ThreadingHTTPServer(("127.0.0.1", port), handler), tls) as server:
         yield server.server_port

@@ -29,6 +29,8 @@ class Connections:
     def __init__(self, most: int) -> None:
         self._most = most
         self._inodes: dict[str, dict[int, int]] = {}  # of each server's descriptors
+        self.opened = 0
+        """Those that were ever opened."""
         self._opened: set[str] = set()
         self._noted = 0
         self._count = 0  # as of the last count, and those that were noted since
@@ -37,6 +39,7 @@ class Connections:
         """Note that a connection to the server is being opened."""
         self._inodes.setdefault(server, {})[fd] = os.fstat(fd).st_ino
         self._opened.add(server)
+        self.opened += 1
         self._noted += 1
         self._count += 1
 

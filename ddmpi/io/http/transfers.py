@@ -11,6 +11,8 @@ libcurl facts that shape this file (8.23):
 - ``PIPEWAIT`` lets requests wait for a connection that may turn out to be HTTP/2. Where it turns out to be HTTP/1, they
   wait on for its first body, be it slow or large, and run into their connect time-out: so only servers that have spoken
   HTTP/2 are waited for. The others open a connection for each of their first requests.
+- at the end of each request that does not keep names for ever, all names are looked at that libcurl knows: only few
+  requests keep them for a minute, of servers that were not reached, and now and then one.
 - the speed of a request is measured from the first event on, not from when it was sent. Of a server that says nothing
   the first event would be the end of the connect time-out: so ``poll`` has libcurl look at such requests before.
 """
@@ -34,6 +36,10 @@ from ddmpi.io.http.socket_events import SocketEvents
 
 LIBCURL_MOST = 1 << 20
 """Connections that libcurl keeps: ``connections`` decides."""
+NAMES_KEPT = 8_192
+"""When so many connections were opened, libcurl is to forget the names that it has looked up before the last minute: a
+few MB, and 0.2 ms for the look at them."""
+_UNREACHED = frozenset({pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_CONNECT, pycurl.E_OPERATION_TIMEDOUT})
 LOOK_S = 1.0
 """How often libcurl looks at the requests that have no answer yet: as often as it does by itself at those that have."""
 
@@ -71,8 +77,10 @@ class Transfers:
         self._busy: dict[pycurl.Curl, EasyHandle] = {}
         self._multiplexing: set[str] = set()
         """Servers that have spoken HTTP/2."""
-        self._unresolved: set[str] = set()
-        """Servers whose name was not found when they were last asked."""
+        self._unreached: set[str] = set()
+        """Servers whose name was not found, or whose address took no connection, when they were last asked: they may
+        have moved."""
+        self._forget_at = NAMES_KEPT  # connections: so many names may be known to libcurl then
         self._look_at = -math.inf  # when libcurl is to look at the requests without an answer
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, LIBCURL_MOST)
@@ -91,12 +99,19 @@ class Transfers:
         handle.begin(
             task,
             waits=task.server in self._multiplexing,
-            asks_anew=task.server in self._unresolved,
+            asks_anew=task.server in self._unreached or self._forgets(),
             is_last=last_on_connection or self.connections.is_full_for(task.server),
             is_impatient=impatient,
         )
         self._busy[handle.curl] = handle
         self._multi.add_handle(handle.curl)
+
+    def _forgets(self) -> bool:
+        """Return whether it is time for libcurl to forget the names that it has not looked up lately."""
+        if self.connections.opened < self._forget_at:
+            return False
+        self._forget_at = self.connections.opened + NAMES_KEPT
+        return True
 
     def _free_handle(self, settings: ServerSettings) -> EasyHandle:
         free = self._free.setdefault(settings, [])
@@ -155,16 +170,16 @@ class Transfers:
             self._multiplexing.add(server)
         elif answer.http_version:
             self._multiplexing.discard(server)
-        if answer.curl_code == pycurl.E_COULDNT_RESOLVE_HOST:
-            self._unresolved.add(server)
+        if answer.curl_code in _UNREACHED and not answer.connect_s:
+            self._unreached.add(server)
         else:
-            self._unresolved.discard(server)
+            self._unreached.discard(server)
 
     def leave(self, servers: Collection[str]) -> None:
         """Shut the connections to servers to which nothing is in flight, so that another rank may open its own."""
         for server in servers:
             self._multiplexing.discard(server)
-            self._unresolved.discard(server)
+            self._unreached.discard(server)
         self.connections.close(servers)
 
     def keep_idle(self, servers: Collection[str], most: int, *, about_to_use: str) -> set[str]:

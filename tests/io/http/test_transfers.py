@@ -22,9 +22,10 @@ from ddmpi.core.frontier.memory_budget import Arrival
 from ddmpi.core.records import Answer, Task, Validators
 from ddmpi.core.rules.urls import Parsed, parse_url
 from ddmpi.io.http.answers import MOST_COOKIE_BYTES
-from ddmpi.io.http.easy_handle import PIECES_BYTES, ServerSettings, headers_of
+from ddmpi.io.http.easy_handle import PIECES_BYTES, EasyHandle, ServerSettings, headers_of, keep_names
 from ddmpi.io.http.transfers import Transfers
 from tests.fleet.threaded import QuietHandler, serving
+from tests.whole.nginx import free_port
 
 BODY_BYTES = 30_000_000
 """More than fits into the buffers of two sockets."""
@@ -100,6 +101,51 @@ def test_connections_that_are_open_are_kept_where_more_servers_come_than_there_i
                 fetch(transfers, server, "/10")
             assert [transfers.connections.count(server) for server in servers] == [1, 1, 0, 0]
     transfers.close()
+
+
+@pytest.fixture
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each request, whether an old address of its server counts no more."""
+    asked: list[bool] = []
+    begin = EasyHandle.begin
+
+    def noted(handle: EasyHandle, task: Task, **options: bool) -> None:
+        asked.append(options["asks_anew"])
+        begin(handle, task, **options)
+
+    monkeypatch.setattr(EasyHandle, "begin", noted)
+    return asked
+
+
+def test_a_server_that_takes_no_connection_may_have_moved(asked_anew: list[bool], transfers: Transfers) -> None:
+    gone = f"127.0.0.1:{free_port('127.0.0.1')}"
+    assert [fetch(transfers, gone, "/1").curl_code for _ in range(2)] == [pycurl.E_COULDNT_CONNECT] * 2
+    with serving(Handler, port=int(gone.rpartition(":")[2])):
+        assert [fetch(transfers, gone, "/1").status for _ in range(2)] == [200, 200]
+    assert asked_anew == [False, True, True, False]
+
+
+def test_names_are_forgotten_after_many_connections(
+    asked_anew: list[bool], transfers: Transfers, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "_forget_at", 2)
+    for _ in range(5):
+        assert fetch(transfers, address, "/close/1").status == 200
+    assert asked_anew == [False, False, True, False, False]
+
+
+def test_names_are_kept_as_long_as_libcurl_lets_us() -> None:
+    class Strict:
+        """libcurl 8.16."""
+
+        def setopt(self, option: int, value: int) -> None:
+            if value < 0:
+                raise pycurl.error(pycurl.E_BAD_FUNCTION_ARGUMENT, "")
+            kept.append((option, value))
+
+    kept: list[tuple[int, int]] = []
+    keep_names(Strict())  # type: ignore[arg-type]
+    assert kept == [(pycurl.DNS_CACHE_TIMEOUT, 86_400)]
 
 
 class CookieHandler(QuietHandler):
