@@ -285,6 +285,7 @@ class Cluster:
             pace=self.pace,
             retry=self.retry,
             connections=self.connections_per_rank,
+            servers_at_once=self.connections_per_rank,
             chunk_rows=self.chunk_rows,
             low_water_rows=self.low_water_rows,
             respect=None if world.robots is None else lambda _: OBEYED,

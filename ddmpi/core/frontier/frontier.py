@@ -61,7 +61,7 @@ class Frontier:
 
     def __init__(self, config: FrontierConfig, rng: random.Random) -> None:
         self.lanes = lanes = LaneTable(config.connections)
-        self._wake_queue = WakeQueue()
+        self._wake_queue = WakeQueue(config.servers_at_once)
         self._outage = Outage()
         self._in_flight: dict[Task, Slot] = {}
         self._asked: set[Slot] = set()  # since take_slots_asked was called
@@ -197,6 +197,8 @@ class Frontier:
 
     def _start(self, lane: HeldLane, slot: Slot, task: Task, now: float) -> None:
         slot.start(now)
+        if not slot.is_begun:
+            self._wake_queue.begin(slot)
         task.started_at = now
         self._in_flight[task] = slot
         self._asked.add(slot)
@@ -258,10 +260,14 @@ class Frontier:
             lane.is_sampling and not task.robots_of,
         )  # fmt: skip
         self._changes.told.insert(0, done)
-        if (slot.is_held or slot.closes_when_idle) and not slot.in_flight:  # another lane may open what this one leaves
-            slot.closes_when_idle = False
+        if not slot.in_flight and (slot.is_held or slot.closes_when_idle or self._makes_room(lane, slot)):
+            slot.closes_when_idle = False  # another lane, or another server, may open what this one leaves
             self._changes.told.append(CloseConnections((slot.server,)))
         return self._after_changes(now, lane, slot)
+
+    def _makes_room(self, lane: HeldLane, slot: Slot) -> bool:
+        """Return whether the server has no rows left while others of the pack were not asked yet."""
+        return lane.is_packed and self._wake_queue.has_new and not slot.queue and not slot.waiting
 
     def _judge_network(self, slot: Slot, signal: Signal, now: float) -> Signal:
         """Return what the end of a request says about its server, after what it says about our own network."""

@@ -54,6 +54,8 @@ class FrontierConfig:
     """Whether the operator leaves this server out: it is asked for no mirror."""
     checkpoint_interval_s: float = 60.0
     """What a kill may cost of a rank's work at most."""
+    servers_at_once: int = 4_096
+    """Where more servers have begun, those that are due go before new ones: so many connections are kept."""
 
 
 class Disposition(Enum):

@@ -9,8 +9,10 @@ the group's.
 
 ``WakeQueue`` is the frontier's timer heap. An entry that has become too early costs one look, after which the slot is
 entered anew; one that is too late is stale, because the slot was entered again for an earlier time. So nothing is ever
-taken out of the middle of the heap. Invariant: a slot's next look is at ``slot.scheduled_at``, and the heap holds an
-entry for that time, or the slot stands in line and the same holds for its group.
+taken out of the middle of the heap. Beside it is a line of servers that may be asked now and were not yet. Where more
+servers have begun than connections are kept, those that are due go first: of the others each row would cost a
+connection. Invariant: a slot's next look is at ``slot.scheduled_at``, and the heap holds an entry for that time, or the
+slot is in the line of new servers, or it stands in that of its group and the same holds for its group.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ class Slot:
     is_in_line: bool = False
     is_mixed: bool = False
     """Whether its rows come from all over the batches that are here: many in a row were refused."""
+    is_begun: bool = False
+    """Whether a request has started since it had no rows."""
     was_asked: bool = False
     """Whether another lane, or an earlier run, may have asked the server just now."""
     queue: deque[Task] = field(default_factory=deque)
@@ -248,9 +252,17 @@ class SharedLimits:
 
 
 class WakeQueue:
-    """Slots by the time at which one of their rows may start."""
+    """Slots by the time at which one of their rows may start.
 
-    def __init__(self) -> None:
+    Args:
+        most_begun: slots may be begun, that is, have been asked and have rows left, before those that are due go first.
+            Where none is due, another one is begun all the same.
+    """
+
+    def __init__(self, most_begun: float = math.inf) -> None:
+        self._most_begun = most_begun
+        self._begun = 0
+        self._new: deque[Slot] = deque()  # due, and not begun
         self._heap: list[tuple[float, int, Slot | SharedLimits]] = []
         self._sequence = itertools.count()
 
@@ -259,12 +271,25 @@ class WakeQueue:
         if slot.shared is not None:
             slot.shared.note(slot, now)
             self._schedule(slot.shared, slot.shared.ready_at(now))
+        if slot.is_begun and not (slot.in_flight or slot.queue or slot.waiting):
+            slot.is_begun = False
+            self._begun -= 1
         if slot.scheduled_at <= now or slot.is_held or slot.is_in_line:
             return  # no earlier look is possible, or none is wanted
         if slot.moves_at > now:
             self._schedule(slot, slot.moves_at)
         if slot.given_up is None:
-            self._schedule(slot, max(slot.next_due(now), slot.limiter.ready_at(now)))
+            at = max(slot.next_due(now), slot.limiter.ready_at(now))
+            if at <= now and not slot.is_begun and slot.shared is None:
+                slot.scheduled_at = at
+                self._new.append(slot)
+            else:
+                self._schedule(slot, at)
+
+    def begin(self, slot: Slot) -> None:
+        """Note that the first request to the slot starts."""
+        slot.is_begun = True
+        self._begun += 1
 
     def _schedule(self, entry: Slot | SharedLimits, at: float) -> None:
         if at < entry.scheduled_at:
@@ -274,7 +299,17 @@ class WakeQueue:
     def pop(self, now: float) -> Slot | None:
         """Take out the next slot whose time has come, and its group's; None if there is none."""
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        while True:
+            is_due = bool(heap) and heap[0][0] <= now
+            if self._new and (self._begun < self._most_begun or not is_due):
+                slot = self._new.popleft()
+                slot.scheduled_at = math.inf
+                if slot.shared is None:
+                    return slot
+                self.enter(slot, now)  # it shares its group's limits since
+                continue
+            if not is_due:
+                return None
             at, _, entry = heapq.heappop(heap)
             if at != entry.scheduled_at:
                 continue
@@ -285,9 +320,8 @@ class WakeQueue:
                     return entry
                 entry.is_in_line = True
                 shared.line.append(entry)
-            if shared is not None and (slot := self._next_in_line(shared, now)) is not None:
-                return slot
-        return None
+            if shared is not None and (next_one := self._next_in_line(shared, now)) is not None:
+                return next_one
 
     def _next_in_line(self, shared: SharedLimits, now: float) -> Slot | None:
         if shared.limiter.ready_at(now) > now:
@@ -306,6 +340,13 @@ class WakeQueue:
         return None
 
     @property
+    def has_new(self) -> bool:
+        """Whether servers wait that were not asked yet."""
+        return bool(self._new)
+
+    @property
     def next_at(self) -> float:
         """When ``pop`` may have something (s, monotonic); inf = only after another ``enter``."""
+        if self._new:
+            return self._new[0].scheduled_at
         return self._heap[0][0] if self._heap else math.inf

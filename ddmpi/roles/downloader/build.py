@@ -63,6 +63,7 @@ def make_downloader(
         ResultOptions(config, layout, BatchReader(layout.urls), epoch, rank, threads=cores, publisher=publisher),
         replace(
             frontier_config(config, connections, now - ran_s, is_restart=epoch > 1),
+            servers_at_once=kept,
             is_ignored=_ignored_rule(ignored_patterns(layout) if config.has_mirrors else ()),
         ),
         Transfers(

@@ -99,7 +99,9 @@ def locate(location: str) -> tuple[str, str] | str:
     return "no host" if server == "" else (location, server)
 
 
-def config(connections: int = 256, chunk_rows: int = 256, low_water_rows: int = 2000) -> FrontierConfig:
+def config(
+    connections: int = 256, chunk_rows: int = 256, low_water_rows: int = 2000, servers_at_once: int = 4096
+) -> FrontierConfig:
     return FrontierConfig(
         lambda _: Limits(1.0, 1),
         lambda server: "joint" if server.startswith("joint") else server,
@@ -109,6 +111,7 @@ def config(connections: int = 256, chunk_rows: int = 256, low_water_rows: int = 
         connections,
         chunk_rows,
         low_water_rows,
+        servers_at_once=servers_at_once,
     )
 
 
@@ -267,6 +270,21 @@ def test_servers_of_a_pack_run_side_by_side_each_at_its_own_limits(frontier: Dri
     packed = Rows([(0, "http://a/0", "a"), (1, "http://a/1", "a"), (2, "http://b/2", "b")])
     start(frontier, lane(batches=[batch(0, 3)], group="__many__/0", share=Limits(0.0, 1)), cursor=packed)
     assert [task.url for task in tasks(frontier, 0.0)] == ["http://a/0", "http://b/2"]
+
+
+def test_a_server_of_a_pack_leaves_its_connection_to_those_that_wait(make: Make) -> None:
+    """Else more would stay open than are kept, and the servers that come next have one for each row."""
+    frontier = make(servers_at_once=1)
+    packed = Rows([(row, f"http://{server}/{row}", server) for row, server in enumerate("aabbc")])
+    start(frontier, lane(batches=[batch(0, 5)], group="__many__/0", share=Limits(0.0, 1)), cursor=packed)
+    closed = []
+    for now, rows_asked in ((0.0, 2), (1.0, 3)):
+        for _ in range(rows_asked):
+            task = frontier.next_task(now)
+            assert task is not None
+            frontier.finish(task, SUCCESS, now)
+            closed.append([it.servers for it in taken(frontier) if isinstance(it, CloseConnections)])
+    assert closed == [[], [], [("a",)], [("b",)], []]
 
 
 def test_rows_of_a_pack_do_not_wait_behind_batches_whose_servers_all_wait(make: Make) -> None:

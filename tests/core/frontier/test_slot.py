@@ -136,6 +136,56 @@ def test_slots_come_out_by_time_each_once_and_stale_entries_never() -> None:
     assert queue.pop(9.0) is None, "the entry for 8.0 is stale"
 
 
+def ask(queue: WakeQueue, now: float) -> str:
+    """Start and end the next request that may start now; return its server, "" where there is none."""
+    it = queue.pop(now)
+    if it is None:
+        return ""
+    it.pop(now)
+    it.start(now)
+    if not it.is_begun:
+        queue.begin(it)
+    it.limiter.finish(now, now, Signal.OK)
+    it.end(now, now, 0)
+    queue.enter(it, now)
+    return it.server
+
+
+def test_servers_that_have_begun_go_before_new_ones_where_they_are_enough() -> None:
+    queue = WakeQueue(most_begun=2)
+    slots = [slot(Limits(1.0, 4), server) for server in "abcd"]
+    for it in slots:
+        it.queue.extend(map(task, range(3)))
+        queue.enter(it, 0.0)
+    had_new = queue.has_new
+    assert queue.next_at == 0.0
+    assert [ask(queue, 0.0) for _ in range(5)] == ["a", "b", "c", "d", ""], "no connection is idle where one is due"
+    assert (had_new, queue.has_new) == (True, False)
+    late = slot(Limits(1.0, 4), "late")
+    late.queue.extend(map(task, range(3)))
+    queue.enter(late, 1.5)
+    assert [ask(queue, 1.5) for _ in range(6)] == ["a", "b", "c", "d", "late", ""]
+    assert [ask(queue, 9.0) for _ in range(3)] == ["a", "b", "c"]
+    assert not slots[0].is_begun, "it has no rows left"
+    newest = slot(Limits(1.0, 4), "newest")
+    newest.queue.append(task(0))
+    queue.enter(newest, 9.0)
+    assert [ask(queue, 9.0) for _ in range(3)] == ["d", "newest", "late"], "only one had begun after the first"
+
+
+def test_a_new_server_that_comes_to_share_its_groups_limits_has_its_turn_among_the_others() -> None:
+    queue = WakeQueue()
+    it, shared = slot(), SharedLimits(limiter(Limits(1.0, 1)))
+    it.queue.append(task(0))
+    queue.enter(it, 0.0)
+    shared.join(it, 0.0)
+    shared.limiter.start(0.0)
+    assert queue.pop(0.0) is None, "the group's only connection is in use"
+    shared.limiter.finish(0.5, 0.0, Signal.OK)
+    queue.enter(it, 0.5)
+    assert queue.pop(1.0) is it
+
+
 def of_one_group(limits: Limits, *servers: str) -> tuple[SharedLimits, list[Slot], WakeQueue]:
     """Servers with ten rows each that share these limits."""
     shared, slots, queue = SharedLimits(limiter(limits)), [slot(limits, server) for server in servers], WakeQueue()
