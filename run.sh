@@ -6,7 +6,7 @@
 #SBATCH --output=ddmpi-%j.log
 #SBATCH --ntasks=4
 #SBATCH --time=04:00:00
-#SBATCH --signal=USR1@120
+#SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -euo pipefail

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ddmpi.cli.commands import EXPORT, PRESETS, read_command
-from ddmpi.errors import EXIT_BUG, DdmpiError, SetupError
+from ddmpi.errors import EXIT_BUG, EXIT_DONE, EXIT_LOST, DdmpiError, SetupError
 from ddmpi.io.process import die_with_launcher, leave_out_pandas, leave_out_plugins, use_one_allocator
 
 if TYPE_CHECKING:
@@ -107,11 +107,25 @@ def _start_ranks(arguments: Arguments, argv: Sequence[str], ranks: int) -> int:
         complain("requeued: what was ordered beside the download was done in the job's first run and is left out")
         words = ["run", str(arguments.config_path), *(f"--set={setting}" for setting in arguments.settings)]
     code = _start(words, ranks)
+    if code == EXIT_DONE and _has_lost_ranks(arguments):
+        complain("the launcher has lost ranks, although it ended with 0: run the same command again")
+        code = EXIT_LOST
     if submitted:
         from ddmpi.cli import requeue  # noqa: PLC0415
 
         requeue.main([str(arguments.config_path), str(code)])
     return code
+
+
+def _has_lost_ranks(arguments: Arguments) -> bool:
+    """Return whether a run whose launcher ended with 0 still holds its output folder: Open MPI's does where it loses a
+    node."""
+    from ddmpi.io.folder.layout import configured_layout  # noqa: PLC0415
+
+    try:
+        return configured_layout(_config_of(arguments)).lock.exists()
+    except DdmpiError:
+        return False
 
 
 def _start(words: Sequence[str], ranks: int) -> int:

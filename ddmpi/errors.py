@@ -11,6 +11,7 @@ EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_SETUP = 2
 EXIT_PENDING = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+EXIT_LOST = 255  # as MPICH's launcher ends where it loses ranks
 
 
 class DdmpiError(Exception):

@@ -196,6 +196,9 @@ def _run_translating(command: Sequence[str], environment: Mapping[str, str]) -> 
     if stops:
         child.send_signal(signal.SIGUSR1)
     code = child.wait()
+    # One more: Python gives them their default meaning back while it ends, which is to kill it.
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
     return 128 - code if code < 0 else code
 
 

@@ -14,7 +14,9 @@ import pytest
 from ddmpi.__main__ import main, without_ranks
 from ddmpi.cli.arguments import Arguments, parse_arguments
 from ddmpi.cli.commands import completion, read_command
+from ddmpi.config.config import load
 from ddmpi.errors import TransitionError
+from ddmpi.io.folder.layout import configured_layout
 
 HEAVY = ("numpy", "pyarrow", "pydantic", "yaml", "mpi4py", "pycurl", "rich", "logging", "subprocess", "ctypes")
 
@@ -152,6 +154,24 @@ def test_a_submitted_job_goes_back_and_orders_count_for_its_first_run(
     assert main(command.split(), tasks=4) == 75
     assert " ".join(started.words) == words
     assert requeued == [[config, "75"]]
+
+
+@pytest.mark.parametrize(("is_locked", "code"), [(True, 255), (False, 0)])
+def test_a_launcher_that_ends_well_without_its_ranks_is_not_believed(
+    is_locked: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, requeued = tmp_path / "c.yaml", list[list[str]]()
+    config.write_text(f"path_to_input: urls.csv\npath_to_output_folder: {tmp_path}/out\n")
+    if is_locked:
+        lock = configured_layout(load(config)).lock
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+    monkeypatch.setattr("ddmpi.cli.mpiexec.start", Started(0))
+    monkeypatch.setattr("ddmpi.cli.requeue.main", requeued.append)
+    monkeypatch.setenv("DDMPI_SUBMITTED", "7")
+    assert main(["run", str(config), "-n", "2"]) == code
+    assert requeued == [[str(config), str(code)]]
+    assert ("the launcher has lost ranks" in capsys.readouterr().err) == is_locked
 
 
 def test_a_bug_is_told_with_its_traceback_and_what_to_report(

@@ -65,11 +65,11 @@ class Cluster:
         self.environment = dict(environment)
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def submit(self, script: Path, *arguments: str, options: Sequence[str] = ()) -> str:
-        """``sbatch OPTIONS SCRIPT ARGUMENTS`` in the script's folder; the job's id. Raises ClusterError."""
+    def submit(self, script: Path, *arguments: str, folder: Path, options: Sequence[str] = ()) -> str:
+        """``sbatch OPTIONS SCRIPT ARGUMENTS`` in a folder; the job's id. Raises ClusterError."""
         output = self.folder / "job-%j.log"
         command = ["sbatch", "--parsable", f"--output={output}", *options, str(script), *arguments]
-        return self.call(*command, folder=script.parent).strip()
+        return self.call(*command, folder=folder).strip()
 
     def state(self, job_id: str) -> str:
         """The job's state, as Slurm names it."""

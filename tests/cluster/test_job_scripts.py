@@ -16,6 +16,13 @@ NAMES = ("slurm.sbatch", "pbs.sh", "lsf.sh", "flux.sh")
 RUN_SH = '#!/bin/sh\necho "$DDMPI_MPIEXEC|$*" > started\n{}\nexit 75\n'
 PYTHON = '#!/bin/sh\necho "$*" > requeued\n'
 CANCELED = "kill -TERM $PPID"
+WARNED = """
+trap 'told=yes' USR1
+kill -USR1 $PPID
+for _ in $(seq 1000); do if [ "$told" ]; then break; fi; sleep 0.01; done
+sleep 0.2
+echo "$told" > told"""
+"""A program that takes its time to stop, once it is told."""
 
 
 def run(folder: Path, name: str, ending: str = "") -> int:
@@ -59,7 +66,13 @@ def test_a_canceled_job_is_not_started_again(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "requeued").exists()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "slurm.sbatch"])
 def test_a_warning_signal_leaves_the_script_running(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, name, "kill -USR1 $PPID") == 75
+    assert (tmp_path / "requeued").exists()
+
+
+def test_under_slurm_the_script_hands_the_warning_on_and_waits(tmp_path: Path) -> None:
+    assert run(tmp_path, "slurm.sbatch", WARNED) == 75
+    assert (tmp_path / "told").read_text() == "yes\n"
     assert (tmp_path / "requeued").exists()

@@ -13,7 +13,7 @@ import yaml
 from tests.chaos.evidence import examine, repeated_requests
 from tests.cluster.processes import ranks_of_job
 from tests.cluster.slurm import NODES, Cluster, ClusterError, running_cluster, wait_for
-from tests.cluster.walltime import NO_WARNING, await_last_end, run_through, submit
+from tests.cluster.walltime import NO_WARNING, RUN_SH, SLURM_SBATCH, await_last_end, run_through, submit
 from tests.fleet.log import NOTE_LIMITED, requests_during_pause
 from tests.fleet.process import RunningFleet, running_fleet
 from tests.fleet.spec import Mode, ServerSpec, plain_fleet
@@ -121,15 +121,17 @@ def test_srun_without_an_mpi_is_refused_before_any_request(cluster: Cluster, job
     assert not fleet.finished_log()
 
 
-def test_a_warning_signal_stops_softly(cluster: Cluster, job: Job, fleet: RunningFleet) -> None:
+@pytest.mark.parametrize("script", [RUN_SH, SLURM_SBATCH], ids=lambda path: path.name)
+def test_a_warning_signal_stops_softly(cluster: Cluster, job: Job, fleet: RunningFleet, script: Path) -> None:
     # 100 s: Slurm looks at limits twice a minute, and a busy machine looks late.
     job.config["downloader_parameters"]["default_rate_limit"] = 1
-    job_id = submit(cluster, job, "--time=10", "--signal=USR1@60")
+    job_id = submit(cluster, job, "--time=10", "--signal=B:USR1@60", script=script)
     await_first_part(cluster, job, job_id)
     # The signal is due a minute before the end, and comes up to a minute early: at Slurm's next look.
     cluster.call("scontrol", "update", f"JobId={job_id}", "TimeLimit=2")
     wait_for(lambda: cluster.restarts(job_id) == 1, 110.0, lambda: cluster.printed(job_id))
     assert "run the same command again" in cluster.printed(job_id)
+    assert "stopping all ranks: signal" in (job.output / "logs/rank-00000.log").read_text()
     assert 0 < len(outcomes(job)) < ROWS
     cluster.call("scontrol", "update", f"JobId={job_id}", "TimeLimit=10")
     job.config["downloader_parameters"]["default_rate_limit"] = 20

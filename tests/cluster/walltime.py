@@ -25,6 +25,7 @@ from tests.fleet.spec import plain_fleet
 from tests.whole.job import ROOT, Job, make_job
 
 RUN_SH = ROOT / "run.sh"
+SLURM_SBATCH = ROOT / "configs/cluster/slurm.sbatch"
 TWO_NODES = ("--nodes=2", "--ntasks=4", "--ntasks-per-node=2")
 NO_WARNING = "--signal=USR1@0"
 """Slurm sends its warning up to a minute early: in a job of one minute that is at once. The program asks for its end
@@ -54,11 +55,15 @@ class Result:
         return not (self.lost or self.doubled or self.unreadable or self.wrong_bytes or self.repeated_requests)
 
 
-def submit(cluster: Cluster, job: Job, *options: str) -> str:
-    """``sbatch run.sh`` on both nodes; the job's id."""
+def submit(cluster: Cluster, job: Job, *options: str, script: Path = RUN_SH) -> str:
+    """``sbatch run.sh`` on both nodes, or another script with the config written into it; the job's id."""
     config = job.folder / "config.yaml"
     config.write_text(yaml.safe_dump(job.config))
-    return cluster.submit(RUN_SH, str(config), options=[*TWO_NODES, *options])
+    if script != RUN_SH:
+        text = script.read_text().replace("config=config.yaml\n", f"config={config}\n")
+        script = job.folder / script.name
+        script.write_text(text)
+    return cluster.submit(script, str(config), options=[*TWO_NODES, *options], folder=ROOT)
 
 
 def run_through(cluster: Cluster, folder: Path, kills: int) -> tuple[JobEnd, Result, str]:

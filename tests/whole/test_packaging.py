@@ -40,6 +40,8 @@ def test_the_conda_recipe_asks_for_what_the_wheel_asks_for() -> None:
     assert recipe["requirements"]["host"][0] == f"{python.replace('>=', '')}.*", (
         "noarch is built with the oldest Python"
     )
+    commands = settings()["options.entry_points"]["console_scripts"].strip().splitlines()
+    assert recipe["build"]["python"]["entry_points"] == commands
     assert recipe["context"]["version"] == __version__
     assert recipe["source"]["path"] == "../../dist/ddmpi-${{ version }}.tar.gz"
     assert recipe["about"]["license"] == settings()["metadata"]["license"]
