@@ -183,6 +183,8 @@ class PaceState(msgspec.Struct, frozen=True):
     """How long its bodies so far are still to be paid for, at the limit per second."""
     body_bytes: float = 0.0
     """What one body is likely to take, where bytes per second are limited; 0 = no idea."""
+    asked_s: float = 0.0
+    """So much of ``wait_s`` the server itself has asked for."""
 
 
 _SHARED_PREFIX = "*"

@@ -59,11 +59,15 @@ class KnownPaces:
             debt_s = max(learned.debt_s, before.debt_s - (now - learned_at))
             learned = msgspec.structs.replace(learned, debt_s=debt_s, body_bytes=state.body_bytes or before.body_bytes)
             known[name] = (learned, now)
+            # A lane that backs off again and again may have none but rows that are refused for their URLs. The other
+            # lanes find out by themselves; what the server has asked for holds for all of them.
+            is_own = state.throttles > 1 and not state.open_count
+            told_s = state.asked_s if is_own else state.wait_s
             # Of what was told: many pauses, each a little longer than the one before, add up to a long one.
-            until = now + state.wait_s
+            until = now + told_s
             if until > max(now, self._told_until.get((group, name), now)) + PAUSE_NEWS_S:
                 self._told_until[group, name] = until
-                news[name] = state.wait_s
+                news[name] = told_s
         return news
 
     def share(self, group: str, part: float, now: float, lane_id: int = 0) -> dict[str, PaceState]:
@@ -122,6 +126,7 @@ def aged(state: PaceState, age_s: float) -> PaceState:
     return msgspec.structs.replace(
         state,
         wait_s=max(0.0, state.wait_s - age_s),
+        asked_s=max(0.0, state.asked_s - age_s),
         debt_s=max(0.0, state.debt_s - age_s),
         since_s=state.since_s + age_s if state.open_count else 0.0,
         spent_hour=_left(state.spent_hour, age_s),

@@ -90,6 +90,7 @@ class RateLimiter:
     """
 
     __slots__ = (
+        "_asked_until",
         "_breaker",
         "_bytes",
         "_incidents",
@@ -134,6 +135,7 @@ class RateLimiter:
         )
 
         self._paused_until = now + max(known.wait_s, 0.0)
+        self._asked_until = now + known.asked_s  # of that, what the server itself has asked for
         self._token_at = self._paused_until  # when the next token is whole; never before the end of a pause
         if state is not None:
             self.await_token(self._paused_until)
@@ -227,6 +229,7 @@ class RateLimiter:
             since_s=now - self._open_since if open_count else 0.0,
             debt_s=max(debt_s, 0.0),
             body_bytes=self._bytes.body_bytes,
+            asked_s=max(self._asked_until - now, 0.0),
         )
 
     # ---- what the caller reports
@@ -287,7 +290,7 @@ class RateLimiter:
                 self._learn(now, started_at, signal, retry_after_s, said)
             if retry_after_s is not None and retry_after_s > 0:
                 why = _joined(said, f"Retry-After {retry_after_s:g} s")
-                self._pause_for(why, now, min(retry_after_s, RETRY_AFTER_MAX_S))
+                self._pause_as_asked(why, now, retry_after_s)
             if signal is not Signal.THROTTLED and started_at > self._stepped_at:
                 self._look_for_overload(now, ttfb_s, is_bad=signal not in _NO_STRAIN)
             if self._rate.per_s != before_per_s:
@@ -315,7 +318,7 @@ class RateLimiter:
         left = quota.left * part - (0 if is_spread else self.in_flight)
         left_per_s = math.inf
         if left < 1:
-            self._pause_for("its quota is used up", now, min(quota.left_s, RETRY_AFTER_MAX_S))
+            self._pause_as_asked("its quota is used up", now, quota.left_s)
         elif is_spread:
             # They are whole seconds, rounded up: where the rate is known, the last one need not be waited for.
             spread_s = quota.left_s - (quota.per_s < math.inf)
@@ -410,6 +413,11 @@ class RateLimiter:
         """Keep a pause of ``pause_s`` seconds, at least, that the server asked this holder or another one for."""
         self._paused_until = max(self._paused_until, now + pause_s)
         self._token_at = max(self._token_at, self._paused_until)
+
+    def _pause_as_asked(self, why: str, now: float, pause_s: float) -> None:
+        pause_s = min(pause_s, RETRY_AFTER_MAX_S)
+        self._asked_until = max(self._asked_until, now + pause_s)
+        self._pause_for(why, now, pause_s)
 
     def _pause_for(self, why: str, now: float, pause_s: float) -> None:
         if now + pause_s > self._paused_until:

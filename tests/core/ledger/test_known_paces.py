@@ -47,6 +47,22 @@ def test_pauses(wait_s: float, news: dict[str, float]) -> None:
     assert known.all(110.0)["a1"].wait_s == max(20.0, wait_s)
 
 
+@pytest.mark.parametrize(
+    ("state", "told_s"),
+    [
+        pytest.param(PaceState(wait_s=40.0, throttles=1), 40.0, id="the first time it may be meant for all"),
+        pytest.param(PaceState(wait_s=40.0, throttles=4), None, id="again and again it may be for the lane's rows"),
+        pytest.param(
+            PaceState(wait_s=40.0, throttles=4, asked_s=30.0), 30.0, id="what is asked for holds for all"
+        ),
+        pytest.param(PaceState(wait_s=40.0, throttles=4, open_count=1), 40.0, id="it does not answer"),
+    ],
+)
+def test_other_lanes_hear_of_a_lanes_own_pauses_once(state: PaceState, told_s: float | None) -> None:
+    """One URL that is refused again and again, the last one of its lane, must not stop those of the other lanes."""
+    assert make().report("a", 0.5, {"a1": state}, 110.0, 1) == ({} if told_s is None else {"a1": told_s})
+
+
 def test_pauses_that_grow_by_little_each_are_news_when_they_have_grown_by_much() -> None:
     known = make(a1=PaceState(wait_s=30.0))
     news = [

@@ -287,6 +287,19 @@ def test_any_answer_may_ask_for_a_pause(signal: Signal) -> None:
 # ---- what the server states
 
 
+def test_what_of_a_pause_was_asked_for_is_known() -> None:
+    pace = new_pace(Limits(rate_per_s=10))
+    pace.start(0.0)
+    pace.finish(0.1, 0.0, Signal.THROTTLED)
+    assert (pace.snapshot(0.1).asked_s, pace.snapshot(0.1).wait_s > 0) == (0.0, True)
+    later = pace.ready_at(0.1)
+    pace.start(later)
+    pace.finish(later, later, Signal.OK, 30.0)
+    assert pace.snapshot(later + 10.0).asked_s == pytest.approx(20.0)
+    assert new_pace(Limits(rate_per_s=10), pace.snapshot(later + 10.0)).snapshot(5.0).asked_s == pytest.approx(15.0)
+    assert pace.snapshot(later + 60.0).asked_s == 0.0
+
+
 def test_a_server_is_asked_at_the_rate_that_it_states_where_that_is_lower() -> None:
     pace = new_pace(Limits(rate_per_s=50))
     pace.heed(Quota(20.0), 1.0, 0.0)
