@@ -52,9 +52,7 @@ def test_pauses(wait_s: float, news: dict[str, float]) -> None:
     [
         pytest.param(PaceState(wait_s=40.0, throttles=1), 40.0, id="the first time it may be meant for all"),
         pytest.param(PaceState(wait_s=40.0, throttles=4), None, id="again and again it may be for the lane's rows"),
-        pytest.param(
-            PaceState(wait_s=40.0, throttles=4, asked_s=30.0), 30.0, id="what is asked for holds for all"
-        ),
+        pytest.param(PaceState(wait_s=40.0, throttles=4, asked_s=30.0), 30.0, id="what is asked for holds for all"),
         pytest.param(PaceState(wait_s=40.0, throttles=4, open_count=1), 40.0, id="it does not answer"),
     ],
 )
