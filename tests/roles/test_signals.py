@@ -22,6 +22,15 @@ def watched() -> Iterator[Signals]:
         signals.restore()
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Have the end of a terminal count, also where the tests themselves were started by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_is_a_soft_stop(number: signal.Signals) -> None:
     with watched() as signals:
