@@ -355,12 +355,10 @@ class Frontier:
             unasked = [task for task in tasks if task.attempt == 1]
             self._fail(lane, slot, [task for task in tasks if task.attempt > 1], slot.given_up, now)
             self._fail(lane, slot, unasked, replace(slot.given_up, message=f"not asked: {slot.given_up.message}"), now)
-            self._wake_queue.enter(slot, now)
         elif lane.gave_up or (lane.is_sampling and slot.is_held):
             for task in slot.clear():
                 self._settlement.settle(lane, task)
-        else:
-            self._wake_queue.enter(slot, now)
+        self._wake_queue.enter(slot, now)
 
     def _fail(self, lane: HeldLane, slot: Slot, tasks: Sequence[Task], failure: Failure, now: float) -> None:
         """Have rows that wait fail without a request, or move on to their mirrors."""
