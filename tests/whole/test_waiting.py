@@ -24,12 +24,6 @@ def lone_server(retry_after_s: int) -> list[ServerSpec]:
     return [ServerSpec("127.62.0.1", latency_s=0.01, rate_limit_per_s=RATE_PER_S, retry_after_s=retry_after_s)]
 
 
-def seconds(told: str) -> list[int]:
-    """The times of day in a text, in seconds: two of the same moment may differ by one, as fractions are cut off."""
-    clocks = (map(int, clock.split(":")) for clock in re.findall(CLOCK, told))
-    return [hours * 3600 + minutes * 60 + s for hours, minutes, s in clocks]
-
-
 @pytest.mark.slow
 def test_a_lone_server_that_asks_for_a_pause_is_waited_for(tmp_path: Path, new_job: MakeJob) -> None:
     with running_fleet(tmp_path / "fleet", lone_server(PAUSE_S), ROWS) as fleet:
@@ -56,9 +50,7 @@ def test_a_pause_that_is_too_long_ends_the_run_at_once_with_its_end(tmp_path: Pa
         )
         ending = re.search(told, printed)
         assert ending, printed
-        shown = re.search(told, job.inspect("--status")[1])
-        assert shown, "the status says the same"
-        assert all((a - b + 1) % 86_400 <= 2 for a, b in zip(seconds(ending[0]), seconds(shown[0]), strict=True))
+        assert ending[0] in job.inspect("--status")[1]
         assert ending[0] in (job.output / "logs" / "run.log").read_text()
         code, printed = job.run(1, "--give-up")
         assert code == 0, printed

@@ -26,7 +26,7 @@ from ddmpi.io.folder.schedules import write_schedule
 from ddmpi.io.urls.batch_table import limits_by_group, make_plan
 from ddmpi.report.formats import counted
 from ddmpi.roles.coordinator.placeholders import Placeholders
-from ddmpi.roles.coordinator.run_state import RunState
+from ddmpi.roles.coordinator.run_state import RunState, unix_time
 from ddmpi.roles.coordinator.verifier import Verifier
 
 log = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class Coordinator:
         if (bound := self.core.bound) is not None:
             self.state.stages["downloading"].update(bound_s=bound.seconds, bound_by=bound.group)
         self.placeholders.save()
-        self.state.save(self.core.paces(now), self.rows_done)
+        self.state.save(self.core.paces(now), self.rows_done, unix_time(now))
         self._saves.saved(now, time.monotonic() - began_at)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +39,7 @@ from ddmpi.report.data import (
 from ddmpi.report.formats import counted
 from ddmpi.report.pending import clock
 from ddmpi.roles.coordinator.pictures import data_uris, sample_pictures
-from ddmpi.roles.coordinator.run_state import RunState
+from ddmpi.roles.coordinator.run_state import RunState, unix_time
 from ddmpi.roles.coordinator.server_outcomes import server_outcomes
 
 MOST_PICTURES = 24
@@ -95,11 +94,11 @@ def server_table(
     groups = [found.groups[at] for at in listed.tolist()]
     sizes = Counter(found.groups)
     main_failures = _main_failures(found.failures)
-    waits = _waits_by_server(paces, waiting)
+    at_unix_s = unix_time(now)
+    waits = _waits_by_server(paces, waiting, at_unix_s)
     audited = {row.group: row for row in tally.audit.rows()}
     spans_s = tally.audit.spans_s()
     limit_of = _limits(state, groups)
-    at_unix_s = time.time()
     lines = []
     for name, group, (rows, successes, errors, ignored), is_known in zip(
         names, groups, found.counts[:, listed].T.tolist(), found.is_known[listed].tolist(), strict=True
@@ -135,9 +134,9 @@ def _wait_text(wait: Wait, now: float) -> str:
     return f"{clock(wait.until, now)} ({wait.why})" if wait.until else wait.why
 
 
-def _waits_by_server(paces: Mapping[str, PaceState], waiting: Waiting) -> dict[str, Wait]:
-    """Return what each server or group waits for; ``waiting`` has one server of each group, and knows more of it."""
-    now = time.time()
+def _waits_by_server(paces: Mapping[str, PaceState], waiting: Waiting, now: float) -> dict[str, Wait]:
+    """Return what each server or group waits for; ``waiting`` has one server of each group, and knows more of it.
+    ``now``: seconds since 1970, as of which the paces are."""
     found = {
         group_of_shared(name) or name: Wait(
             name, 0, now + pace.wait_s, pace.why or "a pause", now - pace.since_s if pace.open_count else 0.0

@@ -42,7 +42,7 @@ from ddmpi.roles.coordinator.report_data import (
     server_table,
     timelines,
 )
-from ddmpi.roles.coordinator.run_state import RunState
+from ddmpi.roles.coordinator.run_state import RunState, unix_time
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,9 @@ class ConsoleReporter:
 
     def _look_who_waits(self, coordinator: Coordinator, now: float) -> None:
         if now >= self._look_at:
-            self._waiting = coordinator.state.waiting(coordinator.core.paces(now), coordinator.rows_done)
+            self._waiting = coordinator.state.waiting(
+                coordinator.core.paces(now), unix_time(now), coordinator.rows_done
+            )
             self._look_at = now + max(NOTE_INTERVAL_S, (time.monotonic() - now) / NOTE_SHARE)
 
     def compare(self, state: RunState, ending: Exit) -> None:
@@ -273,8 +275,8 @@ class ConsoleReporter:
         state, bound, recorder = coordinator.state, coordinator.core.bound, self._recorder
         lines = [] if recorder is None else joined(recorder.file.read(), recorder.history.lines, state.epoch)
         points, breaks_s = points_of(lines)
-        paces, ended_at = coordinator.core.paces(now), time.time()
-        waiting = state.waiting(paces, most=MOST_SERVERS)
+        paces, ended_at = coordinator.core.paces(now), unix_time(now)
+        waiting = state.waiting(paces, ended_at, most=MOST_SERVERS)
         servers = server_table(state, coordinator.tally, paces, waiting, now, budget_s=OUTCOMES_BUDGET_S)
         slowest, span = timelines(state, coordinator.tally, servers.lines, ended_at)
         return Report(
@@ -313,7 +315,7 @@ class ConsoleReporter:
         """The end of the run in numbers."""
         state, total = coordinator.state, coordinator.tally.total()
         pending, errors = state.counts.pending, int(state.counts.errors.sum())
-        waiting = state.waiting(coordinator.core.paces(now))
+        waiting = state.waiting(coordinator.core.paces(now), unix_time(now))
         job = shlex.quote(str(state.layout.root)) if self._job == "" else self._job
         return Summary(
             rows=int(state.table.rows.sum()),

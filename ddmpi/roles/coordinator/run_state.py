@@ -297,9 +297,11 @@ class RunState:
             for name, server in self.servers.items()
         }
 
-    def waiting(self, paces: Mapping[str, PaceState], fetched: int = 0, most: int = MOST_LISTED) -> Waiting:
-        """Which rows wait for whom; times are seconds since 1970. ``paces``: of all servers, as of now; ``fetched``:
-        rows that are done with, durable or not, if that is known."""
+    def waiting(
+        self, paces: Mapping[str, PaceState], unix_s: float, fetched: int = 0, most: int = MOST_LISTED
+    ) -> Waiting:
+        """Which rows wait for whom; times are seconds since 1970. ``paces``: of all servers, as of ``unix_s``;
+        ``fetched``: rows that are done with, durable or not, if that is known."""
         table, config = self.table, self.config
         left = np.bincount(table.groups, self.counts.rows_left(), len(table.group_names)).astype(np.int64)
         pauses = [rule.match for rule in self.overrides.rules if rule.pause]
@@ -313,7 +315,7 @@ class RunState:
             limits=limits_by_group(config, self.profiles),
             held=[index for index in may_be_held if self.overrides.limits(names[index], Limits()) is None],
             probing_left_s=lambda count: config.pace_policy(0.0).probing_left_s(count, self._age_s),
-            now=time.time(),
+            now=unix_s,
             undone=max(0, int(self.counts.rows.sum()) - max(fetched, self.counts.rows_final)),
             most=most,
         )
@@ -323,10 +325,11 @@ class RunState:
         """For how long the job has run, all of its runs together."""
         return self.ran_s + time.monotonic() - self._began_at
 
-    def save(self, paces: dict[str, PaceState], fetched: int = 0) -> None:
-        """Write the checkpoint; ``fetched`` are the rows that are done with, durable or not, if that is known. Raises
-        StorageError: it cannot be written; the one before it is still there."""
-        now = time.time()
+    def save(self, paces: dict[str, PaceState], fetched: int = 0, unix_s: float | None = None) -> None:
+        """Write the checkpoint. ``fetched`` are the rows that are done with, durable or not, if that is known; the
+        paces are as of ``unix_s`` (s since 1970), or of now. Raises StorageError: it cannot be written; the one before
+        it is still there."""
+        now = time.time() if unix_s is None else unix_s
         for name, pace in paces.items():
             not_before = now + pace.wait_s if pace.wait_s > 0 else 0.0
             self.servers[name] = ServerState(
@@ -363,11 +366,17 @@ class RunState:
             servers=self.servers,
             counters=counters,
             ran_s=self._age_s,
-            waiting=self.waiting(self.known_paces(), fetched),
+            waiting=self.waiting(self.known_paces(now), now, fetched),
         )
         save(self.layout, checkpoint)
         if self.lock is not None:
             self.lock.touch()
+
+
+def unix_time(now: float) -> float:
+    """Return the time since 1970 of a moment of the monotonic clock, both in seconds: what is told of one pause at two
+    times is the same moment then."""
+    return now + (time.time() - time.monotonic())
 
 
 def _moved(spent: Spent, by_s: float) -> Spent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ddmpi.core.records import ErrorKind, PaceState
 from ddmpi.errors import InputError
 from ddmpi.io.folder.checkpoint import load
 from ddmpi.io.folder.markers import Marker, read_completed, write_completed
-from ddmpi.roles.coordinator.run_state import RunState
+from ddmpi.roles.coordinator.run_state import RunState, unix_time
 from tests.io.result_data import FETCHED_AT, REFRESHED_AT, write_refresh
 from tests.roles.coordinator.states import commit, make_state
 
@@ -232,3 +233,15 @@ def test_servers_are_given_up_by_name_or_because_the_last_run_has_waited_for_the
     assert state.give_up(("C.org", "*.org")) == ["c.org", "*.org"]
     with pytest.raises(InputError, match=r"no server of the table is called d\.org"):
         state.give_up(("a.org", "d.org"))
+
+
+def test_a_pause_ends_at_one_moment_whenever_it_is_told(tmp_path: Path) -> None:
+    """The status and the end of a run name it, in whole seconds."""
+    state = make_state(tmp_path, {"a.org": 10})
+    state.save({"a.org": PaceState(wait_s=600.0, why="429")}, unix_s=1_000.0)
+    checkpoint, _ = load(state.layout)
+    assert checkpoint is not None
+    later = state.waiting({"a.org": PaceState(wait_s=580.0, why="429")}, 1_020.0)
+    assert [wait.until for told in (checkpoint.waiting, later) for wait in told.listed] == [1_600.0, 1_600.0]
+    now = time.monotonic()
+    assert unix_time(now + 30.0) - unix_time(now) == pytest.approx(30.0, abs=0.01)
