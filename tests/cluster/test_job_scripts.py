@@ -15,7 +15,8 @@ SCRIPTS = ROOT / "configs/cluster"
 NAMES = ("slurm.sbatch", "pbs.sh", "lsf.sh", "flux.sh")
 RUN_SH = '#!/bin/sh\necho "$DDMPI_MPIEXEC|$*" > started\n{}\nexit 75\n'
 PYTHON = '#!/bin/sh\necho "$*" > requeued\n'
-CANCELED = "kill -TERM $PPID"
+CANCELED = "kill -TERM $PPID\nsleep 0.2"
+"""A program takes its time to stop: of one that ends in the instant of the signal bash may lose the code (255)."""
 WARNED = """
 trap 'told=yes' USR1
 kill -USR1 $PPID
